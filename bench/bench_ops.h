@@ -1,0 +1,40 @@
+/* bench_ops: contestants that do the same work, timed in turns. */
+#pragma once
+
+#include "bench/bench_peers.h"
+
+enum { MAX_CONTESTANTS = 8, MAX_ROUNDS = 201 };
+
+typedef struct bench {
+    um_dev dev;
+    um_peers *peers;
+    um_arena arena;
+    int rounds;
+    double turn_s; /* least time of one turn */
+} bench;
+
+typedef struct contestant {
+    const char *name; /* "f32", "bf16", "f16": ours; else a peer's name */
+    void (*run)(void *ctx, const struct contestant *c);
+    um_peer peer;
+    bool transposed;
+    um_matrix w;
+    double seconds[MAX_ROUNDS]; /* of one run, sorted when timed */
+} contestant;
+
+/* One line of the result. */
+typedef struct result {
+    const char *op, *dtype;
+    int M, N, K, threads;         /* attention: rows, heads, head_dim */
+    double median, p10, p90, gbs; /* GFLOP/s, GB/s of weights */
+    double peer[UM_PEERS], ratio, best,
+        f32; /* peers' GFLOP/s (0: not there); ours over the better one by medians and by the
+                                                fastest tenth of rounds; ours over our f32 */
+} result;
+
+/* Times all of c[0..n-1] in turns; their order changes from round to round. */
+void bench_turns(const bench *b, contestant *c, int n, void *ctx);
+/* y = x W^T in f32 and bf16 beside the peers; results[0..1]. False when a peer's result is another one. */
+bool bench_gemm(bench *b, int M, int N, int K, result *results);
+/* Causal attention of T rows beside gemm, softmax, gemm with each peer. */
+bool bench_attention(bench *b, int T, int heads, int head_dim, result *out);

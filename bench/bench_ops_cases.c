@@ -1,0 +1,212 @@
+/* What bench_ops times. Peers get W as [N,K] and as [K,N], and the faster of the two counts. */
+#include "bench/bench_ops.h"
+
+#include "core/base/bytes.h"
+#include "core/base/rng.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static float *values(bench *b, size_t n, uint64_t stream)
+{
+    float *x = um_arena_f32(&b->arena, 1, n);
+    um_rng rng = um_rng_seed(1, stream);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(um_rng_uniform(&rng) - 0.5);
+    return x;
+}
+
+static double middle(const contestant *c, int rounds, double part)
+{
+    return c->seconds[(int)((rounds - 1) * part + 0.5)];
+}
+
+typedef struct gemm_case {
+    bench *b;
+    int M, N, K;
+    float *x, *w, *turned, *y; /* x [M,K], w [N,K], turned [K,N], y [M,N] */
+} gemm_case;
+
+static void gemm_ours(void *ctx, const contestant *c)
+{
+    gemm_case *g = ctx;
+    g->b->dev.ops->gemm(&g->b->dev, g->y, g->N, g->x, g->K, g->M, &c->w, NULL, false);
+}
+
+static void gemm_peer(void *ctx, const contestant *c)
+{
+    gemm_case *g = ctx;
+    um_peer_gemm(g->b->peers, c->peer, c->transposed, g->M, g->N, g->K, 1.0f, g->x, g->K,
+                 c->transposed ? g->w : g->turned, c->transposed ? g->K : g->N, g->y, g->N);
+}
+
+static contestant gemm_own(gemm_case *g, um_dtype dtype)
+{
+    um_dev *d = &g->b->dev;
+    contestant c = {
+        .name = um_dtype_lower(dtype), .run = gemm_ours, .w = {dtype, g->N, g->K, NULL}};
+    c.w.data = um_arena_alloc(&g->b->arena, um_matrix_bytes(dtype, g->N, g->K));
+    d->ops->pack(d, &c.w, g->w, UM_F32, g->K, false);
+    return c;
+}
+
+/* Every contestant computes the same numbers, or the race is void. */
+static bool agree(gemm_case *g, contestant *c, int n)
+{
+    const size_t count = (size_t)g->M * (size_t)g->N;
+    float *first = um_arena_f32(&g->b->arena, 1, count);
+    for (int i = 0; i < n; i++) {
+        const double allowed = (c[i].w.dtype == UM_BF16 ? 4e-3 : 1e-5) * sqrt((double)g->K);
+        c[i].run(g, &c[i]);
+        for (size_t j = 0; j < count; j++) {
+            if (i == 0) first[j] = g->y[j];
+            if (fabs((double)(g->y[j] - first[j])) <= allowed) continue;
+            fprintf(stderr, "bench_ops: %s computes %g where f32 has %g\n", c[i].name,
+                    (double)g->y[j], (double)first[j]);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Peers' speed and ours over the better one. Contestants 0..ours-1 are ours. */
+static void against_peers(const bench *b, const contestant *c, int ours, int n, double flop,
+                          result *r)
+{
+    double median = 0, fastest = 0;
+    for (int i = ours; i < n; i++) {
+        const double speed = flop / middle(&c[i], b->rounds, 0.5) * 1e-9;
+        r->peer[c[i].peer] = fmax(r->peer[c[i].peer], speed);
+        median = fmax(median, speed);
+        fastest = fmax(fastest, flop / middle(&c[i], b->rounds, 0.1) * 1e-9);
+    }
+    r->ratio = median > 0 ? r->median / median : 0;
+    r->best = fastest > 0 ? r->p90 / fastest : 0;
+}
+
+static void speeds(const bench *b, const contestant *c, double flop, result *r)
+{
+    r->median = flop / middle(c, b->rounds, 0.5) * 1e-9;
+    r->p10 = flop / middle(c, b->rounds, 0.9) * 1e-9;
+    r->p90 = flop / middle(c, b->rounds, 0.1) * 1e-9;
+}
+
+bool bench_gemm(bench *b, int M, int N, int K, result *results)
+{
+    enum { OURS = 2 };
+    um_mark mark = um_arena_mark(&b->arena);
+    gemm_case g = {.b = b, .M = M, .N = N, .K = K};
+    g.x = values(b, (size_t)M * (size_t)K, 1);
+    g.w = values(b, (size_t)N * (size_t)K, 2);
+    g.turned = um_arena_f32(&b->arena, (size_t)K, (size_t)N);
+    g.y = um_arena_f32(&b->arena, (size_t)M, (size_t)N);
+    for (size_t n = 0; n < (size_t)N; n++)
+        for (size_t k = 0; k < (size_t)K; k++) g.turned[k * (size_t)N + n] = g.w[n * (size_t)K + k];
+    contestant c[MAX_CONTESTANTS] = {gemm_own(&g, UM_F32), gemm_own(&g, UM_BF16)};
+    int n = OURS;
+    for (um_peer p = 0; p < UM_PEERS; p++)
+        for (int turned = 0; turned < 2 && um_peers_has(b->peers, p); turned++)
+            c[n++] = (contestant){
+                .name = um_peer_name(p), .run = gemm_peer, .peer = p, .transposed = turned == 0};
+    const bool ok = agree(&g, c, n);
+    if (ok) bench_turns(b, c, n, &g);
+    const double flop = 2.0 * M * N * K;
+    for (int i = 0; i < OURS && ok; i++) {
+        result *r = &results[i];
+        *r = (result){
+            .op = "gemm", .dtype = c[i].name, .M = M, .N = N, .K = K, .threads = b->dev.threads};
+        speeds(b, &c[i], flop, r);
+        r->gbs = (double)um_matrix_bytes(c[i].w.dtype, N, K) / middle(&c[i], b->rounds, 0.5) * 1e-9;
+        r->f32 = r->median / results[0].median;
+        against_peers(b, c, OURS, n, flop, r);
+    }
+    um_arena_reset(&b->arena, mark);
+    return ok;
+}
+
+typedef struct attn_case {
+    bench *b;
+    int T, heads, head_dim;
+    float *q, *k, *v, *out, *scores; /* scores [T,T] of one head, for peers */
+    float scale;
+    um_kv kv;
+} attn_case;
+
+static void attn_ours(void *ctx, const contestant *c)
+{
+    (void)c;
+    attn_case *a = ctx;
+    const int width = a->heads * a->head_dim;
+    a->b->dev.ops->attention(&a->b->dev, a->out, width, NULL, a->q, width, &a->kv, a->heads, a->T,
+                             0, a->scale, true);
+}
+
+/* The plain composition: all scores of a head, softmax of each row's part, then the values. */
+static void attn_peer(void *ctx, const contestant *c)
+{
+    attn_case *a = ctx;
+    const int T = a->T, D = a->head_dim, width = a->heads * D;
+    for (int h = 0; h < a->heads; h++) {
+        float *s = a->scores;
+        um_peer_gemm(a->b->peers, c->peer, true, T, T, D, a->scale, a->q + h * D, width,
+                     a->k + h * D, width, s, T);
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(a->b->dev.threads)
+#endif
+        for (int t = 0; t < T; t++) {
+            float *row = s + (size_t)t * (size_t)T, top = row[0], sum = 0;
+            for (int i = 1; i <= t; i++) top = fmaxf(top, row[i]);
+            for (int i = 0; i <= t; i++) sum += row[i] = expf(row[i] - top);
+            for (int i = 0; i < T; i++) row[i] = i <= t ? row[i] / sum : 0.0f;
+        }
+        um_peer_gemm(a->b->peers, c->peer, false, T, D, T, 1.0f, s, T, a->v + h * D, width,
+                     a->out + h * D, width);
+    }
+}
+
+bool bench_attention(bench *b, int T, int heads, int head_dim, result *out)
+{
+    um_mark mark = um_arena_mark(&b->arena);
+    const size_t n = (size_t)T * (size_t)(heads * head_dim);
+    attn_case a = {.b = b,
+                   .T = T,
+                   .heads = heads,
+                   .head_dim = head_dim,
+                   .q = values(b, n, 1),
+                   .k = values(b, n, 2),
+                   .v = values(b, n, 3),
+                   .out = um_arena_f32(&b->arena, 1, n),
+                   .scale = 1.0f / sqrtf((float)head_dim)};
+    a.scores = um_arena_f32(&b->arena, (size_t)T, (size_t)T);
+    um_kv_bind(&a.kv, um_arena_f32(&b->arena, 1, um_kv_floats(heads, head_dim, T)), heads, head_dim,
+               T);
+    b->dev.ops->kv_append(&b->dev, &a.kv, a.k, heads * head_dim, a.v, heads * head_dim, T);
+    contestant c[MAX_CONTESTANTS] = {{.name = "f32", .run = attn_ours}};
+    int count = 1;
+    float *first = um_arena_f32(&b->arena, 1, n);
+    attn_ours(&a, c);
+    for (size_t i = 0; i < n; i++) first[i] = a.out[i];
+    bool ok = true;
+    for (um_peer p = 0; p < UM_PEERS; p++) {
+        if (!um_peers_has(b->peers, p)) continue;
+        c[count] = (contestant){.name = um_peer_name(p), .run = attn_peer, .peer = p};
+        attn_peer(&a, &c[count++]);
+        for (size_t i = 0; i < n; i++) ok = ok && fabsf(a.out[i] - first[i]) < 1e-4f;
+    }
+    if (!ok) fprintf(stderr, "bench_ops: attention and its composition differ\n");
+    if (ok) bench_turns(b, c, count, &a);
+    const double flop =
+        4.0 * heads * head_dim * (0.5 * T * (T + 1.0)); /* what causal attention needs */
+    *out = (result){.op = "attention",
+                    .dtype = "f32",
+                    .M = T,
+                    .N = heads,
+                    .K = head_dim,
+                    .threads = b->dev.threads,
+                    .f32 = 1};
+    if (ok) {
+        speeds(b, c, flop, out);
+        against_peers(b, c, 1, count, flop, out);
+    }
+    um_arena_reset(&b->arena, mark);
+    return ok;
+}

@@ -1,0 +1,50 @@
+/* Arenas: memory by lifetime. Three lifetimes exist: `model` (the process), `step` (one forward), `scratch` (one call);
+ * the parameter name says how long a result lives. An arena grows by whole blocks and never moves what it gave out.
+ * Nothing is freed one by one: take a mark, work, go back to the mark.
+ *
+ * malloc is called only in arena.c (um_alloc and friends for the few long-lived objects with open/close).
+ * Out of memory is fatal to the call chain by way of um_arena_failed(): allocation functions never return NULL; the
+ * process prints what it wanted and ends. Sizes that come from outside are checked before they reach an arena. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct um_arena_block um_arena_block;
+
+typedef struct um_arena {
+    um_arena_block *block; /* the newest block */
+    um_arena_block *spare; /* the largest block that a reset has left over, for the next time */
+    size_t block_bytes;    /* least size of a block */
+    size_t used, peak;     /* bytes given out now and at most */
+    const char *name;      /* for messages */
+} um_arena;
+
+typedef struct um_mark {
+    um_arena_block *block;
+    size_t offset, used;
+} um_mark;
+
+void um_arena_init(um_arena *a, const char *name, size_t block_bytes);
+void um_arena_free(um_arena *a); /* accepts a zeroed arena */
+
+/* bytes, 64-byte aligned, not cleared. Zero bytes give a valid unique pointer. */
+void *um_arena_alloc(um_arena *a, size_t bytes);
+void *um_arena_zero(um_arena *a, size_t bytes);
+/* rows*cols elements, checked product. */
+float *um_arena_f32(um_arena *a, size_t rows, size_t cols);
+int32_t *um_arena_i32(um_arena *a, size_t n);
+char *um_arena_str(um_arena *a, const char *s);
+char *um_arena_strn(um_arena *a, const char *s, size_t n);
+char *um_arena_fmt(um_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+um_mark um_arena_mark(const um_arena *a);
+void um_arena_reset(um_arena *a, um_mark m);
+
+/* For long-lived objects with open/close. Never NULL; um_zalloc clears; um_alloc_aligned gives 64-byte alignment (free with
+ * um_free too). um_realloc keeps min(old,new) bytes. */
+void *um_zalloc(size_t bytes);
+void *um_alloc_aligned(size_t bytes);
+void *um_realloc(void *p, size_t bytes);
+void um_free(void *p);
+char *um_strdup(const char *s);

@@ -1,0 +1,153 @@
+/* See file.h. */
+#include "core/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static um_status sys_fail(um_err *err, const char *path)
+{
+    return UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
+}
+
+um_status um_file_map(um_file *f, const char *path, um_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return sys_fail(err, path);
+    struct stat sb;
+    um_status st = UM_OK;
+    um_file out = {0};
+    if (fstat(fd, &sb) != 0) {
+        st = sys_fail(err, path);
+    } else if (!S_ISREG(sb.st_mode)) {
+        st = UM_FAIL(err, UM_E_IO, "%s: not a regular file", path);
+    } else if (sb.st_size > 0) {
+        void *p = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED)
+            st = sys_fail(err, path);
+        else
+            out = (um_file){p, (size_t)sb.st_size};
+    }
+    close(fd);
+    if (st == UM_OK) *f = out;
+    return st;
+}
+
+void um_file_unmap(um_file *f)
+{
+    if (f->data != NULL) munmap((void *)(uintptr_t)f->data, f->size);
+    *f = (um_file){0};
+}
+
+void um_file_forget(const um_file *f, size_t offset, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t from = (offset + page - 1) / page * page, to = (offset + bytes) / page * page;
+    if (f->data != NULL && to > from)
+        madvise((void *)(uintptr_t)(f->data + from), to - from, MADV_DONTNEED);
+}
+
+um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t limit, um_arena *arena,
+                       um_err *err)
+{
+    int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return sys_fail(err, path);
+    uint8_t *buf = NULL;
+    size_t cap = 0, n = 0;
+    um_status st = UM_OK;
+    for (;;) {
+        if (n == cap) buf = um_realloc(buf, cap = cap == 0 ? 65536 : cap * 2);
+        ssize_t got = read(fd, buf + n, cap - n);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) st = sys_fail(err, path);
+        if (got <= 0) break;
+        n += (size_t)got;
+        if (n > limit) {
+            st = UM_FAIL(err, UM_E_LIMIT, "%s: larger than the limit of %zu bytes", path, limit);
+            break;
+        }
+    }
+    if (st == UM_OK) {
+        *out = (uint8_t *)um_arena_strn(arena, (const char *)buf, n);
+        *size = n;
+    }
+    um_free(buf);
+    close(fd);
+    return st;
+}
+
+static um_status write_all(int fd, const void *data, size_t size)
+{
+    const char *p = data;
+    while (size > 0) {
+        ssize_t n = write(fd, p, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return UM_E_IO;
+        p += n;
+        size -= (size_t)n;
+    }
+    return UM_OK;
+}
+
+um_status um_file_write(const char *path, const void *data, size_t size, um_err *err)
+{
+    um_arena a;
+    um_arena_init(&a, "path", 4096);
+    char *tmp = um_arena_fmt(&a, "%s.tmp.%ld", path, (long)getpid()), *dir = um_path_dir(&a, path);
+    um_status st = UM_OK;
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        st = sys_fail(err, tmp);
+        goto out;
+    }
+    if (write_all(fd, data, size) != UM_OK || fsync(fd) != 0) st = sys_fail(err, tmp);
+    if (close(fd) != 0 && st == UM_OK) st = sys_fail(err, tmp);
+    if (st == UM_OK && rename(tmp, path) != 0) st = sys_fail(err, path);
+    if (st != UM_OK) unlink(tmp);
+    int dfd = st == UM_OK ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (dfd >= 0) {
+        fsync(dfd); /* some file systems refuse it on folders; the rename is atomic all the same */
+        close(dfd);
+    }
+out:
+    um_arena_free(&a);
+    return st;
+}
+
+bool um_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+um_status um_file_mkdirs(const char *path, um_err *err)
+{
+    um_arena a;
+    um_arena_init(&a, "path", 4096);
+    char *p = um_arena_str(&a, path);
+    um_status st = UM_OK;
+    for (char *s = p + 1; st == UM_OK; s++) {
+        char c = *s;
+        if (c != '/' && c != '\0') continue;
+        *s = '\0';
+        if (mkdir(p, 0755) != 0 && errno != EEXIST) st = sys_fail(err, p);
+        *s = c;
+        if (c == '\0') break;
+    }
+    um_arena_free(&a);
+    return st;
+}
+
+char *um_path_join(um_arena *arena, const char *dir, const char *name)
+{
+    if (name[0] == '/') return um_arena_str(arena, name);
+    return um_arena_fmt(arena, "%s/%s", dir, name);
+}
+
+char *um_path_dir(um_arena *arena, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL) return um_arena_str(arena, ".");
+    if (slash == path) return um_arena_str(arena, "/");
+    return um_arena_strn(arena, path, (size_t)(slash - path));
+}

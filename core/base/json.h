@@ -1,0 +1,62 @@
+/* JSON: the one door to jansson for reading, and a small text builder for writing.
+ *
+ * Reading is strict (RFC 8259, UTF-8, no duplicate keys, nesting at most 2048 deep). A um_json is a borrowed node of a document;
+ * it lives until um_json_free of the root. Accessors of a NULL node or of the wrong kind return the fallback. */
+#pragma once
+
+#include "core/base/arena.h"
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+typedef struct um_json um_json;
+typedef enum um_json_kind {
+    UM_JSON_NONE, /* no node */
+    UM_JSON_OBJECT,
+    UM_JSON_ARRAY,
+    UM_JSON_STRING,
+    UM_JSON_INT,
+    UM_JSON_REAL,
+    UM_JSON_BOOL,
+    UM_JSON_NULL,
+} um_json_kind;
+
+um_status um_json_parse(um_json **root, const void *data, size_t size, um_err *err);
+/* Reads and parses a file of at most limit bytes; errors name the path. */
+um_status um_json_load(um_json **root, const char *path, size_t limit, um_err *err);
+void um_json_free(um_json *root);
+
+um_json_kind um_json_kind_of(const um_json *j);
+const um_json *um_json_get(const um_json *object, const char *key); /* NULL when absent */
+size_t um_json_size(const um_json *j); /* members or elements, else 0 */
+const um_json *um_json_at(const um_json *array, size_t i);
+/* Member i in file order. */
+const um_json *um_json_member(const um_json *object, size_t i, const char **key);
+/* Walks the members in file order: *iter is NULL to begin; gives NULL at the end. Linear, for objects of any size (um_json_member
+ * walks from the start). */
+const um_json *um_json_next(const um_json *object, void **iter, const char **key);
+const char *um_json_str(const um_json *j, const char *fallback);
+int64_t um_json_int(const um_json *j, int64_t fallback);
+double um_json_num(const um_json *j, double fallback); /* ints and reals */
+bool um_json_bool(const um_json *j, bool fallback);
+
+/* object[key] as an integer in [min, max]. Absent or null: *out stays, UM_OK, unless required. Wrong kind or range: UM_E_MODEL
+ * with "key: 7, allowed 1..4". */
+um_status um_json_read_int(const um_json *object, const char *key, bool required, int64_t min,
+                           int64_t max, int64_t *out, um_err *err);
+um_status um_json_read_num(const um_json *object, const char *key, bool required, double min,
+                           double max, double *out, um_err *err);
+/* *out is copied into arena. */
+um_status um_json_read_str(const um_json *object, const char *key, bool required, const char **out,
+                           um_arena *arena, um_err *err);
+
+/* A growing text. Zero it to begin; um_text_free at the end. s is always 0-terminated once something was added. */
+typedef struct um_text {
+    char *s;
+    size_t n, cap;
+} um_text;
+void um_text_add(um_text *t, const char *s, size_t n);
+void um_text_fmt(um_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* s with JSON quotes and escapes; bytes that are not UTF-8 become U+FFFD. */
+void um_text_json(um_text *t, const char *s);
+void um_text_free(um_text *t);

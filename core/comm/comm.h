@@ -1,0 +1,84 @@
+/* Transport: whole messages between ranks, in order per pair, nothing lost, nothing interpreted. A table with two
+ * implementations: threads of one process (comm_inproc.c, for tests, gdb, ASan, TSan) and MPI point-to-point (comm_mpi.c, the only
+ * file that includes mpi.h).
+ *
+ * Thread: one thread per rank, the one that opened it (MPI_THREAD_FUNNELED). Nothing here is collective after open.
+ *
+ * Waiting (DESIGN 5): a receiver that finds nothing spins shortly, then yields its core for up to yield_us, then sleeps: on a
+ * doorbell (a futex in memory shared by the ranks of one host) which every local sender rings after its send, with timer naps
+ * instead while sends are pending or when peers are on other hosts. A sleeping rank costs well under 2 % of a core. */
+#pragma once
+
+#include "core/base/status.h"
+#include "core/comm/topology.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct um_msg {
+    uint8_t *data; /* 64-byte aligned */
+    size_t size;
+    size_t cap;
+    int peer; /* recv: who sent it */
+} um_msg;
+
+typedef struct um_comm um_comm;
+
+typedef struct um_comm_vt {
+    const char *name; /* "inproc" or "mpi" */
+    um_status (*buffer)(um_comm *c, um_msg *out, size_t bytes, um_err *err);
+    um_status (*send)(um_comm *c, int peer, um_msg *msg, um_err *err);
+    um_status (*recv)(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err);
+    void (*release)(um_comm *c, um_msg *msg);
+    void (*close)(um_comm *c, um_status st);
+} um_comm_vt;
+
+struct um_comm {
+    const um_comm_vt *vt;
+    um_topology topo; /* same on every rank */
+    int rank;
+    int64_t yield_us;   /* may be set after open */
+    volatile int *stop; /* a signal flag, or NULL: when set, a waiting recv returns UM_E_STOPPED */
+};
+
+/* A buffer for bytes; size is set to bytes, contents undefined. It goes back by send or release. */
+static inline um_status um_comm_buffer(um_comm *c, um_msg *out, size_t bytes, um_err *err)
+{
+    return c->vt->buffer(c, out, bytes, err);
+}
+/* Hands msg (a buffer of this comm, size <= cap) to peer; never blocks for the peer; msg is empty afterwards, also on error.
+ * peer may be this rank itself. */
+static inline um_status um_comm_send(um_comm *c, int peer, um_msg *msg, um_err *err)
+{
+    return c->vt->send(c, peer, msg, err);
+}
+/* The next message of any peer, lent until um_comm_release. UM_E_TIMEOUT after timeout_us without one (0 = only look),
+ * UM_E_STOPPED when asked to stop, UM_E_PEER when the transport knows that a peer is gone. */
+static inline um_status um_comm_recv(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err)
+{
+    return c->vt->recv(c, out, timeout_us, err);
+}
+static inline void um_comm_release(um_comm *c, um_msg *msg) { c->vt->release(c, msg); }
+/* Ends it. With UM_OK: waits for own sends to leave (MPI: MPI_Finalize, collective over all ranks). Else ends the whole job, so
+ * that no peer is left waiting (MPI: MPI_Abort). Accepts NULL. */
+static inline void um_comm_close(um_comm *c, um_status st)
+{
+    if (c != NULL) c->vt->close(c, st);
+}
+
+/* When a wait that begins now is over; a very long one has no end. */
+static inline int64_t um_comm_end_ns(int64_t now_ns, int64_t timeout_us)
+{
+    return timeout_us > (INT64_MAX - now_ns) / 1000 ? INT64_MAX : now_ns + timeout_us * 1000;
+}
+
+/* MPI. Collective over MPI_COMM_WORLD at open: exchanges role, host and pid. */
+um_status um_comm_mpi_open(um_comm **out, int *argc, char ***argv, um_role role, um_err *err);
+
+/* Threads: opens n comms at once, one for each entry of roles; hosts all 0. Each is then used, and closed, by its own thread.
+ * When one closes with a status that is not UM_OK, every other one's recv returns UM_E_PEER naming it. */
+um_status um_comm_inproc_open(um_comm **out, const um_role *roles, int n, um_err *err);
+/* Fault hook for tests: called for each message as it is sent, may change its bytes or size. Returns how often it is delivered:
+ * 1 as usual, 0 lost, 2 twice. Set before the threads start, on any of the n comms. */
+typedef int (*um_comm_fault)(void *ctx, int from, int to, um_msg *msg);
+void um_comm_inproc_fault(um_comm *c, um_comm_fault fn, void *ctx);

@@ -1,0 +1,29 @@
+/* Joining: how a rank becomes part of the job. Every rank says Hello to router 0; router 0 checks that all read the same model
+ * and sends the Plan; every rank then knows the placement, the wire, the codec and the deadline, loads what it owns and says
+ * Ready. Group: all ranks, once at the start. */
+#pragma once
+
+#include "core/base/config.h"
+#include "core/comm/link.h"
+#include "core/model/model.h"
+
+/* The rank of router 0. */
+int um_join_leader(const um_comm *comm);
+
+/* How many compute threads this rank may use: cores of the host (or --threads), shared by the ranks of its role on that host.
+ * Roles work in turns, so the roles do not share with one another. */
+int um_join_threads(const um_comm *comm, int64_t threads);
+
+/* Router 0: collects the Hellos, places the experts, sends the Plan, agrees on the link. `place` keeps the topology's lists. */
+um_status um_join_lead(um_link *l, const um_config *cfg, const um_model *m, um_arena *place,
+                       um_err *err);
+/* Every other rank: the counterpart. */
+um_status um_join_follow(um_link *l, const um_config *cfg, const um_model *m, um_arena *place,
+                         um_err *err);
+
+/* After loading. Router 0 waits for all Readys; the others send theirs with the bytes of weights they hold. */
+um_status um_join_all_ready(um_link *l, um_err *err);
+um_status um_join_ready(um_link *l, uint64_t weight_bytes, int experts, um_err *err);
+
+/* This rank's counters, with memory and processor time of the process. */
+void um_join_stats(const um_link *l, Um__Stats *out);

@@ -1,0 +1,279 @@
+/* See link.h. */
+#include "core/comm/link.h"
+
+#include "core/base/arena.h"
+#include "core/base/bytes.h"
+#include "core/base/clock.h"
+
+#include <string.h>
+
+/* A wait is cut into slices, so that this rank beats and looks at the others meanwhile. */
+enum { IDLE_SLICE_US = 200000 };
+
+/* So long after the last frame of work a rank still expects the next at any moment, and yields before it sleeps. */
+#define WORK_NEAR_NS 50000000
+
+void um_link_open(um_link *l, um_comm *comm)
+{
+    *l = (um_link){.comm = comm,
+                   .wire = UM_F32,
+                   .credit = UM_FRAME_MAX,
+                   .phase = "start",
+                   .yield_us = comm->yield_us};
+    l->heard = um_zalloc((size_t)comm->topo.n * sizeof *l->heard);
+}
+
+void um_link_close(um_link *l)
+{
+    for (int i = 0; i < l->n_kept; i++) um_comm_release(l->comm, &l->kept[i].msg);
+    um_free(l->kept);
+    um_free(l->heard);
+    um_codec_close(l->codec);
+    *l = (um_link){0};
+}
+
+um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_level,
+                        uint64_t credit, int64_t deadline_ms, uint32_t epoch, um_err *err)
+{
+    UM_TRY(um_codec_open(&l->codec, codec, zstd_level, err));
+    l->wire = wire;
+    l->credit = credit;
+    l->epoch = epoch;
+    l->deadline_ns = deadline_ms * 1000000;
+    int64_t now = um_now_ns();
+    for (int r = 0; r < l->comm->topo.n; r++) l->heard[r] = now;
+    return UM_OK;
+}
+
+static bool watches(const um_link *l, int peer)
+{
+    const um_rank *ranks = l->comm->topo.ranks;
+    if (peer == l->comm->rank) return false;
+    return ranks[l->comm->rank].role == UM_ROLE_ROUTER || ranks[peer].role == UM_ROLE_ROUTER;
+}
+
+/* Who was silent too long? Called only when a look at the transport found nothing, and not with the first look after long work of
+ * our own: then all that the others have sent is read, and a silence is theirs. */
+static um_status silence(um_link *l, um_err *err)
+{
+    int64_t now = um_now_ns();
+    for (int r = 0; l->deadline_ns > 0 && r < l->comm->topo.n; r++) {
+        if (!watches(l, r) || now - l->heard[r] <= l->deadline_ns) continue;
+        char label[128];
+        um_topology_label(&l->comm->topo, r, label);
+        return UM_FAIL(err, UM_E_PEER,
+                       "%s was silent for %lld ms (deadline %lld ms) while this rank was in: %s, "
+                       "step %llu, layer %u",
+                       label, (long long)((now - l->heard[r]) / 1000000),
+                       (long long)(l->deadline_ns / 1000000), l->phase, (unsigned long long)l->step,
+                       l->layer);
+    }
+    return UM_OK;
+}
+
+um_status um_link_beat(um_link *l, um_err *err)
+{
+    int64_t now = um_now_ns();
+    if (l->deadline_ns == 0 || now - l->beaten < l->deadline_ns / 8) return UM_OK;
+    l->beaten = now;
+    Um__Step step = UM__STEP__INIT;
+    step.step = l->step;
+    step.layer = l->layer;
+    for (int r = 0; r < l->comm->topo.n; r++)
+        if (watches(l, r)) UM_TRY(um_link_control(l, r, UM_KIND_STEP, &step.base, err));
+    return UM_OK;
+}
+
+/* Checks a message that came in. A frame that is only a sign of life gives *useful = false. */
+static um_status inspect(um_link *l, um_inbound *in, bool *useful, um_err *err)
+{
+    char label[128];
+    um_topology_label(&l->comm->topo, in->msg.peer, label);
+    um_status st = um_frame_get(&in->frame, in->msg.data, in->msg.size, err);
+    if (st == UM_OK && in->frame.source != (uint32_t)in->msg.peer)
+        st = UM_FAIL(err, UM_E_CORRUPT, "frame: source %u, came from rank %d", in->frame.source,
+                     in->msg.peer);
+    if (st == UM_OK && l->epoch != 0 && in->frame.epoch != l->epoch &&
+        in->frame.kind != UM_KIND_ERROR)
+        st = UM_FAIL(err, UM_E_CORRUPT, "frame: epoch %u, want %u", in->frame.epoch, l->epoch);
+    if (st != UM_OK) return um_wrap(err, st, "frame of %s", label);
+    l->heard[in->msg.peer] = um_now_ns();
+    *useful = in->frame.kind != UM_KIND_STEP;
+    if (in->frame.kind != UM_KIND_ERROR) return UM_OK;
+    um_arena scratch;
+    um_arena_init(&scratch, "error message", 4096);
+    ProtobufCMessage *m = NULL;
+    st = um_link_unpack(&m, &um__error__descriptor, in, &scratch, err);
+    if (st == UM_OK) {
+        const Um__Error *e = (const Um__Error *)m;
+        st = e->status > 0 && e->status <= UM_E_STOPPED ? (um_status)e->status : UM_E_PEER;
+        UM_FAIL(err, st, "%s: %s", label, e->text);
+    }
+    um_arena_free(&scratch);
+    return st;
+}
+
+um_status um_link_next_new(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+{
+    int64_t start = um_now_ns(), end = timeout_us < 0 ? INT64_MAX : start + timeout_us * 1000;
+    um_status st;
+    for (;;) {
+        UM_TRY(um_link_beat(l, err));
+        int64_t now = um_now_ns(), left = end == INT64_MAX ? IDLE_SLICE_US : (end - now) / 1000;
+        int64_t slice = left < 0 ? 0 : left > IDLE_SLICE_US ? IDLE_SLICE_US : left;
+        um_inbound in = {0};
+        bool useful = false;
+        l->comm->yield_us = now - l->worked < WORK_NEAR_NS ? l->yield_us : 0;
+        st = um_comm_recv(l->comm, &in.msg, slice, err);
+        bool back = now - l->looked >
+                    l->deadline_ns / 4; /* from long work: this look may miss what has just come */
+        l->looked = um_now_ns();
+        if (st == UM_OK)
+            st = inspect(l, &in, &useful, err);
+        else if (st == UM_E_TIMEOUT)
+            st = back ? UM_OK : silence(l, err);
+        if (st == UM_OK && useful) {
+            l->worked = um_now_ns();
+            *out = in;
+            break;
+        }
+        if (in.msg.data != NULL) um_comm_release(l->comm, &in.msg);
+        if (st != UM_OK) break;
+        if (um_now_ns() >= end) {
+            st = UM_FAIL(err, UM_E_TIMEOUT, "nothing came within %lld us", (long long)timeout_us);
+            break;
+        }
+    }
+    l->stats.wait_ns += um_now_ns() - start;
+    return st;
+}
+
+um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+{
+    if (l->n_kept == 0) return um_link_next_new(l, out, timeout_us, err);
+    *out = l->kept[0];
+    memmove(l->kept, l->kept + 1, (size_t)--l->n_kept * sizeof *l->kept);
+    return UM_OK;
+}
+
+void um_link_keep(um_link *l, um_inbound *in)
+{
+    if (l->n_kept == l->cap_kept) {
+        l->cap_kept = l->cap_kept == 0 ? 8 : 2 * l->cap_kept;
+        l->kept = um_realloc(l->kept, (size_t)l->cap_kept * sizeof *l->kept);
+    }
+    l->kept[l->n_kept++] = *in;
+    *in = (um_inbound){0};
+}
+
+void um_link_release(um_link *l, um_inbound *in)
+{
+    if (in->msg.data != NULL) um_comm_release(l->comm, &in->msg);
+    *in = (um_inbound){0};
+}
+
+um_status um_link_control(um_link *l, int peer, um_kind kind, const ProtobufCMessage *m,
+                          um_err *err)
+{
+    size_t n = um_control_size(m);
+    um_msg msg = {0};
+    if (n > UM_FRAME_MAX - UM_FRAME_HEADER)
+        return UM_FAIL(err, UM_E_LIMIT, "%s message of %zu bytes, a frame holds %zu",
+                       um_kind_name(kind), n, UM_FRAME_MAX);
+    UM_TRY(um_comm_buffer(l->comm, &msg, UM_FRAME_HEADER + n, err));
+    um_control_pack(m, msg.data + UM_FRAME_HEADER);
+    um_frame f = {.kind = kind,
+                  .dtype = UM_F32,
+                  .epoch = l->epoch,
+                  .source = (uint32_t)l->comm->rank,
+                  .meta_bytes = (uint32_t)n,
+                  .payload_bytes = (uint32_t)n};
+    um_frame_put(msg.data, &f);
+    return um_comm_send(l->comm, peer, &msg, err);
+}
+
+um_status um_link_unpack(ProtobufCMessage **out, const ProtobufCMessageDescriptor *type,
+                         const um_inbound *in, um_arena *arena, um_err *err)
+{
+    return um_control_unpack(out, type, in->frame.payload, in->frame.meta_bytes, arena, err);
+}
+
+um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
+                            um_err *err)
+{
+    size_t values = (size_t)f->n * f->cols, raw = values * um_dtype_size(l->wire);
+    size_t room = UM_FRAME_HEADER + (size_t)f->meta_bytes + um_codec_bound(l->wire, values);
+    if (raw > l->credit || room > UM_FRAME_MAX)
+        return UM_FAIL(err, UM_E_LIMIT,
+                       "%s frame of %u rows x %u is %zu bytes, the credit is %llu: raise --credit "
+                       "or lower --prefill-chunk",
+                       um_kind_name(f->kind), f->n, f->cols, raw, (unsigned long long)l->credit);
+    int64_t start = um_now_ns();
+    um_mark mark = um_arena_mark(scratch);
+    um_msg msg = {0};
+    UM_TRY(um_comm_buffer(l->comm, &msg, room, err));
+    uint8_t *p = msg.data + UM_FRAME_HEADER;
+    if (f->meta_bytes > 0) memcpy(p, f->meta, f->meta_bytes);
+    const void *src = f->rows;
+    if (l->wire != UM_F32 && values > 0) {
+        void *rounded = um_arena_alloc(scratch, raw);
+        um_from_f32(rounded, l->wire, f->rows, values);
+        src = rounded;
+    }
+    size_t coded =
+        values == 0 ? 0 : um_codec_encode(l->codec, p + f->meta_bytes, src, l->wire, values);
+    um_frame h = {.kind = f->kind,
+                  .dtype = l->wire,
+                  .codec = (uint8_t)um_codec_id_of(l->codec),
+                  .epoch = l->epoch,
+                  .source = (uint32_t)l->comm->rank,
+                  .layer = f->layer,
+                  .step = f->step,
+                  .rows = f->n,
+                  .cols = f->cols,
+                  .meta_bytes = f->meta_bytes,
+                  .payload_bytes = (uint32_t)(f->meta_bytes + coded)};
+    msg.size = UM_FRAME_HEADER + h.payload_bytes;
+    um_frame_put(msg.data, &h);
+    um_arena_reset(scratch, mark);
+    l->worked = um_now_ns();
+    l->stats.rows += f->n;
+    l->stats.raw_bytes += raw;
+    l->stats.wire_bytes += msg.size;
+    l->stats.frames++;
+    um_status st = um_comm_send(l->comm, peer, &msg, err);
+    l->stats.codec_ns += um_now_ns() - start;
+    return st;
+}
+
+um_status um_link_rows(um_link *l, float *to, const um_inbound *in, um_arena *scratch, um_err *err)
+{
+    const um_frame *f = &in->frame;
+    size_t values = (size_t)f->rows * f->cols, raw = values * um_dtype_size(l->wire);
+    if (f->dtype != l->wire)
+        return UM_FAIL(err, UM_E_CORRUPT, "rows of type %s, agreed is %s", um_dtype_name(f->dtype),
+                       um_dtype_name(l->wire));
+    int64_t start = um_now_ns();
+    um_mark mark = um_arena_mark(scratch);
+    void *coded = l->wire == UM_F32 ? to : um_arena_alloc(scratch, raw);
+    um_status st = values == 0 ? UM_OK
+                               : um_codec_decode(l->codec, (um_codec_id)f->codec, coded, l->wire,
+                                                 values, f->payload + f->meta_bytes,
+                                                 f->payload_bytes - f->meta_bytes, err);
+    if (st == UM_OK && l->wire != UM_F32) um_to_f32(to, coded, l->wire, values);
+    um_arena_reset(scratch, mark);
+    l->stats.raw_bytes += raw;
+    l->stats.wire_bytes += in->msg.size;
+    l->stats.codec_ns += um_now_ns() - start;
+    return st;
+}
+
+void um_link_error(um_link *l, um_status st, const char *text)
+{
+    um_err ignored = {0};
+    Um__Error e = UM__ERROR__INIT;
+    e.status = (uint32_t)st;
+    e.text = (char *)(uintptr_t)text;
+    for (int r = 0; r < l->comm->topo.n; r++)
+        if (r != l->comm->rank) um_link_control(l, r, UM_KIND_ERROR, &e.base, &ignored);
+}

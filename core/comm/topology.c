@@ -1,0 +1,96 @@
+/* See topology.h. */
+#include "core/comm/topology.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *um_role_name(um_role role)
+{
+    switch (role) {
+    case UM_ROLE_ROUTER:
+        return "router";
+    case UM_ROLE_EXPERT:
+        return "expert";
+    case UM_ROLE_ENCODER:
+        return "encoder";
+    default:
+        return "unknown";
+    }
+}
+
+um_status um_topology_build(um_topology *out, const um_rank *ranks, int n, um_arena *arena,
+                            um_err *err)
+{
+    um_topology t = {.n = n};
+    if (n < 1) return UM_FAIL(err, UM_E_USAGE, "topology: %d ranks, want at least one router", n);
+    for (int r = 0; r < n; r++) {
+        if ((unsigned)ranks[r].role >= UM_ROLES)
+            return UM_FAIL(err, UM_E_USAGE, "topology: rank %d has role %d, known are 0..%d", r,
+                           (int)ranks[r].role, UM_ROLES - 1);
+        t.count[ranks[r].role]++;
+    }
+    if (t.count[UM_ROLE_ROUTER] == 0)
+        return UM_FAIL(err, UM_E_USAGE,
+                       "topology: no router among %d ranks (%d expert, %d encoder): start at least "
+                       "one unimoe-router",
+                       n, t.count[UM_ROLE_EXPERT], t.count[UM_ROLE_ENCODER]);
+    t.ranks = um_arena_alloc(arena, (size_t)n * sizeof *t.ranks);
+    int filled[UM_ROLES] = {0};
+    for (int role = 0; role < UM_ROLES; role++)
+        t.of_role[role] = um_arena_alloc(arena, (size_t)t.count[role] * sizeof(int));
+    for (int r = 0; r < n; r++) {
+        um_role role = ranks[r].role;
+        t.ranks[r] = ranks[r];
+        t.ranks[r].index = filled[role];
+        t.ranks[r].hostname[sizeof t.ranks[r].hostname - 1] = '\0';
+        t.of_role[role][filled[role]++] = r;
+    }
+    *out = t;
+    return UM_OK;
+}
+
+/* First expert of expert rank x of X: floor(x*E/X). */
+static int first_expert(int x, int E, int X) { return (int)((int64_t)x * E / X); }
+
+um_status um_topology_place(um_topology *t, int E, um_arena *arena, um_err *err)
+{
+    int X = t->count[UM_ROLE_EXPERT];
+    if (E < 0) return UM_FAIL(err, UM_E_USAGE, "topology: %d experts", E);
+    if (E > 0 && X == 0)
+        return UM_FAIL(err, UM_E_USAGE,
+                       "topology: the model has %d experts but the job has no expert rank: start "
+                       "at least one unimoe-expert",
+                       E);
+    int32_t *owner = um_arena_i32(arena, (size_t)E);
+    int32_t *local = um_arena_i32(arena, (size_t)E);
+    for (int x = 0; x < X; x++) {
+        int first = first_expert(x, E, X), end = first_expert(x + 1, E, X);
+        for (int e = first; e < end; e++) {
+            owner[e] = x;
+            local[e] = e - first;
+        }
+    }
+    t->experts = E;
+    t->owner = owner;
+    t->local = local;
+    return UM_OK;
+}
+
+int um_topology_owned(const um_topology *t, int expert_index)
+{
+    int X = t->count[UM_ROLE_EXPERT];
+    UM_ASSERT(expert_index >= 0 && expert_index < X);
+    return first_expert(expert_index + 1, t->experts, X) -
+           first_expert(expert_index, t->experts, X);
+}
+
+void um_topology_label(const um_topology *t, int rank, char out[128])
+{
+    if (rank < 0 || rank >= t->n) {
+        snprintf(out, 128, "rank %d (not of this job)", rank);
+        return;
+    }
+    const um_rank *r = &t->ranks[rank];
+    snprintf(out, 128, "%s/%d (rank %d, host %s)", um_role_name(r->role), r->index, rank,
+             r->hostname);
+}

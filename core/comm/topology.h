@@ -1,0 +1,39 @@
+/* Who is who: the role, index and host of every rank, and which expert rank owns which expert.
+ * Experts are dealt in blocks: rank x of X owns experts floor(x*E/X) .. floor((x+1)*E/X)-1, so that counts need not divide. */
+#pragma once
+
+#include "core/base/arena.h"
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+typedef enum um_role { UM_ROLE_ROUTER, UM_ROLE_EXPERT, UM_ROLE_ENCODER, UM_ROLES } um_role;
+const char *um_role_name(um_role role); /* "router" "expert" "encoder" */
+
+typedef struct um_rank {
+    um_role role;
+    int index; /* among the ranks of its role */
+    int host;  /* ranks with the same number share memory */
+    char hostname[64];
+    int pid;
+} um_rank;
+
+typedef struct um_topology {
+    um_rank *ranks; /* [n] */
+    int n;
+    int count[UM_ROLES];    /* ranks of each role */
+    int *of_role[UM_ROLES]; /* [count] rank numbers */
+    int experts;            /* E, 0 until um_topology_place */
+    int32_t *owner;         /* [E] index of the owning expert rank */
+    int32_t *local;         /* [E] number of the expert within its owner, by rising expert */
+} um_topology;
+
+/* From the roles, hosts, names and pids of ranks[0..n) (index is filled in). UM_E_USAGE when a router is missing. */
+um_status um_topology_build(um_topology *out, const um_rank *ranks, int n, um_arena *arena,
+                            um_err *err);
+/* Deals E experts. UM_E_USAGE when E > 0 and there is no expert rank. More ranks than experts: the last own none. */
+um_status um_topology_place(um_topology *t, int E, um_arena *arena, um_err *err);
+int um_topology_owned(const um_topology *t,
+                      int expert_index); /* number of experts of that expert rank */
+/* "expert/1 (rank 2, host node3)" into out. */
+void um_topology_label(const um_topology *t, int rank, char out[128]);

@@ -1,0 +1,299 @@
+/* See model.h. Reads the language model's config.json and generation_config.json; the tower is in model_vision.c. */
+#include "core/model/model.h"
+
+#include "core/base/bytes.h"
+#include "core/base/file.h"
+#include "core/model/model_read.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- sizes --- */
+
+static void read_sizes(um_model *m, um_reader *r)
+{
+    um_take_int(r, "hidden_size", true, 1, UM_MAX_WIDTH, &m->dim);
+    um_take_int(r, "intermediate_size", true, 1, UM_MAX_WIDTH, &m->ffn_dim);
+    um_take_int(r, "num_hidden_layers", true, 1, UM_MAX_LAYERS, &m->layers);
+    um_take_int(r, "num_attention_heads", true, 1, UM_MAX_HEADS, &m->heads);
+    um_take_int(r, "vocab_size", true, 1, UM_MAX_VOCAB, &m->vocab);
+    m->kv_heads = m->heads;
+    um_take_int(r, "num_key_value_heads", false, 1, UM_MAX_HEADS, &m->kv_heads);
+    m->max_positions = 2048; /* LlamaConfig's default */
+    um_take_int(r, "max_position_embeddings", false, 1, UM_MAX_POSITIONS, &m->max_positions);
+    if (r->st != UM_OK) return;
+    if (m->heads % m->kv_heads != 0) {
+        um_refuse(r, "num_key_value_heads: %d, must divide num_attention_heads %d", m->kv_heads,
+                  m->heads);
+    }
+    if (!um_given(r, "head_dim") && m->dim % m->heads != 0) {
+        um_refuse(r,
+                  "num_attention_heads: %d, must divide hidden_size %d when there is no head_dim",
+                  m->heads, m->dim);
+    }
+    m->head_dim = m->dim / m->heads;
+    um_take_int(r, "head_dim", false, 1, UM_MAX_WIDTH, &m->head_dim);
+    if (r->st != UM_OK) return;
+    if (m->head_dim % 2 != 0 || m->head_dim == 0)
+        um_refuse(r, "head_dim: %d, must be even (rotary pairs)", m->head_dim);
+    if ((int64_t)m->heads * m->head_dim > UM_MAX_WIDTH) {
+        um_refuse(r, "num_attention_heads x head_dim: %d x %d, allowed at most %d", m->heads,
+                  m->head_dim, UM_MAX_WIDTH);
+    }
+}
+
+/* "rope_scaling": null, or {"type": "linear", "factor": 2.0}. */
+static void read_rope_scaling(um_model *m, um_reader *r)
+{
+    m->rope_factor = 1.0f;
+    if (!um_given(r, "rope_scaling") || r->st != UM_OK) return;
+    um_reader in = *r;
+    in.j = um_json_get(r->j, "rope_scaling");
+    const char *type = NULL;
+    if (um_json_kind_of(in.j) != UM_JSON_OBJECT)
+        um_refuse(&in, "rope_scaling: allowed null or an object");
+    um_take_str(&in, "type", &type);
+    if (type == NULL) um_take_str(&in, "rope_type", &type);
+    if (type != NULL && strcmp(type, "linear") == 0) {
+        um_take_f32(&in, "factor", true, 1e-3, 1e6, &m->rope_factor);
+    } else if (type == NULL || strcmp(type, "default") != 0) {
+        um_refuse(&in, "rope_scaling: type \"%.64s\", allowed \"linear\"",
+                  type == NULL ? "" : type);
+    }
+    r->st = in.st;
+}
+
+/* Switches that would change the numbers and that no Uni-MoE model sets. */
+static void refuse_foreign(um_reader *r)
+{
+    static const char *const bias[] = {"attention_bias", "mlp_bias"};
+    const char *act = "silu";
+    um_take_str(r, "hidden_act", &act);
+    if (strcmp(act, "silu") != 0) um_refuse(r, "hidden_act: \"%.64s\", allowed \"silu\"", act);
+    for (int i = 0; i < 2; i++) {
+        bool on = false;
+        um_take_bool(r, bias[i], &on);
+        if (on)
+            um_refuse(r, "%s: true, allowed false: the layers of this model have no bias", bias[i]);
+    }
+}
+
+static void read_numbers(um_model *m, um_reader *r)
+{
+    m->rms_eps = 1e-6f; /* LlamaConfig's default */
+    m->rope_theta = 10000.0f;
+    m->bos = 1;
+    m->eos = 2;
+    m->pad = 0;
+    um_take_f32(r, "rms_norm_eps", false, 1e-12, 0.1, &m->rms_eps);
+    um_take_f32(r, "rope_theta", false, 1.0, 1e12, &m->rope_theta);
+    read_rope_scaling(m, r);
+    um_take_int(r, "bos_token_id", false, -1, m->vocab - 1, &m->bos);
+    um_take_int(r, "eos_token_id", false, -1, m->vocab - 1, &m->eos);
+    um_take_int(r, "pad_token_id", false, -1, m->vocab - 1, &m->pad);
+    um_take_bool(r, "tie_word_embeddings", &m->tied);
+    refuse_foreign(r);
+}
+
+/* --- mixture of experts --- */
+
+static bool is_moe(um_reader *r)
+{
+    const um_json *moe = um_json_get(r->j, "moe");
+    return um_given(r, "moe") &&
+           um_json_bool(moe, true); /* any value but null switches it on; false means false */
+}
+
+/* Which layers: "dense" all, "sparse" every moe_stride-th from 0; no moe_type leaves it to the tensors. */
+static void read_placement(um_model *m, um_reader *r, uint8_t *layer)
+{
+    const char *type = NULL;
+    int stride = 1;
+    um_take_str(r, "moe_type", &type);
+    if (r->st != UM_OK) return;
+    m->moe_unplaced = type == NULL;
+    if (type != NULL && strcmp(type, "sparse") == 0) {
+        um_take_int(r, "moe_stride", true, 1, UM_MAX_LAYERS, &stride);
+    } else if (type != NULL && strcmp(type, "dense") != 0) {
+        um_refuse(r,
+                  "moe_type: \"%.64s\", allowed \"dense\" (every layer) and \"sparse\" (every "
+                  "moe_stride-th)",
+                  type);
+    }
+    for (int i = 0; i < m->layers; i++) layer[i] = i % stride == 0;
+}
+
+/* LoRA inside the experts and dense MLPs (spec 4.3). Read for every model: um_checkpoint_open insists on the keys where the tensors
+ * have a LoRA. */
+static void read_lora(um_model *m, um_reader *r)
+{
+    m->lora_alpha = -1.0f;
+    um_take_int(r, "lora_r", false, 0, 65536, &m->lora_r);
+    um_take_f32(r, "lora_alpha", false, 0.0, 1e6, &m->lora_alpha);
+}
+
+static void read_moe(um_model *m, um_reader *r)
+{
+    const char *type = "llava";
+    um_take_str(r, "model_type", &type);
+    if (r->st != UM_OK) return;
+    m->gate = strcmp(type, "llava_llama") == 0 ? UM_GATE_GSHARD : UM_GATE_MIXTRAL;
+    uint8_t *layer = um_arena_zero(r->arena, (size_t)m->layers);
+    m->moe_layer = layer;
+    read_lora(m, r);
+    if (!is_moe(r)) return;
+    m->top_k = 2;
+    um_take_int(r, "num_experts", true, 1, UM_MAX_EXPERTS, &m->experts);
+    um_take_int(r, "num_experts_per_tok", false, 1, UM_MAX_EXPERTS, &m->top_k);
+    if (r->st == UM_OK && m->top_k > m->experts) {
+        um_refuse(r, "num_experts_per_tok: %d, allowed 1..%d (num_experts)", m->top_k, m->experts);
+    }
+    read_placement(m, r, layer);
+    um_take_bool(r, "use_fm_block", &m->fm_block);
+}
+
+/* --- the whole --- */
+
+static bool contains(const char *s, const char *word) { return strcasestr(s, word) != NULL; }
+
+/* The name of the released variant that this is (spec 0.2), or what else it is. */
+static const char *variant_of(const um_model *m)
+{
+    if (m->experts == 0) return "dense";
+    bool all = m->moe_layers == m->layers, even = true;
+    for (int i = 0; i < m->layers; i++) even = even && m->moe_layer[i] == (i % 2 == 0);
+    bool beats = contains(m->audio_tower, "beats") || m->sound;
+    if (m->audio_tower[0] == '\0' || m->top_k != 2 || m->moe_unplaced) return "custom";
+    if (m->gate == UM_GATE_GSHARD) return m->experts == 8 && !beats ? "speech-8e" : "custom";
+    if (m->experts != 4) return "custom";
+    if (beats) return even ? "audio-4e" : "custom";
+    return all ? "speech-4e" : even ? "speech-4e-interval" : "custom";
+}
+
+/* FNV-1a, 64 bits. */
+static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001B3u;
+    return h;
+}
+
+/* Over a text of all sizes, so that it depends on no struct layout. Folders and sampling defaults are not part of it. */
+static uint64_t fingerprint_of(const um_model *m)
+{
+    const um_vision_model *v = &m->vision;
+    char s[768];
+    int n = snprintf(
+        s, sizeof s,
+        "llm %d %d %d %d %d %d %d %d %08x %08x %08x %d %d %d moe %d %d %d %d %d %d %08x ", m->dim,
+        m->layers, m->heads, m->kv_heads, m->head_dim, m->ffn_dim, m->vocab, m->max_positions,
+        um_f32_bits(m->rms_eps), um_f32_bits(m->rope_theta), um_f32_bits(m->rope_factor), m->bos,
+        m->eos, m->tied, m->experts == 0 ? -1 : (int)m->gate, m->experts, m->top_k, m->moe_unplaced,
+        m->fm_block, m->lora_r, um_f32_bits(m->lora_alpha));
+    n += snprintf(s + n, sizeof s - (size_t)n,
+                  "vision %d %d %d %d %d %d %d %d %d %d %08x %d %d %d %d %d %d %d %d %d %d %08x",
+                  v->present, v->dim, v->layers, v->heads, v->ffn_dim, v->image_size, v->patch,
+                  v->run_layers, v->keep_class, v->quick_gelu, um_f32_bits(v->eps), v->resize,
+                  v->crop, v->resize_short, v->crop_w, v->crop_h, v->resize_w, v->resize_h,
+                  v->pad_square, v->proj, v->proj_layers, um_f32_bits(v->rescale));
+    for (int i = 0; i < 3; i++) {
+        n += snprintf(s + n, sizeof s - (size_t)n, " %08x %08x", um_f32_bits(v->mean[i]),
+                      um_f32_bits(v->std[i]));
+    }
+    UM_ASSERT(n > 0 && (size_t)n < sizeof s);
+    uint64_t h = hash_bytes(0xCBF29CE484222325u, s, (size_t)n);
+    return hash_bytes(h, m->moe_layer, (size_t)m->layers);
+}
+
+static void renew(um_model *m)
+{
+    m->moe_layers = 0;
+    for (int i = 0; i < m->layers; i++) m->moe_layers += m->moe_layer[i];
+    m->variant = variant_of(m);
+    m->fingerprint = fingerprint_of(m);
+}
+
+void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
+{
+    m->gate = gate;
+    m->moe_layer = moe_layer;
+    m->moe_unplaced = false;
+    m->fm_block = m->fm_block && gate == UM_GATE_GSHARD;
+    renew(m);
+}
+
+/* The audio tower is only named here. Its kind tells the audio variant from the speech one: a BEATs tower comes with the keys of
+ * its Q-Former, or says so itself. */
+static void read_audio(um_model *m, um_reader *r, const char *dir)
+{
+    const char *name = "";
+    um_take_str(r, "mm_audio_tower", &name);
+    if (r->st != UM_OK) return;
+    m->audio_tower = name[0] == '\0' ? "" : um_path_join(r->arena, dir, name);
+    m->sound = um_given(r, "mm_audio_qformer");
+}
+
+static void check_total(const um_model *m, um_reader *r)
+{
+    int64_t a, b, c;
+    if (r->st != UM_OK) return;
+    bool over = __builtin_mul_overflow((int64_t)m->layers, 3 * (int64_t)m->dim * m->ffn_dim, &a) ||
+                __builtin_mul_overflow(a, (int64_t)um_max_int(m->experts, 1), &b) ||
+                __builtin_add_overflow(b, 2 * (int64_t)m->vocab * m->dim, &c);
+    if (over || c > UM_MAX_PARAMS) {
+        um_refuse(r,
+                  "num_hidden_layers %d, num_experts %d, hidden_size %d, intermediate_size %d and "
+                  "vocab_size %d make more "
+                  "than 2^50 parameters",
+                  m->layers, m->experts, m->dim, m->ffn_dim, m->vocab);
+    }
+}
+
+/* transformers' GenerationConfig: the file is optional, absent keys take the library's defaults. */
+static um_status read_generation(um_model *m, const char *dir, um_arena *arena, um_err *err)
+{
+    um_json *root;
+    um_reader r;
+    m->do_sample = false;
+    m->temperature = m->top_p = 1.0f;
+    m->gen_top_k = 50;
+    um_status st = um_reader_open(&r, &root, um_path_join(arena, dir, "generation_config.json"),
+                                  true, arena, err);
+    if (st == UM_OK && root != NULL) {
+        um_take_bool(&r, "do_sample", &m->do_sample);
+        um_take_f32(&r, "temperature", false, 0.0, 100.0, &m->temperature);
+        um_take_f32(&r, "top_p", false, 0.0, 1.0, &m->top_p);
+        um_take_int(&r, "top_k", false, 0, INT32_MAX, &m->gen_top_k);
+        st = r.st;
+    }
+    um_json_free(root);
+    return st;
+}
+
+um_status um_model_read(um_model *out, const char *dir, const char *vision_tower, um_arena *arena,
+                        um_err *err)
+{
+    um_model m = {.dir = um_arena_str(arena, dir)};
+    um_json *root;
+    um_reader r;
+    um_status st =
+        um_reader_open(&r, &root, um_path_join(arena, dir, "config.json"), false, arena, err);
+    if (st == UM_OK) {
+        read_sizes(&m, &r);
+        read_numbers(&m, &r);
+        read_moe(&m, &r);
+        read_audio(&m, &r, dir);
+        check_total(&m, &r);
+        st = r.st == UM_OK ? um_model_read_vision(&m.vision, &r, dir,
+                                                  vision_tower == NULL ? "" : vision_tower)
+                           : r.st;
+    }
+    if (st == UM_OK) st = read_generation(&m, dir, arena, err);
+    if (st == UM_OK) {
+        renew(&m);
+        *out = m;
+    }
+    um_json_free(root);
+    return st;
+}

@@ -1,0 +1,121 @@
+/* The model: sizes and names, read once from config.json and the tower folders, checked once. Everything else trusts it.
+ * Source of the keys: spec 7.3; of the names: spec 2.1, 3.1, 4, 7.2. */
+#pragma once
+
+#include "core/base/arena.h"
+#include "core/base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum um_gate_style {
+    UM_GATE_MIXTRAL, /* softmax over the K winning logits (spec 4.4.1): names mlp.gate, mlp.experts.E */
+    UM_GATE_GSHARD, /* full softmax, winners renormalised (spec 4.4.2): names mlp.deepspeed_moe... */
+} um_gate_style;
+
+/* Modality of a row; the order is that of um_fm_name. */
+typedef enum um_modality { UM_TEXT, UM_IMAGE, UM_AUDIO, UM_VIDEO, UM_MODALITIES } um_modality;
+
+typedef enum um_projector { UM_PROJ_LINEAR, UM_PROJ_MLP } um_projector;
+
+typedef struct um_vision_model {
+    bool present;
+    const char *dir; /* the tower's folder */
+    int dim, layers, heads, ffn_dim, image_size, patch, channels;
+    int run_layers;  /* layers that must be computed for the feature taken */
+    bool keep_class; /* mm_vision_select_feature "cls_patch" */
+    bool quick_gelu; /* else gelu */
+    float eps;
+    /* preprocessing (preprocessor_config.json) */
+    bool resize, crop;
+    int resize_short, crop_w, crop_h;
+    int resize_w, resize_h; /* fixed size instead of shortest_edge when > 0 */
+    float mean[3], std[3], rescale;
+    bool pad_square; /* image_aspect_ratio "pad" */
+    /* projector */
+    um_projector proj;
+    int proj_layers; /* linear layers of the projector */
+} um_vision_model;
+
+typedef struct um_model {
+    const char *dir;
+    const char *
+        variant; /* "speech-4e", "speech-4e-interval", "audio-4e", "speech-8e", "dense" or "custom" */
+    int dim, layers, heads, kv_heads, head_dim, ffn_dim, vocab, max_positions;
+    float rms_eps, rope_theta, rope_factor; /* rope_factor: linear scaling, 1 = none */
+    int bos, eos, pad;
+    /* mixture of experts */
+    um_gate_style gate;
+    int experts, top_k;       /* 0 experts: dense model */
+    const uint8_t *moe_layer; /* [layers] 1 = MoE */
+    int moe_layers;
+    bool moe_unplaced; /* config names no placement: um_checkpoint_open takes it from the tensors */
+    bool fm_block;     /* per-modality gate pre-projection (spec 4.4.3) */
+    int lora_r;        /* LoRA built into experts and dense MLPs of 8e (0 = none) */
+    float lora_alpha;  /* < 0: config.json does not say */
+    bool tied;         /* lm_head is embed_tokens */
+    um_vision_model vision;
+    const char *audio_tower; /* folder, "" when absent; read from issue to issue */
+    bool sound;              /* the audio tower is BEATs with its Q-Former (else Whisper) */
+    /* generation_config.json */
+    bool do_sample;
+    float temperature, top_p;
+    int gen_top_k;
+    uint64_t fingerprint; /* of all that the ranks must agree on */
+} um_model;
+
+/* Reads dir/config.json (+ generation_config.json, tower config.json and preprocessor_config.json). vision_tower "" or an override.
+ * UM_E_MODEL names file, key, value and what is allowed. Strings and lists live in arena. */
+um_status um_model_read(um_model *out, const char *dir, const char *vision_tower, um_arena *arena,
+                        um_err *err);
+
+/* The largest sizes that a config may name; every product of them that the programs make fits its type. Experts and layers
+ * together are held by UM_MAX_PARAMS. */
+enum {
+    UM_MAX_LAYERS = 4096,
+    UM_MAX_WIDTH = 1 << 20, /* hidden, feed-forward, head and projector sizes */
+    UM_MAX_HEADS = 1 << 14,
+    UM_MAX_VOCAB = 1 << 26,
+    UM_MAX_POSITIONS = 1 << 28,
+    UM_MAX_EXPERTS = 1 << 22,
+    UM_MAX_IMAGE = 1 << 14, /* pixels a side that a tower may take */
+};
+#define UM_MAX_PARAMS (INT64_C(1) << 50)
+
+/* Puts into m what only the tensors show: the gate style and the MoE placement (config silent, or contradicted), and renews what
+ * follows from them (moe_layers, variant, fingerprint). moe_layer [layers] must live as long as m. */
+void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer);
+
+/* Which rank needs a tensor. */
+typedef enum um_part {
+    UM_PART_TRUNK,
+    UM_PART_GATE,
+    UM_PART_EXPERT,
+    UM_PART_PROJECTOR,
+    UM_PART_VISION
+} um_part;
+
+typedef struct um_spec {
+    char name[200];
+    int rank;
+    int64_t shape[4];
+    um_part part;
+    int layer, expert; /* -1 where it does not apply */
+    bool optional;     /* may be absent (LoRA inside experts, fm_audio, ...) */
+    enum { UM_INIT_NORMAL, UM_INIT_ONES, UM_INIT_ZEROS } init;
+} um_spec;
+
+typedef um_status (*um_spec_fn)(void *ctx, const um_spec *spec, um_err *err);
+/* Calls fn for every tensor the model has, trunk first, layer by layer, towers last. The one list of names and shapes: loading,
+ * inspect, init and the memory plan all come from it. Stops at the first status that is not UM_OK and returns it. */
+um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err);
+
+/* Names. which: "gate_proj" "up_proj" "down_proj" and with "_lora_A"/"_lora_B" behind. */
+void um_name_layer(char out[200], int layer, const char *rest); /* model.layers.N.rest */
+void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which);
+void um_name_gate(char out[200], const um_model *m, int layer);
+void um_name_fm(char out[200], int layer, um_modality modality,
+                const char *leaf); /* "weight" or "bias" */
+
+/* Parameter totals of the language model (no tower, no projector, no LoRA), spec 0.2: total and activated per token. */
+void um_model_params(const um_model *m, int64_t *total, int64_t *active);

@@ -1,0 +1,252 @@
+/* Names and shapes of all tensors of a model (spec 2.1, 3.1, 4, 7.2), and what they add up to. */
+#include "core/model/model.h"
+
+#include "core/base/bytes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const moe_prefix[] = {
+    [UM_GATE_MIXTRAL] = "mlp.",
+    [UM_GATE_GSHARD] = "mlp.deepspeed_moe.",
+};
+
+void um_name_layer(char out[200], int layer, const char *rest)
+{
+    snprintf(out, 200, "model.layers.%d.%s", layer, rest);
+}
+
+void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which)
+{
+    const char *experts = m->gate == UM_GATE_GSHARD ? "experts.deepspeed_experts" : "experts";
+    snprintf(out, 200, "model.layers.%d.%s%s.%d.%s.weight", layer, moe_prefix[m->gate], experts,
+             expert, which);
+}
+
+void um_name_gate(char out[200], const um_model *m, int layer)
+{
+    snprintf(out, 200, "model.layers.%d.%s%s", layer, moe_prefix[m->gate],
+             m->gate == UM_GATE_GSHARD ? "gate.wg.weight" : "gate.weight");
+}
+
+void um_name_fm(char out[200], int layer, um_modality modality, const char *leaf)
+{
+    static const char *const name[UM_MODALITIES] = {"text", "image", "audio", "video"};
+    snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[modality], leaf);
+}
+
+/* One walk: whom to call, and the first status that was not UM_OK. */
+typedef struct walker {
+    const um_model *m;
+    um_spec_fn fn;
+    void *ctx;
+    um_err *err;
+    um_status st;
+    um_spec s; /* part, layer, expert, optional and init stay until changed */
+} walker;
+
+/* Shape [a], [a,b], ...: the first 0 ends it. s.name is already there. */
+static void give(walker *w, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    int64_t shape[4] = {a, b, c, d};
+    if (w->st != UM_OK) return;
+    w->s.rank = 0;
+    memset(w->s.shape, 0, sizeof w->s.shape);
+    while (w->s.rank < 4 && shape[w->s.rank] != 0) {
+        w->s.shape[w->s.rank] = shape[w->s.rank];
+        w->s.rank++;
+    }
+    w->st = w->fn(w->ctx, &w->s, w->err);
+}
+
+static void give_named(walker *w, const char *name, int64_t a, int64_t b)
+{
+    snprintf(w->s.name, sizeof w->s.name, "%s", name);
+    w->s.init = UM_INIT_NORMAL;
+    give(w, a, b, 0, 0);
+}
+
+static void give_ones(walker *w, const char *name, int64_t a)
+{
+    snprintf(w->s.name, sizeof w->s.name, "%s", name);
+    w->s.init = UM_INIT_ONES;
+    give(w, a, 0, 0, 0);
+}
+
+static void give_zeros(walker *w, const char *name, int64_t a, int64_t b)
+{
+    snprintf(w->s.name, sizeof w->s.name, "%s", name);
+    w->s.init = UM_INIT_ZEROS;
+    give(w, a, b, 0, 0);
+}
+
+static void ffn_name(char out[200], const um_model *m, int layer, int expert, const char *which)
+{
+    if (expert >= 0)
+        um_name_expert(out, m, layer, expert, which);
+    else
+        snprintf(out, 200, "model.layers.%d.mlp.%s.weight", layer, which);
+}
+
+/* gate, up, down of one expert, or of the dense MLP when expert is -1, with the LoRA of 8e files. */
+static void walk_ffn(walker *w, int layer, int expert)
+{
+    static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
+    const um_model *m = w->m;
+    w->s.part = expert >= 0 ? UM_PART_EXPERT : UM_PART_TRUNK;
+    w->s.expert = expert;
+    for (int i = 0; i < 3 && w->st == UM_OK; i++) {
+        int64_t n = i < 2 ? m->ffn_dim : m->dim, k = i < 2 ? m->dim : m->ffn_dim;
+        char name[200], which[32];
+        ffn_name(name, m, layer, expert, proj[i]);
+        give_named(w, name, n, k);
+        if (m->lora_r == 0 || m->gate != UM_GATE_GSHARD) continue;
+        w->s.optional = true;
+        snprintf(which, sizeof which, "%s_lora_A", proj[i]);
+        ffn_name(name, m, layer, expert, which);
+        give_named(w, name, m->lora_r, k);
+        snprintf(which, sizeof which, "%s_lora_B", proj[i]);
+        ffn_name(name, m, layer, expert, which);
+        give_zeros(w, name, n, m->lora_r);
+        w->s.optional = false;
+    }
+    w->s.expert = -1;
+}
+
+/* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. */
+static void walk_gate(walker *w, int layer)
+{
+    const um_model *m = w->m;
+    char name[200];
+    w->s.part = UM_PART_GATE;
+    um_name_gate(name, m, layer);
+    give_named(w, name, m->experts, m->dim);
+    for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_MODALITIES; i++) {
+        w->s.optional = i == UM_AUDIO;
+        um_name_fm(w->s.name, layer, (um_modality)i, "weight");
+        w->s.init = UM_INIT_NORMAL;
+        give(w, m->dim, m->dim, 1, 0);
+        um_name_fm(name, layer, (um_modality)i, "bias");
+        give_zeros(w, name, m->dim, 0);
+    }
+    w->s.optional = false;
+}
+
+static void walk_layer(walker *w, int layer)
+{
+    const um_model *m = w->m;
+    char name[200];
+    int64_t q = (int64_t)m->heads * m->head_dim, kv = (int64_t)m->kv_heads * m->head_dim;
+    w->s.layer = layer;
+    w->s.part = UM_PART_TRUNK;
+    um_name_layer(name, layer, "input_layernorm.weight");
+    give_ones(w, name, m->dim);
+    um_name_layer(name, layer, "self_attn.q_proj.weight");
+    give_named(w, name, q, m->dim);
+    um_name_layer(name, layer, "self_attn.k_proj.weight");
+    give_named(w, name, kv, m->dim);
+    um_name_layer(name, layer, "self_attn.v_proj.weight");
+    give_named(w, name, kv, m->dim);
+    um_name_layer(name, layer, "self_attn.o_proj.weight");
+    give_named(w, name, m->dim, q);
+    um_name_layer(name, layer, "post_attention_layernorm.weight");
+    give_ones(w, name, m->dim);
+    if (m->moe_layer[layer]) {
+        walk_gate(w, layer);
+        for (int e = 0; e < m->experts && w->st == UM_OK; e++) walk_ffn(w, layer, e);
+    } else {
+        walk_ffn(w, layer, -1);
+    }
+    w->s.layer = -1;
+}
+
+static void walk_projector(walker *w)
+{
+    const um_vision_model *v = &w->m->vision;
+    w->s.part = UM_PART_PROJECTOR;
+    for (int i = 0; i < v->proj_layers; i++) {
+        char name[200], number[16] = "";
+        if (v->proj == UM_PROJ_MLP)
+            snprintf(number, sizeof number, "%d.", 2 * i); /* the odd ones are the GELUs */
+        snprintf(name, sizeof name, "model.mm_projector.%sweight", number);
+        give_named(w, name, w->m->dim, i == 0 ? v->dim : w->m->dim);
+        snprintf(name, sizeof name, "model.mm_projector.%sbias", number);
+        give_zeros(w, name, w->m->dim, 0);
+    }
+}
+
+/* A linear layer or a norm of the tower: NAME.weight and NAME.bias. */
+static void give_pair(walker *w, const char *prefix, const char *name, int64_t n, int64_t k)
+{
+    char full[200];
+    snprintf(full, sizeof full, "%s%s.weight", prefix, name);
+    if (k > 0)
+        give_named(w, full, n, k);
+    else
+        give_ones(w, full, n);
+    snprintf(full, sizeof full, "%s%s.bias", prefix, name);
+    give_zeros(w, full, n, 0);
+}
+
+static void walk_vision_layer(walker *w, int layer)
+{
+    static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj",
+                                            "self_attn.v_proj", "self_attn.out_proj"};
+    const um_vision_model *v = &w->m->vision;
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "vision_model.encoder.layers.%d.", layer);
+    w->s.layer = layer;
+    w->s.optional = layer >= v->run_layers; /* past the feature that is taken */
+    give_pair(w, prefix, "layer_norm1", v->dim, 0);
+    for (int i = 0; i < 4; i++) give_pair(w, prefix, attention[i], v->dim, v->dim);
+    give_pair(w, prefix, "layer_norm2", v->dim, 0);
+    give_pair(w, prefix, "mlp.fc1", v->ffn_dim, v->dim);
+    give_pair(w, prefix, "mlp.fc2", v->dim, v->ffn_dim);
+    w->s.layer = -1;
+}
+
+static void walk_vision(walker *w)
+{
+    const um_vision_model *v = &w->m->vision;
+    int64_t side = v->image_size / v->patch;
+    w->s.part = UM_PART_VISION;
+    give_named(w, "vision_model.embeddings.class_embedding", v->dim, 0);
+    snprintf(w->s.name, sizeof w->s.name, "vision_model.embeddings.patch_embedding.weight");
+    give(w, v->dim, v->channels, v->patch, v->patch);
+    give_named(w, "vision_model.embeddings.position_embedding.weight", side * side + 1, v->dim);
+    give_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
+    for (int i = 0; i < v->layers && w->st == UM_OK; i++) walk_vision_layer(w, i);
+    w->s.optional = true;
+    give_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
+    w->s.optional = false;
+}
+
+um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err)
+{
+    walker w = {.m = m,
+                .fn = fn,
+                .ctx = ctx,
+                .err = err,
+                .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
+    give_named(&w, "model.embed_tokens.weight", m->vocab, m->dim);
+    for (int i = 0; i < m->layers && w.st == UM_OK; i++) walk_layer(&w, i);
+    w.s.part = UM_PART_TRUNK;
+    give_ones(&w, "model.norm.weight", m->dim);
+    if (!m->tied) give_named(&w, "lm_head.weight", m->vocab, m->dim);
+    if (m->vision.present) {
+        walk_projector(&w);
+        walk_vision(&w);
+    }
+    return w.st;
+}
+
+void um_model_params(const um_model *m, int64_t *total, int64_t *active)
+{
+    int64_t D = m->dim, q = (int64_t)m->heads * m->head_dim,
+            kv = (int64_t)m->kv_heads * m->head_dim;
+    int64_t ffn = 3 * D * m->ffn_dim, moe = m->moe_layers, fm = m->fm_block ? D * D + D : 0;
+    int64_t trunk = (m->tied ? 1 : 2) * D * m->vocab + D;
+    trunk += m->layers * (2 * q * D + 2 * kv * D + 2 * D) + (m->layers - moe) * ffn;
+    *total = trunk + moe * ((int64_t)m->experts * (D + ffn) + UM_MODALITIES * fm);
+    *active = trunk + moe * ((int64_t)m->experts * D + (int64_t)m->top_k * ffn + fm);
+}

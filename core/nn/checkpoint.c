@@ -1,0 +1,389 @@
+/* See checkpoint.h. */
+#include "core/nn/checkpoint.h"
+
+#include "core/base/log.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- what the names in the files say --- */
+
+typedef enum what { OTHER, GATE, EXPERT, FM, DENSE } what;
+
+/* A name of the language model taken apart. */
+typedef struct name_parts {
+    what is;
+    um_gate_style style; /* of GATE, EXPERT and FM */
+    int layer, expert;   /* -1 where the name has none */
+    bool lora;
+} name_parts;
+
+static bool skip(const char **s, const char *word)
+{
+    size_t n = strlen(word);
+    if (strncmp(*s, word, n) != 0) return false;
+    *s += n;
+    return true;
+}
+
+/* A number of at most nine digits and the dot behind it. */
+static bool skip_number(const char **s, int *out)
+{
+    int v = 0, n = 0;
+    while ((*s)[n] >= '0' && (*s)[n] <= '9' && n < 9) v = v * 10 + ((*s)[n++] - '0');
+    if (n == 0 || (*s)[n] != '.') return false;
+    *s += n + 1;
+    *out = v;
+    return true;
+}
+
+static name_parts name_parse(const char *s)
+{
+    name_parts p = {OTHER, UM_GATE_MIXTRAL, -1, -1, strstr(s, "_proj_lora_") != NULL};
+    if (!skip(&s, "model.layers.") || !skip_number(&s, &p.layer) || !skip(&s, "mlp.")) return p;
+    if (skip(&s, "deepspeed_moe.")) {
+        p.style = UM_GATE_GSHARD;
+        if (strcmp(s, "gate.wg.weight") == 0)
+            p.is = GATE;
+        else if (strncmp(s, "fm_", 3) == 0)
+            p.is = FM;
+        else if (skip(&s, "experts.deepspeed_experts.") && skip_number(&s, &p.expert))
+            p.is = EXPERT;
+    } else if (strcmp(s, "gate.weight") == 0) {
+        p.is = GATE;
+    } else if (skip(&s, "experts.")) {
+        if (skip_number(&s, &p.expert)) p.is = EXPERT;
+    } else {
+        p.is = DENSE;
+    }
+    return p;
+}
+
+/* What the tensors show, gathered in one pass over the names. */
+typedef struct survey {
+    bool style[2];             /* names of this style exist */
+    const um_tensor **gate[2]; /* [layers] the gate of each style, or NULL */
+    const um_tensor **dense;   /* [layers] a tensor of the dense MLP, or NULL */
+    const um_tensor *lora, *fm;
+} survey;
+
+static um_status survey_layer(survey *s, const um_model *m, const um_tensor *t, const name_parts *p,
+                              um_err *err)
+{
+    if (p->layer >= m->layers) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "config.json num_hidden_layers: %d, but there is a tensor %.400s", m->layers,
+                       t->name);
+    }
+    if (p->is == GATE) s->gate[p->style][p->layer] = t;
+    if (p->is == DENSE && !p->lora) s->dense[p->layer] = t;
+    return UM_OK;
+}
+
+static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratch, um_err *err)
+{
+    const um_model *m = &c->model;
+    size_t bytes = (size_t)m->layers * sizeof *s->dense;
+    *s = (survey){.dense = um_arena_zero(scratch, bytes)};
+    for (int i = 0; i < 2; i++) s->gate[i] = um_arena_zero(scratch, bytes);
+    for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
+        const um_tensor *t = um_tensors_at(c->llm, i);
+        name_parts p = name_parse(t->name);
+        if (p.layer >= 0) UM_TRY(survey_layer(s, m, t, &p, err));
+        if (p.is == GATE || p.is == EXPERT) s->style[p.style] = true;
+        if (p.is == FM) s->fm = t;
+        if (p.lora && (p.is == EXPERT || p.is == DENSE)) s->lora = t;
+    }
+    return UM_OK;
+}
+
+/* --- config against tensors --- */
+
+/* No tensor of the gate style may name an expert past the config's. */
+static um_status experts_check(const um_checkpoint *c, um_gate_style style, um_err *err)
+{
+    for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
+        const char *name = um_tensors_at(c->llm, i)->name;
+        name_parts p = name_parse(name);
+        if (p.is == EXPERT && p.style == style && p.expert >= c->model.experts) {
+            return UM_FAIL(err, UM_E_MODEL,
+                           "config.json num_experts: %d, but there is a tensor %.400s",
+                           c->model.experts, name);
+        }
+    }
+    return UM_OK;
+}
+
+static um_status gate_check(const um_model *m, const um_tensor *t, um_err *err)
+{
+    char found[96];
+    um_shape_text(found, t->rank, t->shape);
+    if (t->rank == 2 && t->shape[0] == m->experts && t->shape[1] == m->dim) return UM_OK;
+    if (t->rank == 2 && t->shape[1] == m->dim) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "config.json num_experts: %d, but the gate %.400s has shape %s: num_experts "
+                       "must be %" PRId64,
+                       m->experts, t->name, found, t->shape[0]);
+    }
+    return UM_FAIL(err, UM_E_MODEL, "tensor %.400s: shape %s, want [%d,%d]", t->name, found,
+                   m->experts, m->dim);
+}
+
+static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *err)
+{
+    const um_model *m = &c->model;
+    const um_tensor *t = um_tensors_find(c->llm, name);
+    if (t == NULL || (t->rank == 2 && t->shape[0] == m->vocab && t->shape[1] == m->dim))
+        return UM_OK;
+    char found[96];
+    um_shape_text(found, t->rank, t->shape);
+    return UM_FAIL(err, UM_E_MODEL,
+                   "config.json vocab_size: %d and hidden_size: %d, but tensor %s has shape %s",
+                   m->vocab, m->dim, name, found);
+}
+
+/* Names of one style alone decide; with both (8e folders keep the tensors of the 4-expert model they grew from) or none, the
+ * config does. */
+static um_gate_style style_of(const um_model *m, const survey *s)
+{
+    if (s->style[UM_GATE_GSHARD] == s->style[UM_GATE_MIXTRAL]) return m->gate;
+    um_gate_style style = s->style[UM_GATE_GSHARD] ? UM_GATE_GSHARD : UM_GATE_MIXTRAL;
+    if (style != m->gate && m->experts > 0) {
+        um_log_warn("config.json model_type belongs to the other gate; the tensors have %s names, "
+                    "which decide",
+                    style == UM_GATE_GSHARD ? "mlp.deepspeed_moe" : "mlp.gate and mlp.experts");
+    }
+    return style;
+}
+
+/* A layer is MoE where its gate is. Without moe_type that is the placement; else both must say the same. A layer with neither a
+ * gate nor a dense MLP is left to loading, which names what it misses. */
+static um_status placement_settle(um_checkpoint *c, const survey *s, um_gate_style style,
+                                  um_err *err)
+{
+    const um_model *m = &c->model;
+    uint8_t *layer = um_arena_zero(&c->arena, (size_t)m->layers);
+    int gates = 0;
+    for (int i = 0; i < m->layers; i++) {
+        const um_tensor *gate = s->gate[style][i];
+        layer[i] = m->moe_unplaced ? gate != NULL : m->moe_layer[i];
+        gates += gate != NULL;
+        if (gate != NULL && !layer[i]) {
+            return UM_FAIL(err, UM_E_MODEL,
+                           "config.json moe_type and moe_stride: layer %d has no experts, but "
+                           "there is a gate %.400s",
+                           i, gate->name);
+        }
+        if (gate == NULL && layer[i] && s->dense[i] != NULL) {
+            return UM_FAIL(err, UM_E_MODEL,
+                           "config.json moe_type and moe_stride: layer %d has experts, but it has "
+                           "no gate and there "
+                           "is a dense %.400s",
+                           i, s->dense[i]->name);
+        }
+        if (gate != NULL) UM_TRY(gate_check(m, gate, err));
+    }
+    if (m->moe_unplaced && gates == 0) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "config.json num_experts: %d without moe_type, and no tensor is a gate: "
+                       "nothing says which "
+                       "layers have experts",
+                       m->experts);
+    }
+    um_model_settle(&c->model, style, layer);
+    return UM_OK;
+}
+
+static um_status dense_check(um_checkpoint *c, const survey *s, um_err *err)
+{
+    for (int i = 0; i < c->model.layers; i++) {
+        const um_tensor *gate = s->gate[0][i] != NULL ? s->gate[0][i] : s->gate[1][i];
+        if (gate != NULL) {
+            return UM_FAIL(err, UM_E_MODEL,
+                           "config.json moe: absent or null, but there is a gate %.400s: set moe, "
+                           "num_experts and "
+                           "num_experts_per_tok",
+                           gate->name);
+        }
+    }
+    um_model_settle(&c->model, c->model.gate, c->model.moe_layer);
+    return UM_OK;
+}
+
+static um_status lora_check(const um_model *m, const survey *s, um_err *err)
+{
+    if (s->lora == NULL || (m->lora_r > 0 && m->lora_alpha >= 0)) return UM_OK;
+    return UM_FAIL(err, UM_E_MODEL, "config.json %s: missing, but there is a LoRA %.400s",
+                   m->lora_r > 0 ? "lora_alpha" : "lora_r", s->lora->name);
+}
+
+/* The pre-projection is used when the config asks for it and the files have it (spec 4.4.3). */
+static void fm_settle(um_model *m, const survey *s)
+{
+    if (m->fm_block && s->fm == NULL) {
+        um_log_warn("config.json use_fm_block: true, but no tensor fm_text, fm_image, ... is "
+                    "there: going on without");
+        m->fm_block = false;
+    }
+}
+
+static um_status contradictions(um_checkpoint *c, um_err *err)
+{
+    um_arena scratch;
+    survey s;
+    um_arena_init(&scratch, "checkpoint", 1 << 16);
+    um_status st = survey_take(&s, c, &scratch, err);
+    if (st == UM_OK) st = vocab_check(c, "model.embed_tokens.weight", err);
+    if (st == UM_OK) st = vocab_check(c, "lm_head.weight", err);
+    if (st == UM_OK) st = lora_check(&c->model, &s, err);
+    if (st == UM_OK && c->model.experts == 0) {
+        st = dense_check(c, &s, err);
+    } else if (st == UM_OK) {
+        um_gate_style style = style_of(&c->model, &s);
+        fm_settle(&c->model, &s);
+        st = placement_settle(c, &s, style, err);
+        if (st == UM_OK) st = experts_check(c, style, err);
+    }
+    um_arena_free(&scratch);
+    return um_wrap(err, st, "%s", um_tensors_path(c->llm));
+}
+
+um_status um_checkpoint_open(um_checkpoint *out, const char *dir, const char *vision_tower,
+                             um_err *err)
+{
+    um_checkpoint c = {0};
+    um_arena_init(&c.arena, "model config", 1 << 14);
+    um_status st = um_model_read(&c.model, dir, vision_tower, &c.arena, err);
+    if (st == UM_OK) st = um_tensors_open(&c.llm, dir, err);
+    if (st == UM_OK && c.model.vision.present)
+        st = um_tensors_open(&c.vision, c.model.vision.dir, err);
+    if (st == UM_OK) st = contradictions(&c, err);
+    if (st == UM_OK)
+        *out = c;
+    else
+        um_checkpoint_close(&c);
+    return st;
+}
+
+void um_checkpoint_close(um_checkpoint *c)
+{
+    um_tensors_close(c->llm);
+    um_tensors_close(c->vision);
+    um_arena_free(&c->arena);
+    *c = (um_checkpoint){0};
+}
+
+const um_tensors *um_checkpoint_set(const um_checkpoint *c, um_part part)
+{
+    return part == UM_PART_VISION ? c->vision : c->llm;
+}
+
+/* --- everything, for inspect --- */
+
+typedef struct auditor {
+    const um_checkpoint *c;
+    um_audit a;
+    um_audit_fn fn;
+    void *ctx;
+    uint8_t *seen[2]; /* [tensors] of the llm set and of the vision set */
+} auditor;
+
+static void say(auditor *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(auditor *a, const char *fmt, ...)
+{
+    if (a->fn == NULL) return;
+    char line[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    a->fn(a->ctx, line);
+}
+
+static um_status audit_wanted(void *ctx, const um_spec *spec, um_err *err)
+{
+    (void)err;
+    auditor *a = ctx;
+    const um_tensors *set = um_checkpoint_set(a->c, spec->part);
+    const um_tensor *t = um_tensors_find(set, spec->name), *fit = NULL;
+    um_err why = {0};
+    char want[96];
+    if (t == NULL && spec->optional) return UM_OK;
+    a->a.wanted++;
+    um_shape_text(want, spec->rank, spec->shape);
+    if (t == NULL) {
+        a->a.missing++;
+        say(a, "missing %s %s", spec->name, want);
+        return UM_OK;
+    }
+    a->seen[spec->part == UM_PART_VISION][t - um_tensors_at(set, 0)] = 1;
+    a->a.found++;
+    a->a.params += (int64_t)(t->bytes / um_dtype_size(t->dtype));
+    a->a.bytes += (int64_t)t->bytes;
+    if (um_tensors_want(set, &fit, spec->name, spec->rank, spec->shape, &why) != UM_OK) {
+        char found[96];
+        um_shape_text(found, t->rank, t->shape);
+        a->a.misshapen++;
+        say(a, "misshapen %s %s %s, want %s of a float type", spec->name, um_dtype_name(t->dtype),
+            found, want);
+    }
+    return UM_OK;
+}
+
+static bool begins(const char *s, const char *word) { return strncmp(s, word, strlen(word)) == 0; }
+static bool ends(const char *s, const char *word)
+{
+    size_t n = strlen(s), k = strlen(word);
+    return n >= k && strcmp(s + n - k, word) == 0;
+}
+
+/* Tensors that the original stores too and that nothing here needs: buffers that are computed, parts of the audio side, copies of
+ * the towers, the text half of a CLIP file, a pre-projection that the config leaves off. */
+static bool is_ignored(const um_model *m, const char *name)
+{
+    static const char *const prefix[] = {
+        "model.vision_tower.", "model.audio_tower.", "model.mm_audio_aligner.",
+        "model.query_tokens",  "text_model.",        "text_projection.",
+        "visual_projection.",  "logit_scale"};
+    for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++) {
+        if (begins(name, prefix[i])) return true;
+    }
+    if (m->tied && strcmp(name, "lm_head.weight") == 0) return true;
+    if (!m->fm_block && strstr(name, ".deepspeed_moe.fm_") != NULL) return true;
+    return ends(name, "rotary_emb.inv_freq") || ends(name, "position_ids");
+}
+
+static void audit_rest(auditor *a, const um_tensors *set, const uint8_t *seen)
+{
+    for (size_t i = 0; set != NULL && i < um_tensors_count(set); i++) {
+        const um_tensor *t = um_tensors_at(set, i);
+        if (seen[i]) continue;
+        if (is_ignored(&a->c->model, t->name)) {
+            a->a.ignored++;
+            continue;
+        }
+        char shape[96];
+        um_shape_text(shape, t->rank, t->shape);
+        a->a.unexpected++;
+        say(a, "unexpected %.800s %s %s", t->name, um_dtype_name(t->dtype), shape);
+    }
+}
+
+um_status um_checkpoint_audit(const um_checkpoint *c, um_audit *out, um_audit_fn fn, void *ctx,
+                              um_err *err)
+{
+    auditor a = {.c = c, .fn = fn, .ctx = ctx};
+    um_arena scratch;
+    um_arena_init(&scratch, "audit", 1 << 16);
+    a.seen[0] = um_arena_zero(&scratch, um_tensors_count(c->llm));
+    a.seen[1] = um_arena_zero(&scratch, c->vision != NULL ? um_tensors_count(c->vision) : 0);
+    um_status st = um_model_walk(&c->model, audit_wanted, &a, err);
+    audit_rest(&a, c->llm, a.seen[0]);
+    audit_rest(&a, c->vision, a.seen[1]);
+    um_arena_free(&scratch);
+    if (st == UM_OK) *out = a.a;
+    return st;
+}

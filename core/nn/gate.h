@@ -1,0 +1,31 @@
+/* The gate: which K of E experts a token goes to, and with what weights (spec 4.4). Always f32, ties to the lowest expert index.
+ *
+ * Mixtral style (4.4.1): the K largest logits; weights = softmax over those K.
+ * GShard style (4.4.2): p = softmax over all E; first expert = arg max; further experts = arg max of the logits, with Gumbel noise
+ * when asked for, the earlier ones left out; weights = the clean p of the K, divided by their sum (clamped to float epsilon).
+ * Without noise both give the same experts, and the same weights up to rounding. */
+#pragma once
+
+#include "core/base/rng.h"
+#include "core/model/model.h"
+#include "core/tensor/ops.h"
+
+/* What a gate decided for T rows; larger weight first. */
+typedef struct um_route {
+    int T, K, E;
+    float *logits;    /* [T,E] clean */
+    int32_t *experts; /* [T,K] */
+    float *weights;   /* [T,K] */
+} um_route;
+
+void um_route_bind(um_route *r, um_arena *arena, int T, int K, int E);
+
+/* Fills experts and weights from logits. noise: one stream number for each row (GShard only), NULL for none; seed is theirs. */
+void um_gate_choose(um_route *r, um_gate_style style, uint64_t seed, const uint64_t *noise);
+
+/* Backward of the weights w.r.t. the logits; the choice itself has no gradient. Both styles: weights = softmax over the K chosen
+ * logits, so dlogits[chosen i] += w_i (dw_i - sum_j w_j dw_j). dlogits [T,E], dweights [T,K]. */
+void um_gate_bwd(float *dlogits, const float *dweights, const um_route *r);
+
+/* Load-balance value of the first choices (spec 4.4.2 step 8): E * sum_e mean(p_e) * mean(first choice is e). */
+double um_gate_balance(const um_route *r);

@@ -1,0 +1,129 @@
+/* Divides a gemm among threads and packs the rows of x. The kernels are in kernels_gemm.inc. */
+#include "core/base/bytes.h"
+#include "core/tensor/kernels.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+enum {
+    THREAD_WORK = 1 << 17,      /* multiply-adds that repay waking a thread */
+    PACK_FLOATS = 4 << 20,      /* of x packed at a time */
+    SMALL_PACK = 8 * UM_KSTRIDE /* packed rows that fit on the stack */
+};
+
+/* A call cut into pieces that threads take one after another: a thread whose core is busy with another process takes fewer. */
+typedef struct job {
+    const um_kernels *kernels;
+    um_gemm g;
+    float *partial;    /* um_gemm_partial(&g) floats for each part */
+    int wide, tall;    /* pieces of the panels and of the rows */
+    atomic_int *taken; /* pieces taken */
+} job;
+
+enum { PIECES = 4 /* for each thread */ };
+
+/* Panels first, since then no two threads read the same weights; rows too when the panels make too few pieces. */
+static void cut(job *j, int team, int rows_unit)
+{
+    const int panels = (j->g.N + UM_PANEL - 1) / UM_PANEL,
+              most = (panels + UM_CHUNK - 1) / UM_CHUNK;
+    j->wide = team == 1 ? 1 : um_min_int(most, team * PIECES);
+    j->tall = um_max_int(1, um_min_int(team * PIECES / j->wide, j->g.M / rows_unit));
+    if (team == 1) j->tall = 1;
+}
+
+/* The next piece, panels [p0, p1) and rows [r0, r1); false when there is none left. */
+static bool take(const job *j, int rows_unit, size_t *p0, size_t *p1, size_t *r0, size_t *r1)
+{
+    const int i = atomic_fetch_add_explicit(j->taken, 1, memory_order_relaxed);
+    if (i >= j->wide * j->tall) return false;
+    um_share(um_round_up((size_t)j->g.N, UM_PANEL) / UM_PANEL, UM_CHUNK, i % j->wide, j->wide, p0,
+             p1);
+    um_share((size_t)j->g.M, (size_t)rows_unit, i / j->wide, j->tall, r0, r1);
+    return true;
+}
+
+static void thin_part(void *ctx, int part, int parts)
+{
+    (void)part, (void)parts;
+    const job *j = ctx;
+    for (size_t p0, p1, r0, r1; take(j, j->g.M, &p0, &p1, &r0, &r1);)
+        if (p0 < p1) j->kernels->gemm_thin(&j->g, (int)p0, (int)p1);
+}
+
+/* x as [k-block][row][KSTRIDE], a share of the rows. */
+static void pack_part(void *ctx, int part, int parts)
+{
+    const um_gemm *g = &((const job *)ctx)->g;
+    size_t r0, r1;
+    um_share((size_t)g->M, 1, part, parts, &r0, &r1);
+    for (size_t r = r0; r < r1; r++) {
+        float *to = g->packed + r * UM_KSTRIDE;
+        for (int k = 0; k < g->K; k += UM_KBLOCK, to += (size_t)g->M * UM_KSTRIDE)
+            memcpy(to, g->x + r * g->ldx + (size_t)k,
+                   (size_t)um_min_int(UM_KBLOCK, g->K - k) * sizeof *to);
+    }
+}
+
+static void block_part(void *ctx, int part, int parts)
+{
+    (void)parts;
+    const job *j = ctx;
+    float *partial = j->partial + (size_t)part * um_gemm_partial(&j->g);
+    for (size_t p0, p1, r0, r1; take(j, j->kernels->tile_rows, &p0, &p1, &r0, &r1);)
+        if (p0 < p1 && r0 < r1)
+            j->kernels->gemm_block(&j->g, (int)r0, (int)r1, (int)p0, (int)p1, partial);
+}
+
+/* Packs and multiplies the rows of j->g, which PACK_FLOATS has made few enough. */
+static void packed_gemm(job *j, int team)
+{
+    const size_t blocks = ((size_t)j->g.K + UM_KBLOCK - 1) / UM_KBLOCK;
+    const size_t floats = blocks * (size_t)j->g.M * UM_KSTRIDE,
+                 sums = um_gemm_partial(&j->g) * (size_t)team;
+    float small[SMALL_PACK];
+    float *memory =
+        floats + sums > SMALL_PACK ? um_alloc_aligned((floats + sums) * sizeof(float)) : small;
+    j->g.packed = memory;
+    j->partial = memory + floats;
+    um_team_run(floats > THREAD_WORK ? team : 1, pack_part, j);
+    cut(j, team, j->kernels->tile_rows);
+    atomic_store(j->taken, 0);
+    um_team_run(team, block_part, j);
+    if (memory != small) um_free(memory);
+}
+
+void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
+                 const float *bias, bool accumulate)
+{
+    UM_ASSERT(w->N > 0 && w->K > 0 && ldx >= w->K && ldy >= w->N);
+    UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
+    atomic_int taken = 0;
+    job j = {.kernels = d->kernels,
+             .taken = &taken,
+             .g = {.y = y,
+                   .x = x,
+                   .ldy = (size_t)ldy,
+                   .ldx = (size_t)ldx,
+                   .M = M,
+                   .N = w->N,
+                   .K = w->K,
+                   .panels = w->data,
+                   .dtype = w->dtype,
+                   .bias = bias,
+                   .accumulate = accumulate}};
+    const int team = um_team_size(d, (size_t)M * (size_t)w->N * (size_t)w->K, THREAD_WORK);
+    if (M <= 0) return;
+    if (M <= UM_THIN) {
+        cut(&j, team, M);
+        um_team_run(team, thin_part, &j);
+        return;
+    }
+    const int most = um_max_int(UM_BLOCK_ROWS, PACK_FLOATS / w->K / UM_BLOCK_ROWS * UM_BLOCK_ROWS);
+    for (int m = 0; m < M; m += most) {
+        j.g.M = um_min_int(most, M - m);
+        j.g.x = x + (size_t)m * (size_t)ldx;
+        j.g.y = y + (size_t)m * (size_t)ldy;
+        packed_gemm(&j, team);
+    }
+}

@@ -1,0 +1,114 @@
+/* What one instruction set offers: the table that cpu_generic.c, cpu_avx2.c and cpu_avx512.c each fill from the same source
+ * (kernels_gemm.inc, kernels_attention.inc, kernels_rows.inc). All run in the calling thread; cpu*.c divide the work. */
+#pragma once
+
+#include "core/tensor/ops.h"
+
+enum {
+    UM_KBLOCK = 256, /* k of one block of packed rows, positions of one block of scores */
+    UM_KSTRIDE =
+        UM_KBLOCK +
+        16, /* floats from row to row in a block: 33 cache lines, so that rows do not share L1 sets */
+    UM_THIN = 4,         /* up to so many rows are used where they lie, more are packed */
+    UM_MAX_ROWS = 12,    /* largest register tile of any instruction set */
+    UM_CHUNK = 16,       /* panels whose running sums are kept at a time */
+    UM_BLOCK_ROWS = 480, /* packed rows that pass over one chunk: their k-block stays in L2 */
+};
+
+/* One gemm call: y[M,N] = x[M,K] W^T. Output j is lane j % 16 of panel j / 16. */
+typedef struct um_gemm {
+    float *y;
+    const float *x;
+    size_t ldy, ldx;
+    int M, N, K;
+    const void *panels; /* [ceil(N/16)][K][16] of dtype */
+    um_dtype dtype;
+    const float *bias; /* NULL: none */
+    bool accumulate;
+    float *packed; /* x again as [ceil(K/KBLOCK)][M][KSTRIDE]; NULL for thin calls */
+} um_gemm;
+
+/* Scaled dot-product attention, see ops.h. pos0 is -1 when every row sees all n positions. */
+typedef struct um_attn {
+    float *out, *lse; /* lse may be NULL */
+    const float *q;
+    size_t ldo, ldq;
+    const float *k, *v;
+    int heads, kv_heads, head_dim, cap, n, T, pos0;
+    float scale;
+} um_attn;
+
+typedef struct um_kernels {
+    int tile_rows; /* rows of the register tile, at most UM_MAX_ROWS */
+    /* Panels p0..p1-1 of a call with M <= UM_THIN. */
+    void (*gemm_thin)(const um_gemm *g, int p0, int p1);
+    /* Panels p0..p1-1 of packed rows r0..r1-1; partial: um_gemm_partial() floats. */
+    void (*gemm_block)(const um_gemm *g, int r0, int r1, int p0, int p1, float *partial);
+    /* Rows t0 .. t0+rows-1 of query head h; with T == 1 instead query heads h .. h+rows-1, which share a key head.
+     * scores: um_attn_scores() floats. */
+    void (*attention)(const um_attn *a, int h, int t0, int rows, float *scores);
+    void (*rmsnorm_fwd)(float *y, float *rstd, const float *x, const float *w, int T, int D,
+                        float eps);
+    void (*rmsnorm_bwd_x)(float *dx, const float *dy, const float *x, const float *w,
+                          const float *rstd, int T, int D);
+    /* Columns d0..d1-1, d0 a multiple of 16. */
+    void (*rmsnorm_bwd_w)(float *dw, const float *dy, const float *x, const float *rstd, int T,
+                          int D, int d0, int d1);
+    void (*layernorm_fwd)(float *y, const float *x, const float *w, const float *b, int T, int D,
+                          float eps);
+    void (*swiglu_fwd)(float *y, const float *g, const float *u, size_t n);
+    void (*swiglu_bwd)(float *dg, float *du, const float *dy, const float *g, const float *u,
+                       size_t n);
+    void (*gelu)(float *y, const float *x, size_t n);
+    void (*quick_gelu)(float *y, const float *x, size_t n);
+    void (*add)(float *y, const float *x, size_t n);
+    void (*scale)(float *y, float s, size_t n);
+    void (*rope)(float *x, size_t ldx, const float *cs, const int32_t *pos, int T, int heads,
+                 int head_dim);
+    void (*combine)(float *y, const float *rows, const int32_t *index, const float *weight, int T,
+                    int K, int D);
+} um_kernels;
+
+extern const um_kernels um_kernels_generic;
+#ifdef UM_X86
+extern const um_kernels um_kernels_avx2;
+extern const um_kernels um_kernels_avx512;
+#endif
+
+/* Running sums between k-blocks of a call that accumulates (else they wait in y). */
+static inline size_t um_gemm_partial(const um_gemm *g)
+{
+    return g->accumulate && g->K > UM_KBLOCK ? (size_t)UM_BLOCK_ROWS * UM_CHUNK * UM_PANEL : 0;
+}
+
+/* Scores of `rows` rows over n positions: thin ones one after another, else blocks [ceil(n/KBLOCK)][rows][KSTRIDE]. */
+static inline size_t um_attn_scores(int rows, int n)
+{
+    size_t blocks = ((size_t)n + UM_KBLOCK - 1) / UM_KBLOCK;
+    return blocks * (size_t)rows * UM_KSTRIDE;
+}
+
+/* cpu_gemm.c, cpu_attention.c, pack.c: entries of the op table. */
+void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
+                 const float *bias, bool accumulate);
+void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal);
+void um_cpu_kv_append(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv,
+                      int T);
+void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
+                 bool transposed);
+
+/* Runs fn(ctx, part, parts) once in each of `team` threads at the same time (cpu_team.c); fewer parts when the system has not so
+ * many threads to give. */
+void um_team_run(int team, void (*fn)(void *ctx, int part, int parts), void *ctx);
+/* As many threads as the work can feed: one per `least` units, at most d->threads. */
+int um_team_size(const um_dev *d, size_t work, size_t least);
+/* The part'th of `parts` even pieces of 0..n-1, cut at multiples of `unit`. */
+static inline void um_share(size_t n, size_t unit, int part, int parts, size_t *from, size_t *to)
+{
+    size_t units = (n + unit - 1) / unit, p = (size_t)part, of = (size_t)parts;
+    *from = units * p / of * unit;
+    *to = units * (p + 1) / of * unit;
+    if (*from > n) *from = n;
+    if (*to > n) *to = n;
+}

@@ -1,0 +1,127 @@
+/* The op table: what a device can compute. CPU now (cpu.c chooses generic, AVX2 or AVX-512 kernels at run time), CUDA later.
+ *
+ * Letters: T rows (tokens), D width, F feed-forward width, E experts, K experts per token, H heads; for gemm M rows, N outputs,
+ * K inputs. All matrices are row-major; ld = elements from one row to the next.
+ *
+ * Numbers (DESIGN 7). On the CPU every result has the same bits whatever M, the thread count and the instruction set:
+ *   - gemm: y[m][n] = fma chain over k = 0, 1, ... K-1 from +0, then + bias[n], then + old y if accumulating;
+ *   - every other sum over a row of n values: sixteen lanes, lane i adds elements i, i+16, ... (fma where it squares), then the
+ *     lanes are added as a fixed tree (8+8, 4+4, 2+2, 1+1);
+ *   - exp, tanh, erf and sigmoid are our own polynomials, built from the same fma sequence on every instruction set.
+ *
+ * Thread: the caller's; a dev uses up to dev->threads OpenMP threads inside one call. */
+#pragma once
+
+#include "core/base/arena.h"
+#include "core/base/status.h"
+#include "core/tensor/dtype.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum um_isa { UM_ISA_AUTO, UM_ISA_GENERIC, UM_ISA_AVX2, UM_ISA_AVX512 } um_isa;
+
+enum {
+    UM_PANEL = 16
+}; /* outputs side by side in a packed matrix, positions side by side in a key cache */
+
+/* A weight matrix W [N, K] in panels: [ceil(N/16)][K][16], rows past N are zero. dtype f32, bf16 or f16. */
+typedef struct um_matrix {
+    um_dtype dtype;
+    int N, K;
+    void *data; /* um_matrix_bytes(dtype, N, K) bytes, 64-byte aligned */
+} um_matrix;
+size_t um_matrix_bytes(um_dtype dtype, int N, int K);
+
+/* Keys and values of one sequence in one layer, f32, room for cap positions.
+ * k: [kv_heads][ceil(cap/16)][head_dim][16]  (a packed matrix [cap, head_dim] per head)
+ * v: [kv_heads][ceil(head_dim/16)][cap][16]  (a packed matrix [head_dim, cap] per head) */
+typedef struct um_kv {
+    int kv_heads, head_dim, cap, n; /* n = positions filled */
+    float *k, *v;
+} um_kv;
+size_t um_kv_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
+/* Places k and v of a um_kv into memory of um_kv_floats floats and clears it. */
+void um_kv_bind(um_kv *kv, float *memory, int kv_heads, int head_dim, int cap);
+
+struct um_kernels;
+typedef struct um_dev um_dev;
+
+typedef struct um_ops {
+    const char *name; /* "cpu" or "cuda" */
+    void *(*alloc)(um_dev *d, size_t bytes);
+    void (*free)(um_dev *d, void *p);
+    void (*put)(um_dev *d, void *dev, const void *host, size_t bytes);
+    void (*get)(um_dev *d, void *host, const void *dev, size_t bytes);
+
+    /* Packs src (src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
+    void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
+                 bool transposed);
+    /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. */
+    void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
+                 const float *bias, bool accumulate);
+
+    /* y = x * rsqrt(mean(x^2) + eps) * w.  x, y [T,D], w [D], rstd [T] kept for backward (may be NULL).
+     * Zhang, Sennrich 2019, arXiv 1910.07467; LlamaRMSNorm. */
+    void (*rmsnorm_fwd)(um_dev *d, float *y, float *rstd, const float *x, const float *w, int T,
+                        int D, float eps);
+    /* dx += ..., dw += ...  (dw may be NULL) */
+    void (*rmsnorm_bwd)(um_dev *d, float *dx, float *dw, const float *dy, const float *x,
+                        const float *w, const float *rstd, int T, int D);
+    /* y = (x - mean) * rsqrt(var + eps) * w + b. Ba et al. 2016. */
+    void (*layernorm_fwd)(um_dev *d, float *y, const float *x, const float *w, const float *b,
+                          int T, int D, float eps);
+
+    /* y = g * sigmoid(g) * u, n values. Shazeer 2020, arXiv 2002.05202. */
+    void (*swiglu_fwd)(um_dev *d, float *y, const float *g, const float *u, size_t n);
+    void (*swiglu_bwd)(um_dev *d, float *dg, float *du, const float *dy, const float *g,
+                       const float *u, size_t n);
+    /* x/2 (1 + erf(x/sqrt 2)); x sigmoid(1.702 x), CLIP's. In place allowed. */
+    void (*gelu)(um_dev *d, float *y, const float *x, size_t n);
+    void (*quick_gelu)(um_dev *d, float *y, const float *x, size_t n);
+    void (*add)(um_dev *d, float *y, const float *x, size_t n); /* y += x */
+    void (*scale)(um_dev *d, float *y, float s, size_t n);      /* y *= s */
+
+    /* Rotates pairs (j, j + head_dim/2) of every head of x[T, heads*head_dim] by the angle of row t's position:
+     * cs[positions][head_dim] holds cos (first half) and sin (second half); pos[T] row of cs. Llama's half-split RoPE. */
+    void (*rope)(um_dev *d, float *x, int ldx, const float *cs, const int32_t *pos, int T,
+                 int heads, int head_dim);
+    /* Writes T rows of k and v [T, kv_heads*head_dim] at positions kv->n ..., and moves kv->n on. */
+    void (*kv_append)(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv,
+                      int T);
+    /* out[T, heads*head_dim] = softmax(scale * q k^T) v over positions 0..pos0+t (causal) or 0..kv->n-1 (not causal).
+     * q [T, heads*head_dim]; query heads h share key head h / (heads / kv_heads). lse[T, heads] = log-sum-exp of each row's
+     * scaled scores, kept for backward (may be NULL). Never holds a T x T matrix. */
+    void (*attention)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal);
+
+    /* y[i] = x[index[i]], rows of D. */
+    void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
+    /* y[t] = sum over slots s = 0..K-1 in slot order of weight[t*K+s] * rows[index[t*K+s]] (first term a product, then fma). */
+    void (*combine)(um_dev *d, float *y, const float *rows, const int32_t *index,
+                    const float *weight, int T, int K, int D);
+} um_ops;
+
+struct um_dev {
+    const um_ops *ops;
+    const struct um_kernels *kernels; /* CPU: the chosen instruction set */
+    um_isa isa;
+    int threads; /* >= 1 */
+};
+
+/* Opens the CPU. isa AUTO takes the best this machine has; one it has not is UM_E_USAGE naming what it has. threads >= 1. */
+um_status um_dev_open_cpu(um_dev *out, um_isa isa, int threads, um_err *err);
+/* "auto" "generic" "avx2" "avx512"; -1 when unknown. */
+int um_isa_from_name(const char *name);
+const char *um_isa_name(um_isa isa);
+
+/* Scalar functions with the same bits as the vector kernels (gates and sampling on the host use them). */
+float um_expf(float x); /* 0 below -87.3, inf above 88.7 */
+float um_sigmoidf(float x);
+double um_exp(
+    double x); /* < 1e-14 relative; plain mul/add, no contraction: the same bits on every machine */
+double um_log(double x);                                    /* x > 0 */
+void um_sincos(double x, double *sin_out, double *cos_out); /* |x| < 1e8, < 1e-12 absolute */
+/* Sum of n floats in the sixteen-lane order. */
+float um_sum(const float *x, size_t n);

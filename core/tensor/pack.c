@@ -1,0 +1,72 @@
+/* Packing of weight matrices into panels, with conversion. Used when a model is loaded and, in training, for transposes. */
+#include "core/base/bytes.h"
+#include "core/tensor/kernels.h"
+
+#include <string.h>
+
+enum {
+    STRIP = 128,
+    /* k taken at a time: a panel's strip stays in L1 */ THREAD_WORK =
+        1 << 18 /* elements that repay a thread */
+};
+
+size_t um_matrix_bytes(um_dtype dtype, int N, int K)
+{
+    return um_round_up((size_t)N, UM_PANEL) * (size_t)K * um_dtype_size(dtype);
+}
+
+typedef struct pack_job {
+    um_matrix *dst;
+    const char *src;
+    um_dtype type;
+    size_t ld;
+    bool transposed;
+} pack_job;
+
+/* strip[k][lane] = W[row0 + lane][k0 + k]; src is W, a row is contiguous. */
+static void read_rows(const pack_job *j, float *strip, size_t row0, size_t rows, size_t k0,
+                      size_t n)
+{
+    float line[STRIP];
+    for (size_t r = 0; r < rows; r++) {
+        um_to_f32(line, j->src + ((row0 + r) * j->ld + k0) * um_dtype_size(j->type), j->type, n);
+        for (size_t k = 0; k < n; k++) strip[k * UM_PANEL + r] = line[k];
+    }
+}
+
+/* The same from the transpose: src is [K, N], sixteen outputs are contiguous. */
+static void read_columns(const pack_job *j, float *strip, size_t row0, size_t rows, size_t k0,
+                         size_t n)
+{
+    for (size_t k = 0; k < n; k++)
+        um_to_f32(strip + k * UM_PANEL, j->src + ((k0 + k) * j->ld + row0) * um_dtype_size(j->type),
+                  j->type, rows);
+}
+
+static void pack_part(void *ctx, int part, int parts)
+{
+    const pack_job *j = ctx;
+    const size_t N = (size_t)j->dst->N, K = (size_t)j->dst->K;
+    float strip[STRIP * UM_PANEL] = {0};
+    size_t p0, p1;
+    um_share(um_round_up(N, UM_PANEL) / UM_PANEL, 1, part, parts, &p0, &p1);
+    for (size_t p = p0; p < p1; p++) {
+        const size_t row0 = p * UM_PANEL, rows = N - row0 < UM_PANEL ? N - row0 : UM_PANEL;
+        if (rows < UM_PANEL) memset(strip, 0, sizeof strip);
+        for (size_t k0 = 0; k0 < K; k0 += STRIP) {
+            const size_t n = K - k0 < STRIP ? K - k0 : STRIP;
+            (j->transposed ? read_columns : read_rows)(j, strip, row0, rows, k0, n);
+            char *to =
+                (char *)j->dst->data + (row0 * K + k0 * UM_PANEL) * um_dtype_size(j->dst->dtype);
+            um_from_f32(to, j->dst->dtype, strip, n * UM_PANEL);
+        }
+    }
+}
+
+void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
+                 bool transposed)
+{
+    UM_ASSERT(dst->N > 0 && dst->K > 0 && ld >= (transposed ? dst->N : dst->K));
+    pack_job j = {dst, src, src_type, (size_t)ld, transposed};
+    um_team_run(um_team_size(d, (size_t)dst->N * (size_t)dst->K, THREAD_WORK), pack_part, &j);
+}

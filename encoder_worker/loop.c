@@ -1,0 +1,142 @@
+/* The loop of an encoder rank: one EncodeRequest in, one EncodeResult with rows out. See encoder.h. */
+#include "encoder_worker/encoder.h"
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/comm/join.h"
+#include "encoder_worker/picture.h"
+#include "encoder_worker/preprocess.h"
+#include "encoder_worker/vision.h"
+
+typedef struct worker {
+    um_link link;
+    um_dev dev;
+    um_checkpoint ck;
+    um_vision vision;
+    int64_t max_pixels;
+    um_arena model, step;
+} worker;
+
+static void beat(void *ctx)
+{
+    worker *w = ctx;
+    um_err ignored = {0}; /* a peer that cannot be told now is noticed at the next receive */
+    um_link_beat(&w->link, &ignored);
+}
+
+/* A picture file to rows [n, D]; both live in step. */
+static um_status encode_picture(worker *w, const Um__EncodeRequest *req, float **rows, um_err *err)
+{
+    const um_vision_model *v = &w->ck.model.vision;
+    um_picture p = {0};
+    if (!v->present) return UM_FAIL(err, UM_E_DATA, "%s: the model has no vision tower", req->name);
+    UM_TRY(um_picture_decode(&p, req->name, req->media.data, req->media.len, w->max_pixels,
+                             &w->step, err));
+    float *pixels =
+        um_arena_f32(&w->step, (size_t)v->channels, (size_t)v->image_size * (size_t)v->image_size);
+    UM_TRY(um_wrap(err, um_picture_pixels(pixels, &p, v, &w->step, err), "%s", req->name));
+    *rows = um_arena_f32(&w->step, (size_t)um_vision_rows(v), (size_t)w->ck.model.dim);
+    return um_vision_encode(*rows, &w->vision, pixels, &w->dev, &w->step, beat, w, err);
+}
+
+/* Packs the result's words in front of the rows and sends both. */
+static um_status answer(worker *w, int peer, const Um__EncodeResult *res, const float *rows, int n,
+                        um_err *err)
+{
+    size_t bytes = um_control_size(&res->base);
+    uint8_t *meta = um_arena_alloc(&w->step, bytes);
+    um_control_pack(&res->base, meta);
+    um_data_frame f = {.kind = UM_KIND_ENCODED,
+                       .meta = meta,
+                       .meta_bytes = (uint32_t)bytes,
+                       .rows = rows,
+                       .n = (uint32_t)n,
+                       .cols = (uint32_t)w->ck.model.dim};
+    return um_link_send_rows(&w->link, peer, &f, &w->step, err);
+}
+
+static um_status serve_encode(worker *w, const um_inbound *in, um_err *err)
+{
+    um_mark mark = um_arena_mark(&w->step);
+    ProtobufCMessage *msg = NULL;
+    um_status st = um_link_unpack(&msg, &um__encode_request__descriptor, in, &w->step, err);
+    if (st == UM_OK) {
+        const Um__EncodeRequest *req = (const Um__EncodeRequest *)msg;
+        Um__EncodeResult res = UM__ENCODE_RESULT__INIT;
+        float *rows = NULL;
+        um_err why = {0};
+        int64_t start = um_now_ns();
+        w->link.phase = "encoding a picture";
+        um_status item =
+            req->modality == UM__MODALITY__MODALITY_IMAGE
+                ? encode_picture(w, req, &rows, &why)
+                : UM_FAIL(&why, UM_E_DATA, "%s: this encoder reads pictures only", req->name);
+        res.id = req->id;
+        res.status = (uint32_t)item;
+        res.text = why.msg;
+        res.encode_us = (uint64_t)((um_now_ns() - start) / 1000);
+        w->link.stats.compute_ns += um_now_ns() - start;
+        st = answer(w, in->msg.peer, &res, rows,
+                    item == UM_OK ? um_vision_rows(&w->ck.model.vision) : 0, err);
+    }
+    um_arena_reset(&w->step, mark);
+    return st;
+}
+
+static um_status serve(worker *w, um_err *err)
+{
+    for (;;) {
+        um_inbound in = {0};
+        Um__Stats s;
+        um_status st = UM_OK;
+        w->link.phase = "waiting for media";
+        UM_TRY(um_link_next(&w->link, &in, -1, err));
+        um_kind kind = in.frame.kind;
+        if (kind == UM_KIND_ENCODE) {
+            st = serve_encode(w, &in, err);
+        } else if (kind == UM_KIND_STATS) {
+            um_join_stats(&w->link, &s);
+            st = um_link_control(&w->link, in.msg.peer, UM_KIND_STATS, &s.base, err);
+        } else if (kind != UM_KIND_SHUTDOWN) {
+            st = UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d: an encoder rank does not take it",
+                         um_kind_name(kind), in.msg.peer);
+        }
+        um_link_release(&w->link, &in);
+        if (st != UM_OK || kind == UM_KIND_SHUTDOWN) return st;
+    }
+}
+
+static um_status load(worker *w, const um_config *cfg, um_err *err)
+{
+    size_t before = w->model.used;
+    w->link.phase = "loading encoders";
+    if (w->ck.model.vision.present)
+        UM_TRY(um_wrap(err,
+                       um_vision_load(&w->vision, &w->ck, &w->dev, cfg->weights, &w->model, err),
+                       "load encoders"));
+    um_log_info("encoders: %s, %.1f MiB", w->ck.model.vision.present ? "picture" : "none",
+                (double)(w->model.used - before) / 1048576.0);
+    return um_join_ready(&w->link, w->model.used - before, 0, err);
+}
+
+um_status um_encoder_run(const um_config *cfg, um_comm *comm, um_err *err)
+{
+    worker w = {.max_pixels = cfg->image_max_pixels};
+    um_arena_init(&w.model, "encoder weights", 1 << 20);
+    um_arena_init(&w.step, "encoder step", 1 << 20);
+    um_link_open(&w.link, comm);
+    um_status st = um_dev_open_cpu(&w.dev, (um_isa)um_isa_from_name(cfg->isa),
+                                   um_join_threads(comm, cfg->threads), err);
+    if (st == UM_OK) st = um_checkpoint_open(&w.ck, cfg->model, cfg->vision_tower, err);
+    if (st == UM_OK) st = um_join_follow(&w.link, cfg, &w.ck.model, &w.model, err);
+    if (st == UM_OK && cfg->image_aspect[0] != '\0')
+        w.ck.model.vision.pad_square = cfg->image_aspect[0] == 'p';
+    if (st == UM_OK) st = load(&w, cfg, err);
+    if (st == UM_OK) st = serve(&w, err);
+    if (st != UM_OK && st != UM_E_STOPPED) um_link_error(&w.link, st, err->msg);
+    um_link_close(&w.link);
+    um_checkpoint_close(&w.ck);
+    um_arena_free(&w.step);
+    um_arena_free(&w.model);
+    return st;
+}

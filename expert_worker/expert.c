@@ -1,0 +1,59 @@
+/* See expert.h: the numerics of an expert rank. */
+#include "expert_worker/expert.h"
+
+#include "core/base/bytes.h"
+
+enum { ROWS_AT_ONCE = 256 }; /* bounds scratch memory, and the time between two signs of life */
+
+um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
+                          const char *keep, um_arena *model, um_err *err)
+{
+    const um_model *m = &ck->model;
+    const um_topology *topo = &link->comm->topo;
+    int me = topo->ranks[link->comm->rank].index;
+    um_experts e = {.model = m, .owned = um_topology_owned(topo, me)};
+    e.global = um_arena_alloc(model, (size_t)e.owned * sizeof(int));
+    e.moe_index = um_arena_alloc(model, (size_t)m->layers * sizeof(int));
+    e.ffn = um_arena_zero(model, (size_t)m->moe_layers * (size_t)e.owned * sizeof(um_ffn));
+    for (int x = 0; x < m->experts; x++)
+        if (topo->owner[x] == me) e.global[topo->local[x]] = x;
+    size_t before = model->used;
+    for (int l = 0, moe = 0; l < m->layers; l++) {
+        e.moe_index[l] = m->moe_layer[l] ? moe++ : -1;
+        for (int i = 0; m->moe_layer[l] && i < e.owned; i++) {
+            um_ffn *f = &e.ffn[um_at((size_t)e.moe_index[l], (size_t)i, (size_t)e.owned)];
+            UM_TRY(um_ffn_load(f, ck, l, e.global[i], keep, dev, model, err));
+            UM_TRY(um_link_beat(link, err));
+        }
+    }
+    e.weight_bytes = model->used - before;
+    *out = e;
+    return UM_OK;
+}
+
+um_status um_experts_run(const um_experts *e, float *y, const um_share *share,
+                         const um_topology *topo, um_link *link, um_dev *dev, um_arena *scratch,
+                         um_err *err)
+{
+    size_t D = (size_t)share->D;
+    int layer = (int)share->layer;
+    if (layer >= e->model->layers || e->moe_index[layer] < 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", share->layer);
+    for (int from = 0, n; from < share->pairs; from += n) {
+        um_mark mark = um_arena_mark(scratch);
+        int expert = share->expert[from];
+        for (n = 1;
+             n < ROWS_AT_ONCE && from + n < share->pairs && share->expert[from + n] == expert;)
+            n++;
+        um_ffn_acts acts;
+        float *x = um_arena_f32(scratch, (size_t)n, D);
+        um_ffn_acts_bind(&acts, scratch, n, e->model->ffn_dim);
+        dev->ops->gather(dev, x, share->x, share->pair_row + from, n, share->D);
+        const um_ffn *f = &e->ffn[um_at((size_t)e->moe_index[layer], (size_t)topo->local[expert],
+                                        (size_t)e->owned)];
+        um_ffn_fwd(dev, y + um_at((size_t)from, 0, D), &acts, f, x, n);
+        um_arena_reset(scratch, mark);
+        UM_TRY(um_link_beat(link, err));
+    }
+    return UM_OK;
+}

@@ -1,0 +1,30 @@
+/* An expert rank: owns some experts of every MoE layer, for as long as the job runs, and answers dispatch frames.
+ * It keeps nothing between frames. */
+#pragma once
+
+#include "core/base/config.h"
+#include "core/comm/exchange.h"
+#include "core/nn/ffn.h"
+
+typedef struct um_experts {
+    const um_model *model;
+    int owned;      /* experts of each MoE layer */
+    int *global;    /* [owned] their numbers, rising */
+    um_ffn *ffn;    /* [moe layers][owned] */
+    int *moe_index; /* [layers] number among the MoE layers, -1 for dense */
+    size_t weight_bytes;
+} um_experts;
+
+/* Loads what rank `index` owns. Memory: model. Beats over link while loading. */
+um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
+                          const char *keep, um_arena *model, um_err *err);
+
+/* y [pairs, D]: every pair's row through its expert. Rows of one expert run together, at most 256 at a time.
+ * The result of a row does not depend on the rows beside it. */
+um_status um_experts_run(const um_experts *e, float *y, const um_share *share,
+                         const um_topology *topo, um_link *link, um_dev *dev, um_arena *scratch,
+                         um_err *err);
+
+/* The role: joins, loads, serves until shutdown. Closes nothing it did not open; comm stays the caller's.
+ * Thread: the calling thread is the rank's main thread. */
+um_status um_expert_run(const um_config *cfg, um_comm *comm, um_err *err);

@@ -1,0 +1,70 @@
+/* See command.h: what generate and trace have in common. */
+#include "launch/command.h"
+
+#include "core/nn/checkpoint.h"
+#include "launch/plan.h"
+#include "launch/run.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* path as the file system resolves it; "" stays. what names it in the message. */
+static um_status absolute(const char **path, const char *what, um_status st, um_arena *arena,
+                          um_err *err)
+{
+    char real[PATH_MAX];
+    if ((*path)[0] == '\0') return UM_OK;
+    if (realpath(*path, real) == NULL)
+        return UM_FAIL(err, st, "%s %s: %s", what, *path, strerror(errno));
+    *path = um_arena_str(arena, real);
+    return UM_OK;
+}
+
+static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, int64_t sequences,
+                         um_arena *arena, um_err *err)
+{
+    um_job_site site;
+    um_job whole;
+    um_plan plan;
+    UM_TRY(um_job_settle(cfg, &c->model, err));
+    UM_TRY(um_job_site_here(&site, arena, err));
+    UM_TRY(um_job_compose(&whole, cfg, &site, arena, err));
+    *job = (um_job){0};
+    if (!cfg->dry_run) {
+        *job = whole;
+        return UM_OK;
+    }
+    UM_TRY(um_plan_make(&plan, cfg, c, sequences, arena, err));
+    printf("%s\n\n", um_job_line(&whole, arena));
+    um_plan_print(&plan, stdout);
+    return UM_OK;
+}
+
+um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err)
+{
+    um_checkpoint c;
+    UM_TRY(absolute(&cfg->model, "model", UM_E_MODEL, arena, err));
+    UM_TRY(absolute(&cfg->vision_tower, "vision tower", UM_E_MODEL, arena, err));
+    UM_TRY(absolute(&cfg->hostfile, "hostfile", UM_E_USAGE, arena, err));
+    UM_TRY(um_checkpoint_open(&c, cfg->model, cfg->vision_tower, err));
+    um_status st = compose(job, cfg, &c, sequences, arena, err);
+    um_checkpoint_close(&c);
+    return st;
+}
+
+static bool on_line(void *ctx, const char *line) { return um_answers_line(ctx, line); }
+
+static void on_log(void *ctx, const char *line)
+{
+    um_answers *a = ctx;
+    fprintf(a->log, "%s\n", line);
+}
+
+um_status um_run_job(const um_job *job, const um_text *input, um_answers *a, um_err *err)
+{
+    um_job_io io = {
+        .input = input->s, .input_size = input->n, .line = on_line, .log = on_log, .ctx = a};
+    return um_job_run(job, &io, err);
+}

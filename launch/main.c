@@ -1,0 +1,117 @@
+/* The unimoe command: chooses the command by its first word and hands it the options. */
+#include "core/base/log.h"
+#include "core/base/nearest.h"
+#include "launch/command.h"
+#include "launch/init.h"
+#include "launch/inspect.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static um_status inspect(const um_config *cfg, um_err *err)
+{
+    if (cfg->model[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "the model directory is missing: unimoe inspect DIR");
+    return um_inspect_run(cfg, stdout, err);
+}
+
+static um_status doctor(const um_config *cfg, um_err *err) { return um_doctor(cfg, stdout, err); }
+static um_status init(const um_config *cfg, um_err *err) { return um_init_run(cfg, stdout, err); }
+
+static const struct {
+    const char *name;
+    um_program who; /* 0: takes no options */
+    um_status (*run)(const um_config *cfg, um_err *err);
+    const char *purpose;
+} commands[] = {
+    {"generate", UM_PROG_GENERATE, um_generate,
+     "answer a question about text and pictures, or a file of requests"},
+    {"trace", UM_PROG_TRACE, um_trace, "write every tensor on the way of one request to a file"},
+    {"inspect", UM_PROG_INSPECT, inspect,
+     "show what a model directory holds and what is wrong with it"},
+    {"doctor", UM_PROG_DOCTOR, doctor,
+     "check this machine and its MPI, with a remedy for every fault"},
+    {"init", UM_PROG_INIT, init, "make a model directory with random weights"},
+    {"options", 0, NULL, "print every option as Markdown (docs/OPTIONS.md)"},
+    {"help", 0, NULL, "this text"},
+};
+enum { COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
+
+static void print_help(FILE *to)
+{
+    fprintf(
+        to,
+        "usage: unimoe COMMAND [OPTION]...\n"
+        "Multimodal mixture-of-experts models on MPI ranks: routers, experts and encoders.\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].purpose);
+    fprintf(to,
+            "\nunimoe COMMAND --help lists the command's options; unimoe --version the version.\n");
+}
+
+static int unknown_command(const char *word)
+{
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
+    const char *near = um_nearest(word, names, COMMANDS);
+    fprintf(stderr, "unimoe: unknown command %s", word);
+    if (near != NULL)
+        fprintf(stderr, ", did you mean %s?\n", near);
+    else
+        fprintf(stderr, "; unimoe help lists them all\n");
+    return um_exit_code(UM_E_USAGE);
+}
+
+/* argv[0] is the command's name. */
+static int run_command(int command, int argc, char **argv)
+{
+    um_err err = {0};
+    um_config cfg;
+    um_arena options;
+    const char *help = NULL;
+    um_arena_init(&options, "options", 1 << 14);
+    um_status st = um_config_load(&cfg, commands[command].who, argc, argv, &options, &help, &err);
+    if (st == UM_OK && help != NULL)
+        fputs(help, stdout);
+    else if (st == UM_OK && cfg.print_config)
+        um_config_print(&cfg, commands[command].who, stdout);
+    else if (st == UM_OK)
+        st = commands[command].run(&cfg, &err);
+    if (st != UM_OK) fprintf(stderr, "unimoe: %s\n", err.msg);
+    um_arena_free(&options);
+    return um_exit_code(st);
+}
+
+static int choose(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "";
+    if (argc < 2) {
+        print_help(stderr);
+        return um_exit_code(UM_E_USAGE);
+    }
+    if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+        printf("unimoe %s\n", UM_VERSION);
+        return 0;
+    }
+    if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(word, "options") == 0) {
+        um_config_markdown(stdout);
+        return 0;
+    }
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(word, commands[i].name) == 0 && commands[i].run != NULL)
+            return run_command(i, argc - 1, argv + 1);
+    return unknown_command(word);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN); /* a job's pipe that breaks is told by write() */
+    int code = choose(argc, argv);
+    if (fflush(stdout) != 0 && code == 0) code = um_exit_code(UM_E_IO);
+    return code;
+}

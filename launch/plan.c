@@ -1,0 +1,160 @@
+/* See plan.h. */
+#include "launch/plan.h"
+
+#include "core/base/bytes.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* What a rank takes that owns nothing: program, libraries and Open MPI's own memory (resident 16 to 19 MiB, measured with six
+ * ranks on one host). */
+static const int64_t idle_bytes = INT64_C(18) << 20;
+
+typedef struct counting {
+    const um_config *cfg;
+    const um_checkpoint *c;
+    int64_t trunk, encoder; /* bytes that every router, every encoder rank keeps */
+    int64_t *expert;        /* [experts] bytes of one expert over all layers */
+} counting;
+
+/* Bytes of one element as a rank keeps it. Vectors are always f32; a matrix is kept as asked, or as the file has it. */
+static int64_t element_bytes(const counting *k, const um_spec *spec, const um_tensor *t)
+{
+    const char *weights = k->cfg->weights;
+    if (spec->rank < 2 || strcmp(weights, "f32") == 0) return 4;
+    if (strcmp(weights, "bf16") == 0) return 2;
+    return t != NULL && (t->dtype == UM_BF16 || t->dtype == UM_F16) ? 2 : 4;
+}
+
+static um_status count(void *ctx, const um_spec *spec, um_err *err)
+{
+    counting *k = ctx;
+    (void)err;
+    const um_tensors *set = um_checkpoint_set(k->c, spec->part);
+    const um_tensor *t = set == NULL ? NULL : um_tensors_find(set, spec->name);
+    if (t == NULL && spec->optional) return UM_OK;
+    int64_t bytes = element_bytes(k, spec, t);
+    for (int i = 0; i < spec->rank; i++) bytes *= spec->shape[i];
+    switch (spec->part) {
+    case UM_PART_TRUNK:
+    case UM_PART_GATE:
+        k->trunk += bytes;
+        break;
+    case UM_PART_EXPERT:
+        k->expert[spec->expert] += bytes;
+        break;
+    case UM_PART_PROJECTOR:
+    case UM_PART_VISION:
+        k->encoder += bytes;
+        break;
+    }
+    return UM_OK;
+}
+
+/* Keys and values of the sequences, rows of one chunk on their way through a layer, logits, frames out and back. */
+static int64_t router_buffers(const um_config *cfg, const um_model *m, int64_t sequences)
+{
+    int64_t positions = cfg->context > 0 ? cfg->context : um_min_int(m->max_positions, 2048);
+    int64_t kv = sequences * m->layers * 2 * m->kv_heads * m->head_dim * positions;
+    int64_t rows = cfg->prefill_chunk * (10 * (int64_t)m->dim + 3 * (int64_t)m->ffn_dim);
+    int64_t frames = 2 * cfg->prefill_chunk * m->top_k * m->dim;
+    return 4 * (kv + rows + frames + sequences * m->vocab);
+}
+
+/* A chunk's rows of every router, at worst all for this rank: in, gate, up, out. */
+static int64_t expert_buffers(const um_config *cfg, const um_model *m)
+{
+    return 4 * cfg->routers * cfg->prefill_chunk * m->top_k *
+           (3 * (int64_t)m->dim + 2 * (int64_t)m->ffn_dim);
+}
+
+/* One picture: pixels and the rows of one tower layer. */
+static int64_t encoder_buffers(const um_model *m)
+{
+    const um_vision_model *v = &m->vision;
+    if (!v->present || v->patch <= 0) return 0;
+    int64_t side = v->image_size / v->patch, rows = side * side + 1;
+    int64_t pixels = 2 * 3 * (int64_t)v->image_size * v->image_size;
+    return 4 * (pixels + rows * (8 * (int64_t)v->dim + v->ffn_dim + 2 * (int64_t)m->dim));
+}
+
+static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
+{
+    const um_model *m = &k->c->model;
+    int64_t E = m->experts, X = k->cfg->experts;
+    switch (p->role) {
+    case UM_ROLE_ROUTER:
+        p->weights = k->trunk;
+        p->buffers = router_buffers(k->cfg, m, sequences);
+        break;
+    case UM_ROLE_EXPERT:
+        p->first = (int)(p->index * E / X); /* as topology.h deals them */
+        p->experts = (int)((p->index + 1) * E / X) - p->first;
+        for (int e = p->first; e < p->first + p->experts; e++) p->weights += k->expert[e];
+        p->buffers = expert_buffers(k->cfg, m);
+        break;
+    case UM_ROLE_ENCODER:
+        p->weights = k->encoder;
+        p->buffers = encoder_buffers(m);
+        break;
+    case UM_ROLES:
+        break;
+    }
+    p->buffers += idle_bytes;
+}
+
+um_status um_plan_make(um_plan *out, const um_config *cfg, const um_checkpoint *c,
+                       int64_t sequences, um_arena *arena, um_err *err)
+{
+    const int64_t counts[UM_ROLES] = {cfg->routers, cfg->experts, cfg->encoders};
+    counting k = {.cfg = cfg, .c = c};
+    k.expert = um_arena_zero(arena, (size_t)um_max_int(c->model.experts, 1) * sizeof *k.expert);
+    UM_TRY(um_model_walk(&c->model, count, &k, err));
+    um_plan plan = {0};
+    plan.rank =
+        um_arena_zero(arena, (size_t)(counts[0] + counts[1] + counts[2]) * sizeof *plan.rank);
+    for (int r = 0; r < UM_ROLES; r++) {
+        for (int i = 0; i < counts[r]; i++) {
+            um_plan_rank *p = &plan.rank[plan.n++];
+            *p = (um_plan_rank){.role = (um_role)r, .index = i};
+            fill_rank(p, &k, sequences);
+        }
+    }
+    *out = plan;
+    return UM_OK;
+}
+
+void um_bytes_text(char out[32], int64_t bytes)
+{
+    static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes;
+    int u = 0;
+    for (; u < 4 && v >= 1024; u++) v /= 1024;
+    snprintf(out, 32, u == 0 ? "%.0f %s" : "%.1f %s", v, unit[u]);
+}
+
+void um_plan_print(const um_plan *p, FILE *to)
+{
+    int64_t weights = 0, buffers = 0;
+    char w[32], b[32], experts[32];
+    fprintf(to, "%-6s %-12s %-10s %12s %12s\n", "rank", "role", "experts", "weights", "buffers");
+    for (int i = 0; i < p->n; i++) {
+        const um_plan_rank *r = &p->rank[i];
+        char role[32];
+        snprintf(role, sizeof role, "%s/%d", um_role_name(r->role), r->index);
+        if (r->experts == 0)
+            snprintf(experts, sizeof experts, "-");
+        else if (r->experts == 1)
+            snprintf(experts, sizeof experts, "%d", r->first);
+        else
+            snprintf(experts, sizeof experts, "%d-%d", r->first, r->first + r->experts - 1);
+        um_bytes_text(w, r->weights);
+        um_bytes_text(b, r->buffers);
+        fprintf(to, "%-6d %-12s %-10s %12s %12s\n", i, role, experts, w, b);
+        weights += r->weights;
+        buffers += r->buffers;
+    }
+    um_bytes_text(w, weights);
+    um_bytes_text(b, buffers);
+    fprintf(to, "%-6s %-12s %-10s %12s %12s\n", "all", "", "", w, b);
+}

@@ -1,0 +1,65 @@
+/* unimoe trace: one request through a job, with every tensor written to a file by router 0. See command.h. */
+#include "launch/command.h"
+
+#include "core/base/file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { REQUEST_LIMIT = 64 << 20 };
+
+/* The model that the request names, relative to the request's folder, unless --model was given. */
+static um_status find_model(um_config *cfg, um_arena *arena, um_err *err)
+{
+    um_json *request = NULL;
+    if (um_json_load(&request, cfg->request, REQUEST_LIMIT, err) != UM_OK) return UM_E_DATA;
+    const char *model = um_json_str(um_json_get(request, "model"), "");
+    um_status st = UM_OK;
+    if (um_json_kind_of(request) != UM_JSON_OBJECT)
+        st = UM_FAIL(err, UM_E_DATA, "%s: not a JSON object", cfg->request);
+    else if (cfg->model[0] == '\0' && model[0] == '\0')
+        st = UM_FAIL(err, UM_E_USAGE, "%s names no \"model\": give --model DIR", cfg->request);
+    else if (cfg->model[0] == '\0')
+        cfg->model = um_path_join(arena, um_path_dir(arena, cfg->request), model);
+    um_json_free(request);
+    return st;
+}
+
+static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
+{
+    char path[PATH_MAX];
+    if (cfg->request[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "the request is missing: unimoe trace REQUEST.json");
+    if (cfg->out[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "--out is missing: the safetensors file to write");
+    if (realpath(cfg->request, path) == NULL)
+        return UM_FAIL(err, UM_E_DATA, "request %s: %s", cfg->request, strerror(errno));
+    cfg->request = um_arena_str(arena, path);
+    if (getcwd(path, sizeof path) == NULL)
+        return UM_FAIL(err, UM_E_IO, "this folder: %s", strerror(errno));
+    cfg->out = um_path_join(arena, path, cfg->out);
+    const char *folder = um_path_dir(arena, cfg->out);
+    if (access(folder, W_OK) != 0)
+        return UM_FAIL(err, UM_E_IO, "--out: folder %s: %s", folder, strerror(errno));
+    return find_model(cfg, arena, err);
+}
+
+um_status um_trace(const um_config *given, um_err *err)
+{
+    um_config cfg = *given;
+    um_arena arena;
+    um_job job = {0};
+    um_answers answers = {.out = stdout, .log = stderr, .quiet = true, .wanted = 1};
+    um_arena_init(&arena, "trace", 1 << 16);
+    um_status st = settle_paths(&cfg, &arena, err);
+    if (st == UM_OK) st = um_prepare(&job, &cfg, 1, &arena, err);
+    if (st == UM_OK && job.argc > 0) {
+        st = um_run_job(&job, &(um_text){0}, &answers, err);
+        if (st == UM_OK) st = um_answers_verdict(&answers, err);
+    }
+    um_arena_free(&arena);
+    return st;
+}

@@ -1,0 +1,65 @@
+/* Frames: everything that crosses between two ranks is a 64-byte header and a payload.
+ *
+ *   off size field                         off size field
+ *     0   4  magic "UMX1"                    32   4  rows
+ *     4   2  version (UM_WIRE_VERSION)       36   4  cols
+ *     6   1  kind (um_kind)                  40   4  meta bytes (first part of the payload)
+ *     7   1  dtype (um_dtype)                44   4  payload bytes (meta and encoded rows)
+ *     8   1  codec (um_codec_id)             48   8  XXH3-64 of the payload
+ *     9   3  zero                            56   4  zero
+ *    12   4  epoch                           60   4  CRC-32C of bytes 0..59
+ *    16   4  source rank
+ *    20   4  layer
+ *    24   8  step (micro-batch number)
+ * All little-endian. payload = meta, then rows x cols values of dtype, encoded by codec.
+ * Meta is: for dispatch, {u32 row, u32 expert} for every (row, expert) pair, by rising expert, then rising row; for control frames
+ * the packed protobuf message; for UM_KIND_ENCODED the packed EncodeResult. Combine has no meta: row i answers pair i.
+ *
+ * Every field is checked by the receiver, in release builds too: length, magic and version, limits, checksums, in that order. */
+#pragma once
+
+#include "core/base/status.h"
+#include "core/tensor/dtype.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { UM_FRAME_HEADER = 64, UM_WIRE_VERSION = 1 };
+#define UM_FRAME_MAX ((size_t)1 << 30) /* payload bytes of one frame; MPI counts are int */
+
+typedef enum um_kind {
+    UM_KIND_HELLO = 1, /* rank -> router 0 at start */
+    UM_KIND_PLAN,      /* router 0 -> all: who has what, wire, codec, credit */
+    UM_KIND_READY,     /* rank -> router 0: weights loaded */
+    UM_KIND_STEP,      /* progress: "I am alive, in this step and layer" */
+    UM_KIND_ENCODE,    /* router -> encoder: EncodeRequest */
+    UM_KIND_ENCODED,   /* encoder -> router: EncodeResult and rows */
+    UM_KIND_DISPATCH,  /* router -> expert: rows and their experts */
+    UM_KIND_COMBINE,   /* expert -> router: one row for every pair */
+    UM_KIND_REQUEST,   /* router 0 -> router: a request to run */
+    UM_KIND_RESULT,    /* router -> router 0: its answer */
+    UM_KIND_STATS,     /* both ways: question (empty) and counters */
+    UM_KIND_SHUTDOWN,
+    UM_KIND_ERROR, /* a rank cannot go on, and why */
+    UM_KINDS,
+} um_kind;
+const char *um_kind_name(um_kind kind);
+
+typedef struct um_frame {
+    um_kind kind;
+    um_dtype dtype;
+    uint8_t codec;
+    uint32_t epoch, source, layer;
+    uint64_t step;
+    uint32_t rows, cols, meta_bytes, payload_bytes;
+    const uint8_t *payload; /* get: inside the buffer that was decoded; put: ignored */
+} um_frame;
+
+/* Writes the header into buf[0..63]. The payload of f->payload_bytes already stands at buf + 64. Thread: any. */
+void um_frame_put(uint8_t *buf, const um_frame *f);
+/* Checks buf[0..len) and fills *out. UM_E_CORRUPT with the field, found and wanted: "frame: version 9, this build speaks 1". */
+um_status um_frame_get(um_frame *out, const uint8_t *buf, size_t len, um_err *err);
+
+uint32_t um_crc32c(const uint8_t *p, size_t n); /* by the SSE4.2 instruction when the CPU has it */
+uint32_t um_crc32c_plain(const uint8_t *p, size_t n); /* the same everywhere */
+uint64_t um_xxh3(const void *p, size_t n);

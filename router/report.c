@@ -1,0 +1,113 @@
+/* See report.h. */
+#include "router/report.h"
+
+static double seconds(int64_t ns) { return (double)ns * 1e-9; }
+
+void um_report_error(um_text *out, const char *id, const char *message)
+{
+    um_text_fmt(out, "{\"kind\":\"error\",\"id\":");
+    um_text_json(out, id);
+    um_text_fmt(out, ",\"error\":");
+    um_text_json(out, message);
+    um_text_fmt(out, "}");
+}
+
+void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok)
+{
+    if (s->status != UM_OK) {
+        um_report_error(out, s->req->id, s->why.msg);
+        return;
+    }
+    um_arena a;
+    um_arena_init(&a, "answer", 4096);
+    um_text_fmt(out, "{\"kind\":\"result\",\"id\":");
+    um_text_json(out, s->req->id);
+    um_text_fmt(out, ",\"answer\":");
+    um_text_json(out, um_tokenizer_decode(tok, s->out, s->n_out, &a));
+    um_text_fmt(out, ",\"ids\":[");
+    for (int i = 0; i < s->n_out; i++) um_text_fmt(out, i > 0 ? ",%d" : "%d", s->out[i]);
+    um_text_fmt(out,
+                "],\"prompt_tokens\":%d,\"new_tokens\":%d,\"finish\":\"%s\",\"prefill_seconds\":%."
+                "6f,\"decode_seconds\":%.6f}",
+                s->T, s->n_out, s->finish, seconds(s->first_ns - s->begun_ns),
+                seconds(s->done_ns - s->first_ns));
+    um_arena_free(&a);
+}
+
+static double rate(int64_t n, int64_t ns) { return ns > 0 ? (double)n / seconds(ns) : 0.0; }
+
+/* Most of a counter over the ranks of one role. */
+static uint64_t most(const um_report *r, const um_topology *topo, um_role role,
+                     uint64_t (*get)(const Um__Stats *))
+{
+    uint64_t top = 0;
+    for (int i = 0; i < topo->n; i++)
+        if (topo->ranks[i].role == role && get(&r->ranks[i]) > top) top = get(&r->ranks[i]);
+    return top;
+}
+static uint64_t get_compute(const Um__Stats *s) { return s->compute_us; }
+static uint64_t get_codec(const Um__Stats *s) { return s->codec_us; }
+
+static void shares(um_text *out, const um_report *r, const um_topology *topo)
+{
+    double total = (double)r->busy_ns * 1e-3;
+    double compute = (double)(most(r, topo, UM_ROLE_ROUTER, get_compute) +
+                              most(r, topo, UM_ROLE_EXPERT, get_compute));
+    double exchange = (double)(most(r, topo, UM_ROLE_ROUTER, get_codec) +
+                               most(r, topo, UM_ROLE_EXPERT, get_codec));
+    if (total < compute + exchange) total = compute + exchange;
+    if (total <= 0) total = 1;
+    um_text_fmt(out, ",\"compute_share\":%.4f,\"exchange_share\":%.4f,\"wait_share\":%.4f",
+                compute / total, exchange / total, 1.0 - (compute + exchange) / total);
+}
+
+/* Sums over the routers; times are those of the slowest, since routers work side by side. */
+static Um__Stats routers_sum(const um_report *r, const um_topology *topo)
+{
+    Um__Stats sum = UM__STATS__INIT;
+    for (int i = 0; i < topo->n; i++) {
+        const Um__Stats *s = &r->ranks[i];
+        if (topo->ranks[i].role != UM_ROLE_ROUTER) continue;
+        sum.raw_bytes += s->raw_bytes;
+        sum.wire_bytes += s->wire_bytes;
+        sum.prompt_rows += s->prompt_rows;
+        sum.new_tokens += s->new_tokens;
+        sum.decode_tokens += s->decode_tokens;
+        if (s->prefill_us > sum.prefill_us) sum.prefill_us = s->prefill_us;
+        if (s->decode_us > sum.decode_us) sum.decode_us = s->decode_us;
+    }
+    return sum;
+}
+
+void um_report_summary(um_text *out, const um_report *r, const um_topology *topo)
+{
+    Um__Stats sum = routers_sum(r, topo);
+    um_text_fmt(out,
+                "{\"kind\":\"summary\",\"requests\":%lld,\"errors\":%lld,\"prompt_tokens\":%lld,"
+                "\"new_tokens\":%lld",
+                (long long)r->requests, (long long)r->errors, (long long)sum.prompt_rows,
+                (long long)sum.new_tokens);
+    um_text_fmt(out, ",\"prefill_tokens_per_second\":%.2f,\"decode_tokens_per_second\":%.2f",
+                rate((int64_t)sum.prompt_rows, (int64_t)sum.prefill_us * 1000),
+                rate((int64_t)sum.decode_tokens, (int64_t)sum.decode_us * 1000));
+    um_text_fmt(out, ",\"seconds\":%.6f,\"raw_bytes\":%llu,\"wire_bytes\":%llu",
+                seconds(r->busy_ns), (unsigned long long)sum.raw_bytes,
+                (unsigned long long)sum.wire_bytes);
+    shares(out, r, topo);
+    um_text_fmt(out, ",\"ranks\":[");
+    for (int i = 0; i < topo->n; i++) {
+        const Um__Stats *s = &r->ranks[i];
+        um_text_fmt(out, "%s{\"rank\":%d,\"role\":\"%s\",\"index\":%d,\"host\":", i > 0 ? "," : "",
+                    i, um_role_name(topo->ranks[i].role), topo->ranks[i].index);
+        um_text_json(out, topo->ranks[i].hostname);
+        um_text_fmt(
+            out,
+            ",\"resident_bytes\":%llu,\"peak_bytes\":%llu,\"cpu_seconds\":%.3f,\"compute_seconds\":"
+            "%.6f,\"codec_seconds\":%.6f,\"wait_seconds\":%.6f,\"frames\":%llu,\"rows\":%llu}",
+            (unsigned long long)s->resident_bytes, (unsigned long long)s->peak_bytes,
+            (double)s->cpu_us * 1e-6, (double)s->compute_us * 1e-6, (double)s->codec_us * 1e-6,
+            (double)s->wait_us * 1e-6, (unsigned long long)s->frames,
+            (unsigned long long)s->rows_in);
+    }
+    um_text_fmt(out, "]}");
+}

@@ -1,0 +1,21 @@
+/* What a router tells the outside: JSON lines (README, "Output"). */
+#pragma once
+
+#include "core/base/json.h"
+#include "core/comm/link.h"
+#include "router/engine.h"
+
+/* {"kind":"result",...} or {"kind":"error",...} of a sequence that is done. */
+void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok);
+/* {"kind":"error",...} for a request that did not become a sequence. */
+void um_report_error(um_text *out, const char *id, const char *message);
+
+/* Counters of all ranks for the summary. */
+typedef struct um_report {
+    int64_t requests, errors;
+    Um__Stats *ranks; /* [n] */
+    int64_t busy_ns;  /* from the first request to the last answer */
+} um_report;
+/* {"kind":"summary",...}. Shares: compute = trunk plus the slowest expert rank, exchange = codecs and frames on that way, wait =
+ * the rest (transport, imbalance, sleep); they add up to 1. */
+void um_report_summary(um_text *out, const um_report *r, const um_topology *topo);

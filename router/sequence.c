@@ -1,0 +1,168 @@
+/* See sequence.h. */
+#include "router/sequence.h"
+
+#include "core/base/clock.h"
+#include "core/base/memory.h"
+#include "router/prompt.h"
+
+#include <string.h>
+
+static um_modality modality_of(int kind)
+{
+    return kind == UM_MEDIA_IMAGE ? UM_IMAGE : kind == UM_MEDIA_AUDIO ? UM_AUDIO : UM_VIDEO;
+}
+
+/* Request, then command line, then generation_config.json. A trace is greedy. */
+static void options(um_sequence *s, const um_config *cfg, const um_model *m)
+{
+    const um_request *r = s->req;
+    s->max_out = (int)(r->max_new_tokens > 0 ? r->max_new_tokens : cfg->max_new_tokens);
+    s->ignore_eos = r->has_ignore_eos ? r->ignore_eos : cfg->ignore_eos;
+    s->seed = (uint64_t)(r->has_seed ? r->seed : cfg->seed);
+    s->rng = um_rng_seed(s->seed, 0);
+    double fallback = m->do_sample ? (double)m->temperature : 0;
+    s->sampling.temperature = r->temperature >= 0     ? r->temperature
+                              : cfg->temperature >= 0 ? cfg->temperature
+                                                      : fallback;
+    s->sampling.top_p = r->top_p > 0 ? r->top_p : cfg->top_p > 0 ? cfg->top_p : (double)m->top_p;
+    s->sampling.top_k = (int)(r->top_k >= 0     ? r->top_k
+                              : cfg->top_k >= 0 ? cfg->top_k
+                                                : m->gen_top_k);
+    if (s->trace != NULL) s->sampling.temperature = 0;
+}
+
+static void features_list(um_sequence *s)
+{
+    int next[UM_MEDIA_KINDS] = {0}, n = 0;
+    for (int i = 0; i < s->n_ids; i++) n += um_prompt_kind(s->ids[i]) >= 0;
+    s->features = um_arena_zero(&s->arena, (size_t)n * sizeof *s->features);
+    for (int i = 0; i < s->n_ids; i++) {
+        int kind = um_prompt_kind(s->ids[i]);
+        if (kind < 0) continue;
+        s->features[s->n_features++] =
+            (um_feature){.modality = modality_of(kind), .path = s->req->media[kind][next[kind]++]};
+    }
+}
+
+void um_sequence_open(um_sequence *s, uint64_t number, const um_request *req, const um_config *cfg,
+                      const um_model *m, const um_tokenizer *tok, um_trace *trace)
+{
+    um_err why = {0};
+    *s = (um_sequence){.number = number, .req = req, .trace = trace};
+    um_arena_init(&s->arena, "sequence", 1 << 16);
+    options(s, cfg, m);
+    um_status st =
+        um_prompt_ids(tok, um_prompt_text(req, &s->arena), &s->ids, &s->n_ids, &s->arena, &why);
+    if (st == UM_OK) st = um_prompt_check(req, s->ids, s->n_ids, m, &why);
+    if (st == UM_OK && cfg->context > 0 && s->n_ids + s->max_out > cfg->context)
+        st = UM_FAIL(&why, UM_E_DATA, "%d prompt tokens and %d new ones, --context is %lld",
+                     s->n_ids, s->max_out, (long long)cfg->context);
+    if (st != UM_OK) {
+        um_sequence_fail(s, st, &why);
+        return;
+    }
+    um_trace_rows(trace, "input_ids", UM_I32, s->ids, s->n_ids, 0);
+    features_list(s);
+}
+
+void um_sequence_close(um_sequence *s) { um_arena_free(&s->arena); }
+
+void um_sequence_fail(um_sequence *s, um_status st, const um_err *why)
+{
+    s->status = st;
+    s->why = *why;
+    s->state = UM_SEQ_DONE;
+}
+
+void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, int D)
+{
+    um_feature *f = &s->features[i];
+    f->rows = um_arena_f32(&s->arena, (size_t)n, (size_t)D);
+    f->n = n;
+    memcpy(f->rows, rows, (size_t)n * (size_t)D * sizeof(float));
+}
+
+/* Keys, values and embeddings must fit into what is free now: a request that is too long fails, not the rank. */
+static um_status memory_check(const um_sequence *s, const um_model *m, um_err *err)
+{
+    double kv = (double)um_kv_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
+    double need = 4 * (kv + (double)s->T * m->dim), available = (double)um_memory_available();
+    if (available <= 0 || need < 0.9 * available) return UM_OK;
+    return UM_FAIL(
+        err, UM_E_DATA,
+        "%d prompt rows and %d new tokens need %.1f GiB for keys and values, %.1f GiB are "
+        "free: lower max_new_tokens",
+        s->T, s->max_out, need / 1073741824.0, available / 1073741824.0);
+}
+
+static void cache_bind(um_sequence *s, const um_model *m)
+{
+    size_t floats = um_kv_floats(m->kv_heads, m->head_dim, s->cap);
+    s->kv = um_arena_alloc(&s->arena, (size_t)m->layers * sizeof *s->kv);
+    for (int l = 0; l < m->layers; l++)
+        um_kv_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim, s->cap);
+}
+
+static void trace_spliced(const um_sequence *s, int D)
+{
+    int pictures = 0;
+    for (int i = 0; i < s->n_features; i++) {
+        if (s->features[i].modality != UM_IMAGE) continue;
+        um_trace_rows(s->trace, "image_features", UM_F32, s->features[i].rows, s->features[i].n, D);
+        pictures++;
+    }
+    um_trace_group(s->trace, "image_features", pictures);
+    um_trace_rows(s->trace, "embeddings", UM_F32, s->embeddings, s->T, D);
+}
+
+void um_sequence_splice(um_sequence *s, const um_trunk *trunk)
+{
+    const um_model *m = trunk->model;
+    size_t D = (size_t)m->dim;
+    s->T = s->n_ids - s->n_features;
+    for (int i = 0; i < s->n_features; i++) s->T += s->features[i].n;
+    s->cap = s->T + s->max_out;
+    um_err why = {0};
+    um_status st = memory_check(s, m, &why);
+    if (st != UM_OK) {
+        um_sequence_fail(s, st, &why);
+        return;
+    }
+    s->embeddings = um_arena_f32(&s->arena, (size_t)s->T, D);
+    s->modality = um_arena_zero(&s->arena, (size_t)s->T); /* UM_TEXT is 0 */
+    s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
+    for (int i = 0, row = 0, next = 0; i < s->n_ids; i++) {
+        if (s->ids[i] >= 0) {
+            um_trunk_embed(trunk, s->embeddings + (size_t)row++ * D, s->ids[i]);
+            continue;
+        }
+        const um_feature *f = &s->features[next++];
+        memcpy(s->embeddings + (size_t)row * D, f->rows, (size_t)f->n * D * sizeof(float));
+        memset(s->modality + row, (int)f->modality, (size_t)f->n);
+        row += f->n;
+    }
+    cache_bind(s, m);
+    trace_spliced(s, m->dim);
+    s->state = UM_SEQ_PREFILL;
+}
+
+void um_sequence_take(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch)
+{
+    um_err why = {0};
+    int32_t id = 0;
+    um_status st = um_sample(&id, logits, m->vocab, &s->sampling, &s->rng, scratch, &why);
+    if (st != UM_OK) {
+        um_sequence_fail(s, st, &why);
+        return;
+    }
+    if (s->n_out == 0) s->first_ns = um_now_ns();
+    um_trace_rows(s->trace, "greedy_ids", UM_I32, &id, 1, 0);
+    um_trace_rows(s->trace, "greedy_logits", UM_F32, logits, 1, m->vocab);
+    s->out[s->n_out++] = id;
+    s->state = UM_SEQ_DECODE;
+    if (id == m->eos && !s->ignore_eos)
+        s->finish = "stop";
+    else if (s->n_out == s->max_out)
+        s->finish = "length";
+    if (s->finish != NULL) s->state = UM_SEQ_DONE;
+}

@@ -1,0 +1,23 @@
+/* The tokenizer: a LLaMA SentencePiece model behind the behaviour of the reference's slow, "legacy" tokenizer (spec 1.3):
+ * <s>, </s> and <unk> in a text are their ids; the text after one is encoded as a fresh string, with its own leading space mark;
+ * BOS stands before every encoded string. tokenizer_sp.cc is the one door to SentencePiece. */
+#pragma once
+
+#include "core/base/arena.h"
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+typedef struct um_tokenizer um_tokenizer;
+
+/* Reads model_dir/tokenizer.model. UM_E_MODEL names the path. */
+um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *err);
+void um_tokenizer_close(um_tokenizer *t); /* accepts NULL */
+int um_tokenizer_vocab(const um_tokenizer *t);
+
+/* BOS and the ids of text[0..n), in arena. Bytes that are not UTF-8 are encoded as SentencePiece sees them. Thread: any. */
+um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
+                              int *count, um_arena *arena, um_err *err);
+/* The text of ids: special ids and ids that are no piece left out, bytes that are no UTF-8 and zero bytes as U+FFFD, white space
+ * at both ends removed (what Python's strip() takes). */
+char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);

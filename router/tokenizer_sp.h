@@ -1,0 +1,28 @@
+/* C view of a SentencePiece model. No exception leaves these functions; NULL or -1 means failure, with a sentence in why. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct um_sp um_sp;
+
+um_sp *um_sp_open(const void *model, size_t bytes, char *why, size_t why_bytes);
+void um_sp_close(um_sp *sp);
+int um_sp_vocab(const um_sp *sp);
+int um_sp_bos(const um_sp *sp);
+int um_sp_eos(const um_sp *sp);
+int um_sp_unk(const um_sp *sp);
+/* Calls take for every id of text. Returns 0, or -1. */
+int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
+                 void *ctx);
+/* Calls take once with the text of ids. Returns 0, or -1. */
+int um_sp_decode(const um_sp *sp, const int32_t *ids, int n,
+                 void (*take)(void *ctx, const char *text, size_t n), void *ctx);
+
+#ifdef __cplusplus
+}
+#endif

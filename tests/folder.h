@@ -1,0 +1,13 @@
+/* A folder of a test's own, made where the test runs and removed by it. */
+#pragma once
+
+#include <stddef.h>
+
+/* Free with um_free after folder_remove. */
+char *folder_make(void);
+/* With all that is in it. */
+void folder_remove(const char *dir);
+void folder_write(const char *dir, const char *name, const void *data, size_t size);
+void folder_text(const char *dir, const char *name, const char *text);
+/* dir/name is the file `target` (an absolute path). */
+void folder_link(const char *dir, const char *name, const char *target);

@@ -1,0 +1,313 @@
+/* core/nn/checkpoint: the golden models are understood, configs that the tensors contradict are found out, the audit finds what is
+ * wrong. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/base/log.h"
+#include "core/nn/checkpoint.h"
+#include "tests/edit.h"
+#include "tests/folder.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GOLDEN UM_TEST_DATA "/golden/models/"
+
+static char *dir;
+static um_arena arena;
+
+static int setup(void **state)
+{
+    (void)state;
+    um_log_set_level(UM_LOG_ERROR);
+    dir = folder_make();
+    um_arena_init(&arena, "test", 65536);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    folder_remove(dir);
+    um_free(dir);
+    um_arena_free(&arena);
+    return 0;
+}
+
+static void has(const um_err *err, const char *word)
+{
+    if (strstr(err->msg, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", err->msg, word);
+}
+
+/* --- the golden models --- */
+
+static void count_line(void *ctx, const char *line)
+{
+    print_message("%s\n", line);
+    ++*(int *)ctx;
+}
+
+static void golden(um_checkpoint *c, const char *name, int64_t wanted)
+{
+    um_err err = {0};
+    um_audit a;
+    int lines = 0;
+    if (um_checkpoint_open(c, um_arena_fmt(&arena, GOLDEN "%s", name), "", &err) != UM_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(um_checkpoint_audit(c, &a, count_line, &lines, &err), UM_OK);
+    assert_int_equal(lines, 0);
+    assert_int_equal(a.missing + a.misshapen + a.unexpected, 0);
+    assert_int_equal(a.wanted, wanted);
+    assert_int_equal(a.found, wanted);
+    assert_true(a.ignored > 70); /* the audio side */
+    assert_true(um_checkpoint_set(c, UM_PART_VISION) == c->vision &&
+                um_checkpoint_set(c, UM_PART_PROJECTOR) == c->llm);
+}
+
+static void test_golden_s4(void **state)
+{
+    (void)state;
+    um_checkpoint c;
+    golden(&c, "s4", 119);
+    const um_model *m = &c.model;
+    assert_string_equal(m->variant, "speech-4e");
+    assert_int_equal(m->gate, UM_GATE_MIXTRAL);
+    assert_true(m->dim == 64 && m->layers == 3 && m->heads == 4 && m->kv_heads == 4 &&
+                m->head_dim == 16);
+    assert_true(m->ffn_dim == 96 && m->vocab == 400 && m->max_positions == 4096);
+    assert_true(m->experts == 4 && m->top_k == 2 && m->moe_layers == 3 && !m->moe_unplaced);
+    assert_true(m->rms_eps == 1e-5f && m->rope_theta == 10000.0f && m->rope_factor == 1.0f);
+    assert_true(m->bos == 1 && m->eos == 2 && m->pad == 0 && !m->tied && m->lora_r == 0 &&
+                !m->fm_block);
+    assert_true(!m->do_sample && m->temperature == 1.0f && m->top_p == 1.0f && m->gen_top_k == 50);
+    const um_vision_model *v = &m->vision;
+    assert_true(v->present && v->dim == 32 && v->layers == 3 && v->heads == 2 && v->ffn_dim == 64);
+    assert_true(v->image_size == 56 && v->patch == 14 && v->channels == 3 && v->run_layers == 2);
+    assert_true(!v->keep_class && v->quick_gelu && v->eps == 1e-5f && v->resize && v->crop &&
+                !v->pad_square);
+    assert_true(v->resize_short == 56 && v->crop_w == 56 && v->crop_h == 56 && v->resize_w == 0);
+    assert_true(v->mean[1] == 0.4578275f && v->std[2] == 0.27577711f &&
+                v->rescale == 0.00392156862745098f);
+    assert_true(v->proj == UM_PROJ_MLP && v->proj_layers == 2);
+    um_checkpoint_close(&c);
+}
+
+static void test_golden_others(void **state)
+{
+    (void)state;
+    um_checkpoint c;
+    golden(&c, "s4i", 118);
+    assert_string_equal(c.model.variant, "speech-4e-interval");
+    assert_true(c.model.kv_heads == 2 && c.model.moe_layers == 2 && c.model.moe_layer[2] &&
+                !c.model.moe_layer[1]);
+    assert_true(c.model.vision.image_size == 336);
+    um_checkpoint_close(&c);
+    golden(&c, "a4", 93);
+    assert_string_equal(c.model.variant, "audio-4e");
+    assert_true(c.model.sound);
+    um_checkpoint_close(&c);
+    golden(&c, "s8", 234);
+    assert_string_equal(c.model.variant, "speech-8e");
+    assert_true(c.model.gate == UM_GATE_GSHARD && c.model.experts == 8 && c.model.moe_layers == 2);
+    assert_true(c.model.lora_r == 4 && c.model.lora_alpha == 8.0f && !c.model.fm_block);
+    um_checkpoint_close(&c);
+    golden(&c, "s8fm", 218);
+    assert_true(c.model.fm_block && c.model.moe_layers == 2 &&
+                c.model.vision.proj == UM_PROJ_LINEAR);
+    um_checkpoint_close(&c);
+}
+
+/* --- config against tensors --- */
+
+/* The golden model `name` with config keys changed; its tensors are linked. */
+static um_status open_changed(um_checkpoint *c, const char *name, const edit *change,
+                              size_t changes, um_err *err)
+{
+    um_json *root = NULL;
+    const char *key;
+    void *iter = NULL;
+    edit all[64];
+    size_t n = 0;
+    const char *from = um_arena_fmt(&arena, GOLDEN "%s", name);
+    assert_int_equal(um_json_load(&root, um_path_join(&arena, from, "config.json"), 1 << 20, err),
+                     UM_OK);
+    for (const um_json *v; (v = um_json_next(root, &iter, &key)) != NULL;) {
+        um_json_kind kind = um_json_kind_of(v);
+        um_text t = {0};
+        if (kind == UM_JSON_STRING)
+            um_text_json(&t, um_json_str(v, ""));
+        else if (kind == UM_JSON_BOOL)
+            um_text_fmt(&t, um_json_bool(v, false) ? "true" : "false");
+        else if (kind == UM_JSON_INT || kind == UM_JSON_REAL)
+            um_text_fmt(&t, "%.17g", um_json_num(v, 0));
+        else
+            continue;
+        all[n++] = (edit){um_arena_str(&arena, key), um_arena_str(&arena, t.s)};
+        um_text_free(&t);
+    }
+    um_json_free(root);
+    edit_config(dir, "copy/config.json", all, n, change, changes);
+    const char *copy = um_arena_fmt(&arena, "%s/copy", dir),
+               *weights = um_path_join(&arena, copy, "model.safetensors");
+    if (access(weights, F_OK) == 0) unlink(weights);
+    folder_link(dir, "copy/model.safetensors", um_path_join(&arena, from, "model.safetensors"));
+    return um_checkpoint_open(c, copy, um_path_join(&arena, from, "vision_tower"), err);
+}
+
+static void test_contradictions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model;
+        edit change[2];
+        const char *says;
+    } bad[] = {
+        {"s4",
+         {{"num_experts", "8"}},
+         "num_experts: 8, but the gate model.layers.0.mlp.gate.weight has shape [4,64]: "
+         "num_experts must be 4"},
+        {"s4", {{"num_experts", "3"}}, "num_experts must be 4"},
+        {"s8", {{"num_experts", "4"}}, "num_experts must be 8"},
+        {"s4", {{"vocab_size", "401"}}, "vocab_size: 401"},
+        {"s4",
+         {{"num_hidden_layers", "2"}},
+         "num_hidden_layers: 2, but there is a tensor model.layers.2."},
+        {"s4",
+         {{"moe", "null"}},
+         "moe: absent or null, but there is a gate model.layers.0.mlp.gate.weight"},
+        {"s4",
+         {{"moe_type", "\"sparse\""}, {"moe_stride", "2"}},
+         "layer 1 has no experts, but there is a gate model.layers.1."},
+        {"s4i",
+         {{"moe_type", "\"dense\""}},
+         "layer 1 has experts, but it has no gate and there is a dense model.layers.1."},
+        {"s8", {{"lora_r", NULL}}, "lora_r: missing, but there is a LoRA"},
+        {"s8", {{"lora_alpha", NULL}}, "lora_alpha: missing, but there is a LoRA"},
+    };
+    for (size_t i = 0; i < EDIT_COUNT(bad); i++) {
+        um_checkpoint c;
+        um_err err = {0};
+        um_status st = open_changed(&c, bad[i].model, bad[i].change,
+                                    bad[i].change[1].key != NULL ? 2 : 1, &err);
+        if (st != UM_E_MODEL) fail_msg("%s: status %d, %s", bad[i].says, st, err.msg);
+        has(&err, "copy");
+        has(&err, bad[i].says);
+    }
+}
+
+/* The released 4-expert configs name no placement: the gates show it. */
+static void test_unplaced(void **state)
+{
+    (void)state;
+    um_checkpoint c;
+    um_err err = {0};
+    uint64_t placed = 0;
+    if (open_changed(&c, "s4i", NULL, 0, &err) != UM_OK) fail_msg("%s", err.msg);
+    placed = c.model.fingerprint;
+    um_checkpoint_close(&c);
+    if (open_changed(&c, "s4i", (edit[]){{"moe_type", NULL}, {"moe_stride", NULL}}, 2, &err) !=
+        UM_OK)
+        fail_msg("%s", err.msg);
+    assert_memory_equal(c.model.moe_layer, ((uint8_t[]){1, 0, 1, 0}), 4);
+    assert_true(!c.model.moe_unplaced && c.model.moe_layers == 2 && c.model.fingerprint == placed);
+    assert_string_equal(c.model.variant, "speech-4e-interval");
+    um_checkpoint_close(&c);
+}
+
+/* The names in the files decide the gate. */
+static void test_style(void **state)
+{
+    (void)state;
+    um_checkpoint c;
+    um_err err = {0};
+    if (open_changed(&c, "s4", (edit[]){{"model_type", "\"llava_llama\""}}, 1, &err) != UM_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(c.model.gate, UM_GATE_MIXTRAL);
+    um_checkpoint_close(&c);
+    if (open_changed(&c, "s8fm", (edit[]){{"model_type", "\"llava\""}}, 1, &err) != UM_OK)
+        fail_msg("%s", err.msg);
+    assert_true(c.model.gate == UM_GATE_GSHARD && c.model.lora_r == 4 && c.model.fm_block);
+    um_checkpoint_close(&c);
+    if (open_changed(&c, "s8", (edit[]){{"use_fm_block", "true"}}, 1, &err) != UM_OK)
+        fail_msg("%s", err.msg);
+    assert_false(c.model.fm_block); /* asked for, but the files have none */
+    um_checkpoint_close(&c);
+}
+
+/* --- the audit --- */
+
+typedef struct lines {
+    char text[8][300];
+    int n;
+} lines;
+
+static void take_line(void *ctx, const char *line)
+{
+    lines *l = ctx;
+    if (l->n < 8) snprintf(l->text[l->n++], sizeof l->text[0], "%s", line);
+}
+
+/* s4 again, with one tensor gone, one of another shape, one of integers and one too many. */
+static void spoilt_write(const um_checkpoint *c, const char *path)
+{
+    size_t n = um_tensors_count(c->llm), m = 0;
+    um_tensor *list = um_arena_zero(&arena, (n + 1) * sizeof *list);
+    um_err err = {0};
+    for (size_t i = 0; i < n; i++) {
+        um_tensor t = *um_tensors_at(c->llm, i);
+        if (strcmp(t.name, "model.layers.1.self_attn.q_proj.weight") == 0) continue;
+        if (strcmp(t.name, "model.layers.0.mlp.experts.2.up_proj.weight") == 0) {
+            t.shape[0] = 64;
+            t.shape[1] = 96;
+        }
+        if (strcmp(t.name, "model.norm.weight") == 0) t.dtype = UM_I32;
+        list[m++] = t;
+    }
+    list[m] = *um_tensors_at(c->llm, 0);
+    list[m++].name = "model.layers.1.self_attn.q_proj.wait";
+    if (um_tensors_write(path, list, m, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
+}
+
+static void test_audit(void **state)
+{
+    (void)state;
+    um_checkpoint c;
+    um_err err = {0};
+    um_audit a;
+    lines l = {0};
+    assert_int_equal(open_changed(&c, "s4", NULL, 0, &err), UM_OK);
+    const char *weights = um_arena_fmt(&arena, "%s/copy/model.safetensors", dir);
+    assert_int_equal(unlink(weights), 0);
+    spoilt_write(&c, weights);
+    um_checkpoint_close(&c);
+    um_status st = um_checkpoint_open(&c, um_arena_fmt(&arena, "%s/copy", dir),
+                                      GOLDEN "s4/vision_tower", &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(um_checkpoint_audit(&c, &a, take_line, &l, &err), UM_OK);
+    assert_true(a.wanted == 119 && a.found == 118 && a.missing == 1 && a.misshapen == 2 &&
+                a.unexpected == 1);
+    assert_int_equal(l.n, 4);
+    assert_string_equal(l.text[0], "misshapen model.layers.0.mlp.experts.2.up_proj.weight F32 "
+                                   "[64,96], want [96,64] of a float type");
+    assert_string_equal(l.text[1], "missing model.layers.1.self_attn.q_proj.weight [64,64]");
+    assert_string_equal(l.text[2],
+                        "misshapen model.norm.weight I32 [64], want [64] of a float type");
+    assert_non_null(strstr(l.text[3], "unexpected model.layers.1.self_attn.q_proj.wait F32"));
+    um_checkpoint_close(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_s4),      cmocka_unit_test(test_golden_others),
+        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_unplaced),
+        cmocka_unit_test(test_style),          cmocka_unit_test(test_audit),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

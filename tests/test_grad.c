@@ -1,0 +1,191 @@
+/* Backward of the ops against central differences along random directions: the forward in double at x + h v and x - h v gives
+ * the slope that the gradient must give as g . v. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "core/base/rng.h"
+#include "core/tensor/ops.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PARTS = 3, DIRECTIONS = 5 };
+
+/* A loss sum(dy * f(inputs)) over up to PARTS inputs, in double. */
+typedef struct problem {
+    int T, D, N;
+    size_t n[PARTS]; /* values of each input, 0: not there */
+    float *in[PARTS], *grad[PARTS];
+    float *dy;
+    double (*loss)(const struct problem *p, double *const x[PARTS]);
+} problem;
+
+static float *values(um_arena *a, size_t n, uint64_t stream)
+{
+    float *x = um_arena_f32(a, 1, n);
+    um_rng rng = um_rng_seed(10, stream);
+    um_rng_normal_f32(&rng, x, n, 1.0f);
+    return x;
+}
+
+static double loss_at(const problem *p, float *const v[PARTS], double h, um_arena *a)
+{
+    um_mark m = um_arena_mark(a);
+    double *x[PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        x[i] = um_arena_alloc(a, p->n[i] * sizeof **x);
+        for (size_t j = 0; j < p->n[i]; j++) x[i][j] = (double)p->in[i][j] + h * (double)v[i][j];
+    }
+    const double loss = p->loss(p, x);
+    um_arena_reset(a, m);
+    return loss;
+}
+
+/* Each input alone, then all together. */
+static void check(const problem *p, um_arena *a)
+{
+    for (int which = 0; which <= PARTS; which++)
+        for (int dir = 0; dir < DIRECTIONS; dir++) {
+            float *v[PARTS];
+            double slope = 0, size = 0;
+            for (int i = 0; i < PARTS; i++) {
+                v[i] = values(a, p->n[i], 100 + (uint64_t)(dir * PARTS + i));
+                if (which < PARTS && which != i) memset(v[i], 0, p->n[i] * sizeof **v);
+                for (size_t j = 0; j < p->n[i]; j++) {
+                    slope += (double)p->grad[i][j] * (double)v[i][j];
+                    size += fabs((double)p->grad[i][j] * (double)v[i][j]);
+                }
+            }
+            const double h = 1e-5, want = (loss_at(p, v, h, a) - loss_at(p, v, -h, a)) / (2 * h);
+            if (!(fabs(slope - want) <= 1e-6 * size + 1e-6))
+                fail_msg("input %d direction %d: gradient gives %.9g, differences %.9g", which, dir,
+                         slope, want);
+        }
+}
+
+static double rmsnorm_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (int t = 0; t < p->T; t++) {
+        const double *r = x[0] + t * p->D;
+        double sum = 0;
+        for (int i = 0; i < p->D; i++) sum += r[i] * r[i];
+        const double rstd = 1.0 / sqrt(sum / p->D + 1e-5);
+        for (int i = 0; i < p->D; i++) loss += (double)p->dy[t * p->D + i] * r[i] * rstd * x[1][i];
+    }
+    return loss;
+}
+
+static void rmsnorm(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    const size_t n = (size_t)T * (size_t)D;
+    problem p = {T,
+                 D,
+                 0,
+                 {n, (size_t)D, 0},
+                 {values(&a, n, 1), values(&a, (size_t)D, 2)},
+                 {0},
+                 values(&a, n, 3),
+                 rmsnorm_loss};
+    p.grad[0] = um_arena_zero(&a, n * sizeof(float));
+    p.grad[1] = um_arena_zero(&a, (size_t)D * sizeof(float));
+    float *y = um_arena_f32(&a, 1, n), *rstd = um_arena_f32(&a, 1, (size_t)T);
+    d->ops->rmsnorm_fwd(d, y, rstd, p.in[0], p.in[1], T, D, 1e-5f);
+    d->ops->rmsnorm_bwd(d, p.grad[0], p.grad[1], p.dy, p.in[0], p.in[1], rstd, T, D);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+static double swiglu_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (size_t i = 0; i < p->n[0]; i++)
+        loss += (double)p->dy[i] * x[0][i] / (1.0 + exp(-x[0][i])) * x[1][i];
+    return loss;
+}
+
+static void swiglu(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    const size_t n = (size_t)T * (size_t)D;
+    problem p = {
+        T,          D, 0, {n, n, 0}, {values(&a, n, 1), values(&a, n, 2)}, {0}, values(&a, n, 3),
+        swiglu_loss};
+    p.grad[0] = um_arena_zero(&a, n * sizeof(float));
+    p.grad[1] = um_arena_zero(&a, n * sizeof(float));
+    d->ops->swiglu_bwd(d, p.grad[0], p.grad[1], p.dy, p.in[0], p.in[1], n);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+/* y[T,N] = x[T,D] w[N,D]^T + b[N] */
+static double linear_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (int t = 0; t < p->T; t++)
+        for (int n = 0; n < p->N; n++) {
+            double y = x[2][n];
+            for (int k = 0; k < p->D; k++) y += x[0][t * p->D + k] * x[1][n * p->D + k];
+            loss += (double)p->dy[t * p->N + n] * y;
+        }
+    return loss;
+}
+
+/* The way of training: dx = dy w is a gemm with w packed transposed; dw = dy^T x one with x packed transposed and dy turned. */
+static void linear(um_dev *d, int T, int D, int N)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    const size_t nx = (size_t)T * (size_t)D, nw = (size_t)N * (size_t)D, ny = (size_t)T * (size_t)N;
+    problem p = {T,
+                 D,
+                 N,
+                 {nx, nw, (size_t)N},
+                 {values(&a, nx, 1), values(&a, nw, 2), values(&a, (size_t)N, 4)},
+                 {0},
+                 values(&a, ny, 3),
+                 linear_loss};
+    for (int i = 0; i < PARTS; i++) p.grad[i] = um_arena_zero(&a, p.n[i] * sizeof(float));
+    um_matrix wt = {UM_F32, D, N, um_arena_alloc(&a, um_matrix_bytes(UM_F32, D, N))};
+    d->ops->pack(d, &wt, p.in[1], UM_F32, D, true);
+    d->ops->gemm(d, p.grad[0], D, p.dy, N, T, &wt, NULL, true);
+    um_matrix xt = {UM_F32, D, T, um_arena_alloc(&a, um_matrix_bytes(UM_F32, D, T))};
+    d->ops->pack(d, &xt, p.in[0], UM_F32, D, true);
+    float *turned = um_arena_f32(&a, 1, ny);
+    for (int t = 0; t < T; t++)
+        for (int n = 0; n < N; n++) {
+            turned[n * T + t] = p.dy[t * N + n];
+            p.grad[2][n] += p.dy[t * N + n];
+        }
+    d->ops->gemm(d, p.grad[1], D, turned, T, N, &xt, NULL, true);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+static void gradients(void **state)
+{
+    (void)state;
+    static const int sizes[][3] = {{1, 1, 1}, {2, 15, 7}, {3, 17, 18}, {5, 33, 40}, {9, 64, 21}};
+    for (um_isa isa = UM_ISA_GENERIC; isa <= UM_ISA_AVX512; isa++) {
+        um_dev d;
+        um_err err;
+        if (um_dev_open_cpu(&d, isa, 2, &err) != UM_OK) continue;
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            rmsnorm(&d, sizes[i][0], sizes[i][1]);
+            swiglu(&d, sizes[i][0], sizes[i][1]);
+            linear(&d, sizes[i][0], sizes[i][1], sizes[i][2]);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
