@@ -7,11 +7,18 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { PARTS = UM_PART_VISION + 1 };
+enum { PARTS = UM_PARTS };
 
 static const char *const part_name[PARTS] = {
-    [UM_PART_TRUNK] = "trunk",         [UM_PART_GATE] = "gates",    [UM_PART_EXPERT] = "experts",
-    [UM_PART_PROJECTOR] = "projector", [UM_PART_VISION] = "vision",
+    [UM_PART_TRUNK] = "trunk",
+    [UM_PART_GATE] = "gates",
+    [UM_PART_EXPERT] = "experts",
+    [UM_PART_PROJECTOR] = "projector",
+    [UM_PART_VISION] = "vision",
+    [UM_PART_SPEECH] = "speech",
+    [UM_PART_SPEECH_ALIGNER] = "speech_aligner",
+    [UM_PART_SOUND] = "sound",
+    [UM_PART_SOUND_ALIGNER] = "sound_aligner",
 };
 
 /* What one look at a folder found. */
@@ -117,7 +124,8 @@ static void print_model(FILE *out, const findings *f)
     } else {
         fprintf(out, "  vision      none\n");
     }
-    fprintf(out, "  audio       %s\n", m->audio_tower[0] != '\0' ? m->audio_tower : "none");
+    fprintf(out, "  speech      %s\n", m->speech.dir != NULL ? m->speech.dir : "none");
+    fprintf(out, "  sound       %s\n", m->sound.dir != NULL ? m->sound.dir : "none");
 }
 
 static void print_text(FILE *out, const findings *f)
@@ -180,17 +188,23 @@ static void json_vision(um_text *t, const um_vision_model *v)
                 v->proj_layers);
 }
 
+static void json_folder(um_text *t, const char *key, const char *dir)
+{
+    um_text_fmt(t, ", \"%s\": ", key);
+    if (dir != NULL)
+        um_text_json(t, dir);
+    else
+        um_text_fmt(t, "null");
+}
+
 static void print_json(FILE *out, const findings *f)
 {
     const um_audit *a = &f->audit;
     um_text t = {0};
     json_model(&t, f);
     json_vision(&t, &f->c->model.vision);
-    um_text_fmt(&t, ", \"audio\": ");
-    if (f->c->model.audio_tower[0] != '\0')
-        um_text_json(&t, f->c->model.audio_tower);
-    else
-        um_text_fmt(&t, "null");
+    json_folder(&t, "speech", f->c->model.speech.dir);
+    json_folder(&t, "sound", f->c->model.sound.dir);
     um_text_fmt(&t, ", \"parts\": {");
     for (int i = 0; i < PARTS; i++) {
         um_text_fmt(&t, "%s\"%s\": {\"values\": %" PRId64 ", \"bytes\": %" PRId64 "}",

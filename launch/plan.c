@@ -43,8 +43,7 @@ static um_status count(void *ctx, const um_spec *spec, um_err *err)
     case UM_PART_EXPERT:
         k->expert[spec->expert] += bytes;
         break;
-    case UM_PART_PROJECTOR:
-    case UM_PART_VISION:
+    default: /* towers and what connects them */
         k->encoder += bytes;
         break;
     }

@@ -9,7 +9,7 @@
 
 static um_modality modality_of(int kind)
 {
-    return kind == UM_MEDIA_IMAGE ? UM_IMAGE : kind == UM_MEDIA_AUDIO ? UM_AUDIO : UM_VIDEO;
+    return kind == UM_MEDIA_IMAGE ? UM_IMAGE : kind == UM_MEDIA_AUDIO ? UM_SPEECH : UM_VIDEO;
 }
 
 /* Request, then command line, then generation_config.json. A trace is greedy. */

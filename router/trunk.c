@@ -76,15 +76,16 @@ static void attention(const um_trunk *t, int layer, um_acts *a, um_batch *b, um_
 static um_status pre_project(const um_block *w, um_acts *a, const um_batch *b, int D, um_dev *dev,
                              um_arena *scratch, um_err *err)
 {
-    for (int m = 0; m < UM_MODALITIES; m++) {
+    for (int m = 0; m < UM_FMS; m++) {
         um_mark mark = um_arena_mark(scratch);
         int32_t *rows = um_arena_i32(scratch, (size_t)b->T);
         int n = 0;
         for (int t = 0; t < b->T; t++)
-            if (b->modality[t] == m) rows[n++] = t;
+            if (um_fm_of((um_modality)b->modality[t]) == (um_fm)m) rows[n++] = t;
         if (n > 0 && w->fm[m].w.data == NULL)
             return UM_FAIL(err, UM_E_MODEL,
-                           "the checkpoint has no gate pre-projection for rows of modality %d", m);
+                           "the checkpoint has no gate pre-projection for rows of %s",
+                           (const char *[]){"text", "pictures", "audio", "clips"}[m]);
         float *x = um_arena_f32(scratch, (size_t)n, (size_t)D),
               *y = um_arena_f32(scratch, (size_t)n, (size_t)D);
         dev->ops->gather(dev, x, a->ln2, rows, n, D);

@@ -15,9 +15,8 @@ typedef struct um_block {
     const float *norm1, *norm2; /* [D] */
     um_linear q, k, v, o;
     bool moe;
-    um_linear gate; /* [E,D], f32 */
-    um_linear fm
-        [UM_MODALITIES]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
+    um_linear gate;       /* [E,D], f32 */
+    um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
     um_ffn dense;
 } um_block;
 

@@ -35,9 +35,9 @@ static um_status gate_load(const loader *ld, um_block *b, int layer, um_err *err
     um_name_gate(name, m, layer);
     UM_TRY(um_linear_load_plain(&b->gate, ld->ck->llm, name, NULL, m->experts, m->dim, "f32",
                                 ld->dev, ld->model, err));
-    for (int i = 0; m->fm_block && i < UM_MODALITIES; i++) {
-        um_name_fm(name, layer, (um_modality)i, "weight");
-        um_name_fm(bias, layer, (um_modality)i, "bias");
+    for (int i = 0; m->fm_block && i < UM_FMS; i++) {
+        um_name_fm(name, layer, (um_fm)i, "weight");
+        um_name_fm(bias, layer, (um_fm)i, "bias");
         if (um_tensors_find(ld->ck->llm, name) == NULL) continue;
         UM_TRY(um_linear_load_plain(&b->fm[i], ld->ck->llm, name, bias, m->dim, m->dim, "f32",
                                     ld->dev, ld->model, err));

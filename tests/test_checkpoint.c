@@ -110,7 +110,7 @@ static void test_golden_others(void **state)
     um_checkpoint_close(&c);
     golden(&c, "a4", 93);
     assert_string_equal(c.model.variant, "audio-4e");
-    assert_true(c.model.sound);
+    assert_non_null(c.model.sound.dir);
     um_checkpoint_close(&c);
     golden(&c, "s8", 234);
     assert_string_equal(c.model.variant, "speech-8e");

@@ -89,7 +89,7 @@ static void test_defaults(void **state)
     assert_true(m.experts == 0 && m.moe_layers == 0 && m.rms_eps == 1e-6f && m.kv_heads == 4 &&
                 m.max_positions == 2048);
     assert_false(m.vision.present);
-    assert_string_equal(m.audio_tower, "");
+    assert_true(m.speech.dir == NULL && m.sound.dir == NULL);
     m = read_ok((edit[]){{"moe", "false"}}, 1);
     assert_int_equal(m.experts, 0);
     m = read_ok((edit[]){{"moe", "{\"any\":1}"}}, 1);
@@ -435,7 +435,7 @@ static void test_names(void **state)
     assert_string_equal(
         name,
         "model.layers.2.mlp.deepspeed_moe.experts.deepspeed_experts.7.down_proj_lora_A.weight");
-    um_name_fm(name, 0, UM_VIDEO, "bias");
+    um_name_fm(name, 0, UM_FM_VIDEO, "bias");
     assert_string_equal(name, "model.layers.0.mlp.deepspeed_moe.fm_video.bias");
 }
 

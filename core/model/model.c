@@ -163,8 +163,8 @@ static const char *variant_of(const um_model *m)
     if (m->experts == 0) return "dense";
     bool all = m->moe_layers == m->layers, even = true;
     for (int i = 0; i < m->layers; i++) even = even && m->moe_layer[i] == (i % 2 == 0);
-    bool beats = contains(m->audio_tower, "beats") || m->sound;
-    if (m->audio_tower[0] == '\0' || m->top_k != 2 || m->moe_unplaced) return "custom";
+    bool beats = m->sound.dir != NULL;
+    if ((m->speech.dir == NULL) == !beats || m->top_k != 2 || m->moe_unplaced) return "custom";
     if (m->gate == UM_GATE_GSHARD) return m->experts == 8 && !beats ? "speech-8e" : "custom";
     if (m->experts != 4) return "custom";
     if (beats) return even ? "audio-4e" : "custom";
@@ -230,8 +230,9 @@ static void read_audio(um_model *m, um_reader *r, const char *dir)
     const char *name = "";
     um_take_str(r, "mm_audio_tower", &name);
     if (r->st != UM_OK) return;
-    m->audio_tower = name[0] == '\0' ? "" : um_path_join(r->arena, dir, name);
-    m->sound = um_given(r, "mm_audio_qformer");
+    if (name[0] == '\0') return;
+    bool sound = um_given(r, "mm_audio_qformer") || contains(name, "beats");
+    *(sound ? &m->sound.dir : &m->speech.dir) = um_path_join(r->arena, dir, name);
 }
 
 static void check_total(const um_model *m, um_reader *r)

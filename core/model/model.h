@@ -13,8 +13,21 @@ typedef enum um_gate_style {
     UM_GATE_GSHARD, /* full softmax, winners renormalised (spec 4.4.2): names mlp.deepspeed_moe... */
 } um_gate_style;
 
-/* Modality of a row; the order is that of um_fm_name. */
-typedef enum um_modality { UM_TEXT, UM_IMAGE, UM_AUDIO, UM_VIDEO, UM_MODALITIES } um_modality;
+/* Modality of a row. */
+typedef enum um_modality {
+    UM_TEXT,
+    UM_IMAGE,
+    UM_SPEECH,
+    UM_SOUND,
+    UM_VIDEO,
+    UM_MODALITIES
+} um_modality;
+/* "text" "image" "speech" "sound" "video" */
+const char *um_modality_name(um_modality modality);
+
+/* The per-modality pre-projections of the gate (spec 4.4.3): speech and sound share one, fm_audio. */
+typedef enum um_fm { UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_VIDEO, UM_FMS } um_fm;
+um_fm um_fm_of(um_modality modality);
 
 typedef enum um_projector { UM_PROJ_LINEAR, UM_PROJ_MLP } um_projector;
 
@@ -37,6 +50,46 @@ typedef struct um_vision_model {
     int proj_layers; /* linear layers of the projector */
 } um_vision_model;
 
+/* Names of the tensors of a connector begin with prefix, which ends in a dot; queries is the name of its query matrix. A model with
+ * one audio tower (mm_audio_tower) uses the original's names, model.mm_audio_aligner. and, for speech, model.query_tokens. A model
+ * that names towers by kind (mm_speech_tower, mm_sound_tower) uses model.mm_speech_aligner. and model.mm_sound_aligner., with
+ * query_tokens inside. */
+typedef struct um_aligner_names {
+    char prefix[64], queries[64];
+} um_aligner_names;
+
+/* Speech: a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries as connector (spec 3.2). Sizes are those of
+ * the tower's config.json and preprocessor_config.json; the connector's layers are counted in the tensors. */
+typedef struct um_speech_model {
+    bool present;
+    const char *dir;                                      /* the tower's folder */
+    int dim, layers, heads, ffn_dim, mel_bins, positions; /* positions = 1500: 30 s after conv2 */
+    /* front end */
+    int rate, n_fft, hop, window_seconds; /* 16000, 400, 160, 30 */
+    /* connector */
+    um_aligner_names names;
+    int dec_layers, dec_heads, dec_ffn_dim, dec_positions, queries;
+    um_projector proj;
+    int proj_layers;
+    bool encoder_prefix; /* tower tensors are model.encoder.* (else encoder.*) */
+} um_speech_model;
+
+/* Sound: BEATs (spec 2.5), and a Q-Former as connector (spec 3.3). */
+typedef struct um_sound_model {
+    bool present;
+    const char *dir;
+    int dim, layers, heads, ffn_dim, patch, patch_dim; /* patch_dim = the cfg's embed_dim */
+    int conv_pos, conv_groups, buckets, max_distance;
+    bool gated; /* gru_rel_pos */
+    /* connector; counted or measured in the tensors where mm_audio_qformer is absent */
+    um_aligner_names names;
+    int q_dim, q_layers, q_heads, q_ffn_dim, q_cross,
+        queries; /* cross-attention every q_cross layers */
+    float q_eps;
+    um_projector proj;
+    int proj_layers;
+} um_sound_model;
+
 typedef struct um_model {
     const char *dir;
     const char *
@@ -55,8 +108,8 @@ typedef struct um_model {
     float lora_alpha;  /* < 0: config.json does not say */
     bool tied;         /* lm_head is embed_tokens */
     um_vision_model vision;
-    const char *audio_tower; /* folder, "" when absent; read from issue to issue */
-    bool sound;              /* the audio tower is BEATs with its Q-Former (else Whisper) */
+    um_speech_model speech;
+    um_sound_model sound;
     /* generation_config.json */
     bool do_sample;
     float temperature, top_p;
@@ -91,8 +144,13 @@ typedef enum um_part {
     UM_PART_TRUNK,
     UM_PART_GATE,
     UM_PART_EXPERT,
-    UM_PART_PROJECTOR,
-    UM_PART_VISION
+    UM_PART_PROJECTOR, /* of pictures */
+    UM_PART_SPEECH_ALIGNER,
+    UM_PART_SOUND_ALIGNER,
+    UM_PART_VISION, /* the towers, each from its own folder */
+    UM_PART_SPEECH,
+    UM_PART_SOUND,
+    UM_PARTS
 } um_part;
 
 typedef struct um_spec {
@@ -114,8 +172,7 @@ um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err
 void um_name_layer(char out[200], int layer, const char *rest); /* model.layers.N.rest */
 void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which);
 void um_name_gate(char out[200], const um_model *m, int layer);
-void um_name_fm(char out[200], int layer, um_modality modality,
-                const char *leaf); /* "weight" or "bias" */
+void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf); /* "weight" or "bias" */
 
 /* Parameter totals of the language model (no tower, no projector, no LoRA), spec 0.2: total and activated per token. */
 void um_model_params(const um_model *m, int64_t *total, int64_t *active);

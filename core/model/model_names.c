@@ -29,10 +29,23 @@ void um_name_gate(char out[200], const um_model *m, int layer)
              m->gate == UM_GATE_GSHARD ? "gate.wg.weight" : "gate.weight");
 }
 
-void um_name_fm(char out[200], int layer, um_modality modality, const char *leaf)
+const char *um_modality_name(um_modality modality)
 {
-    static const char *const name[UM_MODALITIES] = {"text", "image", "audio", "video"};
-    snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[modality], leaf);
+    static const char *const name[UM_MODALITIES] = {"text", "image", "speech", "sound", "video"};
+    return name[modality];
+}
+
+um_fm um_fm_of(um_modality modality)
+{
+    static const um_fm fm[UM_MODALITIES] = {UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_AUDIO,
+                                            UM_FM_VIDEO};
+    return fm[modality];
+}
+
+void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)
+{
+    static const char *const name[UM_FMS] = {"text", "image", "audio", "video"};
+    snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[fm], leaf);
 }
 
 /* One walk: whom to call, and the first status that was not UM_OK. */
@@ -121,12 +134,12 @@ static void walk_gate(walker *w, int layer)
     w->s.part = UM_PART_GATE;
     um_name_gate(name, m, layer);
     give_named(w, name, m->experts, m->dim);
-    for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_MODALITIES; i++) {
-        w->s.optional = i == UM_AUDIO;
-        um_name_fm(w->s.name, layer, (um_modality)i, "weight");
+    for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
+        w->s.optional = i == UM_FM_AUDIO;
+        um_name_fm(w->s.name, layer, (um_fm)i, "weight");
         w->s.init = UM_INIT_NORMAL;
         give(w, m->dim, m->dim, 1, 0);
-        um_name_fm(name, layer, (um_modality)i, "bias");
+        um_name_fm(name, layer, (um_fm)i, "bias");
         give_zeros(w, name, m->dim, 0);
     }
     w->s.optional = false;
@@ -247,6 +260,6 @@ void um_model_params(const um_model *m, int64_t *total, int64_t *active)
     int64_t ffn = 3 * D * m->ffn_dim, moe = m->moe_layers, fm = m->fm_block ? D * D + D : 0;
     int64_t trunk = (m->tied ? 1 : 2) * D * m->vocab + D;
     trunk += m->layers * (2 * q * D + 2 * kv * D + 2 * D) + (m->layers - moe) * ffn;
-    *total = trunk + moe * ((int64_t)m->experts * (D + ffn) + UM_MODALITIES * fm);
+    *total = trunk + moe * ((int64_t)m->experts * (D + ffn) + UM_FMS * fm);
     *active = trunk + moe * ((int64_t)m->experts * D + (int64_t)m->top_k * ffn + fm);
 }

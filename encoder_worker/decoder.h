@@ -1,0 +1,39 @@
+/* Media files to pictures and waves, in a process of its own: unimoe-decoder, which has no network, no files, few system calls and
+ * bounded memory and time. Whatever a media file does to a decoder costs one request; the next one gets a fresh process.
+ *
+ * A um_decoder owns at most one such process: started at the first use, killed and reaped when it dies, is stuck or lies. */
+#pragma once
+
+#include "encoder_worker/picture.h"
+#include "encoder_worker/wave.h"
+
+#include <stddef.h>
+
+/* What one file may cost; checked in the decoder before memory is asked for, and again by whoever reads the answer. */
+typedef struct um_media_limits {
+    int64_t pixels;  /* of one picture or frame */
+    int64_t seconds; /* of audio, and of a clip */
+    int64_t frames;  /* pictures returned of one clip */
+    int64_t wait_ms; /* for one file */
+} um_media_limits;
+
+typedef struct um_decoder um_decoder;
+
+/* program: path of unimoe-decoder; "" looks beside the running program. Starts nothing yet. beat (may be NULL) is called while
+ * waiting. UM_E_USAGE when the program is not there. */
+um_status um_decoder_open(um_decoder **out, const char *program, const um_media_limits *limits,
+                          void (*beat)(void *ctx), void *beat_ctx, um_err *err);
+void um_decoder_close(um_decoder *d); /* accepts NULL; kills and reaps the process */
+
+/* All three: name is for messages; UM_E_DATA says what is wrong with the file, in one sentence that begins with name; results live
+ * in arena and are set on success only. Thread: one. */
+um_status um_decode_picture(um_decoder *d, um_picture *out, const char *name, const uint8_t *bytes,
+                            size_t n, um_arena *arena, um_err *err);
+/* Any format, rate and number of channels to 16 kHz mono: mean of the channels, then soxr HQ (spec 2.3). The sound track of a clip
+ * too. */
+um_status um_decode_wave(um_decoder *d, um_wave *out, const char *name, const uint8_t *bytes,
+                         size_t n, um_arena *arena, um_err *err);
+/* want frames, spread over the clip as the reference spreads them (spec 2.2). A clip with fewer gives what it has, at least one. */
+um_status um_decode_clip(um_decoder *d, um_picture **frames, int *n_frames, int want,
+                         const char *name, const uint8_t *bytes, size_t n, um_arena *arena,
+                         um_err *err);
