@@ -11,6 +11,7 @@ function(um_need name module package)
 endfunction()
 
 um_need(jansson jansson libjansson-dev)
+um_need(crypto libcrypto libssl-dev)
 um_need(zstd libzstd libzstd-dev)
 um_need(protobufc libprotobuf-c libprotobuf-c-dev)
 um_need(sentencepiece sentencepiece libsentencepiece-dev)

@@ -47,6 +47,7 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     um_checkpoint c;
     UM_TRY(absolute(&cfg->model, "model", UM_E_MODEL, arena, err));
     UM_TRY(absolute(&cfg->vision_tower, "vision tower", UM_E_MODEL, arena, err));
+    UM_TRY(absolute(&cfg->decoder, "decoder", UM_E_USAGE, arena, err));
     UM_TRY(absolute(&cfg->hostfile, "hostfile", UM_E_USAGE, arena, err));
     UM_TRY(um_checkpoint_open(&c, cfg->model, cfg->vision_tower, err));
     um_status st = compose(job, cfg, &c, sequences, arena, err);

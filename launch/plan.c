@@ -105,7 +105,9 @@ static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
 um_status um_plan_make(um_plan *out, const um_config *cfg, const um_checkpoint *c,
                        int64_t sequences, um_arena *arena, um_err *err)
 {
-    const int64_t counts[UM_ROLES] = {cfg->routers, cfg->experts, cfg->encoders};
+    um_encoders encoders;
+    UM_TRY(um_encoders_parse(&encoders, cfg->encoders, arena, err));
+    const int64_t counts[UM_ROLES] = {cfg->routers, cfg->experts, encoders.ranks};
     counting k = {.cfg = cfg, .c = c};
     k.expert = um_arena_zero(arena, (size_t)um_max_int(c->model.experts, 1) * sizeof *k.expert);
     UM_TRY(um_model_walk(&c->model, count, &k, err));
