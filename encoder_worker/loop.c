@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/comm/join.h"
-#include "encoder_worker/picture.h"
+#include "encoder_worker/decode/picture_file.h"
 #include "encoder_worker/preprocess.h"
 #include "encoder_worker/vision.h"
 
