@@ -55,7 +55,7 @@ static um_status rank_choose(um_media_desk *d, int *rank, const um_feature *f, u
 {
     uint32_t own = 1u << f->modality;
     *rank = rank_among(d, own);
-    if (*rank < 0 && (own & UM_SET_VISION) != 0) *rank = rank_among(d, UM_SET_VISION);
+    if (*rank < 0 && (own & UM_READS_VISION) != 0) *rank = rank_among(d, UM_READS_VISION);
     if (*rank >= 0) return UM_OK;
     return UM_FAIL(err, UM_E_DATA, "%s: no encoder rank reads %s: start one with --encoders %s=1",
                    f->item->paths[0],

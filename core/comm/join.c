@@ -133,7 +133,7 @@ um_status um_join_modalities(uint32_t *set, const um_config *cfg, const um_model
 {
     uint32_t wanted = 0, there = 0;
     UM_TRY(um_modalities_parse(&wanted, cfg->modalities, err));
-    if (m->vision.present) there |= UM_SET_VISION;
+    if (m->vision.present) there |= UM_READS_VISION;
     if (m->speech.present) there |= 1u << UM_SPEECH;
     if (m->sound.present) there |= 1u << UM_SOUND;
     *set = wanted & there;

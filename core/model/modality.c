@@ -34,7 +34,7 @@ static um_status list_parse(uint32_t *set, const char *text, size_t n, const cha
 {
     uint32_t all = 0;
     if (n == 3 && strncmp(text, "all", 3) == 0) {
-        *set = UM_SET_ALL;
+        *set = UM_READS_ALL;
         return UM_OK;
     }
     for (size_t at = 0, len; at <= n; at += len + 1) {
@@ -62,7 +62,7 @@ um_status um_modalities_parse(uint32_t *set, const char *text, um_err *err)
 static const char *set_text(uint32_t set, um_arena *arena)
 {
     const char *s = "";
-    if (set == UM_SET_ALL) return "all";
+    if (set == UM_READS_ALL) return "all";
     for (int m = UM_IMAGE; m < UM_MODALITIES; m++)
         if (set >> m & 1) s = um_arena_fmt(arena, "%s%s%s", s, s[0] != '\0' ? "," : "", names[m]);
     return s;
@@ -94,7 +94,7 @@ static um_status groups_parse(um_encoders *e, const char *text, um_err *err)
 {
     if (strchr(text, '=') == NULL) {
         e->n = 1;
-        e->group[0].set = UM_SET_ALL;
+        e->group[0].set = UM_READS_ALL;
         return count_parse(&e->group[0].ranks, text, strlen(text), err);
     }
     for (const char *at = text;; at++) {

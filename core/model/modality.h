@@ -23,8 +23,8 @@ um_fm um_fm_of(um_modality modality);
 
 /* A set of modalities: bit 1 << um_modality. */
 enum {
-    UM_SET_VISION = 1 << UM_IMAGE | 1 << UM_VIDEO, /* share a tower */
-    UM_SET_ALL = UM_SET_VISION | 1 << UM_SPEECH | 1 << UM_SOUND,
+    UM_READS_VISION = 1 << UM_IMAGE | 1 << UM_VIDEO, /* share a tower */
+    UM_READS_ALL = UM_READS_VISION | 1 << UM_SPEECH | 1 << UM_SOUND,
 };
 
 /* "all", or names with commas between: "image,speech". UM_E_USAGE names the unknown one and the nearest known. */
