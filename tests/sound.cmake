@@ -1,0 +1,1 @@
+um_test(test_fbank SOURCES test_fbank.c wav.c LIBS um_test_support um_media)
