@@ -25,6 +25,7 @@ typedef struct um_beats {
     const float *conv_bias;
     um_norm norm;
     const float *table; /* [heads, 2 rows - 1] bias of every distance */
+    int reach;          /* keys so far before a query, or further, have all the same bias */
     um_beats_layer *layers;
 } um_beats;
 

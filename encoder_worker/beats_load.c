@@ -31,6 +31,14 @@ static const float *spread_table(const float *by_bucket, const um_sound_model *m
     return out;
 }
 
+static int reach_of(const um_sound_model *m, int rows)
+{
+    const int last = um_beats_bucket(-(rows - 1), m->buckets, m->max_distance);
+    int d = rows - 1;
+    while (d > 0 && um_beats_bucket(-(d - 1), m->buckets, m->max_distance) == last) d--;
+    return d;
+}
+
 static um_status load_table(const um_sound_loader *l, um_beats *b)
 {
     const um_sound_model *m = b->model;
@@ -39,6 +47,7 @@ static um_status load_table(const um_sound_loader *l, um_beats *b)
     UM_TRY(um_sound_load_values(l, &by_bucket, "encoder.layers.0.self_attn.",
                                 "relative_attention_bias.weight", 2, shape));
     b->table = spread_table(by_bucket, m, b->rows, l->model);
+    b->reach = reach_of(m, b->rows);
     return UM_OK;
 }
 
