@@ -1,5 +1,5 @@
 /* Attention and its cache: plain C against a double reference, every instruction set and thread count against plain C bit for
- * bit, a prompt in chunks against the whole, and rows that depend on nothing but their own positions. */
+ * bit, a prompt in chunks against the whole, rows that depend on nothing but their own positions, and the relative bias. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -228,6 +228,156 @@ static void large_scores(void **state)
     um_arena_free(&a);
 }
 
+/* T rows see n positions: fewer than T where the tail is padding, more where there are further keys. */
+typedef struct biased {
+    int T, n, heads, kv_heads, head_dim;
+    bool gated;
+} biased;
+
+static const biased biased_shapes[] = {{1, 1, 3, 3, 16, true},    {1, 21, 4, 2, 8, true},
+                                       {5, 3, 2, 2, 20, false},   {24, 24, 4, 4, 12, true},
+                                       {40, 7, 6, 2, 64, false},  {130, 300, 2, 2, 64, true},
+                                       {300, 270, 2, 1, 8, true}, {13, 20, 1, 1, 272, true}};
+enum { BIASED = sizeof biased_shapes / sizeof *biased_shapes };
+
+typedef struct biased_inputs {
+    inputs in;
+    um_kv kv;
+    float *table,
+        *gate; /* table ends where the last row's last position does: reading further is caught by ASan */
+    int ldtable;
+} biased_inputs;
+
+static biased_inputs make_biased(const biased *b, um_dev *d, um_arena *a)
+{
+    const shape s = {b->n, 0, b->heads, b->kv_heads, b->head_dim, 2, false};
+    biased_inputs x = {.in = make(&s, a), .kv = cache(&s, a), .ldtable = b->T - 1 + b->n};
+    x.in.q = values(a, (size_t)b->T * (size_t)x.in.ldq, 1);
+    x.table = um_alloc_aligned((size_t)b->heads * (size_t)x.ldtable * sizeof(float));
+    memcpy(x.table, values(a, (size_t)b->heads * (size_t)x.ldtable, 4),
+           (size_t)b->heads * (size_t)x.ldtable * sizeof(float));
+    if (b->gated) x.gate = values(a, (size_t)b->T * (size_t)b->heads, 5);
+    d->ops->kv_append(d, &x.kv, x.in.k, x.in.ldk, x.in.v, x.in.ldk, b->n);
+    return x;
+}
+
+static void run_biased(um_dev *d, const biased *b, const biased_inputs *x, float *out)
+{
+    d->ops->attention_biased(d, out, x->in.ldq, x->in.q, x->in.ldq, &x->kv, b->heads, b->T,
+                             x->in.scale, x->table, x->ldtable, x->gate);
+}
+
+static void want_biased(const biased *b, const biased_inputs *x, int t, int h, double *out)
+{
+    const int kvh = h / (b->heads / b->kv_heads), D = b->head_dim;
+    const float *q = x->in.q + (size_t)t * (size_t)x->in.ldq + (size_t)(h * D);
+    const double gate = b->gated ? (double)x->gate[t * b->heads + h] : 1.0;
+    double sum = 0;
+    for (int d = 0; d < D; d++) out[d] = 0;
+    for (int i = 0; i < b->n; i++) {
+        const size_t at = (size_t)i * (size_t)x->in.ldk + (size_t)(kvh * D);
+        double score = 0;
+        for (int d = 0; d < D; d++) score += (double)q[d] * (double)x->in.k[at + (size_t)d];
+        score *= (double)x->in.scale;
+        score += gate * (double)x->table[h * x->ldtable + b->T - 1 + i - t];
+        const double p = exp(score);
+        sum += p;
+        for (int d = 0; d < D; d++) out[d] += p * (double)x->in.v[at + (size_t)d];
+    }
+    for (int d = 0; d < D; d++) out[d] /= sum;
+}
+
+static void biased_near_reference(void **state)
+{
+    (void)state;
+    bool there;
+    um_dev d = cpu(UM_ISA_GENERIC, 1, &there);
+    for (int i = 0; i < BIASED; i++) {
+        const biased *b = &biased_shapes[i];
+        um_arena a;
+        um_arena_init(&a, "case", 1 << 20);
+        const biased_inputs x = make_biased(b, &d, &a);
+        const shape s = {.T = b->T};
+        float *out = outputs(&s, &x.in, &a);
+        double want[512];
+        run_biased(&d, b, &x, out);
+        for (int t = 0; t < b->T; t++) {
+            for (int h = 0; h < b->heads; h++) {
+                want_biased(b, &x, t, h, want);
+                for (int e = 0; e < b->head_dim; e++) {
+                    const double got = (double)out[t * x.in.ldq + h * b->head_dim + e];
+                    if (!(fabs(got - want[e]) < 5e-6))
+                        fail_msg("biased shape %d row %d head %d: %.9g, wanted %.9g", i, t, h, got,
+                                 want[e]);
+                }
+            }
+            for (int e = 0; e < PAD; e++)
+                assert_true(out[t * x.in.ldq + b->heads * b->head_dim + e] == -777.0f);
+        }
+        um_free(x.table);
+        um_arena_free(&a);
+    }
+}
+
+static void biased_same_bits(void **state)
+{
+    (void)state;
+    bool there;
+    um_dev plain = cpu(UM_ISA_GENERIC, 1, &there);
+    for (int i = 0; i < BIASED; i++) {
+        const biased *b = &biased_shapes[i];
+        um_arena a;
+        um_arena_init(&a, "case", 1 << 20);
+        const biased_inputs x = make_biased(b, &plain, &a);
+        const shape s = {.T = b->T};
+        float *first = outputs(&s, &x.in, &a);
+        run_biased(&plain, b, &x, first);
+        for (um_isa isa = UM_ISA_GENERIC; isa <= UM_ISA_AVX512; isa++)
+            for (int threads = 1; threads <= 3; threads++) {
+                um_dev d = cpu(isa, threads, &there);
+                if (!there) continue;
+                float *out = outputs(&s, &x.in, &a);
+                run_biased(&d, b, &x, out);
+                if (memcmp(out, first, (size_t)b->T * (size_t)x.in.ldq * sizeof *out) != 0)
+                    fail_msg("biased shape %d, %s, %d threads: other bits", i, um_isa_name(isa),
+                             threads);
+            }
+        um_free(x.table);
+        um_arena_free(&a);
+    }
+}
+
+/* A bias of zero, by its table or by its gate, is no bias: the same bits. */
+static void no_bias_is_plain(void **state)
+{
+    (void)state;
+    const biased b = {50, 50, 3, 3, 32, true};
+    const shape s = {.T = b.T};
+    for (um_isa isa = UM_ISA_GENERIC; isa <= UM_ISA_AVX512; isa++) {
+        bool there;
+        um_dev d = cpu(isa, 1, &there);
+        if (!there) continue;
+        um_arena a;
+        um_arena_init(&a, "case", 1 << 20);
+        biased_inputs x = make_biased(&b, &d, &a);
+        const size_t bytes = (size_t)b.T * (size_t)x.in.ldq * sizeof(float);
+        float *plain = outputs(&s, &x.in, &a), *out = outputs(&s, &x.in, &a);
+        d.ops->attention(&d, plain, x.in.ldq, NULL, x.in.q, x.in.ldq, &x.kv, b.heads, b.T, 0,
+                         x.in.scale, false);
+        run_biased(&d, &b, &x, out);
+        assert_memory_not_equal(out, plain, bytes);
+        for (int i = 0; i < b.T * b.heads; i++) x.gate[i] = 0.0f;
+        run_biased(&d, &b, &x, out);
+        assert_memory_equal(out, plain, bytes);
+        memset(x.table, 0, (size_t)b.heads * (size_t)x.ldtable * sizeof(float));
+        x.gate = NULL;
+        run_biased(&d, &b, &x, out);
+        assert_memory_equal(out, plain, bytes);
+        um_free(x.table);
+        um_arena_free(&a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +385,9 @@ int main(void)
         cmocka_unit_test(same_bits_everywhere),
         cmocka_unit_test(later_positions_do_not_matter),
         cmocka_unit_test(large_scores),
+        cmocka_unit_test(biased_near_reference),
+        cmocka_unit_test(biased_same_bits),
+        cmocka_unit_test(no_bias_is_plain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

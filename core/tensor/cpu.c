@@ -292,6 +292,7 @@ static const um_ops um_ops_cpu = {
     .rope = rope,
     .kv_append = um_cpu_kv_append,
     .attention = um_cpu_attention,
+    .attention_biased = um_cpu_attention_biased,
     .gather = gather,
     .combine = combine,
 };

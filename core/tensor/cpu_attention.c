@@ -107,39 +107,63 @@ static void attn_part(void *ctx, int part, int parts)
         attn_tile(j, i, scores);
 }
 
-void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal)
+/* `seen`: the most positions that a row sees. */
+static void attend(um_dev *d, const um_attn *a, int seen)
 {
-    UM_ASSERT(heads % kv->kv_heads == 0 && ldq >= heads * kv->head_dim &&
-              ldo >= heads * kv->head_dim);
-    UM_ASSERT(kv->n > 0 && (!causal || (pos0 >= 0 && pos0 <= kv->n - T)));
-    if (T <= 0) return;
     atomic_int taken = 0;
-    attn_job j = {.kernels = d->kernels,
-                  .taken = &taken,
-                  .a = {.out = out,
-                        .lse = lse,
-                        .q = q,
-                        .ldo = (size_t)ldo,
-                        .ldq = (size_t)ldq,
-                        .k = kv->k,
-                        .v = kv->v,
-                        .heads = heads,
-                        .kv_heads = kv->kv_heads,
-                        .head_dim = kv->head_dim,
-                        .cap = kv->cap,
-                        .n = kv->n,
-                        .T = T,
-                        .pos0 = causal ? pos0 : -1,
-                        .scale = scale}};
-    const int rows = T == 1 ? heads / kv->kv_heads : T; /* of one tile after another */
+    attn_job j = {.kernels = d->kernels, .taken = &taken, .a = *a};
+    const int rows = a->T == 1 ? a->heads / a->kv_heads : a->T; /* of one tile after another */
     j.tiles = (rows + d->kernels->tile_rows - 1) / d->kernels->tile_rows;
     j.tile_rows = (rows + j.tiles - 1) / j.tiles;
-    const int seen = causal ? pos0 + T : kv->n;
-    const size_t work = (size_t)T * (size_t)heads * (size_t)seen * (size_t)kv->head_dim;
+    const size_t work = (size_t)a->T * (size_t)a->heads * (size_t)seen * (size_t)a->head_dim;
     const int team = um_team_size(d, work, THREAD_WORK);
     j.each = um_attn_scores(j.tile_rows, seen);
     if (j.each > SMALL_SCORES) j.memory = um_alloc_aligned(j.each * (size_t)team * sizeof(float));
     um_team_run(team, attn_part, &j);
     um_free(j.memory);
+}
+
+/* What every call has. */
+static um_attn attn_of(float *out, int ldo, const float *q, int ldq, const um_kv *kv, int heads,
+                       int T, float scale)
+{
+    UM_ASSERT(heads % kv->kv_heads == 0 && ldq >= heads * kv->head_dim &&
+              ldo >= heads * kv->head_dim);
+    UM_ASSERT(kv->n > 0);
+    return (um_attn){.out = out,
+                     .q = q,
+                     .ldo = (size_t)ldo,
+                     .ldq = (size_t)ldq,
+                     .k = kv->k,
+                     .v = kv->v,
+                     .heads = heads,
+                     .kv_heads = kv->kv_heads,
+                     .head_dim = kv->head_dim,
+                     .cap = kv->cap,
+                     .n = kv->n,
+                     .T = T,
+                     .pos0 = -1,
+                     .scale = scale};
+}
+
+void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal)
+{
+    UM_ASSERT(!causal || (pos0 >= 0 && pos0 <= kv->n - T));
+    um_attn a = attn_of(out, ldo, q, ldq, kv, heads, T, scale);
+    a.lse = lse;
+    if (causal) a.pos0 = pos0;
+    if (T > 0) attend(d, &a, causal ? pos0 + T : kv->n);
+}
+
+void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                             const um_kv *kv, int heads, int T, float scale, const float *table,
+                             int ldtable, const float *gate)
+{
+    UM_ASSERT(ldtable >= T - 1 + kv->n);
+    um_attn a = attn_of(out, ldo, q, ldq, kv, heads, T, scale);
+    a.table = table;
+    a.ldtable = (size_t)ldtable;
+    a.gate = gate;
+    if (T > 0) attend(d, &a, kv->n);
 }

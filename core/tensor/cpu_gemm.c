@@ -96,7 +96,7 @@ static void packed_gemm(job *j, int team)
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate)
 {
-    UM_ASSERT(w->N > 0 && w->K > 0 && ldx >= w->K && ldy >= w->N);
+    UM_ASSERT(w->N > 0 && w->K > 0 && ldx > 0 && ldy >= w->N);
     UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
     atomic_int taken = 0;
     job j = {.kernels = d->kernels,

@@ -28,7 +28,8 @@ typedef struct um_gemm {
     float *packed; /* x again as [ceil(K/KBLOCK)][M][KSTRIDE]; NULL for thin calls */
 } um_gemm;
 
-/* Scaled dot-product attention, see ops.h. pos0 is -1 when every row sees all n positions. */
+/* Scaled dot-product attention, see ops.h. pos0 is -1 when every row sees all n positions. table and gate: attention_biased,
+ * NULL otherwise. */
 typedef struct um_attn {
     float *out, *lse; /* lse may be NULL */
     const float *q;
@@ -36,6 +37,8 @@ typedef struct um_attn {
     const float *k, *v;
     int heads, kv_heads, head_dim, cap, n, T, pos0;
     float scale;
+    const float *table, *gate;
+    size_t ldtable;
 } um_attn;
 
 typedef struct um_kernels {
@@ -93,6 +96,9 @@ void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, c
                  const float *bias, bool accumulate);
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                       const um_kv *kv, int heads, int T, int pos0, float scale, bool causal);
+void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                             const um_kv *kv, int heads, int T, float scale, const float *table,
+                             int ldtable, const float *gate);
 void um_cpu_kv_append(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv,
                       int T);
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,

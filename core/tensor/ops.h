@@ -58,7 +58,8 @@ typedef struct um_ops {
     /* Packs src (src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
     void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
-    /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. */
+    /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. ldx may be less than K: rows of x that overlap are
+     * the windows of a convolution. */
     void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
 
@@ -95,6 +96,12 @@ typedef struct um_ops {
      * scaled scores, kept for backward (may be NULL). Never holds a T x T matrix. */
     void (*attention)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                       const um_kv *kv, int heads, int T, int pos0, float scale, bool causal);
+    /* out[T, heads*head_dim] = softmax(scale * q k^T + bias) v over all kv->n positions, row t standing at position t. The bias of
+     * row t, head h and position i is gate[t*heads + h] * table[h*ldtable + T-1 + i-t]: a row of the table for each head, from
+     * distance -(T-1) to kv->n - 1. gate NULL: 1. Chi et al. 2021, arXiv 2106.16138 (gated relative position bias). */
+    void (*attention_biased)(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                             const um_kv *kv, int heads, int T, float scale, const float *table,
+                             int ldtable, const float *gate);
 
     /* y[i] = x[index[i]], rows of D. */
     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);

@@ -1,0 +1,41 @@
+/* See sound_parts.h. */
+#include "encoder_worker/sound_parts.h"
+
+#include <stdio.h>
+
+enum { NAME = 256 };
+
+um_status um_sound_load_linear(const um_sound_loader *l, um_linear *out, const char *prefix,
+                               const char *name, int N, int K)
+{
+    char weight[NAME], bias[NAME];
+    snprintf(weight, sizeof weight, "%s%s.weight", prefix, name);
+    snprintf(bias, sizeof bias, "%s%s.bias", prefix, name);
+    return um_linear_load_plain(out, l->set, weight, bias, N, K, l->keep, l->dev, l->model, l->err);
+}
+
+um_status um_sound_load_norm(const um_sound_loader *l, um_norm *out, const char *prefix,
+                             const char *name, int D)
+{
+    char full[NAME];
+    snprintf(full, sizeof full, "%s%s.weight", prefix, name);
+    UM_TRY(um_vector_load(&out->w, l->set, full, D, l->model, l->err));
+    snprintf(full, sizeof full, "%s%s.bias", prefix, name);
+    return um_vector_load(&out->b, l->set, full, D, l->model, l->err);
+}
+
+um_status um_sound_load_values(const um_sound_loader *l, const float **out, const char *prefix,
+                               const char *name, int rank, const int64_t *shape)
+{
+    char full[NAME];
+    const um_tensor *t = NULL;
+    size_t n = 1;
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    UM_TRY(um_tensors_want(l->set, &t, full, rank, shape, l->err));
+    for (int i = 0; i < rank; i++) n *= (size_t)shape[i];
+    float *values = um_arena_f32(l->model, 1, n);
+    um_tensor_to_f32(values, t);
+    um_tensors_forget(l->set, t);
+    *out = values;
+    return UM_OK;
+}
