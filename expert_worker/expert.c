@@ -47,7 +47,7 @@ um_status um_experts_run(const um_experts *e, float *y, const um_share *share,
             n++;
         um_ffn_acts acts;
         float *x = um_arena_f32(scratch, (size_t)n, D);
-        um_ffn_acts_bind(&acts, scratch, n, e->model->ffn_dim);
+        um_ffn_acts_bind(&acts, scratch, n, e->model->expert_dim);
         dev->ops->gather(dev, x, share->x, share->pair_row + from, n, share->D);
         const um_ffn *f = &e->ffn[um_at((size_t)e->moe_index[layer], (size_t)topo->local[expert],
                                         (size_t)e->owned)];

@@ -70,7 +70,9 @@ static void layers_text(um_text *t, const um_model *m)
 
 static const char *gate_name(const um_model *m)
 {
-    return m->gate == UM_GATE_GSHARD ? "gshard" : "mixtral";
+    static const char *const name[UM_GATE_STYLES] = {
+        [UM_GATE_MIXTRAL] = "mixtral", [UM_GATE_GSHARD] = "gshard", [UM_GATE_DYNAMIC] = "dynamic"};
+    return name[m->gate];
 }
 
 static void amount(char out[32], int64_t n)
@@ -110,6 +112,31 @@ static void print_audio(FILE *out, const um_model *m)
     }
 }
 
+static void print_experts(FILE *out, const um_model *m)
+{
+    const um_dynamic_model *d = &m->dynamic;
+    um_text layers = {0};
+    layers_text(&layers, m);
+    if (m->gate != UM_GATE_DYNAMIC) {
+        fprintf(out, "  experts     %d, top-%d, %s gate%s, in %d of %d layers (%s)\n", m->experts,
+                m->top_k, gate_name(m), m->fm_block ? " with per-modality pre-projection" : "",
+                m->moe_layers, m->layers, layers.s);
+    } else {
+        char choice[32];
+        if (d->top_p > 0)
+            snprintf(choice, sizeof choice, "top-p %g", (double)d->top_p);
+        else
+            snprintf(choice, sizeof choice, "top-%d", d->top_k);
+        fprintf(
+            out,
+            "  experts     %d of width %d, %d null, %s, dynamic gate, in %d of %d layers (%s)\n",
+            m->experts, m->expert_dim, d->nulls, choice, m->moe_layers, m->layers, layers.s);
+        if (d->shared > 0)
+            fprintf(out, "              %d shared of width %d\n", d->shared, d->shared_dim);
+    }
+    um_text_free(&layers);
+}
+
 static void print_model(FILE *out, const findings *f)
 {
     const um_model *m = &f->c->model;
@@ -119,22 +146,16 @@ static void print_model(FILE *out, const findings *f)
     amount(active, f->active);
     fprintf(out, "%s\n", m->dir);
     fprintf(out, "  variant     %s\n", m->variant);
-    fprintf(out, "  parameters  %s total, %s active for a token (%" PRId64 ", %" PRId64 ")\n",
-            total, active, f->total, f->active);
+    fprintf(out, "  parameters  %s total, %s%s active for a token (%" PRId64 ", %" PRId64 ")\n",
+            total, m->gate == UM_GATE_DYNAMIC ? "at most " : "", active, f->total, f->active);
     fprintf(out,
             "  sizes       hidden %d, layers %d, heads %d x %d, key/value heads %d, feed-forward "
             "%d, vocabulary %d\n",
             m->dim, m->layers, m->heads, m->head_dim, m->kv_heads, m->ffn_dim, m->vocab);
-    if (m->experts > 0) {
-        um_text layers = {0};
-        layers_text(&layers, m);
-        fprintf(out, "  experts     %d, top-%d, %s gate%s, in %d of %d layers (%s)\n", m->experts,
-                m->top_k, gate_name(m), m->fm_block ? " with per-modality pre-projection" : "",
-                m->moe_layers, m->layers, layers.s);
-        um_text_free(&layers);
-    } else {
+    if (m->experts > 0)
+        print_experts(out, m);
+    else
         fprintf(out, "  experts     none\n");
-    }
     if (m->lora_r > 0)
         fprintf(out, "  lora        rank %d, alpha %g\n", m->lora_r, (double)m->lora_alpha);
     if (v->present) {
@@ -184,6 +205,14 @@ static void json_model(um_text *t, const findings *f)
         um_text_fmt(t, "\"%s\"", gate_name(m));
     else
         um_text_fmt(t, "null");
+    if (m->gate == UM_GATE_DYNAMIC) {
+        const um_dynamic_model *d = &m->dynamic;
+        um_text_fmt(t,
+                    ", \"expert_ffn\": %d, \"null_experts\": %d, \"shared_experts\": %d, "
+                    "\"shared_ffn\": %d, \"top_p\": %g, \"token_drop\": %s",
+                    m->expert_dim, d->nulls, d->shared, d->shared_dim, (double)d->top_p,
+                    d->token_drop ? "true" : "false");
+    }
     um_text_fmt(t, ", \"fm_block\": %s, \"lora_r\": %d, \"moe_layers\": [",
                 m->fm_block ? "true" : "false", m->lora_r);
     int n = 0;

@@ -68,7 +68,9 @@ static int64_t router_buffers(const um_config *cfg, const um_model *m, int64_t s
 {
     int64_t positions = cfg->context > 0 ? cfg->context : um_min_int(m->max_positions, 2048);
     int64_t kv = sequences * m->layers * 2 * m->kv_heads * m->head_dim * positions;
-    int64_t rows = cfg->prefill_chunk * (10 * (int64_t)m->dim + 3 * (int64_t)m->ffn_dim);
+    int64_t rows =
+        cfg->prefill_chunk * ((10 + 2 * (int64_t)m->dynamic.shared) * (int64_t)m->dim +
+                              3 * (int64_t)um_max_int(m->ffn_dim, m->dynamic.shared_dim));
     int64_t frames = 2 * cfg->prefill_chunk * m->top_k * m->dim;
     return 4 * (kv + rows + frames + sequences * m->vocab);
 }
@@ -77,7 +79,7 @@ static int64_t router_buffers(const um_config *cfg, const um_model *m, int64_t s
 static int64_t expert_buffers(const um_config *cfg, const um_model *m)
 {
     return 4 * cfg->routers * cfg->prefill_chunk * m->top_k *
-           (3 * (int64_t)m->dim + 2 * (int64_t)m->ffn_dim);
+           (3 * (int64_t)m->dim + 2 * (int64_t)m->expert_dim);
 }
 
 /* One picture: pixels and the rows of one tower layer. */

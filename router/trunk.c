@@ -14,6 +14,26 @@ void um_trunk_embed(const um_trunk *t, float *out, int32_t id)
               t->embed->dtype, D);
 }
 
+/* The dynamic style's part of um_acts_bind. */
+static void bind_dynamic(um_acts *a, um_arena *arena, const um_model *m, int T, bool keep)
+{
+    const um_dynamic_model *d = &m->dynamic;
+    size_t F = (size_t)d->shared;
+    um_dynamic_bind(&a->dynamic, arena, d, T, m->top_k);
+    a->route = (um_route){.T = T,
+                          .K = m->top_k,
+                          .E = a->dynamic.C,
+                          .logits = a->dynamic.logits,
+                          .experts = a->dynamic.experts,
+                          .weights = a->dynamic.slots};
+    a->shared = um_arena_zero(arena, F * sizeof *a->shared);
+    for (size_t j = 0; j < F; j++) {
+        a->shared[j] = a->shared[0];
+        if (keep || j == 0) um_ffn_acts_bind(&a->shared[j], arena, T, d->shared_dim);
+    }
+    a->parts = um_arena_f32(arena, (1 + F) * (size_t)T, (size_t)m->dim);
+}
+
 void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep)
 {
     size_t T = (size_t)b->T, D = (size_t)m->dim, Q = (size_t)m->heads * (size_t)m->head_dim;
@@ -31,7 +51,10 @@ void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch
     a->att = um_arena_f32(arena, T, Q);
     a->lse = um_arena_f32(arena, T, (size_t)m->heads);
     a->gate_in = m->fm_block ? um_arena_f32(arena, T, D) : a->ln2;
-    if (m->experts > 0) um_route_bind(&a->route, arena, b->T, m->top_k, m->experts);
+    if (m->experts > 0 && m->gate == UM_GATE_DYNAMIC)
+        bind_dynamic(a, arena, m, b->T, keep);
+    else if (m->experts > 0)
+        um_route_bind(&a->route, arena, b->T, m->top_k, m->experts);
     if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, arena, b->T, m->ffn_dim);
     a->y = um_arena_f32(arena, T, D);
 }
@@ -98,38 +121,79 @@ static um_status pre_project(const um_block *w, um_acts *a, const um_batch *b, i
     return UM_OK;
 }
 
-/* y = sum over slots of weight * expert(ln2): gate here, experts at their ranks. */
-static um_status mixture(const um_trunk *t, int layer, um_acts *a, const um_batch *b, um_link *link,
-                         um_dev *dev, um_arena *scratch, um_err *err)
+/* Gate logits and what follows from them: which experts, with what weights. A served row must not depend on the rows beside it, so
+ * nothing is ever dropped here (docs/adr/0006-dynamic-capacity.md). */
+static void choose(const um_trunk *t, int layer, um_acts *a, const um_batch *b, um_dev *dev,
+                   um_arena *scratch)
+{
+    um_linear_fwd(dev, a->route.logits, a->gate_in, b->T, &t->blocks[layer].gate);
+    if (t->model->gate == UM_GATE_DYNAMIC)
+        um_dynamic_choose(&a->dynamic, NULL, false, scratch);
+    else
+        um_gate_choose(&a->route, t->model->gate, b->noise_seed + (uint64_t)layer, b->noise);
+}
+
+/* The shared experts' rows to parts[1..F]. */
+static void run_shared(const um_block *w, um_acts *a, int T, int D, um_dev *dev)
+{
+    for (int j = 0; j < a->dynamic.m->shared; j++)
+        um_ffn_fwd(dev, a->parts + um_at((size_t)(1 + j) * (size_t)T, 0, (size_t)D), &a->shared[j],
+                   &w->shared[j], a->ln2, T);
+}
+
+/* y = parts[0] + sum over shared experts, by rising number, of weight * parts[1+j]: goes on with the chain of the routed ones, since
+ * 1 * parts[0] is exact. */
+static void add_shared(um_acts *a, int T, int D, um_dev *dev, um_arena *scratch)
+{
+    const um_dynamic *g = &a->dynamic;
+    int slots = 1 + g->m->shared, first = g->C - g->m->shared;
+    int32_t *index = um_arena_i32(scratch, (size_t)T * (size_t)slots);
+    float *weight = um_arena_f32(scratch, (size_t)T, (size_t)slots);
+    for (int t = 0; t < T; t++) {
+        for (int j = 0; j < slots; j++) {
+            size_t at = um_at((size_t)t, (size_t)j, (size_t)slots);
+            index[at] = j * T + t;
+            weight[at] =
+                j == 0 ? 1.0f : g->weights[um_at((size_t)t, (size_t)(first + j - 1), (size_t)g->C)];
+        }
+    }
+    dev->ops->combine(dev, a->y, a->parts, index, weight, T, slots, D);
+}
+
+um_status um_trunk_mixture(const um_trunk *t, int layer, um_acts *a, const um_batch *b,
+                           um_link *link, um_dev *dev, um_arena *scratch, um_err *err)
 {
     const um_model *m = t->model;
     const um_block *w = &t->blocks[layer];
+    bool shared = m->dynamic.shared > 0;
     um_plan plan;
     if (m->fm_block) UM_TRY(pre_project(w, a, b, m->dim, dev, scratch, err));
-    um_linear_fwd(dev, a->route.logits, a->gate_in, b->T, &w->gate);
-    um_gate_choose(&a->route, m->gate, b->noise_seed + (uint64_t)layer, b->noise);
+    choose(t, layer, a, b, dev, scratch);
     UM_TRY(um_plan_build(&plan, &link->comm->topo, a->route.experts, b->T, m->top_k, scratch, err));
     UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
                                 err));
-    return um_exchange_combine(link, a->y, &plan, a->route.weights, m->dim, (uint32_t)layer,
-                               b->step, dev, scratch, err);
+    if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the experts work */
+    UM_TRY(um_exchange_combine(link, shared ? a->parts : a->y, &plan, a->route.weights, m->dim,
+                               (uint32_t)layer, b->step, dev, scratch, err));
+    if (shared) add_shared(a, b->T, m->dim, dev, scratch);
+    return UM_OK;
 }
 
 static void record(const um_trunk *t, int layer, const um_acts *a, const um_batch *b)
 {
     const um_model *m = t->model;
-    size_t D = (size_t)m->dim, E = (size_t)m->experts, K = (size_t)m->top_k;
+    size_t D = (size_t)m->dim, E = (size_t)a->route.E, K = (size_t)a->route.K;
     for (int i = 0; i < b->segs; i++) {
         const um_segment *s = &b->seg[i];
         size_t row = (size_t)s->row;
         um_trace_layer(s->trace, layer, "hidden", UM_F32, a->out + row * D, s->T, m->dim);
         if (!t->blocks[layer].moe) continue;
         um_trace_layer(s->trace, layer, "router_logits", UM_F32, a->route.logits + row * E, s->T,
-                       m->experts);
+                       a->route.E);
         um_trace_layer(s->trace, layer, "experts", UM_I32, a->route.experts + row * K, s->T,
-                       m->top_k);
+                       a->route.K);
         um_trace_layer(s->trace, layer, "weights", UM_F32, a->route.weights + row * K, s->T,
-                       m->top_k);
+                       a->route.K);
     }
 }
 
@@ -143,7 +207,7 @@ static um_status feed_forward(const um_trunk *t, int layer, um_acts *a, const um
     um_status st = UM_OK;
     dev->ops->rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, w->norm2, b->T, m->dim, m->rms_eps);
     if (w->moe)
-        st = mixture(t, layer, a, b, link, dev, scratch, err);
+        st = um_trunk_mixture(t, layer, a, b, link, dev, scratch, err);
     else
         um_ffn_fwd(dev, a->y, &a->dense, &w->dense, a->ln2, b->T);
     um_arena_reset(scratch, mark);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/comm/exchange.h"
+#include "core/nn/dynamic.h"
 #include "core/nn/ffn.h"
 #include "core/nn/gate.h"
 #include "router/rope.h"
@@ -15,9 +16,10 @@ typedef struct um_block {
     const float *norm1, *norm2; /* [D] */
     um_linear q, k, v, o;
     bool moe;
-    um_linear gate;       /* [E,D], f32 */
+    um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
     um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
     um_ffn dense;
+    um_ffn *shared; /* [F] of the dynamic style */
 } um_block;
 
 typedef struct um_trunk {
@@ -65,12 +67,21 @@ typedef struct um_acts {
     float *q, *k, *v, *att; /* [T,H*hd], [T,Hkv*hd] twice, [T,H*hd] */
     float *lse;             /* [T,H] */
     float *gate_in;         /* [T,D], ln2 where there is no pre-projection */
-    um_route route;
+    um_route route;         /* dynamic style: a view of what dynamic holds for the exchange */
+    um_dynamic dynamic;
     um_ffn_acts dense;
+    um_ffn_acts *shared; /* [F] */
+    float *
+        parts; /* [1+F][T,D] what an MoE block adds up: the routed experts together, each shared one */
     float *y; /* [T,D] output of a block before it is added */
 } um_acts;
 /* Binds one layer's buffers; in, mid and out share batch->h unless keep. This is also the table of their sizes. */
 void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep);
+
+/* a->y [T,D] = the MoE block of one layer for the rows a->ln2 [T,D]: gate here, routed experts at their ranks, shared ones here.
+ * Collective with the expert ranks: one exchange, numbered (b->step, layer). Thread: main. */
+um_status um_trunk_mixture(const um_trunk *t, int layer, um_acts *a, const um_batch *b,
+                           um_link *link, um_dev *dev, um_arena *scratch, um_err *err);
 
 /* All layers. batch->h becomes the last layer's output. Collective with the expert ranks: every MoE layer is one exchange.
  * Thread: main. */

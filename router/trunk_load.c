@@ -1,6 +1,8 @@
 /* Loading of the trunk; see trunk.h. */
 #include "router/trunk.h"
 
+#include "core/base/log.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -33,8 +35,8 @@ static um_status gate_load(const loader *ld, um_block *b, int layer, um_err *err
     const um_model *m = &ld->ck->model;
     char name[200], bias[200];
     um_name_gate(name, m, layer);
-    UM_TRY(um_linear_load_plain(&b->gate, ld->ck->llm, name, NULL, m->experts, m->dim, "f32",
-                                ld->dev, ld->model, err));
+    UM_TRY(um_linear_load_plain(&b->gate, ld->ck->llm, name, NULL, um_model_gate_rows(m), m->dim,
+                                "f32", ld->dev, ld->model, err));
     for (int i = 0; m->fm_block && i < UM_FMS; i++) {
         um_name_fm(name, layer, (um_fm)i, "weight");
         um_name_fm(bias, layer, (um_fm)i, "bias");
@@ -42,6 +44,16 @@ static um_status gate_load(const loader *ld, um_block *b, int layer, um_err *err
         UM_TRY(um_linear_load_plain(&b->fm[i], ld->ck->llm, name, bias, m->dim, m->dim, "f32",
                                     ld->dev, ld->model, err));
     }
+    return UM_OK;
+}
+
+static um_status shared_load(const loader *ld, um_block *b, int layer, um_err *err)
+{
+    int F = ld->ck->model.dynamic.shared;
+    b->shared = um_arena_zero(ld->model, (size_t)F * sizeof *b->shared);
+    for (int j = 0; j < F; j++)
+        UM_TRY(
+            um_ffn_load_shared(&b->shared[j], ld->ck, layer, j, ld->keep, ld->dev, ld->model, err));
     return UM_OK;
 }
 
@@ -56,7 +68,10 @@ static um_status block_load(const loader *ld, um_block *b, int layer, um_err *er
     UM_TRY(linear(ld, &b->v, layer, "self_attn.v_proj.weight", KV, m->dim, err));
     UM_TRY(linear(ld, &b->o, layer, "self_attn.o_proj.weight", m->dim, Q, err));
     b->moe = m->moe_layer[layer];
-    if (b->moe) return gate_load(ld, b, layer, err);
+    if (b->moe) {
+        UM_TRY(gate_load(ld, b, layer, err));
+        return shared_load(ld, b, layer, err);
+    }
     return um_ffn_load(&b->dense, ld->ck, layer, -1, ld->keep, ld->dev, ld->model, err);
 }
 
@@ -70,6 +85,9 @@ um_status um_trunk_load(um_trunk *out, const um_checkpoint *ck, um_link *link, u
     int64_t embed_shape[2] = {m->vocab, m->dim};
     const char *embed = "model.embed_tokens.weight", *head = m->tied ? embed : "lm_head.weight";
     link->phase = "loading the trunk";
+    if (m->dynamic.token_drop && link->comm->topo.ranks[link->comm->rank].index == 0)
+        um_log_warn("config.json token_drop: true is for training: answers drop no token, so that "
+                    "they do not depend on the requests beside them");
     UM_TRY(um_tensors_want(ck->llm, &t.embed, embed, 2, embed_shape, err));
     t.blocks = um_arena_zero(model, (size_t)m->layers * sizeof *t.blocks);
     for (int l = 0; l < m->layers; l++) {

@@ -73,6 +73,63 @@ static void plan_is_a_permutation_with_each_row_once_per_peer(void **state)
     }
 }
 
+static int distinct_of(const int32_t *routes, int T, int K, const um_topology *topo, int peer)
+{
+    int rows = 0;
+    for (int t = 0; t < T; t++) {
+        bool here = false;
+        for (int k = 0; k < K; k++) {
+            int32_t e = routes[t * K + k];
+            here = here || (e >= 0 && topo->owner[e] == peer);
+        }
+        rows += here;
+    }
+    return rows;
+}
+
+/* Slots without an expert, and whole tokens: they take no pair and no row, the others are as if the holes were not there. */
+static void plan_leaves_out_slots_without_an_expert(void **state)
+{
+    (void)state;
+    const int shapes[][4] = {
+        {1, 1, 1, 1}, {7, 3, 4, 3}, {33, 4, 8, 5}, {100, 8, 8, 1}, {64, 5, 9, 7}};
+    um_rng rng = um_rng_seed(4, 0);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        int T = shapes[i][0], K = shapes[i][1], E = shapes[i][2], X = shapes[i][3], pairs = 0;
+        um_arena a;
+        um_err err = {0};
+        um_topology topo;
+        um_plan p;
+        um_arena_init(&a, "test", 4096);
+        topology_of(&topo, X, E, &a);
+        int32_t *routes = random_routes(&rng, T, K, E, &a);
+        for (int s = 0; s < T * K; s++) {
+            if (s / K % 5 == 0 || um_rng_below(&rng, 3) == 0) routes[s] = UM_NO_EXPERT;
+            pairs += routes[s] >= 0;
+        }
+        assert_int_equal(um_plan_build(&p, &topo, routes, T, K, &a, &err), UM_OK);
+        assert_true(um_plan_is_permutation(&p));
+        assert_int_equal(p.pair_at[X], pairs);
+        for (int s = 0; s < T * K; s++) {
+            if (routes[s] < 0)
+                assert_int_equal(p.slot[s], -1);
+            else
+                assert_int_equal(um_get_u32(p.meta + (size_t)p.slot[s] * 8 + 4), routes[s]);
+        }
+        for (int x = 0; x < X; x++)
+            assert_int_equal(p.rows_n[x], distinct_of(routes, T, K, &topo, x));
+        if (pairs > 1) { /* a plan that lost a pair, or has one twice, is none */
+            int first = 0;
+            while (p.slot[first] < 0) first++;
+            int32_t kept = p.slot[first];
+            p.slot[first] = -1;
+            assert_false(um_plan_is_permutation(&p));
+            p.slot[first] = kept;
+        }
+        um_arena_free(&a);
+    }
+}
+
 static void plan_refuses_an_expert_that_is_not_there(void **state)
 {
     (void)state;
@@ -85,6 +142,9 @@ static void plan_refuses_an_expert_that_is_not_there(void **state)
     topology_of(&topo, 2, 4, &a);
     assert_int_equal(um_plan_build(&p, &topo, bad, 1, 2, &a, &err), UM_E_CORRUPT);
     assert_non_null(strstr(err.msg, "expert 4 of 4"));
+    bad[1] = -2; /* -1 is a slot without an expert */
+    assert_int_equal(um_plan_build(&p, &topo, bad, 1, 2, &a, &err), UM_E_CORRUPT);
+    assert_non_null(strstr(err.msg, "expert -2 of 4"));
     um_arena_free(&a);
 }
 
@@ -205,6 +265,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plan_is_a_permutation_with_each_row_once_per_peer),
+        cmocka_unit_test(plan_leaves_out_slots_without_an_expert),
         cmocka_unit_test(plan_refuses_an_expert_that_is_not_there),
         cmocka_unit_test(gate_gives_the_numbers_of_the_specification),
         cmocka_unit_test(gate_breaks_ties_to_the_lowest_index),

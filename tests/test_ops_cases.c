@@ -4,6 +4,7 @@
 #include "core/base/rng.h"
 
 #include <math.h>
+#include <string.h>
 
 float *op_values(um_arena *arena, size_t n, uint64_t stream, float std)
 {
@@ -233,6 +234,22 @@ static const int32_t *some_rows(const op_case *c, um_arena *a)
     return index;
 }
 
+/* The same with every third slot empty, and all slots of every fourth row. */
+static const int32_t *rows_with_holes(const op_case *c, um_arena *a)
+{
+    size_t K = (size_t)c->K, n = (size_t)c->T * K;
+    int32_t *index = um_arena_i32(a, n);
+    memcpy(index, some_rows(c, a), n * sizeof *index);
+    for (size_t i = 0; i < n; i++)
+        if (i % 3 == 0 || i / K % 4 == 2) index[i] = -1;
+    return index;
+}
+
+static const int32_t *combine_index(const op_case *c, um_arena *a)
+{
+    return c->flag ? rows_with_holes(c, a) : some_rows(c, a);
+}
+
 static void gather_run(um_dev *d, const op_case *c, float *out, um_arena *a)
 {
     d->ops->gather(d, out, op_values(a, 9 * (size_t)c->D, 1, 1.0f), some_rows(c, a), c->T, c->D);
@@ -249,8 +266,8 @@ static void gather_want(const op_case *c, double *out, um_arena *a)
 static void combine_run(um_dev *d, const op_case *c, float *out, um_arena *a)
 {
     const float *weight = op_values(a, (size_t)c->T * (size_t)c->K, 2, 1.0f);
-    d->ops->combine(d, out, op_values(a, 9 * (size_t)c->D, 1, 1.0f), some_rows(c, a), weight, c->T,
-                    c->K, c->D);
+    d->ops->combine(d, out, op_values(a, 9 * (size_t)c->D, 1, 1.0f), combine_index(c, a), weight,
+                    c->T, c->K, c->D);
 }
 
 static void combine_want(const op_case *c, double *out, um_arena *a)
@@ -258,11 +275,12 @@ static void combine_want(const op_case *c, double *out, um_arena *a)
     const size_t D = (size_t)c->D, K = (size_t)c->K;
     const float *rows = op_values(a, 9 * D, 1, 1.0f),
                 *weight = op_values(a, (size_t)c->T * K, 2, 1.0f);
-    const int32_t *index = some_rows(c, a);
+    const int32_t *index = combine_index(c, a);
     for (size_t i = 0; i < area(c); i++) {
         out[i] = 0;
         for (size_t s = i / D * K; s < (i / D + 1) * K; s++)
-            out[i] += (double)weight[s] * (double)rows[(size_t)index[s] * D + i % D];
+            if (index[s] >= 0)
+                out[i] += (double)weight[s] * (double)rows[(size_t)index[s] * D + i % D];
     }
 }
 
@@ -300,6 +318,8 @@ static const op_case cases[] = {
     SHAPES("gather", gather, JUST, 0.0, 1, 0),
     SHAPES("combine 1", combine, JUST, 1e-6, 1, 0),
     SHAPES("combine 3", combine, JUST, 5e-6, 3, 0),
+    SHAPES("combine 1 with holes", combine, JUST, 1e-6, 1, 1),
+    SHAPES("combine 5 with holes", combine, JUST, 5e-6, 5, 1),
 };
 
 const op_case *op_cases(size_t *count)

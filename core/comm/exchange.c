@@ -27,6 +27,7 @@ static um_status plan_count(um_plan *p, const um_topology *topo, const int32_t *
     memset(last, 0xff, (size_t)p->peers * sizeof *last);
     for (int i = 0; i < p->T * p->K; i++) {
         int32_t e = experts[i];
+        if (e == UM_NO_EXPERT) continue;
         if (e < 0 || e >= topo->experts)
             return UM_FAIL(err, UM_E_CORRUPT, "expert %d of %d in the routing", e, topo->experts);
         int peer = topo->owner[e];
@@ -54,7 +55,8 @@ um_status um_plan_build(um_plan *out, const um_topology *topo, const int32_t *ex
     int32_t *of_expert = um_arena_zero(step, E * sizeof(int32_t));
     int *filled = um_arena_zero(step, (size_t)p.peers * sizeof(int));
     int32_t *row_of_peer = um_arena_i32(step, (size_t)p.peers);
-    for (int i = 0; i < T * K; i++) of_expert[experts[i]]++;
+    for (int i = 0; i < T * K; i++)
+        if (experts[i] != UM_NO_EXPERT) of_expert[experts[i]]++;
     for (int x = 0; x < p.peers; x++) filled[x] = p.pair_at[x];
     for (size_t e = 0; e < E; e++) {
         int peer = topo->owner[e], n = of_expert[e];
@@ -65,6 +67,8 @@ um_status um_plan_build(um_plan *out, const um_topology *topo, const int32_t *ex
     memset(row_of_peer, 0xff, (size_t)p.peers * sizeof(int32_t));
     for (int i = 0; i < T * K; i++) {
         int32_t e = experts[i];
+        p.slot[i] = -1;
+        if (e == UM_NO_EXPERT) continue;
         int peer = topo->owner[e], t = i / K;
         if (row_of_peer[peer] != t) p.row[p.row_at[peer] + filled[peer]++] = t;
         row_of_peer[peer] = t;
@@ -82,11 +86,12 @@ out:
 
 bool um_plan_is_permutation(const um_plan *p)
 {
-    int pairs = p->T * p->K;
-    if (p->pair_at[p->peers] != pairs) return false;
-    for (int i = 0; i < pairs; i++) {
+    int pairs = p->pair_at[p->peers], filled = 0;
+    for (int i = 0; i < p->T * p->K; i++) {
         int pair = p->slot[i], peer = 0;
+        if (pair == -1) continue;
         if (pair < 0 || pair >= pairs) return false;
+        filled++;
         while (pair >= p->pair_at[peer + 1]) peer++;
         uint32_t row = um_get_u32(p->meta + (size_t)pair * PAIR_BYTES);
         if ((int)row >= p->rows_n[peer] || p->row[p->row_at[peer] + (int)row] != i / p->K)
@@ -94,7 +99,7 @@ bool um_plan_is_permutation(const um_plan *p)
         for (int j = i / p->K * p->K; j < i; j++)
             if (p->slot[j] == pair) return false;
     }
-    return true;
+    return filled == pairs;
 }
 
 um_status um_exchange_dispatch(um_link *l, const um_plan *plan, const float *x, int D,
@@ -155,7 +160,7 @@ um_status um_exchange_combine(um_link *l, float *y, const um_plan *plan, const f
                               um_err *err)
 {
     um_mark mark = um_arena_mark(scratch);
-    float *rows = um_arena_f32(scratch, (size_t)plan->T * (size_t)plan->K, (size_t)D);
+    float *rows = um_arena_f32(scratch, (size_t)plan->pair_at[plan->peers], (size_t)D);
     uint8_t *seen = um_arena_zero(scratch, (size_t)plan->peers);
     um_status st = UM_OK;
     for (int owed = plan->peers; st == UM_OK && owed > 0;) {

@@ -21,21 +21,23 @@ typedef struct um_plan {
     int32_t *row;          /* [rows] source row of every row sent, rising within a peer */
     uint8_t *
         meta; /* [pairs][8] {u32 row within the peer's rows, u32 expert}, by rising expert, then row */
-    int32_t *slot; /* [T*K] which pair answers (token t, slot k) */
+    int32_t *slot; /* [T*K] which pair answers (token t, slot k); -1 where the slot has no expert */
 } um_plan;
 
-/* experts [T,K] in 0..E-1, distinct within a row. Lives in step. */
+/* experts [T,K] in 0..E-1, distinct within a row; UM_NO_EXPERT where a slot goes to none: it costs nothing on the wire. Lives in
+ * step. */
 um_status um_plan_build(um_plan *out, const um_topology *topo, const int32_t *experts, int T, int K,
                         um_arena *step, um_err *err);
-/* True when slot is a permutation of all pairs and every row belongs to its peer: O(T K). */
+/* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer: O(T K). */
 bool um_plan_is_permutation(const um_plan *p);
 
 /* Router side. x [T,D]. Sends one frame to each expert rank. */
 um_status um_exchange_dispatch(um_link *l, const um_plan *plan, const float *x, int D,
                                uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
                                um_err *err);
-/* y[T,D] = sum over slots of weights[T,K] * (expert row), in slot order. Waits for one frame of each expert rank; other useful
- * frames are kept for later. A repeated frame, one of another step or with other counts is UM_E_CORRUPT. */
+/* y[T,D] = sum over the slots that have an expert of weights[T,K] * (expert row), in slot order; a token without any is zero. Waits
+ * for one frame of each expert rank; other useful frames are kept for later. A repeated frame, one of another step or with other
+ * counts is UM_E_CORRUPT. */
 um_status um_exchange_combine(um_link *l, float *y, const um_plan *plan, const float *weights,
                               int D, uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
                               um_err *err);

@@ -133,6 +133,73 @@ static void read_lora(um_model *m, um_reader *r)
     um_take_f32(r, "lora_alpha", false, 0.0, 1e6, &m->lora_alpha);
 }
 
+/* A width, or what it is the dense feed-forward width divided by. */
+static void read_width(const um_model *m, um_reader *r, const char *key, const char *factor_key,
+                       int *out)
+{
+    int factor = 0;
+    um_take_int(r, key, false, 1, UM_MAX_WIDTH, out);
+    um_take_int(r, factor_key, false, 1, UM_MAX_WIDTH, &factor);
+    if (r->st != UM_OK || *out > 0) return;
+    if (factor == 0) {
+        um_refuse(r, "%s: missing (or %s)", key, factor_key);
+    } else if (m->ffn_dim % factor != 0) {
+        um_refuse(r, "%s: %d, must divide intermediate_size %d", factor_key, factor, m->ffn_dim);
+    }
+    *out = m->ffn_dim / um_max_int(factor, 1);
+}
+
+static void read_drop(um_dynamic_model *d, um_reader *r)
+{
+    const char *policy = "probs";
+    d->capacity_factor = 1.0f;
+    um_take_bool(r, "token_drop", &d->token_drop);
+    um_take_int(r, "min_capacity", false, 0, INT32_MAX, &d->min_capacity);
+    um_take_f32(r, "capacity_factor", false, 0.0, 1e6, &d->capacity_factor);
+    um_take_str(r, "drop_policy", &policy);
+    bool position = strcmp(policy, "position") == 0;
+    d->drop_policy = position ? UM_DROP_POSITION : UM_DROP_PROBS;
+    if (!position && strcmp(policy, "probs") != 0)
+        um_refuse(r, "drop_policy: \"%.64s\", allowed \"probs\" and \"position\"", policy);
+}
+
+/* The dynamic gate (spec 10.1). Slots for routed experts: any number of them may reach top_p. */
+static void read_dynamic(um_model *m, um_reader *r)
+{
+    um_dynamic_model *d = &m->dynamic;
+    d->top_p = 0.7f;
+    d->top_k = 2;
+    d->eps = 0.01f;
+    m->gate = UM_GATE_DYNAMIC;
+    um_take_int(r, "mlp_dynamic_expert_num", true, 1, UM_MAX_EXPERTS, &m->experts);
+    um_take_int(r, "mlp_dynamic_null_expert_num", false, 0, UM_MAX_EXPERTS, &d->nulls);
+    um_take_int(r, "mlp_fixed_expert_num", false, 0, UM_MAX_EXPERTS, &d->shared);
+    um_take_f32(r, "mlp_dynamic_top_p", false, 0.0, 1.0, &d->top_p);
+    um_take_int(r, "mlp_dynamic_top_k", false, 1, UM_MAX_EXPERTS, &d->top_k);
+    um_take_f32(r, "router_jitter_noise", false, 0.0, 1.0, &d->eps);
+    d->routed = m->experts;
+    read_width(m, r, "dynamic_intermediate_size", "dynamic_mlp_size_factor", &m->expert_dim);
+    if (d->shared > 0)
+        read_width(m, r, "shared_intermediate_size", "fixed_mlp_size_factor", &d->shared_dim);
+    read_drop(d, r);
+    if (r->st == UM_OK && d->top_p == 0.0f && d->top_k > d->routed + d->nulls) {
+        um_refuse(r,
+                  "mlp_dynamic_top_k: %d, allowed 1..%d (mlp_dynamic_expert_num + "
+                  "mlp_dynamic_null_expert_num)",
+                  d->top_k, d->routed + d->nulls);
+    }
+    m->top_k = d->top_p > 0.0f ? m->experts : um_min_int(d->top_k, m->experts);
+}
+
+/* Every layer, unless moe_type says otherwise. */
+static void read_dynamic_moe(um_model *m, um_reader *r, uint8_t *layer)
+{
+    m->expert_dim = 0;
+    read_dynamic(m, r);
+    read_placement(m, r, layer);
+    m->moe_unplaced = false;
+}
+
 static void read_moe(um_model *m, um_reader *r)
 {
     const char *type = "llava";
@@ -142,6 +209,12 @@ static void read_moe(um_model *m, um_reader *r)
     uint8_t *layer = um_arena_zero(r->arena, (size_t)m->layers);
     m->moe_layer = layer;
     read_lora(m, r);
+    m->expert_dim = m->ffn_dim;
+    if (um_given(r, "mlp_dynamic_expert_num") &&
+        um_json_bool(um_json_get(r->j, "moe"), true)) { /* these configs need no "moe" */
+        read_dynamic_moe(m, r, layer);
+        return;
+    }
     if (!is_moe(r)) return;
     m->top_k = 2;
     um_take_int(r, "num_experts", true, 1, UM_MAX_EXPERTS, &m->experts);
@@ -159,6 +232,7 @@ static void read_moe(um_model *m, um_reader *r)
 static const char *variant_of(const um_model *m)
 {
     if (m->experts == 0) return "dense";
+    if (m->gate == UM_GATE_DYNAMIC) return "dynamic";
     bool all = m->moe_layers == m->layers, even = true;
     for (int i = 0; i < m->layers; i++) even = even && m->moe_layer[i] == (i % 2 == 0);
     bool beats = m->sound.present;
@@ -197,6 +271,17 @@ static int audio_text(char *s, size_t size, const um_model *m)
                     um_f32_bits(q->q_eps), q->proj, q->proj_layers, q->names.prefix);
 }
 
+/* Dropping takes no part in answers, so it is left out. */
+static uint64_t hash_dynamic(uint64_t h, const um_model *m)
+{
+    const um_dynamic_model *d = &m->dynamic;
+    char s[128];
+    int n =
+        snprintf(s, sizeof s, "dynamic %d %d %d %d %08x %d %08x ", m->expert_dim, d->nulls,
+                 d->shared, d->shared_dim, um_f32_bits(d->top_p), d->top_k, um_f32_bits(d->eps));
+    return hash_bytes(h, s, (size_t)n);
+}
+
 /* Over a text of all sizes, so that it depends on no struct layout. Folders and sampling defaults are not part of it. */
 static uint64_t fingerprint_of(const um_model *m)
 {
@@ -222,6 +307,7 @@ static uint64_t fingerprint_of(const um_model *m)
     n += audio_text(s + n, sizeof s - (size_t)n, m);
     UM_ASSERT(n > 0 && (size_t)n < sizeof s);
     uint64_t h = hash_bytes(0xCBF29CE484222325u, s, (size_t)n);
+    if (m->gate == UM_GATE_DYNAMIC) h = hash_dynamic(h, m);
     return hash_bytes(h, m->moe_layer, (size_t)m->layers);
 }
 
@@ -244,11 +330,16 @@ void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
 
 static void check_total(const um_model *m, um_reader *r)
 {
-    int64_t a, b, c;
+    int64_t a, b, c, d;
     if (r->st != UM_OK) return;
-    bool over = __builtin_mul_overflow((int64_t)m->layers, 3 * (int64_t)m->dim * m->ffn_dim, &a) ||
-                __builtin_mul_overflow(a, (int64_t)um_max_int(m->experts, 1), &b) ||
+    /* all widths are below 2^20, all counts of experts below 2^22: their products fit */
+    int64_t experts = (int64_t)um_max_int(m->experts, 1) * um_max_int(m->ffn_dim, m->expert_dim),
+            shared = (int64_t)m->dynamic.shared * m->dynamic.shared_dim;
+    bool over = __builtin_mul_overflow((int64_t)m->layers, 3 * (int64_t)m->dim, &a) ||
+                __builtin_mul_overflow(a, experts + shared, &b) ||
+                __builtin_mul_overflow(a, (int64_t)um_model_gate_rows(m), &d) ||
                 __builtin_add_overflow(b, 2 * (int64_t)m->vocab * m->dim, &c);
+    over = over || d > UM_MAX_PARAMS;
     if (over || c > UM_MAX_PARAMS) {
         um_refuse(r,
                   "num_hidden_layers %d, num_experts %d, hidden_size %d, intermediate_size %d and "

@@ -12,7 +12,29 @@
 typedef enum um_gate_style {
     UM_GATE_MIXTRAL, /* softmax over the K winning logits (spec 4.4.1): names mlp.gate, mlp.experts.E */
     UM_GATE_GSHARD, /* full softmax, winners renormalised (spec 4.4.2): names mlp.deepspeed_moe... */
+    UM_GATE_DYNAMIC, /* as many experts as a token needs (spec 10.1): names mlp.gate, mlp.dynamic_real_moe..., mlp.fixed_real_moe */
+    UM_GATE_STYLES
 } um_gate_style;
+
+typedef enum um_drop_policy {
+    UM_DROP_PROBS,   /* an expert keeps the tokens with the highest logits */
+    UM_DROP_POSITION /* ... those that come first */
+} um_drop_policy;
+
+/* The dynamic-capacity gate (spec 10.1). Its columns are R routed, then Z null, then F shared experts; routed and null ones
+ * together are the dynamic ones, of which each token chooses. */
+typedef struct um_dynamic_model {
+    int routed, nulls, shared; /* R = um_model.experts, Z, F; all 0 with another gate */
+    int shared_dim;            /* feed-forward width of a shared expert */
+    float top_p;               /* 0: every token takes top_k dynamic experts */
+    int top_k;
+    float eps; /* router_jitter_noise: logits within 2 eps of the winner share its weight */
+    /* dropping by capacity: max(min_capacity, ceil(S / (R + Z) * capacity_factor)) tokens of S for each dynamic expert */
+    bool token_drop;
+    um_drop_policy drop_policy;
+    int min_capacity;
+    float capacity_factor;
+} um_dynamic_model;
 
 typedef enum um_projector { UM_PROJ_LINEAR, UM_PROJ_MLP } um_projector;
 
@@ -80,13 +102,16 @@ typedef struct um_sound_model {
 typedef struct um_model {
     const char *dir;
     const char *
-        variant; /* "speech-4e", "speech-4e-interval", "audio-4e", "speech-8e", "unified" (experts, speech and sound), "dense", or "custom" */
+        variant; /* "speech-4e", "speech-4e-interval", "audio-4e", "speech-8e", "unified" (experts, speech and sound), "dynamic", "dense", or "custom" */
     int dim, layers, heads, kv_heads, head_dim, ffn_dim, vocab, max_positions;
     float rms_eps, rope_theta, rope_factor; /* rope_factor: linear scaling, 1 = none */
     int bos, eos, pad;
     /* mixture of experts */
     um_gate_style gate;
-    int experts, top_k;       /* 0 experts: dense model */
+    int experts,
+        top_k; /* routed experts, 0: dense model; slots for them of a token (dynamic gate: at most) */
+    int expert_dim; /* feed-forward width of a routed expert */
+    um_dynamic_model dynamic;
     const uint8_t *moe_layer; /* [layers] 1 = MoE */
     int moe_layers;
     bool moe_unplaced; /* config names no placement: um_checkpoint_open takes it from the tensors */
@@ -168,8 +193,16 @@ um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err
 /* Names. which: "gate_proj" "up_proj" "down_proj" and with "_lora_A"/"_lora_B" behind. */
 void um_name_layer(char out[200], int layer, const char *rest); /* model.layers.N.rest */
 void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which);
+void um_name_shared(char out[200], int layer, int shared, const char *which);
 void um_name_gate(char out[200], const um_model *m, int layer);
 void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf); /* "weight" or "bias" */
 
-/* Parameter totals of the language model (no tower, no projector, no LoRA), spec 0.2: total and activated per token. */
+/* Rows of a gate's matrix: the experts, with the dynamic gate also the null and the shared ones. */
+static inline int um_model_gate_rows(const um_model *m)
+{
+    return m->experts + m->dynamic.nulls + m->dynamic.shared;
+}
+
+/* Parameter totals of the language model (no tower, no projector, no LoRA), spec 0.2: total and activated per token (dynamic gate:
+ * at most). */
 void um_model_params(const um_model *m, int64_t *total, int64_t *active);

@@ -8,9 +8,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const moe_prefix[] = {
-    [UM_GATE_MIXTRAL] = "mlp.",
-    [UM_GATE_GSHARD] = "mlp.deepspeed_moe.",
+/* Behind "model.layers.N.": the gate, and where the number of an expert follows. */
+static const struct {
+    const char *gate, *experts;
+} moe_name[UM_GATE_STYLES] = {
+    [UM_GATE_MIXTRAL] = {"mlp.gate.weight", "mlp.experts"},
+    [UM_GATE_GSHARD] = {"mlp.deepspeed_moe.gate.wg.weight",
+                        "mlp.deepspeed_moe.experts.deepspeed_experts"},
+    [UM_GATE_DYNAMIC] = {"mlp.gate.weight",
+                         "mlp.dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts"},
 };
 
 void um_name_layer(char out[200], int layer, const char *rest)
@@ -20,15 +26,18 @@ void um_name_layer(char out[200], int layer, const char *rest)
 
 void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which)
 {
-    const char *experts = m->gate == UM_GATE_GSHARD ? "experts.deepspeed_experts" : "experts";
-    snprintf(out, 200, "model.layers.%d.%s%s.%d.%s.weight", layer, moe_prefix[m->gate], experts,
-             expert, which);
+    snprintf(out, 200, "model.layers.%d.%s.%d.%s.weight", layer, moe_name[m->gate].experts, expert,
+             which);
+}
+
+void um_name_shared(char out[200], int layer, int shared, const char *which)
+{
+    snprintf(out, 200, "model.layers.%d.mlp.fixed_real_moe.%d.%s.weight", layer, shared, which);
 }
 
 void um_name_gate(char out[200], const um_model *m, int layer)
 {
-    snprintf(out, 200, "model.layers.%d.%s%s", layer, moe_prefix[m->gate],
-             m->gate == UM_GATE_GSHARD ? "gate.wg.weight" : "gate.weight");
+    um_name_layer(out, layer, moe_name[m->gate].gate);
 }
 
 um_set um_set_of(um_part part)
@@ -101,7 +110,8 @@ static void walk_ffn(um_walker *w, int layer, int expert)
     w->s.part = expert >= 0 ? UM_PART_EXPERT : UM_PART_TRUNK;
     w->s.expert = expert;
     for (int i = 0; i < 3 && w->st == UM_OK; i++) {
-        int64_t n = i < 2 ? m->ffn_dim : m->dim, k = i < 2 ? m->dim : m->ffn_dim;
+        int64_t width = expert >= 0 ? m->expert_dim : m->ffn_dim;
+        int64_t n = i < 2 ? width : m->dim, k = i < 2 ? m->dim : width;
         char name[200], which[32];
         ffn_name(name, m, layer, expert, proj[i]);
         um_walk_normal(w, name, n, k);
@@ -118,6 +128,22 @@ static void walk_ffn(um_walker *w, int layer, int expert)
     w->s.expert = -1;
 }
 
+/* The experts that every token has: the routers run them. */
+static void walk_shared(um_walker *w, int layer)
+{
+    static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
+    const um_model *m = w->m;
+    w->s.part = UM_PART_TRUNK;
+    for (int j = 0; j < m->dynamic.shared; j++) {
+        for (int i = 0; i < 3 && w->st == UM_OK; i++) {
+            char name[200];
+            um_name_shared(name, layer, j, proj[i]);
+            um_walk_normal(w, name, i < 2 ? m->dynamic.shared_dim : m->dim,
+                           i < 2 ? m->dim : m->dynamic.shared_dim);
+        }
+    }
+}
+
 /* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. */
 static void walk_gate(um_walker *w, int layer)
 {
@@ -125,7 +151,7 @@ static void walk_gate(um_walker *w, int layer)
     char name[200];
     w->s.part = UM_PART_GATE;
     um_name_gate(name, m, layer);
-    um_walk_normal(w, name, m->experts, m->dim);
+    um_walk_normal(w, name, um_model_gate_rows(m), m->dim);
     for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
         w->s.optional = i == UM_FM_AUDIO;
         um_name_fm(w->s.name, layer, (um_fm)i, "weight");
@@ -158,6 +184,7 @@ static void walk_layer(um_walker *w, int layer)
     um_walk_ones(w, name, m->dim);
     if (m->moe_layer[layer]) {
         walk_gate(w, layer);
+        walk_shared(w, layer);
         for (int e = 0; e < m->experts && w->st == UM_OK; e++) walk_ffn(w, layer, e);
     } else {
         walk_ffn(w, layer, -1);
@@ -251,8 +278,10 @@ void um_model_params(const um_model *m, int64_t *total, int64_t *active)
     int64_t D = m->dim, q = (int64_t)m->heads * m->head_dim,
             kv = (int64_t)m->kv_heads * m->head_dim;
     int64_t ffn = 3 * D * m->ffn_dim, moe = m->moe_layers, fm = m->fm_block ? D * D + D : 0;
+    int64_t expert = 3 * D * m->expert_dim, gate = um_model_gate_rows(m) * D,
+            shared = m->dynamic.shared * 3 * D * m->dynamic.shared_dim;
     int64_t trunk = (m->tied ? 1 : 2) * D * m->vocab + D;
     trunk += m->layers * (2 * q * D + 2 * kv * D + 2 * D) + (m->layers - moe) * ffn;
-    *total = trunk + moe * ((int64_t)m->experts * (D + ffn) + UM_FMS * fm);
-    *active = trunk + moe * ((int64_t)m->experts * D + (int64_t)m->top_k * ffn + fm);
+    *total = trunk + moe * (gate + m->experts * expert + shared + UM_FMS * fm);
+    *active = trunk + moe * (gate + m->top_k * expert + shared + fm);
 }

@@ -12,13 +12,14 @@
 
 /* --- what the names in the files say --- */
 
-typedef enum what { OTHER, GATE, EXPERT, FM, DENSE } what;
+typedef enum what { OTHER, GATE, EXPERT, SHARED, FM, DENSE } what;
 
 /* A name of the language model taken apart. */
 typedef struct name_parts {
     what is;
-    um_gate_style style; /* of GATE, EXPERT and FM */
-    int layer, expert;   /* -1 where the name has none */
+    um_gate_style
+        style; /* of GATE, EXPERT, SHARED and FM; a gate's name is the same with MIXTRAL and DYNAMIC: MIXTRAL */
+    int layer, expert; /* -1 where the name has none */
     bool lora;
 } name_parts;
 
@@ -53,6 +54,12 @@ static name_parts name_parse(const char *s)
             p.is = FM;
         else if (skip(&s, "experts.deepspeed_experts.") && skip_number(&s, &p.expert))
             p.is = EXPERT;
+    } else if (skip(&s, "dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts.")) {
+        p.style = UM_GATE_DYNAMIC;
+        if (skip_number(&s, &p.expert)) p.is = EXPERT;
+    } else if (skip(&s, "fixed_real_moe.")) {
+        p.style = UM_GATE_DYNAMIC;
+        if (skip_number(&s, &p.expert)) p.is = SHARED;
     } else if (strcmp(s, "gate.weight") == 0) {
         p.is = GATE;
     } else if (skip(&s, "experts.")) {
@@ -65,9 +72,10 @@ static name_parts name_parse(const char *s)
 
 /* What the tensors show, gathered in one pass over the names. */
 typedef struct survey {
-    bool style[2];             /* names of this style exist */
-    const um_tensor **gate[2]; /* [layers] the gate of each style, or NULL */
-    const um_tensor **dense;   /* [layers] a tensor of the dense MLP, or NULL */
+    bool style[UM_GATE_STYLES];             /* names of this style exist */
+    const um_tensor **gate[UM_GATE_STYLES]; /* [layers] the gate of each style, or NULL */
+    const um_tensor **dense;                /* [layers] a tensor of the dense MLP, or NULL */
+    const um_tensor *dynamic;               /* an expert of that style */
     const um_tensor *lora, *fm;
 } survey;
 
@@ -88,16 +96,26 @@ static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratc
 {
     const um_model *m = &c->model;
     size_t bytes = (size_t)m->layers * sizeof *s->dense;
+    bool plain_gate = false;
     *s = (survey){.dense = um_arena_zero(scratch, bytes)};
-    for (int i = 0; i < 2; i++) s->gate[i] = um_arena_zero(scratch, bytes);
+    for (int i = 0; i < UM_GATE_STYLES; i++) s->gate[i] = um_arena_zero(scratch, bytes);
     for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
         const um_tensor *t = um_tensors_at(c->llm, i);
         name_parts p = name_parse(t->name);
         if (p.layer >= 0) UM_TRY(survey_layer(s, m, t, &p, err));
-        if (p.is == GATE || p.is == EXPERT) s->style[p.style] = true;
+        if (p.is == GATE && p.style == UM_GATE_MIXTRAL)
+            plain_gate = true;
+        else if (p.is == GATE || p.is == EXPERT || p.is == SHARED)
+            s->style[p.style] = true;
+        if (p.is == EXPERT && p.style == UM_GATE_DYNAMIC) s->dynamic = t;
         if (p.is == FM) s->fm = t;
         if (p.lora && (p.is == EXPERT || p.is == DENSE)) s->lora = t;
     }
+    /* mlp.gate.weight belongs to the experts beside it, to the plain ones when there are none */
+    if (s->style[UM_GATE_DYNAMIC])
+        s->gate[UM_GATE_DYNAMIC] = s->gate[UM_GATE_MIXTRAL];
+    else
+        s->style[UM_GATE_MIXTRAL] = s->style[UM_GATE_MIXTRAL] || plain_gate;
     return UM_OK;
 }
 
@@ -106,13 +124,19 @@ static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratc
 /* No tensor of the gate style may name an expert past the config's. */
 static um_status experts_check(const um_checkpoint *c, um_gate_style style, um_err *err)
 {
+    const um_model *m = &c->model;
+    bool dynamic = style == UM_GATE_DYNAMIC;
     for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
         const char *name = um_tensors_at(c->llm, i)->name;
         name_parts p = name_parse(name);
-        if (p.is == EXPERT && p.style == style && p.expert >= c->model.experts) {
+        if (p.is == EXPERT && p.style == style && p.expert >= m->experts) {
+            return UM_FAIL(err, UM_E_MODEL, "config.json %s: %d, but there is a tensor %.400s",
+                           dynamic ? "mlp_dynamic_expert_num" : "num_experts", m->experts, name);
+        }
+        if (p.is == SHARED && dynamic && p.expert >= m->dynamic.shared) {
             return UM_FAIL(err, UM_E_MODEL,
-                           "config.json num_experts: %d, but there is a tensor %.400s",
-                           c->model.experts, name);
+                           "config.json mlp_fixed_expert_num: %d, but there is a tensor %.400s",
+                           m->dynamic.shared, name);
         }
     }
     return UM_OK;
@@ -121,16 +145,25 @@ static um_status experts_check(const um_checkpoint *c, um_gate_style style, um_e
 static um_status gate_check(const um_model *m, const um_tensor *t, um_err *err)
 {
     char found[96];
+    int rows = um_model_gate_rows(m);
     um_shape_text(found, t->rank, t->shape);
-    if (t->rank == 2 && t->shape[0] == m->experts && t->shape[1] == m->dim) return UM_OK;
+    if (t->rank == 2 && t->shape[0] == rows && t->shape[1] == m->dim) return UM_OK;
+    if (t->rank == 2 && t->shape[1] == m->dim && m->gate == UM_GATE_DYNAMIC) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "config.json mlp_dynamic_expert_num, mlp_dynamic_null_expert_num and "
+                       "mlp_fixed_expert_num: %d + %d + %d, but the gate %.400s has shape %s: they "
+                       "must add up to %" PRId64,
+                       m->experts, m->dynamic.nulls, m->dynamic.shared, t->name, found,
+                       t->shape[0]);
+    }
     if (t->rank == 2 && t->shape[1] == m->dim) {
         return UM_FAIL(err, UM_E_MODEL,
                        "config.json num_experts: %d, but the gate %.400s has shape %s: num_experts "
                        "must be %" PRId64,
                        m->experts, t->name, found, t->shape[0]);
     }
-    return UM_FAIL(err, UM_E_MODEL, "tensor %.400s: shape %s, want [%d,%d]", t->name, found,
-                   m->experts, m->dim);
+    return UM_FAIL(err, UM_E_MODEL, "tensor %.400s: shape %s, want [%d,%d]", t->name, found, rows,
+                   m->dim);
 }
 
 static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *err)
@@ -147,17 +180,36 @@ static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *e
 }
 
 /* Names of one style alone decide; with both (8e folders keep the tensors of the 4-expert model they grew from) or none, the
- * config does. */
-static um_gate_style style_of(const um_model *m, const survey *s)
+ * config does. The sizes of the dynamic gate are in the config only: there both must say the same. */
+static um_status style_of(um_gate_style *out, const um_model *m, const survey *s, um_err *err)
 {
-    if (s->style[UM_GATE_GSHARD] == s->style[UM_GATE_MIXTRAL]) return m->gate;
-    um_gate_style style = s->style[UM_GATE_GSHARD] ? UM_GATE_GSHARD : UM_GATE_MIXTRAL;
-    if (style != m->gate && m->experts > 0) {
-        um_log_warn("config.json model_type belongs to the other gate; the tensors have %s names, "
-                    "which decide",
-                    style == UM_GATE_GSHARD ? "mlp.deepspeed_moe" : "mlp.gate and mlp.experts");
+    static const char *const names[UM_GATE_STYLES] = {[UM_GATE_MIXTRAL] =
+                                                          "mlp.gate and mlp.experts",
+                                                      [UM_GATE_GSHARD] = "mlp.deepspeed_moe",
+                                                      [UM_GATE_DYNAMIC] = "mlp.dynamic_real_moe"};
+    int styles = 0;
+    um_gate_style style = m->gate;
+    for (int i = 0; i < UM_GATE_STYLES; i++) {
+        if (!s->style[i]) continue;
+        styles++;
+        style = (um_gate_style)i;
     }
-    return style;
+    *out = styles == 1 ? style : m->gate;
+    if (*out == m->gate) return UM_OK;
+    if (m->gate == UM_GATE_DYNAMIC) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "config.json mlp_dynamic_expert_num: %d, but the tensors have %s names",
+                       m->experts, names[style]);
+    }
+    if (style == UM_GATE_DYNAMIC) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "config.json mlp_dynamic_expert_num: missing, but the tensors have %s names",
+                       names[style]);
+    }
+    um_log_warn("config.json model_type belongs to the other gate; the tensors have %s names, "
+                "which decide",
+                names[style]);
+    return UM_OK;
 }
 
 /* A layer is MoE where its gate is. Without moe_type that is the placement; else both must say the same. A layer with neither a
@@ -200,8 +252,16 @@ static um_status placement_settle(um_checkpoint *c, const survey *s, um_gate_sty
 
 static um_status dense_check(um_checkpoint *c, const survey *s, um_err *err)
 {
+    if (s->dynamic != NULL) {
+        return UM_FAIL(
+            err, UM_E_MODEL,
+            "config.json mlp_dynamic_expert_num: absent, or moe is false, but there is an "
+            "expert %.400s",
+            s->dynamic->name);
+    }
     for (int i = 0; i < c->model.layers; i++) {
-        const um_tensor *gate = s->gate[0][i] != NULL ? s->gate[0][i] : s->gate[1][i];
+        const um_tensor *gate = s->gate[UM_GATE_MIXTRAL][i] != NULL ? s->gate[UM_GATE_MIXTRAL][i]
+                                                                    : s->gate[UM_GATE_GSHARD][i];
         if (gate != NULL) {
             return UM_FAIL(err, UM_E_MODEL,
                            "config.json moe: absent or null, but there is a gate %.400s: set moe, "
@@ -244,9 +304,10 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
     if (st == UM_OK && c->model.experts == 0) {
         st = dense_check(c, &s, err);
     } else if (st == UM_OK) {
-        um_gate_style style = style_of(&c->model, &s);
-        fm_settle(&c->model, &s);
-        st = placement_settle(c, &s, style, err);
+        um_gate_style style;
+        st = style_of(&style, &c->model, &s, err);
+        if (st == UM_OK) fm_settle(&c->model, &s);
+        if (st == UM_OK) st = placement_settle(c, &s, style, err);
         if (st == UM_OK) st = experts_check(c, style, err);
     }
     um_arena_free(&scratch);

@@ -11,30 +11,37 @@ void um_ffn_acts_bind(um_ffn_acts *a, um_arena *arena, int T, int F)
     a->act = um_arena_f32(arena, (size_t)T, (size_t)F);
 }
 
-static void proj_name(char out[200], const um_model *m, int layer, int expert, const char *which)
+/* Which block of a layer: routed expert `expert`, shared expert `shared`, or the dense MLP when both are -1. */
+typedef struct block {
+    int layer, expert, shared;
+} block;
+
+static void proj_name(char out[200], const um_model *m, const block *b, const char *which)
 {
     char rest[64];
-    if (expert >= 0) {
-        um_name_expert(out, m, layer, expert, which);
-        return;
+    if (b->expert >= 0) {
+        um_name_expert(out, m, b->layer, b->expert, which);
+    } else if (b->shared >= 0) {
+        um_name_shared(out, b->layer, b->shared, which);
+    } else {
+        snprintf(rest, sizeof rest, "mlp.%s.weight", which);
+        um_name_layer(out, b->layer, rest);
     }
-    snprintf(rest, sizeof rest, "mlp.%s.weight", which);
-    um_name_layer(out, layer, rest);
 }
 
-static um_status proj_load(um_linear *out, const um_checkpoint *ck, int layer, int expert,
+static um_status proj_load(um_linear *out, const um_checkpoint *ck, const block *at,
                            const char *proj, int N, int K, const char *keep, um_dev *dev,
                            um_arena *model, um_err *err)
 {
     char name[200], a[200], b[200], which[32];
     const um_model *m = &ck->model;
     um_linear_names names = {.weight = name};
-    proj_name(name, m, layer, expert, proj);
+    proj_name(name, m, at, proj);
     if (m->lora_r > 0) {
         snprintf(which, sizeof which, "%s_lora_A", proj);
-        proj_name(a, m, layer, expert, which);
+        proj_name(a, m, at, which);
         snprintf(which, sizeof which, "%s_lora_B", proj);
-        proj_name(b, m, layer, expert, which);
+        proj_name(b, m, at, which);
         names.lora_a = a;
         names.lora_b = b;
         names.lora_r = m->lora_r;
@@ -43,16 +50,31 @@ static um_status proj_load(um_linear *out, const um_checkpoint *ck, int layer, i
     return um_linear_load(out, ck->llm, &names, N, K, keep, dev, model, err);
 }
 
+static um_status block_load(um_ffn *out, const um_checkpoint *ck, const block *b, int F,
+                            const char *keep, um_dev *dev, um_arena *model, um_err *err)
+{
+    int D = ck->model.dim;
+    um_ffn f = {0};
+    UM_TRY(proj_load(&f.gate, ck, b, "gate_proj", F, D, keep, dev, model, err));
+    UM_TRY(proj_load(&f.up, ck, b, "up_proj", F, D, keep, dev, model, err));
+    UM_TRY(proj_load(&f.down, ck, b, "down_proj", D, F, keep, dev, model, err));
+    *out = f;
+    return UM_OK;
+}
+
 um_status um_ffn_load(um_ffn *out, const um_checkpoint *ck, int layer, int expert, const char *keep,
                       um_dev *dev, um_arena *model, um_err *err)
 {
-    int D = ck->model.dim, F = ck->model.ffn_dim;
-    um_ffn f = {0};
-    UM_TRY(proj_load(&f.gate, ck, layer, expert, "gate_proj", F, D, keep, dev, model, err));
-    UM_TRY(proj_load(&f.up, ck, layer, expert, "up_proj", F, D, keep, dev, model, err));
-    UM_TRY(proj_load(&f.down, ck, layer, expert, "down_proj", D, F, keep, dev, model, err));
-    *out = f;
-    return UM_OK;
+    block b = {.layer = layer, .expert = expert, .shared = -1};
+    int F = expert >= 0 ? ck->model.expert_dim : ck->model.ffn_dim;
+    return block_load(out, ck, &b, F, keep, dev, model, err);
+}
+
+um_status um_ffn_load_shared(um_ffn *out, const um_checkpoint *ck, int layer, int shared,
+                             const char *keep, um_dev *dev, um_arena *model, um_err *err)
+{
+    block b = {.layer = layer, .expert = -1, .shared = shared};
+    return block_load(out, ck, &b, ck->model.dynamic.shared_dim, keep, dev, model, err);
 }
 
 void um_ffn_fwd(um_dev *d, float *y, um_ffn_acts *acts, const um_ffn *w, const float *x, int T)

@@ -21,6 +21,10 @@ void um_ffn_acts_bind(um_ffn_acts *a, um_arena *arena, int T, int F);
 um_status um_ffn_load(um_ffn *out, const um_checkpoint *ck, int layer, int expert, const char *keep,
                       um_dev *dev, um_arena *model, um_err *err);
 
+/* Shared expert `shared` of a layer with the dynamic gate (spec 10.1). */
+um_status um_ffn_load_shared(um_ffn *out, const um_checkpoint *ck, int layer, int shared,
+                             const char *keep, um_dev *dev, um_arena *model, um_err *err);
+
 /* y[T,D] = down(silu(gate x) * up x), x[T,D]. Writes acts. */
 void um_ffn_fwd(um_dev *d, float *y, um_ffn_acts *acts, const um_ffn *w, const float *x, int T);
 

@@ -26,6 +26,10 @@ enum {
     UM_PANEL = 16
 }; /* outputs side by side in a packed matrix, positions side by side in a key cache */
 
+/* What stands in a slot of a token that goes to no expert (fewer than K of them, a null expert, dropped: spec 10.1). The slot adds
+ * nothing, and the order of the others stays. */
+enum { UM_NO_EXPERT = -1 };
+
 /* A weight matrix W [N, K] in panels: [ceil(N/16)][K][16], rows past N are zero. dtype f32, bf16 or f16. */
 typedef struct um_matrix {
     um_dtype dtype;
@@ -105,7 +109,8 @@ typedef struct um_ops {
 
     /* y[i] = x[index[i]], rows of D. */
     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
-    /* y[t] = sum over slots s = 0..K-1 in slot order of weight[t*K+s] * rows[index[t*K+s]] (first term a product, then fma). */
+    /* y[t] = sum over slots s = 0..K-1 in slot order of weight[t*K+s] * rows[index[t*K+s]] (first term a product, then fma).
+     * A slot of index UM_NO_EXPERT is skipped, whatever its weight; a row that has no other slot is zero. */
     void (*combine)(um_dev *d, float *y, const float *rows, const int32_t *index,
                     const float *weight, int T, int K, int D);
 } um_ops;
