@@ -90,12 +90,13 @@ static um_status serve(worker *w, um_err *err)
 um_status um_expert_run(const um_config *cfg, um_comm *comm, um_err *err)
 {
     worker w = {0};
+    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     um_arena_init(&w.model, "expert weights", 1 << 20);
     um_arena_init(&w.step, "expert step", 1 << 20);
     um_link_open(&w.link, comm);
     um_status st = um_dev_open_cpu(&w.dev, (um_isa)um_isa_from_name(cfg->isa),
                                    um_join_threads(comm, cfg->threads), err);
-    if (st == UM_OK) st = um_checkpoint_open(&w.ck, cfg->model, cfg->vision_tower, err);
+    if (st == UM_OK) st = um_checkpoint_open(&w.ck, cfg->model, &towers, err);
     if (st == UM_OK) st = um_join_follow(&w.link, cfg, &w.ck.model, &w.model, err);
     if (st == UM_OK) {
         w.link.phase = "loading experts";

@@ -40,7 +40,7 @@ typedef struct maker {
 /* Tensors to write into one folder, with what to draw for each. */
 typedef struct batch {
     maker *m;
-    bool vision; /* the tower's tensors, else the language model's */
+    um_set set; /* whose tensors */
     um_tensor *list;
     um_spec *spec; /* as walked */
     size_t n, cap;
@@ -57,16 +57,33 @@ static um_status put_text(maker *m, const char *name, um_text *t, um_err *err)
 
 static const char *long_name(um_dtype t) { return t == UM_BF16 ? "bfloat16" : "float32"; }
 
+typedef void (*write_fn)(um_text *t, const um_preset *p, const char *dtype);
+
+/* A tower's folder: config.json, and preprocessor_config.json unless pre is NULL. */
+static um_status tower_from_preset(maker *m, const um_preset *p, const char *folder,
+                                   write_fn config, void (*pre)(um_text *t, const um_preset *p),
+                                   um_err *err)
+{
+    um_text t = {0};
+    UM_TRY(um_file_mkdirs(um_path_join(&m->arena, m->dir, folder), err));
+    config(&t, p, long_name(m->dtype));
+    UM_TRY(put_text(m, um_arena_fmt(&m->arena, "%s/config.json", folder), &t, err));
+    if (pre == NULL) return UM_OK;
+    pre(&t, p);
+    return put_text(m, um_arena_fmt(&m->arena, "%s/preprocessor_config.json", folder), &t, err);
+}
+
 static um_status configs_from_preset(maker *m, const um_preset *p, um_err *err)
 {
     um_text t = {0};
-    if (p->vision.dim > 0) {
-        UM_TRY(um_file_mkdirs(um_path_join(&m->arena, m->dir, "vision_tower"), err));
-        um_preset_tower(&t, p, long_name(m->dtype));
-        UM_TRY(put_text(m, "vision_tower/config.json", &t, err));
-        um_preset_preprocessor(&t, p);
-        UM_TRY(put_text(m, "vision_tower/preprocessor_config.json", &t, err));
-    }
+    if (p->vision.dim > 0)
+        UM_TRY(
+            tower_from_preset(m, p, "vision_tower", um_preset_tower, um_preset_preprocessor, err));
+    if (p->speech.dim > 0)
+        UM_TRY(tower_from_preset(m, p, "speech_tower", um_preset_speech_tower,
+                                 um_preset_speech_preprocessor, err));
+    if (p->sound.dim > 0)
+        UM_TRY(tower_from_preset(m, p, "sound_tower", um_preset_sound_tower, NULL, err));
     um_preset_config(&t, p, long_name(m->dtype));
     return put_text(m, "config.json", &t, err);
 }
@@ -79,33 +96,39 @@ static um_status copy_file(maker *m, const char *from, const char *name, um_err 
     return um_file_write(um_path_join(&m->arena, m->dir, name), data, size, err);
 }
 
-/* The config file as it is, and the two files of its tower from the folder that it names. */
+/* The files of the tower that `key` of the config names, from the folder beside it. An audio tower may have no
+ * preprocessor_config.json. */
+static um_status tower_from_file(maker *m, const char *path, const um_json *root, const char *key,
+                                 um_err *err)
+{
+    const char *tower = um_arena_str(&m->arena, um_json_str(um_json_get(root, key), ""));
+    if (tower[0] == '\0') return UM_OK;
+    if (tower[0] == '/' || strncmp(tower, "..", 2) == 0 || strstr(tower, "/..") != NULL) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "%s: %s: \"%s\", allowed a folder beside the file, as \"%s\"", path, key,
+                       tower, key + 3);
+    }
+    const char *from = um_path_join(&m->arena, um_path_dir(&m->arena, path), tower);
+    const char *pre = um_path_join(&m->arena, from, "preprocessor_config.json");
+    UM_TRY(um_file_mkdirs(um_path_join(&m->arena, m->dir, tower), err));
+    um_status st = copy_file(m, um_path_join(&m->arena, from, "config.json"),
+                             um_arena_fmt(&m->arena, "%s/config.json", tower), err);
+    if (st == UM_OK && (strcmp(key, "mm_vision_tower") == 0 || um_file_exists(pre)))
+        st = copy_file(m, pre, um_arena_fmt(&m->arena, "%s/preprocessor_config.json", tower), err);
+    return um_wrap(err, st, "%s: %s names a folder that must have its sizes", path, key);
+}
+
+/* The config file as it is, and the files of its towers. */
 static um_status configs_from_file(maker *m, const char *path, um_err *err)
 {
+    static const char *const keys[] = {"mm_vision_tower", "mm_audio_tower", "mm_speech_tower",
+                                       "mm_sound_tower"};
     um_json *root = NULL;
     UM_TRY(um_json_load(&root, path, CONFIG_MAX, err));
-    const char *tower =
-        um_arena_str(&m->arena, um_json_str(um_json_get(root, "mm_vision_tower"), ""));
+    um_status st = UM_OK;
+    for (int i = 0; i < 4 && st == UM_OK; i++) st = tower_from_file(m, path, root, keys[i], err);
     um_json_free(root);
-    if (tower[0] == '/' || strncmp(tower, "..", 2) == 0 || strstr(tower, "/..") != NULL) {
-        return UM_FAIL(
-            err, UM_E_MODEL,
-            "%s: mm_vision_tower: \"%s\", allowed a folder beside the file, as \"vision_tower\"",
-            path, tower);
-    }
-    if (tower[0] != '\0') {
-        static const char *const names[] = {"config.json", "preprocessor_config.json"};
-        const char *from = um_path_join(&m->arena, um_path_dir(&m->arena, path), tower);
-        UM_TRY(um_file_mkdirs(um_path_join(&m->arena, m->dir, tower), err));
-        for (int i = 0; i < 2; i++) {
-            um_status st = copy_file(m, um_path_join(&m->arena, from, names[i]),
-                                     um_arena_fmt(&m->arena, "%s/%s", tower, names[i]), err);
-            if (st != UM_OK)
-                return um_wrap(err, st,
-                               "%s: mm_vision_tower names a folder that must have its sizes", path);
-        }
-    }
-    return copy_file(m, path, "config.json", err);
+    return st == UM_OK ? copy_file(m, path, "config.json", err) : st;
 }
 
 static um_status preset_unknown(const char *name, um_err *err)
@@ -187,7 +210,7 @@ static um_status collect(void *ctx, const um_spec *s, um_err *err)
     (void)err;
     batch *w = ctx;
     maker *m = w->m;
-    if ((s->part == UM_PART_VISION) != w->vision) return UM_OK;
+    if (um_set_of(s->part) != w->set) return UM_OK;
     if (w->n == w->cap) {
         w->cap = w->cap == 0 ? 256 : w->cap * 2;
         w->list = um_realloc(w->list, w->cap * sizeof *w->list);
@@ -305,11 +328,11 @@ static um_status weights_write(batch *w, const char *dir, um_err *err)
     return st;
 }
 
-static um_status part_write(maker *m, bool vision, um_err *err)
+static um_status part_write(maker *m, um_set set, const char *dir, um_err *err)
 {
-    batch w = {.m = m, .vision = vision};
+    batch w = {.m = m, .set = set};
     um_status st = um_model_walk(&m->model, collect, &w, err);
-    if (st == UM_OK) st = weights_write(&w, vision ? m->model.vision.dir : m->dir, err);
+    if (st == UM_OK) st = weights_write(&w, dir, err);
     um_free(w.list);
     um_free(w.spec);
     return st;
@@ -344,7 +367,7 @@ static um_status range_read(maker *m, um_err *err)
 
 static um_status model_check(maker *m, um_err *err)
 {
-    UM_TRY(um_model_read(&m->model, m->dir, "", &m->arena, err));
+    UM_TRY(um_model_read(&m->model, m->dir, NULL, &m->arena, err));
     if (m->model.experts > 0 && m->model.moe_unplaced) {
         return UM_FAIL(err, UM_E_MODEL,
                        "%s: moe_type: missing; say \"dense\" (experts in every layer) or "
@@ -366,8 +389,11 @@ static um_status make(maker *m, um_err *err)
     UM_TRY(configs_write(m, err));
     UM_TRY(model_check(m, err));
     UM_TRY(small_files(m, err));
-    if (m->model.vision.present) UM_TRY(part_write(m, true, err));
-    return part_write(m, false, err);
+    const um_model *model = &m->model;
+    if (model->vision.present) UM_TRY(part_write(m, UM_SET_VISION, model->vision.dir, err));
+    if (model->speech.present) UM_TRY(part_write(m, UM_SET_SPEECH, model->speech.dir, err));
+    if (model->sound.present) UM_TRY(part_write(m, UM_SET_SOUND, model->sound.dir, err));
+    return part_write(m, UM_SET_LLM, m->dir, err);
 }
 
 static bool holds_model(maker *m)

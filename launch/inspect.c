@@ -114,6 +114,29 @@ static void print_experts(FILE *out, const um_model *m)
     um_text_free(&layers);
 }
 
+static void print_audio(FILE *out, const um_model *m)
+{
+    const um_speech_model *s = &m->speech;
+    const um_sound_model *q = &m->sound;
+    fprintf(out, "  speech      %s\n", s->present ? s->dir : "none");
+    if (s->present) {
+        fprintf(
+            out,
+            "              hidden %d, layers %d, heads %d, windows of %d s in %d rows; connector: "
+            "%d layers, %d queries, projector of %d, names %s\n",
+            s->dim, s->layers, s->heads, s->window_seconds, s->positions, s->dec_layers, s->queries,
+            s->proj_layers, s->names.prefix);
+    }
+    fprintf(out, "  sound       %s\n", q->present ? q->dir : "none");
+    if (q->present) {
+        fprintf(out,
+                "              hidden %d, layers %d, heads %d, patch %d; connector: hidden %d, %d "
+                "layers, %d queries, projector of %d, names %s\n",
+                q->dim, q->layers, q->heads, q->patch, q->q_dim, q->q_layers, q->queries,
+                q->proj_layers, q->names.prefix);
+    }
+}
+
 static void print_model(FILE *out, const findings *f)
 {
     const um_model *m = &f->c->model;
@@ -145,8 +168,7 @@ static void print_model(FILE *out, const findings *f)
     } else {
         fprintf(out, "  vision      none\n");
     }
-    fprintf(out, "  speech      %s\n", m->speech.dir != NULL ? m->speech.dir : "none");
-    fprintf(out, "  sound       %s\n", m->sound.dir != NULL ? m->sound.dir : "none");
+    print_audio(out, m);
 }
 
 static void print_text(FILE *out, const findings *f)
@@ -217,13 +239,34 @@ static void json_vision(um_text *t, const um_vision_model *v)
                 v->proj_layers);
 }
 
-static void json_folder(um_text *t, const char *key, const char *dir)
+/* ", "speech": null" or the beginning of an object; true when it goes on. */
+static bool json_tower(um_text *t, const char *key, bool present, const char *dir)
 {
-    um_text_fmt(t, ", \"%s\": ", key);
-    if (dir != NULL)
-        um_text_json(t, dir);
-    else
-        um_text_fmt(t, "null");
+    um_text_fmt(t, ", \"%s\": %s", key, present ? "{\"tower\": " : "null");
+    if (present) um_text_json(t, dir);
+    return present;
+}
+
+static void json_audio(um_text *t, const um_model *m)
+{
+    const um_speech_model *s = &m->speech;
+    const um_sound_model *q = &m->sound;
+    if (json_tower(t, "speech", s->present, s->dir)) {
+        um_text_fmt(t,
+                    ", \"hidden_size\": %d, \"layers\": %d, \"heads\": %d, \"positions\": %d, "
+                    "\"connector_layers\": %d, \"queries\": %d, \"projector_layers\": %d, "
+                    "\"connector_names\": \"%s\"}",
+                    s->dim, s->layers, s->heads, s->positions, s->dec_layers, s->queries,
+                    s->proj_layers, s->names.prefix);
+    }
+    if (json_tower(t, "sound", q->present, q->dir)) {
+        um_text_fmt(t,
+                    ", \"hidden_size\": %d, \"layers\": %d, \"heads\": %d, "
+                    "\"connector_hidden_size\": %d, \"connector_layers\": %d, \"queries\": %d, "
+                    "\"projector_layers\": %d, \"connector_names\": \"%s\"}",
+                    q->dim, q->layers, q->heads, q->q_dim, q->q_layers, q->queries, q->proj_layers,
+                    q->names.prefix);
+    }
 }
 
 static void print_json(FILE *out, const findings *f)
@@ -232,8 +275,7 @@ static void print_json(FILE *out, const findings *f)
     um_text t = {0};
     json_model(&t, f);
     json_vision(&t, &f->c->model.vision);
-    json_folder(&t, "speech", f->c->model.speech.dir);
-    json_folder(&t, "sound", f->c->model.sound.dir);
+    json_audio(&t, &f->c->model);
     um_text_fmt(&t, ", \"parts\": {");
     for (int i = 0; i < PARTS; i++) {
         um_text_fmt(&t, "%s\"%s\": {\"values\": %" PRId64 ", \"bytes\": %" PRId64 "}",
@@ -262,8 +304,9 @@ um_status um_inspect_run(const um_config *cfg, FILE *out, um_err *err)
                       : cfg->args.n > 0                           ? cfg->args.item[0]
                                                                   : "";
     if (dir[0] == '\0') return UM_FAIL(err, UM_E_USAGE, "say which model directory to look at");
+    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     um_checkpoint c = {0};
-    UM_TRY(um_checkpoint_open(&c, dir, cfg->vision_tower == NULL ? "" : cfg->vision_tower, err));
+    UM_TRY(um_checkpoint_open(&c, dir, &towers, err));
     findings f = {.c = &c, .json = cfg->json};
     um_status st = look(&f, err);
     if (st == UM_OK && f.json)

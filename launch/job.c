@@ -62,8 +62,8 @@ um_status um_job_settle(um_config *cfg, const um_model *m, um_err *err)
         if (asked && m->experts == 0) um_log_warn("the model is dense: no expert ranks");
         cfg->experts = m->experts;
     }
-    if (!m->vision.present && um_config_origin(cfg, "encoders") == UM_FROM_DEFAULT)
-        cfg->encoders = 0;
+    bool media = m->vision.present || m->speech.present || m->sound.present;
+    if (!media && um_config_origin(cfg, "encoders") == UM_FROM_DEFAULT) cfg->encoders = 0;
     return UM_OK;
 }
 

@@ -13,8 +13,10 @@ static const int64_t idle_bytes = INT64_C(18) << 20;
 typedef struct counting {
     const um_config *cfg;
     const um_checkpoint *c;
-    int64_t trunk, encoder; /* bytes that every router, every encoder rank keeps */
-    int64_t *expert;        /* [experts] bytes of one expert over all layers */
+    int64_t trunk; /* bytes that every router keeps */
+    int64_t
+        encoder[UM_MODALITIES]; /* bytes of a tower and its connector; clips share the pictures' */
+    int64_t *expert;            /* [experts] bytes of one expert over all layers */
 } counting;
 
 /* Bytes of one element as a rank keeps it. Vectors are always f32; a matrix is kept as asked, or as the file has it. */
@@ -43,8 +45,19 @@ static um_status count(void *ctx, const um_spec *spec, um_err *err)
     case UM_PART_EXPERT:
         k->expert[spec->expert] += bytes;
         break;
-    default: /* towers and what connects them */
-        k->encoder += bytes;
+    case UM_PART_PROJECTOR:
+    case UM_PART_VISION:
+        k->encoder[UM_IMAGE] += bytes;
+        break;
+    case UM_PART_SPEECH_ALIGNER:
+    case UM_PART_SPEECH:
+        k->encoder[UM_SPEECH] += bytes;
+        break;
+    case UM_PART_SOUND_ALIGNER:
+    case UM_PART_SOUND:
+        k->encoder[UM_SOUND] += bytes;
+        break;
+    case UM_PARTS:
         break;
     }
     return UM_OK;
@@ -70,13 +83,43 @@ static int64_t expert_buffers(const um_config *cfg, const um_model *m)
 }
 
 /* One picture: pixels and the rows of one tower layer. */
-static int64_t encoder_buffers(const um_model *m)
+static int64_t picture_buffers(const um_model *m)
 {
     const um_vision_model *v = &m->vision;
     if (!v->present || v->patch <= 0) return 0;
     int64_t side = v->image_size / v->patch, rows = side * side + 1;
     int64_t pixels = 2 * 3 * (int64_t)v->image_size * v->image_size;
     return 4 * (pixels + rows * (8 * (int64_t)v->dim + v->ffn_dim + 2 * (int64_t)m->dim));
+}
+
+/* One window: frames, their unfolded convolutions, and the rows of one tower layer. */
+static int64_t speech_buffers(const um_model *m)
+{
+    const um_speech_model *s = &m->speech;
+    if (!s->present) return 0;
+    int64_t D = s->dim, rows = s->positions, frames = 2 * rows;
+    int64_t samples = (int64_t)s->rate * s->window_seconds;
+    int64_t front = samples + frames * (2 * (int64_t)s->mel_bins + D) + frames * 3 * s->mel_bins;
+    return 4 * (front + rows * (3 * D + 8 * D + s->ffn_dim) + s->queries * (int64_t)m->dim);
+}
+
+/* The same for sound, whose attention has a bias for every pair of rows of one head. */
+static int64_t sound_buffers(const um_model *m)
+{
+    const um_sound_model *s = &m->sound;
+    if (!s->present) return 0;
+    int64_t D = s->dim, samples = INT64_C(480000), bins = 128;
+    int64_t frames = samples / 160, rows = frames / s->patch * (bins / s->patch);
+    int64_t front = samples + frames * bins + rows * s->patch_dim;
+    return 4 * (front + rows * rows + rows * (9 * D + s->ffn_dim) + s->queries * (int64_t)m->dim);
+}
+
+/* One piece of media at a time. */
+static int64_t encoder_buffers(const um_model *m)
+{
+    int64_t n = picture_buffers(m), speech = speech_buffers(m), sound = sound_buffers(m);
+    if (speech > n) n = speech;
+    return sound > n ? sound : n;
 }
 
 static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
@@ -95,7 +138,7 @@ static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
         p->buffers = expert_buffers(k->cfg, m);
         break;
     case UM_ROLE_ENCODER:
-        p->weights = k->encoder;
+        for (int i = 0; i < UM_MODALITIES; i++) p->weights += k->encoder[i];
         p->buffers = encoder_buffers(m);
         break;
     case UM_ROLES:

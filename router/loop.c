@@ -271,9 +271,10 @@ static um_status lead(router *r, um_err *err)
 static um_status start(router *r, um_err *err)
 {
     const um_config *cfg = r->cfg;
+    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     UM_TRY(um_dev_open_cpu(&r->dev, (um_isa)um_isa_from_name(cfg->isa),
                            um_join_threads(r->link.comm, cfg->threads), err));
-    UM_TRY(um_checkpoint_open(&r->ck, cfg->model, cfg->vision_tower, err));
+    UM_TRY(um_checkpoint_open(&r->ck, cfg->model, &towers, err));
     UM_TRY(um_tokenizer_open(&r->tok, cfg->model, err));
     if (um_tokenizer_vocab(r->tok) > r->ck.model.vocab)
         return UM_FAIL(err, UM_E_MODEL,

@@ -77,7 +77,7 @@ void dynamic_model_make(const char *dir, const char *name, um_arena *a)
                              "{\"intermediate_size\": 96, \"num_hidden_layers\": 1, "
                              "\"num_attention_heads\": 4, \"vocab_size\": 32,%s",
                              keys));
-    ok(um_model_read(&m, dir, "", a, &err), &err);
+    ok(um_model_read(&m, dir, NULL, a, &err), &err);
     ok(um_tensors_open(&golden, um_arena_fmt(a, GOLDEN "%s/layer.safetensors", name), &err), &err);
     mk.golden = golden;
     ok(um_model_walk(&m, collect, &mk, &err), &err);

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int n = 0;
     um_arena_init(&arena, "fuzz", 4096);
     fuzz_file("config.json", data, size);
-    if (um_model_read(&m, fuzz_folder(), "", &arena, &err) == UM_OK)
+    if (um_model_read(&m, fuzz_folder(), NULL, &arena, &err) == UM_OK)
         (void)um_model_walk(&m, look, &n, &err);
     else
         UM_ASSERT(err.msg[0] != 0);

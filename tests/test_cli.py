@@ -107,6 +107,26 @@ class Cli(unittest.TestCase):
         self.assertEqual(len(set(whole)), 1)
         self.assertAlmostEqual(size([r for r in half if r[1] == "expert/0"][0]) * 2, whole[0], delta=0.3)
 
+    def test_audio_towers(self):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder, "m").resolve()
+            copy.mkdir()
+            for name in ("model.safetensors", "vision_tower", "tokenizer.model"):
+                (copy / name).symlink_to(MODELS / "s4" / name)
+            (copy / "config.json").write_text((MODELS / "s4/config.json").read_text())
+            run = unimoe("inspect", copy)
+            self.assertEqual(run.returncode, MODEL)
+            self.assertIn('mm_audio_tower: "audio_tower", no config.json is there: say where the tower is with --speech-tower DIR', run.stderr)
+            tower = str(MODELS / "s4/audio_tower")
+            run = unimoe("inspect", copy, "--speech-tower", tower)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertIn("0 missing, 0 misshapen, 0 unexpected", run.stdout)
+            line, _ = self.plan("generate", "--model", copy, "--prompt", "x", "--speech-tower", os.path.relpath(tower))
+            self.assertEqual(line.count(tower), 3)
+            run = unimoe("inspect", MODELS / "s4", "--sound-tower", tower)
+            self.assertEqual(run.returncode, MODEL)
+            self.assertIn("names no sound tower", run.stderr)
+
     def test_dry_run_trace(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "r.json").resolve()

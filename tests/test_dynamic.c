@@ -56,7 +56,7 @@ static void golden_open(golden *g, const char *dir, const char *name)
     um_err err = {0};
     char path[512];
     dynamic_model_make(dir, name, &arena);
-    if (um_checkpoint_open(&g->ck, dir, "", &err) != UM_OK) fail_msg("%s", err.msg);
+    if (um_checkpoint_open(&g->ck, dir, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
     snprintf(path, sizeof path, GOLDEN "%s/layer.safetensors", name);
     if (um_tensors_open(&g->want, path, &err) != UM_OK) fail_msg("%s", err.msg);
     const um_tensor *x = um_tensors_find(g->want, "x");

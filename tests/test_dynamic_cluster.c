@@ -344,7 +344,7 @@ static void the_block_is_the_layer(void **state)
         const char *model = at(um_arena_fmt(&arena, "block_%s", names[i]));
         assert_int_equal(um_file_mkdirs(model, &err), UM_OK);
         dynamic_model_make(model, names[i], &arena);
-        if (um_checkpoint_open(&ck, model, "", &err) != UM_OK) fail_msg("%s", err.msg);
+        if (um_checkpoint_open(&ck, model, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
         assert_int_equal(
             um_tensors_open(&want, um_arena_fmt(&arena, GOLDEN "%s/layer.safetensors", names[i]),
                             &err),
@@ -376,7 +376,7 @@ static void a_token_without_any_expert_gives_zero(void **state)
     assert_int_equal(um_dev_open_cpu(&dev, UM_ISA_AUTO, 1, &err), UM_OK);
     assert_int_equal(um_file_mkdirs(model, &err), UM_OK);
     dynamic_model_make(model, "drop_position", &arena); /* R 4, Z 1, F 0 */
-    if (um_checkpoint_open(&ck, model, "", &err) != UM_OK) fail_msg("%s", err.msg);
+    if (um_checkpoint_open(&ck, model, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
     int D = ck.model.dim, R = ck.model.experts;
     const um_tensor *gate = um_tensors_find(ck.llm, "model.layers.0.mlp.gate.weight");
     float *w = um_arena_f32(&arena, (size_t)R + 1, (size_t)D),

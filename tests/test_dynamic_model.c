@@ -65,7 +65,7 @@ static const edit base[] = {
 static um_status read_with(um_model *m, const edit *change, size_t n, um_err *err)
 {
     edit_config(dir, "config.json", base, EDIT_COUNT(base), change, n);
-    return um_model_read(m, dir, "", &arena, err);
+    return um_model_read(m, dir, NULL, &arena, err);
 }
 
 static void read_ok(um_model *m, const edit *change, size_t n)
@@ -201,7 +201,7 @@ static void every_tensor_is_known(void **state)
     um_audit a;
     um_err err = {0};
     dynamic_model_make(dir, "p07", &arena);
-    if (um_checkpoint_open(&c, dir, "", &err) != UM_OK) fail_msg("%s", err.msg);
+    if (um_checkpoint_open(&c, dir, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(um_checkpoint_audit(&c, &a, count_line, NULL, &err), UM_OK);
     assert_int_equal(a.missing + a.misshapen + a.unexpected + a.ignored, 0);
     assert_int_equal(a.wanted, 3 + 6 + 1 + 3 * (4 + 2));
@@ -242,7 +242,7 @@ static void contradictions_are_found(void **state)
         memcpy(change, cases[i].change, cases[i].n * sizeof *change);
         change[cases[i].n] = (edit){"num_hidden_layers", "1"};
         edit_config(dir, "config.json", base, EDIT_COUNT(base), change, cases[i].n + 1);
-        assert_int_equal(um_checkpoint_open(&c, dir, "", &err), UM_E_MODEL);
+        assert_int_equal(um_checkpoint_open(&c, dir, NULL, &err), UM_E_MODEL);
         has(&err, cases[i].says);
     }
 }
@@ -258,7 +258,7 @@ static void another_styles_tensors_are_refused(void **state)
     edit_config(dir, "config.json", base, EDIT_COUNT(base), change, EDIT_COUNT(change));
     remove(um_path_join(&arena, dir, "model.safetensors"));
     folder_link(dir, "model.safetensors", UM_TEST_DATA "/golden/models/s4/model.safetensors");
-    assert_int_equal(um_checkpoint_open(&c, dir, "", &err), UM_E_MODEL);
+    assert_int_equal(um_checkpoint_open(&c, dir, NULL, &err), UM_E_MODEL);
     has(&err, "mlp_dynamic_expert_num: 4, but the tensors have mlp.gate and mlp.experts names");
 }
 

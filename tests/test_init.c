@@ -114,25 +114,16 @@ static bool same_files(const char *a, const char *b, const char *name)
     return n == m && memcmp(p, q, n) == 0;
 }
 
-static void test_tiny(void **state)
+/* Two runs give the same bytes, another seed gives other weights and the same rest. */
+static void made_alike(const char *preset, const char *const *files, size_t n)
 {
-    (void)state;
-    static const char *const files[] = {"model.safetensors",
-                                        "tokenizer.model",
-                                        "config.json",
-                                        "generation_config.json",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "vision_tower/model.safetensors",
-                                        "vision_tower/config.json",
-                                        "vision_tower/preprocessor_config.json"};
-    um_config a = config_of("tiny", "", "a"), b = config_of("", "tiny", "b"),
-              c = config_of("tiny", "", "c");
+    um_config a = config_of(preset, "", "a"), b = config_of("", preset, "b"),
+              c = config_of(preset, "", "c");
     c.seed = 6;
     init_ok(&a);
     init_ok(&b);
     init_ok(&c);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    for (size_t i = 0; i < n; i++) {
         assert_true(same_files("a", "b", files[i]));
         bool weights = strstr(files[i], "model.safetensors") != NULL;
         assert_true(same_files("a", "c", files[i]) == !weights);
@@ -147,6 +138,9 @@ static void test_tiny(void **state)
     um_err err = {0};
     assert_int_equal(init(&a, &err), UM_E_USAGE); /* never over a model that is there */
     has(err.msg, "already holds a model");
+    folder_remove(at("a"));
+    folder_remove(at("b"));
+    folder_remove(at("c"));
 }
 
 static double std_of(const um_tensors *s, const char *name, double *mean)
@@ -165,6 +159,62 @@ static double std_of(const um_tensors *s, const char *name, double *mean)
     return sqrt(squares / (double)n - *mean * *mean);
 }
 
+/* The preset of the first run has a tower of every kind. */
+static void test_small(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"model.safetensors",
+                                        "speech_tower/model.safetensors",
+                                        "speech_tower/config.json",
+                                        "speech_tower/preprocessor_config.json",
+                                        "sound_tower/model.safetensors",
+                                        "sound_tower/config.json"};
+    made_alike("small", files, sizeof files / sizeof *files);
+    um_config s = config_of("small", "", "small");
+    um_checkpoint c;
+    um_err err = {0};
+    um_audit audit;
+    double mean;
+    init_ok(&s);
+    if (um_checkpoint_open(&c, s.out, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_string_equal(c.model.variant, "unified");
+    assert_int_equal(um_checkpoint_audit(&c, &audit, NULL, NULL, &err), UM_OK);
+    assert_int_equal(audit.missing + audit.misshapen + audit.unexpected + audit.ignored, 0);
+    assert_true(fabs(std_of(c.speech, "model.encoder.conv2.weight", &mean) - 0.02) < 0.002);
+    assert_true(std_of(c.speech, "model.encoder.layer_norm.weight", &mean) == 0.0 && mean == 1.0);
+    assert_true(std_of(c.sound, "encoder.pos_conv.0.weight_g", &mean) == 0.0 && mean == 1.0);
+    assert_true(std_of(c.llm, "model.mm_speech_aligner.query_tokens", &mean) > 0.01);
+    assert_true(std_of(c.llm, "model.mm_sound_aligner.query_tokens", &mean) > 0.01);
+    um_checkpoint_close(&c);
+    const char *said = inspect(s.out, false, UM_OK);
+    has(said, "speech_tower\n              hidden 64, layers 2, heads 2, windows of 30 s in 1500 "
+              "rows; connector: 2 layers, 50 queries");
+    has(said,
+        "sound_tower\n              hidden 64, layers 2, heads 4, patch 16; connector: hidden "
+        "64, 4 layers, 50 queries");
+    said = inspect(s.out, true, UM_OK);
+    um_json *j = NULL;
+    assert_int_equal(um_json_parse(&j, said, strlen(said), NULL), UM_OK);
+    assert_int_equal(um_json_int(um_json_get(um_json_get(j, "speech"), "positions"), 0), 1500);
+    assert_int_equal(um_json_int(um_json_get(um_json_get(j, "sound"), "connector_layers"), 0), 4);
+    um_json_free(j);
+}
+
+static void test_tiny(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"model.safetensors",
+                                        "tokenizer.model",
+                                        "config.json",
+                                        "generation_config.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "vision_tower/model.safetensors",
+                                        "vision_tower/config.json",
+                                        "vision_tower/preprocessor_config.json"};
+    made_alike("tiny", files, sizeof files / sizeof *files);
+}
+
 static void test_values(void **state)
 {
     (void)state;
@@ -174,8 +224,8 @@ static void test_values(void **state)
     init_ok(&h);
     um_checkpoint a, b;
     um_err err = {0};
-    assert_int_equal(um_checkpoint_open(&a, f.out, "", &err), UM_OK);
-    assert_int_equal(um_checkpoint_open(&b, h.out, "", &err), UM_OK);
+    assert_int_equal(um_checkpoint_open(&a, f.out, NULL, &err), UM_OK);
+    assert_int_equal(um_checkpoint_open(&b, h.out, NULL, &err), UM_OK);
     double mean, std = std_of(a.llm, "model.embed_tokens.weight", &mean);
     assert_true(fabs(std - 0.02) < 0.001 && fabs(mean) < 0.001);
     std = std_of(a.llm, "model.norm.weight", &mean);
@@ -216,7 +266,7 @@ static void test_same_bits(void **state)
         um_text_free(&t);
         um_config cfg = config_of("", at("made.json"), i == 0 ? "one" : "two");
         init_ok(&cfg);
-        if (um_checkpoint_open(&c[i], cfg.out, "", &err) != UM_OK) fail_msg("%s", err.msg);
+        if (um_checkpoint_open(&c[i], cfg.out, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
     }
     assert_int_equal(c[0].model.gate, UM_GATE_GSHARD);
     size_t shared = 0;
@@ -251,8 +301,8 @@ static void test_shards(void **state)
     assert_true(
         um_file_exists(um_path_join(&arena, parts.out, "model-00001-of-00007.safetensors")));
     assert_false(um_file_exists(um_path_join(&arena, parts.out, "model.safetensors")));
-    if (um_checkpoint_open(&b, parts.out, "", &err) != UM_OK) fail_msg("%s", err.msg);
-    assert_int_equal(um_checkpoint_open(&a, whole.out, "", &err), UM_OK);
+    if (um_checkpoint_open(&b, parts.out, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(um_checkpoint_open(&a, whole.out, NULL, &err), UM_OK);
     assert_int_equal(um_tensors_count(a.llm), um_tensors_count(b.llm));
     for (size_t i = 0; i < um_tensors_count(a.llm); i++) {
         const um_tensor *t = um_tensors_at(a.llm, i), *u = um_tensors_at(b.llm, i);
@@ -268,17 +318,17 @@ static void test_shards(void **state)
 static void test_from_config(void **state)
 {
     (void)state;
-    static const char *const models[] = {"s4i", "s8", "s8fm"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const models[] = {"s4i", "s8", "s8fm", "a4"};
+    for (int i = 0; i < 4; i++) {
         um_err err = {0};
         um_config cfg =
             config_of("", um_arena_fmt(&arena, GOLDEN "%s/config.json", models[i]), models[i]);
         init_ok(&cfg);
         um_checkpoint made, golden;
         um_audit audit;
-        if (um_checkpoint_open(&made, cfg.out, "", &err) != UM_OK) fail_msg("%s", err.msg);
+        if (um_checkpoint_open(&made, cfg.out, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
         assert_int_equal(
-            um_checkpoint_open(&golden, um_arena_fmt(&arena, GOLDEN "%s", models[i]), "", &err),
+            um_checkpoint_open(&golden, um_arena_fmt(&arena, GOLDEN "%s", models[i]), NULL, &err),
             UM_OK);
         assert_true(made.model.fingerprint == golden.model.fingerprint);
         assert_int_equal(um_checkpoint_audit(&made, &audit, NULL, NULL, &err), UM_OK);
@@ -431,8 +481,13 @@ static void test_inspect(void **state)
     has(said, "variant     speech-8e");
     has(said, "experts     8, top-2, gshard gate, in 2 of 4 layers (0 2)");
     has(said, "lora        rank 4, alpha 8");
-    has(said, "0 missing, 0 misshapen, 0 unexpected, 79 not needed");
-    has(inspect(GOLDEN "a4", false, UM_OK), "variant     audio-4e");
+    has(said, "0 missing, 0 misshapen, 0 unexpected, 77 not needed");
+    has(said, "speech      " GOLDEN "s8/audio_tower\n");
+    has(said, "sound       none\n");
+    said = inspect(GOLDEN "a4", false, UM_OK);
+    has(said, "variant     audio-4e");
+    has(said, "speech      none\n");
+    has(said, "sound       " GOLDEN "a4/audio_tower\n");
     said = inspect(GOLDEN "s4", true, UM_OK);
     um_json *j = NULL;
     assert_int_equal(um_json_parse(&j, said, strlen(said), NULL), UM_OK);
@@ -447,7 +502,10 @@ static void test_inspect(void **state)
     for (const um_json *v; (v = um_json_next(um_json_get(j, "parts"), &iter, &key)) != NULL;) {
         bytes += um_json_int(um_json_get(v, "bytes"), 0);
     }
-    assert_int_equal(bytes, 1496704);
+    assert_int_equal(bytes, 1496704 + 182752 + 303616); /* and the audio side */
+    assert_string_equal(um_json_str(um_json_get(um_json_get(j, "speech"), "connector_names"), ""),
+                        "model.mm_audio_aligner.");
+    assert_int_equal(um_json_kind_of(um_json_get(j, "sound")), UM_JSON_NULL);
     um_json_free(j);
 }
 
@@ -465,6 +523,7 @@ static void test_inspect_problems(void **state)
         folder_link(dir, um_arena_fmt(&arena, "bad/%s", copied[i]),
                     um_arena_fmt(&arena, GOLDEN "s4/%s", copied[i]));
     folder_link(dir, "bad/vision_tower", GOLDEN "s4/vision_tower");
+    folder_link(dir, "bad/audio_tower", GOLDEN "s4/audio_tower");
     list[0].name = "extra";
     assert_string_equal(um_tensors_at(s, 0)->name, "lm_head.weight");
     assert_int_equal(um_tensors_write(at("bad/model.safetensors"), list, n, NULL, &err), UM_OK);
@@ -484,7 +543,7 @@ static void test_inspect_problems(void **state)
 static void test_presets(void **state)
 {
     (void)state;
-    static const double total[] = {0.00023, 0.0131, 0.376, 0.947, 19.72, 13.23, 37.04};
+    static const double total[] = {0.00023, 0.0131, 0.01154, 0.376, 0.947, 19.72, 13.23, 37.04};
     for (int i = 0; um_preset_at(i) != NULL; i++) {
         const um_preset *p = um_preset_at(i);
         um_text t = {0};
@@ -494,9 +553,6 @@ static void test_presets(void **state)
         um_preset_config(&t, p, "float32");
         folder_text(dir, "p/config.json", t.s);
         um_text_free(&t);
-        um_preset_tower(&t, p, "float32");
-        folder_text(dir, "p/config-tower.json", t.s);
-        um_text_free(&t);
         if (p->vision.dim > 0) {
             um_preset_tower(&t, p, "float32");
             folder_text(at("p"), "vision_tower/config.json", t.s);
@@ -505,12 +561,31 @@ static void test_presets(void **state)
             folder_text(at("p"), "vision_tower/preprocessor_config.json", t.s);
             um_text_free(&t);
         }
-        if (um_model_read(&m, at("p"), "", &arena, &err) != UM_OK)
+        if (p->speech.dim > 0) {
+            um_preset_speech_tower(&t, p, "float32");
+            folder_text(at("p"), "speech_tower/config.json", t.s);
+            um_text_free(&t);
+            um_preset_speech_preprocessor(&t, p);
+            folder_text(at("p"), "speech_tower/preprocessor_config.json", t.s);
+            um_text_free(&t);
+        }
+        if (p->sound.dim > 0) {
+            um_preset_sound_tower(&t, p, "float32");
+            folder_text(at("p"), "sound_tower/config.json", t.s);
+            um_text_free(&t);
+        }
+        if (um_model_read(&m, at("p"), NULL, &arena, &err) != UM_OK)
             fail_msg("%s: %s", p->name, err.msg);
         um_model_params(&m, &all, &active);
         if (fabs((double)all / 1e9 / total[i] - 1) > 0.02)
             fail_msg("%s: %.4f B", p->name, (double)all / 1e9);
         assert_true(um_preset_find(p->name) == p && m.vision.present == (p->vision.dim > 0));
+        assert_true(m.speech.present == (p->speech.dim > 0) &&
+                    m.sound.present == (p->sound.dim > 0));
+        if (strstr(p->name, "-7b") != NULL) { /* named after the released variant */
+            assert_memory_equal(p->name, m.variant, strlen(m.variant));
+            assert_string_equal(p->name + strlen(m.variant), "-7b");
+        }
     }
     assert_null(um_preset_find("none"));
 }
@@ -518,15 +593,11 @@ static void test_presets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_from_config),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_vocabulary),
-        cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_inspect_problems),
+        cmocka_unit_test(test_tiny),    cmocka_unit_test(test_small),
+        cmocka_unit_test(test_values),  cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_shards),  cmocka_unit_test(test_from_config),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_inspect), cmocka_unit_test(test_inspect_problems),
         cmocka_unit_test(test_presets),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -36,7 +36,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
     um_arena_init(&b->arena, "test", 1 << 20);
     snprintf(path, sizeof path, "%s%s", MODELS, model);
     um_status st = um_dev_open_cpu(&b->dev, isa, threads, &err);
-    if (st == UM_OK) st = um_checkpoint_open(&b->ck, path, "", &err);
+    if (st == UM_OK) st = um_checkpoint_open(&b->ck, path, NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
     b->rows = um_vision_rows(&b->ck.model.vision);
 }

@@ -37,9 +37,9 @@ typedef enum um_program {
 
 typedef struct um_config {
     /* what to run */
-    const char *model; /* model directory */
-    const char
-        *vision_tower;    /* overrides the tower folder of config.json; "" = as the config says */
+    const char *model;        /* model directory */
+    const char *vision_tower; /* override the tower folders of config.json; "" = as it says */
+    const char *speech_tower, *sound_tower;
     const char *requests; /* JSONL of requests, "-" = standard input */
     const char *request;  /* trace: the one request.json (positional) */
     const char *out;      /* output file, "" = standard output */

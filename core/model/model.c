@@ -228,8 +228,6 @@ static void read_moe(um_model *m, um_reader *r)
 
 /* --- the whole --- */
 
-static bool contains(const char *s, const char *word) { return strcasestr(s, word) != NULL; }
-
 /* The name of the released variant that this is (spec 0.2), or what else it is. */
 static const char *variant_of(const um_model *m)
 {
@@ -237,8 +235,9 @@ static const char *variant_of(const um_model *m)
     if (m->gate == UM_GATE_DYNAMIC) return "dynamic";
     bool all = m->moe_layers == m->layers, even = true;
     for (int i = 0; i < m->layers; i++) even = even && m->moe_layer[i] == (i % 2 == 0);
-    bool beats = m->sound.dir != NULL;
-    if ((m->speech.dir == NULL) == !beats || m->top_k != 2 || m->moe_unplaced) return "custom";
+    bool beats = m->sound.present;
+    if (beats && m->speech.present) return "unified";
+    if (!(beats || m->speech.present) || m->top_k != 2 || m->moe_unplaced) return "custom";
     if (m->gate == UM_GATE_GSHARD) return m->experts == 8 && !beats ? "speech-8e" : "custom";
     if (m->experts != 4) return "custom";
     if (beats) return even ? "audio-4e" : "custom";
@@ -264,11 +263,30 @@ static uint64_t hash_dynamic(uint64_t h, const um_model *m)
     return hash_bytes(h, s, (size_t)n);
 }
 
+/* The sizes of both audio sides; an absent one is all zeros. */
+static int audio_text(char *s, size_t size, const um_model *m)
+{
+    const um_speech_model *p = &m->speech;
+    const um_sound_model *q = &m->sound;
+    int n = snprintf(s, size, " speech %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %s",
+                     p->present, p->dim, p->layers, p->heads, p->ffn_dim, p->mel_bins, p->positions,
+                     p->rate, p->n_fft, p->hop, p->window_seconds, p->dec_layers, p->dec_heads,
+                     p->dec_ffn_dim, p->dec_positions, p->queries, p->proj, p->proj_layers,
+                     p->names.prefix);
+    return n +
+           snprintf(s + n, size - (size_t)n,
+                    " sound %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %08x %d %d %s",
+                    q->present, q->dim, q->layers, q->heads, q->ffn_dim, q->patch, q->patch_dim,
+                    q->conv_pos, q->conv_groups, q->buckets, q->max_distance, q->gated, q->q_dim,
+                    q->q_layers, q->q_heads, q->q_ffn_dim, q->q_cross, q->queries,
+                    um_f32_bits(q->q_eps), q->proj, q->proj_layers, q->names.prefix);
+}
+
 /* Over a text of all sizes, so that it depends on no struct layout. Folders and sampling defaults are not part of it. */
 static uint64_t fingerprint_of(const um_model *m)
 {
     const um_vision_model *v = &m->vision;
-    char s[768];
+    char s[2048];
     int n = snprintf(
         s, sizeof s,
         "llm %d %d %d %d %d %d %d %d %08x %08x %08x %d %d %d moe %d %d %d %d %d %d %08x ", m->dim,
@@ -286,6 +304,7 @@ static uint64_t fingerprint_of(const um_model *m)
         n += snprintf(s + n, sizeof s - (size_t)n, " %08x %08x", um_f32_bits(v->mean[i]),
                       um_f32_bits(v->std[i]));
     }
+    n += audio_text(s + n, sizeof s - (size_t)n, m);
     UM_ASSERT(n > 0 && (size_t)n < sizeof s);
     uint64_t h = hash_bytes(0xCBF29CE484222325u, s, (size_t)n);
     if (m->gate == UM_GATE_DYNAMIC) h = hash_dynamic(h, m);
@@ -307,18 +326,6 @@ void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
     m->moe_unplaced = false;
     m->fm_block = m->fm_block && gate == UM_GATE_GSHARD;
     renew(m);
-}
-
-/* The audio tower is only named here. Its kind tells the audio variant from the speech one: a BEATs tower comes with the keys of
- * its Q-Former, or says so itself. */
-static void read_audio(um_model *m, um_reader *r, const char *dir)
-{
-    const char *name = "";
-    um_take_str(r, "mm_audio_tower", &name);
-    if (r->st != UM_OK) return;
-    if (name[0] == '\0') return;
-    bool sound = um_given(r, "mm_audio_qformer") || contains(name, "beats");
-    *(sound ? &m->sound.dir : &m->speech.dir) = um_path_join(r->arena, dir, name);
 }
 
 static void check_total(const um_model *m, um_reader *r)
@@ -363,24 +370,27 @@ static um_status read_generation(um_model *m, const char *dir, um_arena *arena, 
     return st;
 }
 
-um_status um_model_read(um_model *out, const char *dir, const char *vision_tower, um_arena *arena,
+um_status um_model_read(um_model *out, const char *dir, const um_towers *towers, um_arena *arena,
                         um_err *err)
 {
     um_model m = {.dir = um_arena_str(arena, dir)};
+    um_towers none = {0};
     um_json *root;
     um_reader r;
+    if (towers == NULL) towers = &none;
     um_status st =
         um_reader_open(&r, &root, um_path_join(arena, dir, "config.json"), false, arena, err);
     if (st == UM_OK) {
         read_sizes(&m, &r);
         read_numbers(&m, &r);
         read_moe(&m, &r);
-        read_audio(&m, &r, dir);
         check_total(&m, &r);
-        st = r.st == UM_OK ? um_model_read_vision(&m.vision, &r, dir,
-                                                  vision_tower == NULL ? "" : vision_tower)
-                           : r.st;
+        st = r.st;
     }
+    if (st == UM_OK) {
+        st = um_model_read_vision(&m.vision, &r, dir, towers->vision == NULL ? "" : towers->vision);
+    }
+    if (st == UM_OK) st = um_model_read_audio(&m.speech, &m.sound, &r, dir, towers);
     if (st == UM_OK) st = read_generation(&m, dir, arena, err);
     if (st == UM_OK) {
         renew(&m);

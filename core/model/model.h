@@ -81,7 +81,7 @@ typedef struct um_aligner_names {
 } um_aligner_names;
 
 /* Speech: a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries as connector (spec 3.2). Sizes are those of
- * the tower's config.json and preprocessor_config.json; the connector's layers are counted in the tensors. */
+ * the tower's config.json and preprocessor_config.json; those of the connector are settled by um_checkpoint_open, from its tensors. */
 typedef struct um_speech_model {
     bool present;
     const char *dir;                                      /* the tower's folder */
@@ -94,6 +94,7 @@ typedef struct um_speech_model {
     um_projector proj;
     int proj_layers;
     bool encoder_prefix; /* tower tensors are model.encoder.* (else encoder.*) */
+    bool queries_given;  /* config.json says query_tokens_size: the tensors must agree */
 } um_speech_model;
 
 /* Sound: BEATs (spec 2.5), and a Q-Former as connector (spec 3.3). */
@@ -110,12 +111,14 @@ typedef struct um_sound_model {
     float q_eps;
     um_projector proj;
     int proj_layers;
+    bool queries_given, qformer_given; /* config.json has query_tokens_size, mm_audio_qformer */
 } um_sound_model;
 
 typedef struct um_model {
     const char *dir;
     const char *
-        variant; /* "speech-4e", "speech-4e-interval", "audio-4e", "speech-8e", "dynamic", "dense" or "custom" */
+        variant; /* "speech-4e", "speech-4e-interval", "audio-4e", "speech-8e", "unified" (experts, speech and sound), "dynamic",
+                  * "dense" or "custom" */
     int dim, layers, heads, kv_heads, head_dim, ffn_dim, vocab, max_positions;
     float rms_eps, rope_theta, rope_factor; /* rope_factor: linear scaling, 1 = none */
     int bos, eos, pad;
@@ -142,9 +145,14 @@ typedef struct um_model {
     uint64_t fingerprint; /* of all that the ranks must agree on */
 } um_model;
 
-/* Reads dir/config.json (+ generation_config.json, tower config.json and preprocessor_config.json). vision_tower "" or an override.
+/* Folders of towers that override those of config.json; NULL or "" leaves it to the config. */
+typedef struct um_towers {
+    const char *vision, *speech, *sound;
+} um_towers;
+
+/* Reads dir/config.json (+ generation_config.json, tower config.json and preprocessor_config.json). towers may be NULL.
  * UM_E_MODEL names file, key, value and what is allowed. Strings and lists live in arena. */
-um_status um_model_read(um_model *out, const char *dir, const char *vision_tower, um_arena *arena,
+um_status um_model_read(um_model *out, const char *dir, const um_towers *towers, um_arena *arena,
                         um_err *err);
 
 /* The largest sizes that a config may name; every product of them that the programs make fits its type. Experts and layers
@@ -157,11 +165,12 @@ enum {
     UM_MAX_POSITIONS = 1 << 28,
     UM_MAX_EXPERTS = 1 << 22,
     UM_MAX_IMAGE = 1 << 14, /* pixels a side that a tower may take */
+    UM_MAX_ROWS = 1 << 16,  /* rows that a window of audio may have anywhere, and queries */
 };
 #define UM_MAX_PARAMS (INT64_C(1) << 50)
 
 /* Puts into m what only the tensors show: the gate style and the MoE placement (config silent, or contradicted), and renews what
- * follows from them (moe_layers, variant, fingerprint). moe_layer [layers] must live as long as m. */
+ * follows from them and from the connectors' sizes (moe_layers, variant, fingerprint). moe_layer [layers] must live as long as m. */
 void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer);
 
 /* Which rank needs a tensor. */
@@ -177,6 +186,10 @@ typedef enum um_part {
     UM_PART_SOUND,
     UM_PARTS
 } um_part;
+
+/* The folder that the tensors of a part are in. */
+typedef enum um_set { UM_SET_LLM, UM_SET_VISION, UM_SET_SPEECH, UM_SET_SOUND, UM_SETS } um_set;
+um_set um_set_of(um_part part);
 
 typedef struct um_spec {
     char name[200];

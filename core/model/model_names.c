@@ -1,7 +1,9 @@
-/* Names and shapes of all tensors of a model (spec 2.1, 3.1, 4, 7.2), and what they add up to. */
+/* Names and shapes of the tensors of a model (spec 2.1, 3.1, 4, 7.2), and what they add up to. The audio parts are in
+ * model_names_audio.c. */
 #include "core/model/model.h"
 
 #include "core/base/bytes.h"
+#include "core/model/model_walk.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -44,6 +46,20 @@ const char *um_modality_name(um_modality modality)
     return name[modality];
 }
 
+um_set um_set_of(um_part part)
+{
+    switch (part) {
+    case UM_PART_VISION:
+        return UM_SET_VISION;
+    case UM_PART_SPEECH:
+        return UM_SET_SPEECH;
+    case UM_PART_SOUND:
+        return UM_SET_SOUND;
+    default:
+        return UM_SET_LLM;
+    }
+}
+
 um_fm um_fm_of(um_modality modality)
 {
     static const um_fm fm[UM_MODALITIES] = {UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_AUDIO,
@@ -57,18 +73,7 @@ void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)
     snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[fm], leaf);
 }
 
-/* One walk: whom to call, and the first status that was not UM_OK. */
-typedef struct walker {
-    const um_model *m;
-    um_spec_fn fn;
-    void *ctx;
-    um_err *err;
-    um_status st;
-    um_spec s; /* part, layer, expert, optional and init stay until changed */
-} walker;
-
-/* Shape [a], [a,b], ...: the first 0 ends it. s.name is already there. */
-static void give(walker *w, int64_t a, int64_t b, int64_t c, int64_t d)
+void um_walk_give(um_walker *w, int64_t a, int64_t b, int64_t c, int64_t d)
 {
     int64_t shape[4] = {a, b, c, d};
     if (w->st != UM_OK) return;
@@ -81,25 +86,25 @@ static void give(walker *w, int64_t a, int64_t b, int64_t c, int64_t d)
     w->st = w->fn(w->ctx, &w->s, w->err);
 }
 
-static void give_named(walker *w, const char *name, int64_t a, int64_t b)
+void um_walk_normal(um_walker *w, const char *name, int64_t a, int64_t b)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_NORMAL;
-    give(w, a, b, 0, 0);
+    um_walk_give(w, a, b, 0, 0);
 }
 
-static void give_ones(walker *w, const char *name, int64_t a)
+void um_walk_ones(um_walker *w, const char *name, int64_t a)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_ONES;
-    give(w, a, 0, 0, 0);
+    um_walk_give(w, a, 0, 0, 0);
 }
 
-static void give_zeros(walker *w, const char *name, int64_t a, int64_t b)
+void um_walk_zeros(um_walker *w, const char *name, int64_t a, int64_t b)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_ZEROS;
-    give(w, a, b, 0, 0);
+    um_walk_give(w, a, b, 0, 0);
 }
 
 static void ffn_name(char out[200], const um_model *m, int layer, int expert, const char *which)
@@ -111,7 +116,7 @@ static void ffn_name(char out[200], const um_model *m, int layer, int expert, co
 }
 
 /* gate, up, down of one expert, or of the dense MLP when expert is -1, with the LoRA of 8e files. */
-static void walk_ffn(walker *w, int layer, int expert)
+static void walk_ffn(um_walker *w, int layer, int expert)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
@@ -122,22 +127,22 @@ static void walk_ffn(walker *w, int layer, int expert)
         int64_t n = i < 2 ? width : m->dim, k = i < 2 ? m->dim : width;
         char name[200], which[32];
         ffn_name(name, m, layer, expert, proj[i]);
-        give_named(w, name, n, k);
+        um_walk_normal(w, name, n, k);
         if (m->lora_r == 0 || m->gate != UM_GATE_GSHARD) continue;
         w->s.optional = true;
         snprintf(which, sizeof which, "%s_lora_A", proj[i]);
         ffn_name(name, m, layer, expert, which);
-        give_named(w, name, m->lora_r, k);
+        um_walk_normal(w, name, m->lora_r, k);
         snprintf(which, sizeof which, "%s_lora_B", proj[i]);
         ffn_name(name, m, layer, expert, which);
-        give_zeros(w, name, n, m->lora_r);
+        um_walk_zeros(w, name, n, m->lora_r);
         w->s.optional = false;
     }
     w->s.expert = -1;
 }
 
 /* The experts that every token has: the routers run them. */
-static void walk_shared(walker *w, int layer)
+static void walk_shared(um_walker *w, int layer)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
@@ -146,32 +151,32 @@ static void walk_shared(walker *w, int layer)
         for (int i = 0; i < 3 && w->st == UM_OK; i++) {
             char name[200];
             um_name_shared(name, layer, j, proj[i]);
-            give_named(w, name, i < 2 ? m->dynamic.shared_dim : m->dim,
-                       i < 2 ? m->dim : m->dynamic.shared_dim);
+            um_walk_normal(w, name, i < 2 ? m->dynamic.shared_dim : m->dim,
+                           i < 2 ? m->dim : m->dynamic.shared_dim);
         }
     }
 }
 
 /* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. */
-static void walk_gate(walker *w, int layer)
+static void walk_gate(um_walker *w, int layer)
 {
     const um_model *m = w->m;
     char name[200];
     w->s.part = UM_PART_GATE;
     um_name_gate(name, m, layer);
-    give_named(w, name, um_model_gate_rows(m), m->dim);
+    um_walk_normal(w, name, um_model_gate_rows(m), m->dim);
     for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
         w->s.optional = i == UM_FM_AUDIO;
         um_name_fm(w->s.name, layer, (um_fm)i, "weight");
         w->s.init = UM_INIT_NORMAL;
-        give(w, m->dim, m->dim, 1, 0);
+        um_walk_give(w, m->dim, m->dim, 1, 0);
         um_name_fm(name, layer, (um_fm)i, "bias");
-        give_zeros(w, name, m->dim, 0);
+        um_walk_zeros(w, name, m->dim, 0);
     }
     w->s.optional = false;
 }
 
-static void walk_layer(walker *w, int layer)
+static void walk_layer(um_walker *w, int layer)
 {
     const um_model *m = w->m;
     char name[200];
@@ -179,17 +184,17 @@ static void walk_layer(walker *w, int layer)
     w->s.layer = layer;
     w->s.part = UM_PART_TRUNK;
     um_name_layer(name, layer, "input_layernorm.weight");
-    give_ones(w, name, m->dim);
+    um_walk_ones(w, name, m->dim);
     um_name_layer(name, layer, "self_attn.q_proj.weight");
-    give_named(w, name, q, m->dim);
+    um_walk_normal(w, name, q, m->dim);
     um_name_layer(name, layer, "self_attn.k_proj.weight");
-    give_named(w, name, kv, m->dim);
+    um_walk_normal(w, name, kv, m->dim);
     um_name_layer(name, layer, "self_attn.v_proj.weight");
-    give_named(w, name, kv, m->dim);
+    um_walk_normal(w, name, kv, m->dim);
     um_name_layer(name, layer, "self_attn.o_proj.weight");
-    give_named(w, name, m->dim, q);
+    um_walk_normal(w, name, m->dim, q);
     um_name_layer(name, layer, "post_attention_layernorm.weight");
-    give_ones(w, name, m->dim);
+    um_walk_ones(w, name, m->dim);
     if (m->moe_layer[layer]) {
         walk_gate(w, layer);
         walk_shared(w, layer);
@@ -200,35 +205,33 @@ static void walk_layer(walker *w, int layer)
     w->s.layer = -1;
 }
 
-static void walk_projector(walker *w)
+void um_walk_projector(um_walker *w, const char *prefix, um_projector proj, int layers, int64_t in,
+                       int64_t out)
 {
-    const um_vision_model *v = &w->m->vision;
-    w->s.part = UM_PART_PROJECTOR;
-    for (int i = 0; i < v->proj_layers; i++) {
+    for (int i = 0; i < layers; i++) {
         char name[200], number[16] = "";
-        if (v->proj == UM_PROJ_MLP)
+        if (proj == UM_PROJ_MLP)
             snprintf(number, sizeof number, "%d.", 2 * i); /* the odd ones are the GELUs */
-        snprintf(name, sizeof name, "model.mm_projector.%sweight", number);
-        give_named(w, name, w->m->dim, i == 0 ? v->dim : w->m->dim);
-        snprintf(name, sizeof name, "model.mm_projector.%sbias", number);
-        give_zeros(w, name, w->m->dim, 0);
+        snprintf(name, sizeof name, "%s%sweight", prefix, number);
+        um_walk_normal(w, name, out, i == 0 ? in : out);
+        snprintf(name, sizeof name, "%s%sbias", prefix, number);
+        um_walk_zeros(w, name, out, 0);
     }
 }
 
-/* A linear layer or a norm of the tower: NAME.weight and NAME.bias. */
-static void give_pair(walker *w, const char *prefix, const char *name, int64_t n, int64_t k)
+void um_walk_pair(um_walker *w, const char *prefix, const char *name, int64_t n, int64_t k)
 {
     char full[200];
     snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     if (k > 0)
-        give_named(w, full, n, k);
+        um_walk_normal(w, full, n, k);
     else
-        give_ones(w, full, n);
+        um_walk_ones(w, full, n);
     snprintf(full, sizeof full, "%s%s.bias", prefix, name);
-    give_zeros(w, full, n, 0);
+    um_walk_zeros(w, full, n, 0);
 }
 
-static void walk_vision_layer(walker *w, int layer)
+static void walk_vision_layer(um_walker *w, int layer)
 {
     static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj",
                                             "self_attn.v_proj", "self_attn.out_proj"};
@@ -237,46 +240,49 @@ static void walk_vision_layer(walker *w, int layer)
     snprintf(prefix, sizeof prefix, "vision_model.encoder.layers.%d.", layer);
     w->s.layer = layer;
     w->s.optional = layer >= v->run_layers; /* past the feature that is taken */
-    give_pair(w, prefix, "layer_norm1", v->dim, 0);
-    for (int i = 0; i < 4; i++) give_pair(w, prefix, attention[i], v->dim, v->dim);
-    give_pair(w, prefix, "layer_norm2", v->dim, 0);
-    give_pair(w, prefix, "mlp.fc1", v->ffn_dim, v->dim);
-    give_pair(w, prefix, "mlp.fc2", v->dim, v->ffn_dim);
+    um_walk_pair(w, prefix, "layer_norm1", v->dim, 0);
+    for (int i = 0; i < 4; i++) um_walk_pair(w, prefix, attention[i], v->dim, v->dim);
+    um_walk_pair(w, prefix, "layer_norm2", v->dim, 0);
+    um_walk_pair(w, prefix, "mlp.fc1", v->ffn_dim, v->dim);
+    um_walk_pair(w, prefix, "mlp.fc2", v->dim, v->ffn_dim);
     w->s.layer = -1;
 }
 
-static void walk_vision(walker *w)
+static void walk_vision(um_walker *w)
 {
     const um_vision_model *v = &w->m->vision;
     int64_t side = v->image_size / v->patch;
     w->s.part = UM_PART_VISION;
-    give_named(w, "vision_model.embeddings.class_embedding", v->dim, 0);
+    um_walk_normal(w, "vision_model.embeddings.class_embedding", v->dim, 0);
     snprintf(w->s.name, sizeof w->s.name, "vision_model.embeddings.patch_embedding.weight");
-    give(w, v->dim, v->channels, v->patch, v->patch);
-    give_named(w, "vision_model.embeddings.position_embedding.weight", side * side + 1, v->dim);
-    give_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
+    um_walk_give(w, v->dim, v->channels, v->patch, v->patch);
+    um_walk_normal(w, "vision_model.embeddings.position_embedding.weight", side * side + 1, v->dim);
+    um_walk_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
     for (int i = 0; i < v->layers && w->st == UM_OK; i++) walk_vision_layer(w, i);
     w->s.optional = true;
-    give_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
+    um_walk_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
     w->s.optional = false;
 }
 
 um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err)
 {
-    walker w = {.m = m,
-                .fn = fn,
-                .ctx = ctx,
-                .err = err,
-                .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
-    give_named(&w, "model.embed_tokens.weight", m->vocab, m->dim);
+    um_walker w = {.m = m,
+                   .fn = fn,
+                   .ctx = ctx,
+                   .err = err,
+                   .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
+    um_walk_normal(&w, "model.embed_tokens.weight", m->vocab, m->dim);
     for (int i = 0; i < m->layers && w.st == UM_OK; i++) walk_layer(&w, i);
     w.s.part = UM_PART_TRUNK;
-    give_ones(&w, "model.norm.weight", m->dim);
-    if (!m->tied) give_named(&w, "lm_head.weight", m->vocab, m->dim);
+    um_walk_ones(&w, "model.norm.weight", m->dim);
+    if (!m->tied) um_walk_normal(&w, "lm_head.weight", m->vocab, m->dim);
     if (m->vision.present) {
-        walk_projector(&w);
+        const um_vision_model *v = &m->vision;
+        w.s.part = UM_PART_PROJECTOR;
+        um_walk_projector(&w, "model.mm_projector.", v->proj, v->proj_layers, v->dim, m->dim);
         walk_vision(&w);
     }
+    um_walk_audio(&w);
     return w.st;
 }
 

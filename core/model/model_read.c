@@ -40,6 +40,34 @@ void um_take_str(um_reader *r, const char *key, const char **out)
     if (r->st == UM_OK) keep(r, um_json_read_str(r->j, key, false, out, r->arena, r->err));
 }
 
+void um_take_projector(um_reader *r, const char *key, um_projector *proj, int *layers)
+{
+    const char *type = "linear";
+    int n = 0, end = 0;
+    um_take_str(r, key, &type);
+    *proj = UM_PROJ_LINEAR;
+    *layers = 1;
+    if (strcmp(type, "linear") == 0) return;
+    if (sscanf(type, "mlp%2dx_gelu%n", &n, &end) == 1 && end > 0 && type[end] == '\0' && n >= 1 &&
+        type[3] >= '0') {
+        *proj = UM_PROJ_MLP;
+        *layers = n;
+    } else {
+        um_refuse(r, "%s: \"%.64s\", allowed \"linear\" and \"mlpNx_gelu\" with N from 1 to 99",
+                  key, type);
+    }
+}
+
+void um_take_fixed(um_reader *r, const char *key, bool fallback, bool wanted, const char *why)
+{
+    bool is = fallback;
+    um_take_bool(r, key, &is);
+    if (is != wanted) {
+        um_refuse(r, "%s: %s, allowed %s: %s", key, is ? "true" : "false",
+                  wanted ? "true" : "false", why);
+    }
+}
+
 void um_refuse(um_reader *r, const char *fmt, ...)
 {
     if (r->st != UM_OK) return;

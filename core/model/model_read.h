@@ -27,6 +27,13 @@ bool um_given(const um_reader *r, const char *key);
 um_status um_reader_open(um_reader *r, um_json **root, const char *path, bool optional,
                          um_arena *arena, um_err *err);
 
-/* The tower and projector parts: llm reads dir/config.json. */
+/* "linear", or "mlpNx_gelu": N linear layers with GELU between them; an absent key is "linear". */
+void um_take_projector(um_reader *r, const char *key, um_projector *proj, int *layers);
+/* Refuses a bool that is not what the programs compute; an absent key means fallback. */
+void um_take_fixed(um_reader *r, const char *key, bool fallback, bool wanted, const char *why);
+
+/* The tower and connector parts: llm reads dir/config.json; tower overrides may be "" or NULL. */
 um_status um_model_read_vision(um_vision_model *v, um_reader *llm, const char *dir,
                                const char *vision_tower);
+um_status um_model_read_audio(um_speech_model *speech, um_sound_model *sound, um_reader *llm,
+                              const char *dir, const um_towers *towers);

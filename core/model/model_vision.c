@@ -182,27 +182,6 @@ out:
     return st;
 }
 
-/* "linear", or "mlpNx_gelu": N linear layers with GELU between them. */
-static void read_projector(um_vision_model *v, um_reader *r)
-{
-    const char *type = "linear";
-    um_take_str(r, "mm_projector_type", &type);
-    int layers = 0, end = 0;
-    v->proj = UM_PROJ_LINEAR;
-    v->proj_layers = 1;
-    if (strcmp(type, "linear") == 0) return;
-    if (sscanf(type, "mlp%2dx_gelu%n", &layers, &end) == 1 && end > 0 && type[end] == '\0' &&
-        layers >= 1 && type[3] >= '0') {
-        v->proj = UM_PROJ_MLP;
-        v->proj_layers = layers;
-    } else {
-        um_refuse(r,
-                  "mm_projector_type: \"%.64s\", allowed \"linear\" and \"mlpNx_gelu\" with N from "
-                  "1 to 99",
-                  type);
-    }
-}
-
 /* hidden_states[select]: 0 is the input of the first layer, k what layer k gives; negative counts from the last. */
 static void read_feature(um_vision_model *v, um_reader *r)
 {
@@ -254,7 +233,7 @@ um_status um_model_read_vision(um_vision_model *v, um_reader *llm, const char *d
     }
     llm->st = read_tower(v, llm->arena, llm->err);
     if (llm->st == UM_OK) llm->st = read_preprocessor(v, llm->arena, llm->err);
-    if (llm->st == UM_OK) read_projector(v, llm);
+    if (llm->st == UM_OK) um_take_projector(llm, "mm_projector_type", &v->proj, &v->proj_layers);
     if (llm->st == UM_OK) read_feature(v, llm);
     return llm->st;
 }

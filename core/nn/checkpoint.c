@@ -2,6 +2,7 @@
 #include "core/nn/checkpoint.h"
 
 #include "core/base/log.h"
+#include "core/nn/connectors.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -299,6 +300,7 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
     if (st == UM_OK) st = vocab_check(c, "model.embed_tokens.weight", err);
     if (st == UM_OK) st = vocab_check(c, "lm_head.weight", err);
     if (st == UM_OK) st = lora_check(&c->model, &s, err);
+    if (st == UM_OK) st = um_connectors_settle(&c->model, c->llm, c->speech, err);
     if (st == UM_OK && c->model.experts == 0) {
         st = dense_check(c, &s, err);
     } else if (st == UM_OK) {
@@ -312,15 +314,17 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
     return um_wrap(err, st, "%s", um_tensors_path(c->llm));
 }
 
-um_status um_checkpoint_open(um_checkpoint *out, const char *dir, const char *vision_tower,
+um_status um_checkpoint_open(um_checkpoint *out, const char *dir, const um_towers *towers,
                              um_err *err)
 {
     um_checkpoint c = {0};
     um_arena_init(&c.arena, "model config", 1 << 14);
-    um_status st = um_model_read(&c.model, dir, vision_tower, &c.arena, err);
+    um_status st = um_model_read(&c.model, dir, towers, &c.arena, err);
+    const um_model *m = &c.model;
     if (st == UM_OK) st = um_tensors_open(&c.llm, dir, err);
-    if (st == UM_OK && c.model.vision.present)
-        st = um_tensors_open(&c.vision, c.model.vision.dir, err);
+    if (st == UM_OK && m->vision.present) st = um_tensors_open(&c.vision, m->vision.dir, err);
+    if (st == UM_OK && m->speech.present) st = um_tensors_open(&c.speech, m->speech.dir, err);
+    if (st == UM_OK && m->sound.present) st = um_tensors_open(&c.sound, m->sound.dir, err);
     if (st == UM_OK) st = contradictions(&c, err);
     if (st == UM_OK)
         *out = c;
@@ -333,13 +337,24 @@ void um_checkpoint_close(um_checkpoint *c)
 {
     um_tensors_close(c->llm);
     um_tensors_close(c->vision);
+    um_tensors_close(c->speech);
+    um_tensors_close(c->sound);
     um_arena_free(&c->arena);
     *c = (um_checkpoint){0};
 }
 
+static const um_tensors *set_at(const um_checkpoint *c, um_set set)
+{
+    const um_tensors *const sets[UM_SETS] = {[UM_SET_LLM] = c->llm,
+                                             [UM_SET_VISION] = c->vision,
+                                             [UM_SET_SPEECH] = c->speech,
+                                             [UM_SET_SOUND] = c->sound};
+    return sets[set];
+}
+
 const um_tensors *um_checkpoint_set(const um_checkpoint *c, um_part part)
 {
-    return part == UM_PART_VISION ? c->vision : c->llm;
+    return set_at(c, um_set_of(part));
 }
 
 /* --- everything, for inspect --- */
@@ -349,7 +364,7 @@ typedef struct auditor {
     um_audit a;
     um_audit_fn fn;
     void *ctx;
-    uint8_t *seen[2]; /* [tensors] of the llm set and of the vision set */
+    uint8_t *seen[UM_SETS]; /* [tensors] of each set */
 } auditor;
 
 static void say(auditor *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -380,7 +395,7 @@ static um_status audit_wanted(void *ctx, const um_spec *spec, um_err *err)
         say(a, "missing %s %s", spec->name, want);
         return UM_OK;
     }
-    a->seen[spec->part == UM_PART_VISION][t - um_tensors_at(set, 0)] = 1;
+    a->seen[um_set_of(spec->part)][t - um_tensors_at(set, 0)] = 1;
     a->a.found++;
     a->a.params += (int64_t)(t->bytes / um_dtype_size(t->dtype));
     a->a.bytes += (int64_t)t->bytes;
@@ -401,28 +416,59 @@ static bool ends(const char *s, const char *word)
     return n >= k && strcmp(s + n - k, word) == 0;
 }
 
-/* Tensors that the original stores too and that nothing here needs: buffers that are computed, parts of the audio side, copies of
- * the towers, the text half of a CLIP file, a pre-projection that the config leaves off. */
-static bool is_ignored(const um_model *m, const char *name)
+static bool begins_one_of(const char *name, const char *const *prefix, size_t n)
 {
-    static const char *const prefix[] = {
-        "model.vision_tower.", "model.audio_tower.", "model.mm_audio_aligner.",
-        "model.query_tokens",  "text_model.",        "text_projection.",
-        "visual_projection.",  "logit_scale"};
-    for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++) {
+    for (size_t i = 0; i < n; i++)
         if (begins(name, prefix[i])) return true;
-    }
-    if (m->tied && strcmp(name, "lm_head.weight") == 0) return true;
-    if (!m->fm_block && strstr(name, ".deepspeed_moe.fm_") != NULL) return true;
-    return ends(name, "rotary_emb.inv_freq") || ends(name, "position_ids");
+    return false;
 }
 
-static void audit_rest(auditor *a, const um_tensors *set, const uint8_t *seen)
+/* A connector that no tower of the config uses, and the token table of one that is in use: queries are no tokens. */
+static bool is_idle_connector(const um_model *m, const char *name)
 {
+    static const char *const prefix[] = {"model.mm_audio_aligner.", "model.mm_speech_aligner.",
+                                         "model.mm_sound_aligner."};
+    const um_aligner_names *speech = &m->speech.names, *sound = &m->sound.names;
+    if (m->speech.present && begins(name, speech->prefix))
+        return ends(name, "decoder.audio_decoder.embed_tokens.weight");
+    if (m->sound.present && begins(name, sound->prefix)) return false;
+    if (strcmp(name, "model.query_tokens") == 0)
+        return !m->speech.present || strcmp(speech->queries, name) != 0;
+    return begins_one_of(name, prefix, sizeof prefix / sizeof *prefix);
+}
+
+/* Tensors that the original stores too and that nothing here needs: buffers that are computed, copies of the towers, the text half
+ * of a CLIP file, Whisper's own decoder, BEATs' masking and class head, a pre-projection that the config leaves off. */
+static bool is_ignored(const um_model *m, um_set set, const char *name)
+{
+    static const char *const llm[] = {"model.vision_tower.", "model.audio_tower."};
+    static const char *const vision[] = {"text_model.", "text_projection.", "visual_projection.",
+                                         "logit_scale"};
+    static const char *const speech[] = {"model.decoder.", "decoder.", "proj_out."};
+    static const char *const sound[] = {"mask_emb", "predictor."};
+    if (ends(name, "rotary_emb.inv_freq") || ends(name, "position_ids")) return true;
+    switch (set) {
+    case UM_SET_VISION:
+        return begins_one_of(name, vision, 4);
+    case UM_SET_SPEECH:
+        return begins_one_of(name, speech, 3);
+    case UM_SET_SOUND:
+        return begins_one_of(name, sound, 2) || ends(name, ".relative_attention_bias.weight");
+    default:
+        if (m->tied && strcmp(name, "lm_head.weight") == 0) return true;
+        if (!m->fm_block && strstr(name, ".deepspeed_moe.fm_") != NULL) return true;
+        return begins_one_of(name, llm, 2) || is_idle_connector(m, name);
+    }
+}
+
+static void audit_rest(auditor *a, um_set which)
+{
+    const um_tensors *set = set_at(a->c, which);
+    const uint8_t *seen = a->seen[which];
     for (size_t i = 0; set != NULL && i < um_tensors_count(set); i++) {
         const um_tensor *t = um_tensors_at(set, i);
         if (seen[i]) continue;
-        if (is_ignored(&a->c->model, t->name)) {
+        if (is_ignored(&a->c->model, which, t->name)) {
             a->a.ignored++;
             continue;
         }
@@ -439,11 +485,12 @@ um_status um_checkpoint_audit(const um_checkpoint *c, um_audit *out, um_audit_fn
     auditor a = {.c = c, .fn = fn, .ctx = ctx};
     um_arena scratch;
     um_arena_init(&scratch, "audit", 1 << 16);
-    a.seen[0] = um_arena_zero(&scratch, um_tensors_count(c->llm));
-    a.seen[1] = um_arena_zero(&scratch, c->vision != NULL ? um_tensors_count(c->vision) : 0);
+    for (int i = 0; i < UM_SETS; i++) {
+        const um_tensors *set = set_at(c, (um_set)i);
+        a.seen[i] = um_arena_zero(&scratch, set != NULL ? um_tensors_count(set) : 0);
+    }
     um_status st = um_model_walk(&c->model, audit_wanted, &a, err);
-    audit_rest(&a, c->llm, a.seen[0]);
-    audit_rest(&a, c->vision, a.seen[1]);
+    for (int i = 0; i < UM_SETS; i++) audit_rest(&a, (um_set)i);
     um_arena_free(&scratch);
     if (st == UM_OK) *out = a.a;
     return st;

@@ -1,0 +1,1 @@
+um_test(test_fft SOURCES test_fft.c LIBS um_media)
