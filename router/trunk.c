@@ -98,6 +98,18 @@ static um_status pre_project(const um_block *w, um_acts *a, const um_batch *b, i
     return UM_OK;
 }
 
+/* Counts what the gate chose, each segment in its phase. */
+static void count(const um_acts *a, int layer, const um_batch *b)
+{
+    const um_route *r = &a->route;
+    for (int i = 0; i < b->segs; i++) {
+        const um_segment *s = &b->seg[i];
+        size_t at = um_at((size_t)s->row, 0, (size_t)r->K);
+        um_routing_count(b->routing, layer, s->phase, b->modality + s->row, r->experts + at,
+                         r->weights + at, s->T, r->K);
+    }
+}
+
 /* y = sum over slots of weight * expert(ln2): gate here, experts at their ranks. */
 static um_status mixture(const um_trunk *t, int layer, um_acts *a, const um_batch *b, um_link *link,
                          um_dev *dev, um_arena *scratch, um_err *err)
@@ -108,6 +120,7 @@ static um_status mixture(const um_trunk *t, int layer, um_acts *a, const um_batc
     if (m->fm_block) UM_TRY(pre_project(w, a, b, m->dim, dev, scratch, err));
     um_linear_fwd(dev, a->route.logits, a->gate_in, b->T, &w->gate);
     um_gate_choose(&a->route, m->gate, b->noise_seed + (uint64_t)layer, b->noise);
+    if (b->routing != NULL) count(a, layer, b);
     UM_TRY(um_plan_build(&plan, &link->comm->topo, a->route.experts, b->T, m->top_k, scratch, err));
     UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
                                 err));

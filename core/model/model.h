@@ -25,6 +25,11 @@ typedef enum um_modality {
 /* "text" "image" "speech" "sound" "video" */
 const char *um_modality_name(um_modality modality);
 
+/* Rows of a prompt, or of a new token. */
+typedef enum um_phase { UM_PREFILL, UM_DECODE, UM_PHASES } um_phase;
+/* "prefill" "decode" */
+const char *um_phase_name(um_phase phase);
+
 /* The per-modality pre-projections of the gate (spec 4.4.3): speech and sound share one, fm_audio. */
 typedef enum um_fm { UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_VIDEO, UM_FMS } um_fm;
 um_fm um_fm_of(um_modality modality);

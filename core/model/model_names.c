@@ -35,6 +35,12 @@ const char *um_modality_name(um_modality modality)
     return name[modality];
 }
 
+const char *um_phase_name(um_phase phase)
+{
+    static const char *const name[UM_PHASES] = {"prefill", "decode"};
+    return name[phase];
+}
+
 um_fm um_fm_of(um_modality modality)
 {
     static const um_fm fm[UM_MODALITIES] = {UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_AUDIO,
