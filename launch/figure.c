@@ -77,13 +77,13 @@ static const char *grouped(figure *f, double n)
 static const char *shortened(figure *f, const char *s, int most)
 {
     int chars = 0;
+    size_t cut = 0; /* where the last character that may stay ends */
     for (size_t i = 0; s[i] != '\0'; i++) {
-        chars += ((unsigned char)s[i] & 0xC0) != 0x80;
-        if (chars == most && s[i + 1] != '\0' && ((unsigned char)s[i + 1] & 0xC0) != 0x80 &&
-            strlen(s + i) > 2)
-            return um_arena_fmt(&f->arena, "%s\xE2\x80\xA6", um_arena_strn(&f->arena, s, i));
+        if (((unsigned char)s[i] & 0xC0) == 0x80) continue;
+        if (chars++ == most - 1) cut = i;
     }
-    return s;
+    if (chars <= most) return s;
+    return um_arena_fmt(&f->arena, "%s\xE2\x80\xA6", um_arena_strn(&f->arena, s, cut));
 }
 
 static const char *names(figure *f, const bool *which)
@@ -157,7 +157,7 @@ static void heading(figure *f, double x, double y, const char *letter, const cha
 {
     label(f, x, y, 14, NULL, black, true, letter);
     label(f, x + 16, y, 13, NULL, black, true, head);
-    label(f, x + 16, y + 16, 11, NULL, grey, false, under);
+    if (under[0]) label(f, x + 16, y + 16, 11, NULL, grey, false, under);
 }
 
 /* ---- a: heat-maps ---- */
@@ -566,7 +566,7 @@ void um_figure_draw(um_text *svg, const um_routes *a, const um_routes *b, const 
     if (b != NULL) {
         label(&f, 14, 63, 11.5, NULL, grey, false, run_words(&f, a));
         label(&f, 14, 79, 11.5, NULL, grey, false, run_words(&f, b));
-        label(&f, 14, 95, 11.5, NULL, grey, false, note);
+        if (note[0]) label(&f, 14, 95, 11.5, NULL, grey, false, note);
         y = note[0] ? 132 : 116;
     }
     double bottom = panels(&f, y);

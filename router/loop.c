@@ -1,6 +1,6 @@
 /* The loop of a router rank. See router.h.
  *
- *   router 0: join_lead, load, wait for all, read requests, deal them, work, collect results, ask for counters, summary, shutdown
+ *   router 0: join_lead, load, wait for all, read requests, deal them, work, collect results, ask for counters, shutdown, summary
  *   others:   join_follow, load, ready, work on what router 0 sends, answer, until shutdown */
 #include "router/router.h"
 
@@ -252,11 +252,14 @@ static um_status stats_collect(router *r, um_err *err)
     return UM_OK;
 }
 
-static um_status routing_write(router *r, um_err *err)
+static um_status shutdown_all(router *r, um_err *err)
 {
-    UM_TRY(um_routing_collect(r->routing, &r->link, err));
-    return um_routing_write(r->routing, r->cfg->routing, r->report.requests, r->report.errors,
-                            &r->link, err);
+    Um__Shutdown bye = UM__SHUTDOWN__INIT;
+    bye.reason = "done";
+    for (int p = 0; p < r->link.comm->topo.n; p++)
+        if (p != r->link.comm->rank)
+            UM_TRY(um_link_control(&r->link, p, UM_KIND_SHUTDOWN, &bye.base, err));
+    return UM_OK;
 }
 
 static um_status lead(router *r, um_err *err)
@@ -270,16 +273,15 @@ static um_status lead(router *r, um_err *err)
     r->report.requests = (int64_t)r->next;
     if (r->trace != NULL && r->report.errors == 0)
         UM_TRY(um_trace_write(r->trace, r->cfg->out, err));
-    if (r->routing != NULL) UM_TRY(routing_write(r, err));
+    if (r->routing != NULL) UM_TRY(um_routing_collect(r->routing, &r->link, err));
     UM_TRY(stats_collect(r, err));
+    UM_TRY(shutdown_all(r, err));
+    if (r->routing != NULL) /* may take long for many experts, so when nobody watches any more */
+        UM_TRY(um_routing_write(r->routing, r->cfg->routing, r->report.requests, r->report.errors,
+                                err));
     um_report_summary(&line, &r->report, &r->link.comm->topo);
     r->emit(r->ctx, line.s);
     um_text_free(&line);
-    Um__Shutdown bye = UM__SHUTDOWN__INIT;
-    bye.reason = "done";
-    for (int p = 0; p < r->link.comm->topo.n; p++)
-        if (p != r->link.comm->rank)
-            UM_TRY(um_link_control(&r->link, p, UM_KIND_SHUTDOWN, &bye.base, err));
     return UM_OK;
 }
 

@@ -254,29 +254,25 @@ static void header_text(const um_routing *r, um_text *out, int64_t requests, int
     um_text_fmt(out, "\nphase,layer,modality,expert,tokens,first_choice,weight\n");
 }
 
-um_status um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed,
-                          um_link *link, um_err *err)
+void um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed)
 {
-    enum { CELLS_A_BEAT = 4096 };
     header_text(r, out, requests, failed);
-    int layers = r->model->layers, kinds = UM_MODALITIES, cells = 0;
+    int layers = r->model->layers, kinds = UM_MODALITIES;
     for (um_routing_walk w = {0}; walk_next(r, &w); w.expert++) {
-        if (link != NULL && ++cells % CELLS_A_BEAT == 0) UM_TRY(um_link_beat(link, err));
         const um_routed *c = &r->plane[w.plane][w.expert];
         um_text_fmt(out, "%s,%d,%s,%d,%" PRIu64 ",%" PRIu64 ",%.9f\n",
                     um_phase_name((um_phase)(w.plane / (layers * kinds))), w.plane / kinds % layers,
                     um_modality_name((um_modality)(w.plane % kinds)), w.expert, c->tokens, c->first,
                     (double)c->weight / (double)(UINT64_C(1) << UM_WEIGHT_BITS));
     }
-    return UM_OK;
 }
 
 um_status um_routing_write(const um_routing *r, const char *path, int64_t requests, int64_t failed,
-                           um_link *link, um_err *err)
+                           um_err *err)
 {
     um_text text = {0};
-    um_status st = um_routing_text(r, &text, requests, failed, link, err);
-    if (st == UM_OK) st = um_file_write(path, text.s, text.n, err);
+    um_routing_text(r, &text, requests, failed);
+    um_status st = um_file_write(path, text.s, text.n, err);
     um_text_free(&text);
     return um_wrap(err, st, "write routing counters");
 }

@@ -53,9 +53,8 @@ um_status um_routing_collect(um_routing *r, um_link *link, um_err *err);
 
 /* Before work that takes hours: the folder of path can be written to, and the model routes at all. */
 um_status um_routing_check(const um_model *m, const char *path, um_err *err);
-/* The text of the file. Beats over link, which may be NULL. */
-um_status um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed,
-                          um_link *link, um_err *err);
+/* The text of the file. */
+void um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed);
 /* Writes it to path, whole or not at all. */
 um_status um_routing_write(const um_routing *r, const char *path, int64_t requests, int64_t failed,
-                           um_link *link, um_err *err);
+                           um_err *err);
