@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 960, LEFT = 58, RIGHT = 24, GAP = 26, COLUMNS_MAX = 256, ROWS_MAX = 64 };
+enum { WIDTH = 960, LEFT = 64, RIGHT = 24, GAP = 26, COLUMNS_MAX = 256, ROWS_MAX = 64 };
 enum { FEW = 8 }; /* experts that are drawn one by one: numbers in cells, a line each */
 static const double inner = WIDTH - LEFT - RIGHT;
 static const char grey[] = "#555555", black[] = "#1a1a1a";
@@ -44,9 +44,10 @@ static double shown_mix(const figure *f, int kind, int e0, int e1)
 /* A round end of the scale that holds all n values. */
 static double scale_end(const double *v, size_t n, bool change)
 {
-    double most = change ? 0.001 : 1e-6;
+    double most = 0;
     for (size_t i = 0; i < n; i++)
         if (!isnan(v[i]) && fabs(v[i]) > most) most = fabs(v[i]);
+    if (most == 0) return change ? 0.001 : 1; /* two runs that are alike */
     return most > 0.8 ? 1 : um_axis_end(most);
 }
 
@@ -328,13 +329,13 @@ static void mix_bars(figure *f, double x, double y, double w, double h)
     um_text_fmt(&f->body, "</g>\n");
     label(f, x + whole / 2, y + h + 12, 10, "middle", grey, false, "all");
     um_axis_columns(&f->body, x + whole + 12, y + h, slot, &f->cols);
-    upwards(f, x - 36, y + h / 2, "share of assignments (%)");
+    upwards(f, x - 48, y + h / 2, "share of assignments (%)");
     label(f, x + whole + 12 + (w - whole - 12) / 2, y + h + 27, 11, "middle", black, false,
           expert_axis(f));
 }
 
-/* The differences: kinds x experts as a heat-map. */
-static void mix_changes(figure *f, double x, double y, double w, double h)
+/* The differences: kinds x experts as a heat-map. Gives the y under it. */
+static double mix_changes(figure *f, double x, double y, double w, double h)
 {
     int rows = f->kinds, cols = f->cols.slots;
     double *v = um_arena_alloc(&f->arena, (size_t)rows * (size_t)cols * sizeof *v);
@@ -362,18 +363,18 @@ static void mix_changes(figure *f, double x, double y, double w, double h)
     label(f, x + w / 2, y + map_h + 27, 11, "middle", black, false, expert_axis(f));
     um_heat_bar(&f->body, x + w - bar - 8, y + map_h + 44, bar, end, true, -1, "");
     label(f, x + w - bar - 20, y + map_h + 53, 10, "end", grey, false, "percentage points");
+    return y + map_h + 68;
 }
 
-static void panel_mix(figure *f, double x, double y, double w, double h)
+/* Gives the y under it. */
+static double panel_mix(figure *f, double x, double y, double w, double h)
 {
-    heading(f, x - 44, y, "b", "Whom each expert serves, all layers together",
+    heading(f, x - LEFT + 14, y, "b", "Whom each expert serves, all layers together",
             f->b == NULL ? "" : "change of each modality's share in the expert's assignments");
-    if (f->b == NULL) {
-        kinds_legend(f, x - 28, y + 18);
-        mix_bars(f, x, y + 32, w, h);
-    } else {
-        mix_changes(f, x, y + 32, w, h);
-    }
+    if (f->b != NULL) return mix_changes(f, x, y + 32, w, h);
+    kinds_legend(f, x - LEFT + 30, y + 18);
+    mix_bars(f, x, y + 32, w, h);
+    return y + 32 + h + 28;
 }
 
 /* ---- c: load ---- */
@@ -500,8 +501,8 @@ static void panel_load(figure *f, double x, double y, double w, double h)
     double end = scale_end(v, (size_t)slots * (size_t)E, change);
     if (end < even) end = um_axis_end(even);
     plot p = {.x = x, .y = y + 32, .w = w, .h = h, .low = change ? -end : 0, .high = end};
-    heading(f, x - 44, y, "c", "How even the load is", "");
-    load_legend(f, x - 28, y + 18);
+    heading(f, x - LEFT + 14, y, "c", "How even the load is", "");
+    load_legend(f, x - LEFT + 30, y + 18);
     frame(f, p.x, p.y, p.w, p.h, p.low, p.high);
     um_svg_line(&f->body, p.x, plot_y(&p, even), p.x + p.w, plot_y(&p, even), black, 1.2, "5 3");
     if (E <= FEW)
@@ -509,7 +510,7 @@ static void panel_load(figure *f, double x, double y, double w, double h)
     else
         load_boxes(f, &p, v);
     layer_ticks(f, &p);
-    upwards(f, x - 36, p.y + p.h / 2,
+    upwards(f, x - 48, p.y + p.h / 2,
             change ? "change (percentage points)" : "share of assignments (%)");
     label(f, p.x + p.w / 2, p.y + p.h + 27, 11, "middle", black, false, layer_axis(f));
 }
@@ -544,8 +545,7 @@ static double panels(figure *f, double y)
         panel_load(f, LEFT + w + LEFT + 14, y, w, h);
         return y + 32 + h + 44;
     }
-    panel_mix(f, LEFT, y, inner, h);
-    y += 32 + h + 60;
+    y = panel_mix(f, LEFT, y, inner, h) + 32;
     panel_load(f, LEFT, y, inner, h);
     return y + 32 + h + 44;
 }
