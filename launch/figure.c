@@ -433,22 +433,52 @@ static void load_lines(figure *f, const plot *p, const double *v)
     }
 }
 
-/* For every layer: least and most, the middle four fifths, the median. v is sorted in place. */
-static void load_boxes(figure *f, const plot *p, double *v)
+/* What is drawn of a layer's many experts. */
+enum { LEAST, LOW, MEDIAN, HIGH, MOST, MARKS };
+
+/* The marks of every layer. [slots, MARKS] */
+static double *load_marks(figure *f)
 {
     int E = f->a->experts, slots = f->rows.slots;
+    double *out = um_arena_alloc(&f->arena, (size_t)slots * MARKS * sizeof *out);
+    double *s = um_arena_alloc(&f->arena, (size_t)E * sizeof *s);
+    for (int r = 0; r < slots; r++) {
+        double *to = out + (size_t)r * MARKS;
+        load_values(f, s, r); /* all are numbers, or none */
+        if (!isnan(s[0])) qsort(s, (size_t)E, sizeof *s, by_value);
+        to[LEAST] = s[0];
+        to[LOW] = s[(E - 1) / 10];
+        to[MEDIAN] = (s[(E - 1) / 2] + s[E / 2]) / 2;
+        to[HIGH] = s[E - 1 - (E - 1) / 10];
+        to[MOST] = s[E - 1];
+    }
+    return out;
+}
+
+static void load_boxes(figure *f, const plot *p, const double *marks)
+{
+    int slots = f->rows.slots;
     double w = p->w / slots * 0.6;
     if (w > 26) w = 26;
     for (int r = 0; r < slots; r++) {
-        double *s = v + (size_t)r * (size_t)E, x = plot_x(f, p, r);
-        if (isnan(s[0])) continue;
-        qsort(s, (size_t)E, sizeof *s, by_value);
-        double low = plot_y(p, s[(E - 1) / 10]), high = plot_y(p, s[E - 1 - (E - 1) / 10]),
-               median = plot_y(p, (s[(E - 1) / 2] + s[E / 2]) / 2);
-        um_svg_line(&f->body, x, plot_y(p, s[0]), x, plot_y(p, s[E - 1]), "#225ea8", 1, "");
-        um_svg_rect(&f->body, x - w / 2, high, w, low - high > 1 ? low - high : 1, "#8fb8de");
-        um_svg_line(&f->body, x - w / 2, median, x + w / 2, median, "#081d58", 2, "");
+        const double *m = marks + (size_t)r * MARKS;
+        if (isnan(m[LEAST])) continue;
+        double y[MARKS], x = plot_x(f, p, r);
+        for (int i = 0; i < MARKS; i++) y[i] = plot_y(p, m[i]);
+        double tall = y[LOW] - y[HIGH];
+        um_svg_line(&f->body, x, y[LEAST], x, y[MOST], "#225ea8", 1, "");
+        um_svg_rect(&f->body, x - w / 2, y[HIGH], w, tall > 1 ? tall : 1, "#8fb8de");
+        um_svg_line(&f->body, x - w / 2, y[MEDIAN], x + w / 2, y[MEDIAN], "#081d58", 2, "");
     }
+}
+
+/* The value of every expert in every layer. [slots, E] */
+static double *load_all(figure *f)
+{
+    size_t E = (size_t)f->a->experts, slots = (size_t)f->rows.slots;
+    double *out = um_arena_alloc(&f->arena, slots * E * sizeof *out);
+    for (size_t r = 0; r < slots; r++) load_values(f, out + r * E, (int)r);
+    return out;
 }
 
 static double key(figure *f, double x, double y, const char *text)
@@ -496,16 +526,16 @@ static void panel_load(figure *f, double x, double y, double w, double h)
     int E = f->a->experts, slots = f->rows.slots;
     bool change = f->b != NULL;
     double even = change ? 0 : 1.0 / E;
-    double *v = um_arena_alloc(&f->arena, (size_t)slots * (size_t)E * sizeof *v);
-    for (int r = 0; r < slots; r++) load_values(f, v + (size_t)r * (size_t)E, r);
-    double end = scale_end(v, (size_t)slots * (size_t)E, change);
+    bool few = E <= FEW;
+    const double *v = few ? load_all(f) : load_marks(f);
+    double end = scale_end(v, (size_t)slots * (size_t)(few ? E : MARKS), change);
     if (end < even) end = um_axis_end(even);
     plot p = {.x = x, .y = y + 32, .w = w, .h = h, .low = change ? -end : 0, .high = end};
     heading(f, x - LEFT + 14, y, "c", "How even the load is", "");
     load_legend(f, x - LEFT + 30, y + 18);
     frame(f, p.x, p.y, p.w, p.h, p.low, p.high);
     um_svg_line(&f->body, p.x, plot_y(&p, even), p.x + p.w, plot_y(&p, even), black, 1.2, "5 3");
-    if (E <= FEW)
+    if (few)
         load_lines(f, &p, v);
     else
         load_boxes(f, &p, v);
