@@ -2,7 +2,14 @@
 #include "launch/command.h"
 
 #include "core/base/bytes.h"
+#include "core/base/file.h"
+#include "launch/plot.h"
 #include "launch/requests.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
 
 static um_status check(const um_config *cfg, um_err *err)
 {
@@ -17,6 +24,28 @@ static um_status check(const um_config *cfg, um_err *err)
     return UM_OK;
 }
 
+/* --routing NAME.svg: the routers write NAME.csv, and *svg is drawn of it; else *svg is "". Ranks may start elsewhere, so the path
+ * becomes absolute. */
+static um_status routing_paths(um_config *cfg, const char **svg, um_arena *arena, um_err *err)
+{
+    char here[PATH_MAX];
+    size_t n = strlen(cfg->routing);
+    *svg = "";
+    if (n == 0) return UM_OK;
+    if (getcwd(here, sizeof here) == NULL)
+        return UM_FAIL(err, UM_E_IO, "this folder: %s", strerror(errno));
+    cfg->routing = um_path_join(arena, here, cfg->routing);
+    n = strlen(cfg->routing);
+    if (n > 4 && strcmp(cfg->routing + n - 4, ".svg") == 0) {
+        *svg = cfg->routing;
+        cfg->routing = um_arena_fmt(arena, "%s.csv", um_arena_strn(arena, *svg, n - 4));
+    }
+    const char *folder = um_path_dir(arena, cfg->routing);
+    if (access(folder, W_OK) != 0)
+        return UM_FAIL(err, UM_E_IO, "--routing: folder %s: %s", folder, strerror(errno));
+    return UM_OK;
+}
+
 um_status um_generate(const um_config *given, um_err *err)
 {
     um_config cfg = *given;
@@ -25,13 +54,17 @@ um_status um_generate(const um_config *given, um_err *err)
     um_text requests = {0};
     um_answers answers = {.out = stdout, .log = stderr, .json = cfg.json};
     um_arena_init(&arena, "generate", 1 << 16);
+    const char *svg = "";
     um_status st = check(&cfg, err);
+    if (st == UM_OK) st = routing_paths(&cfg, &svg, &arena, err);
     if (st == UM_OK) st = um_requests_build(&requests, &answers.wanted, &cfg, &arena, err);
     cfg.requests = "-";
     if (st == UM_OK)
         st = um_prepare(&job, &cfg, um_min_int(answers.wanted, (int)cfg.max_batch), &arena, err);
     if (st == UM_OK && job.argc > 0) {
         st = um_run_job(&job, &requests, &answers, err);
+        if (st == UM_OK && svg[0] != '\0' && answers.done > 0)
+            st = um_plot_routing(cfg.routing, svg, err);
         if (st == UM_OK) st = um_answers_verdict(&answers, err);
     }
     um_text_free(&requests);

@@ -4,6 +4,7 @@
 #include "launch/command.h"
 #include "launch/init.h"
 #include "launch/inspect.h"
+#include "launch/plot.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +33,7 @@ static const struct {
      "show what a model directory holds and what is wrong with it"},
     {"doctor", UM_PROG_DOCTOR, doctor,
      "check this machine and its MPI, with a remedy for every fault"},
+    {"plot", UM_PROG_PLOT, um_plot, "draw which experts the tokens of each modality go to"},
     {"init", UM_PROG_INIT, init, "make a model directory with random weights"},
     {"options", 0, NULL, "print every option as Markdown (docs/OPTIONS.md)"},
     {"help", 0, NULL, "this text"},

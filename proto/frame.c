@@ -15,7 +15,7 @@ static const char *const kind_names[UM_KINDS] = {
     [UM_KIND_STEP] = "step",         [UM_KIND_ENCODE] = "encode",   [UM_KIND_ENCODED] = "encoded",
     [UM_KIND_DISPATCH] = "dispatch", [UM_KIND_COMBINE] = "combine", [UM_KIND_REQUEST] = "request",
     [UM_KIND_RESULT] = "result",     [UM_KIND_STATS] = "stats",     [UM_KIND_SHUTDOWN] = "shutdown",
-    [UM_KIND_ERROR] = "error",
+    [UM_KIND_ERROR] = "error",       [UM_KIND_ROUTING] = "routing",
 };
 
 const char *um_kind_name(um_kind kind)

@@ -40,7 +40,8 @@ typedef enum um_kind {
     UM_KIND_RESULT,    /* router -> router 0: its answer */
     UM_KIND_STATS,     /* both ways: question (empty) and counters */
     UM_KIND_SHUTDOWN,
-    UM_KIND_ERROR, /* a rank cannot go on, and why */
+    UM_KIND_ERROR,   /* a rank cannot go on, and why */
+    UM_KIND_ROUTING, /* both ways: question (empty) and counters of the gates */
     UM_KINDS,
 } um_kind;
 const char *um_kind_name(um_kind kind);

@@ -18,7 +18,8 @@ struct um_engine {
     void *ctx;
     um_sequence **list; /* those that are not done, in order of arrival */
     int n, cap;
-    int max_rows; /* rows of a micro-batch at most */
+    int max_rows;        /* rows of a micro-batch at most */
+    um_routing *routing; /* NULL unless the gates' choices are counted */
     uint64_t step;
     um_media_desk *media;
     um_arena scratch;
@@ -74,6 +75,7 @@ void um_engine_add(um_engine *e, uint64_t number, const um_request *req, um_trac
 int um_engine_unfinished(const um_engine *e) { return e->n; }
 const um_engine_stats *um_engine_stats_of(const um_engine *e) { return &e->stats; }
 um_media_stats um_engine_media_stats(const um_engine *e) { return um_media_stats_of(e->media); }
+void um_engine_count(um_engine *e, um_routing *routing) { e->routing = routing; }
 
 bool um_engine_runnable(const um_engine *e)
 {
@@ -131,7 +133,8 @@ static int batch_fill(um_engine *e, um_batch *b, um_sequence **seqs)
     for (int i = 0; i < e->n && b->T < decode_room; i++) {
         if (e->list[i]->state != UM_SEQ_DECODE) continue;
         seqs[b->segs] = e->list[i];
-        b->seg[b->segs++] = (um_segment){.kv = e->list[i]->kv, .row = b->T++, .T = 1};
+        b->seg[b->segs++] =
+            (um_segment){.kv = e->list[i]->kv, .row = b->T++, .T = 1, .phase = UM_DECODE};
     }
     for (int i = 0; i < e->n; i++) {
         um_sequence *s = e->list[i];
@@ -209,7 +212,7 @@ static um_status run_batch(um_engine *e, um_err *err)
 {
     um_mark mark = um_arena_mark(&e->scratch);
     int64_t start = um_now_ns(), away = e->link->stats.wait_ns + e->link->stats.codec_ns;
-    um_batch b = {.step = ++e->step};
+    um_batch b = {.step = ++e->step, .routing = e->routing};
     um_sequence **seqs = um_arena_alloc(&e->scratch, (size_t)e->n * sizeof *seqs);
     b.seg = um_arena_alloc(&e->scratch, (size_t)e->n * sizeof *b.seg);
     int prefill = batch_fill(e, &b, seqs);

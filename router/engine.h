@@ -33,3 +33,5 @@ um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err);
 um_status um_engine_step(um_engine *e, um_err *err);
 const um_engine_stats *um_engine_stats_of(const um_engine *e);
 um_media_stats um_engine_media_stats(const um_engine *e);
+/* From here on what the gates choose is counted there; NULL ends it. */
+void um_engine_count(um_engine *e, um_routing *routing);

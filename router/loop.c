@@ -1,6 +1,6 @@
 /* The loop of a router rank. See router.h.
  *
- *   router 0: join_lead, load, wait for all, read requests, deal them, work, collect results, ask for counters, summary, shutdown
+ *   router 0: join_lead, load, wait for all, read requests, deal them, work, collect results, ask for counters, shutdown, summary
  *   others:   join_follow, load, ready, work on what router 0 sends, answer, until shutdown */
 #include "router/router.h"
 
@@ -30,6 +30,7 @@ typedef struct router {
     um_trunk trunk;
     um_engine *engine;
     um_trace *trace;
+    um_routing *routing; /* NULL without --routing */
     um_arena model, requests;
     um_input input; /* router 0: where requests come from */
     bool leads;     /* this is router 0 */
@@ -185,6 +186,13 @@ static um_status frame_in(router *r, const um_inbound *in, um_err *err)
         if (r->leads) break;
         own_stats(r, &s);
         return um_link_control(&r->link, in->msg.peer, UM_KIND_STATS, &s.base, err);
+    case UM_KIND_ROUTING:
+        if (r->leads) break;
+        if (r->routing == NULL)
+            return UM_FAIL(err, UM_E_USAGE,
+                           "router 0 asks for routing counters, and this router was started "
+                           "without --routing: give it to every router");
+        return um_routing_send(r->routing, &r->link, in->msg.peer, err);
     case UM_KIND_SHUTDOWN:
         r->shutdown = true;
         return UM_OK;
@@ -247,6 +255,16 @@ static um_status stats_collect(router *r, um_err *err)
     return UM_OK;
 }
 
+static um_status shutdown_all(router *r, um_err *err)
+{
+    Um__Shutdown bye = UM__SHUTDOWN__INIT;
+    bye.reason = "done";
+    for (int p = 0; p < r->link.comm->topo.n; p++)
+        if (p != r->link.comm->rank)
+            UM_TRY(um_link_control(&r->link, p, UM_KIND_SHUTDOWN, &bye.base, err));
+    return UM_OK;
+}
+
 static um_status lead(router *r, um_err *err)
 {
     um_text line = {0};
@@ -258,15 +276,22 @@ static um_status lead(router *r, um_err *err)
     r->report.requests = (int64_t)r->next;
     if (r->trace != NULL && r->report.errors == 0)
         UM_TRY(um_trace_write(r->trace, r->cfg->out, err));
+    if (r->routing != NULL) UM_TRY(um_routing_collect(r->routing, &r->link, err));
     UM_TRY(stats_collect(r, err));
+    UM_TRY(shutdown_all(r, err));
+    if (r->routing != NULL) /* may take long for many experts, so when nobody watches any more */
+        UM_TRY(um_routing_write(r->routing, r->cfg->routing, r->report.requests, r->report.errors,
+                                err));
     um_report_summary(&line, &r->report, &r->link.comm->topo);
     r->emit(r->ctx, line.s);
     um_text_free(&line);
-    Um__Shutdown bye = UM__SHUTDOWN__INIT;
-    bye.reason = "done";
-    for (int p = 0; p < r->link.comm->topo.n; p++)
-        if (p != r->link.comm->rank)
-            UM_TRY(um_link_control(&r->link, p, UM_KIND_SHUTDOWN, &bye.base, err));
+    return UM_OK;
+}
+
+static um_status routing_open(router *r, um_err *err)
+{
+    if (r->leads) UM_TRY(um_routing_check(&r->ck.model, r->cfg->routing, err));
+    r->routing = um_routing_open(&r->ck.model);
     return UM_OK;
 }
 
@@ -279,6 +304,7 @@ static um_status start(router *r, um_err *err)
                            um_join_threads(r->link.comm, cfg->threads), err));
     UM_TRY(um_checkpoint_open(&r->ck, cfg->model, &towers, err));
     UM_TRY(um_tokenizer_open(&r->tok, cfg->model, err));
+    if (cfg->routing[0] != '\0') UM_TRY(routing_open(r, err));
     if (um_tokenizer_vocab(r->tok) > r->ck.model.vocab)
         return UM_FAIL(err, UM_E_MODEL,
                        "%s/tokenizer.model has %d pieces, config.json says vocab_size %d",
@@ -294,6 +320,7 @@ static um_status start(router *r, um_err *err)
                 (double)r->trunk.weight_bytes / 1048576.0, r->dev.threads, um_isa_name(r->dev.isa));
     UM_TRY(um_engine_open(&r->engine, cfg, &r->ck.model, r->tok, &r->trunk, &r->link, &r->dev,
                           sequence_done, r, err));
+    if (cfg->routing[0] != '\0') um_engine_count(r->engine, r->routing);
     if (r->leads) return um_join_all_ready(&r->link, err);
     return um_join_ready(&r->link, r->trunk.weight_bytes, 0, err);
 }
@@ -314,6 +341,7 @@ um_status um_router_run_to(const um_config *cfg, um_comm *comm, um_emit emit, vo
     if (st != UM_OK && st != UM_E_STOPPED) um_link_error(&r.link, st, err->msg);
     um_input_close(&r.input);
     um_engine_close(r.engine);
+    um_routing_close(r.routing);
     um_trace_close(r.trace);
     um_trunk_close(&r.trunk);
     um_tokenizer_close(r.tok);

@@ -160,6 +160,18 @@ static void add_shared(um_acts *a, int T, int D, um_dev *dev, um_arena *scratch)
     dev->ops->combine(dev, a->y, a->parts, index, weight, T, slots, D);
 }
 
+/* Counts what the gate chose, each segment in its phase. */
+static void count(const um_acts *a, int layer, const um_batch *b)
+{
+    const um_route *r = &a->route;
+    for (int i = 0; i < b->segs; i++) {
+        const um_segment *s = &b->seg[i];
+        size_t at = um_at((size_t)s->row, 0, (size_t)r->K);
+        um_routing_count(b->routing, layer, s->phase, b->modality + s->row, r->experts + at,
+                         r->weights + at, s->T, r->K);
+    }
+}
+
 um_status um_trunk_mixture(const um_trunk *t, int layer, um_acts *a, const um_batch *b,
                            um_link *link, um_dev *dev, um_arena *scratch, um_err *err)
 {
@@ -169,6 +181,7 @@ um_status um_trunk_mixture(const um_trunk *t, int layer, um_acts *a, const um_ba
     um_plan plan;
     if (m->fm_block) UM_TRY(pre_project(w, a, b, m->dim, dev, scratch, err));
     choose(t, layer, a, b, dev, scratch);
+    if (b->routing != NULL) count(a, layer, b);
     UM_TRY(um_plan_build(&plan, &link->comm->topo, a->route.experts, b->T, m->top_k, scratch, err));
     UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
                                 err));

@@ -10,6 +10,7 @@
 #include "core/nn/ffn.h"
 #include "core/nn/gate.h"
 #include "router/rope.h"
+#include "router/routing.h"
 #include "router/trace.h"
 
 typedef struct um_block {
@@ -44,6 +45,7 @@ typedef struct um_segment {
     um_kv *kv;       /* [layers] of its sequence */
     int row, T;      /* rows row .. row+T-1 of the batch are positions kv->n .. */
     um_trace *trace; /* NULL, or where its tensors are recorded */
+    um_phase phase;  /* rows of the prompt, or of a new token */
 } um_segment;
 
 typedef struct um_batch {
@@ -55,7 +57,8 @@ typedef struct um_batch {
     uint64_t noise_seed;
     um_segment *seg;
     int segs;
-    uint64_t step; /* number of this micro-batch, rising */
+    um_routing *routing; /* NULL, or where the gates' choices are counted */
+    uint64_t step;       /* number of this micro-batch, rising */
 } um_batch;
 
 /* What one layer keeps for its backward. */

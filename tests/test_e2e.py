@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whole jobs under mpirun, started as a user starts them.
 
-usage: test_e2e.py BUILD SOURCE PART      PART: golden bits hand faults models memory hosts idle
+usage: test_e2e.py BUILD SOURCE PART      PART: golden bits hand routing faults models memory hosts idle
 """
 import json
 import os
@@ -91,6 +91,36 @@ def hand(tmp):
     check(none.returncode != 0 and "router" in none.stderr, f"a job without a router: {none.stderr}")
     other_model = run(mpirun((1, ROLES[0], *common, "--requests", tmp / "r.jsonl"), (1, ROLES[1], "--model", GOLDEN / "models" / "s8")))
     check(other_model.returncode != 0 and "another model" in other_model.stderr, f"two models in one job: {other_model.stderr}")
+
+
+def routing(tmp):
+    """The counters of a job: the same bytes by hand and by generate, for any number of ranks; the picture; a router that does not count."""
+    model, lines = GOLDEN / "models" / "s4", []
+    for i in range(4):
+        picture = {"image": str(GOLDEN / "media" / "tall.png")} if i % 2 else {}
+        lines.append(json.dumps({"prompt": "<image>\nHi" if picture else "Hi", "max_new_tokens": 3 + i, "temperature": 0, "ignore_eos": True, **picture}))
+    requests = tmp / "r.jsonl"
+    requests.write_text("\n".join(lines) + "\n")
+    words = [UNIMOE, "generate", "--model", model, "--requests", requests]
+    r = run([*words, "--routing", "a.svg", "--experts", 1], cwd=tmp)
+    check(r.returncode == 0, r.stderr)
+    counters = (tmp / "a.csv").read_bytes()
+    check(b"\nprefill,0,image," in counters and b"\ndecode,0,text," in counters, counters.decode())
+    check((tmp / "a.svg").read_bytes().startswith(b"<?xml"), "generate --routing a.svg drew no picture")
+    r = run([*words, "--routing", "b.csv", "--routers", 3, "--experts", 3, "--prefill-chunk", 5, "--codec", "zstd"], cwd=tmp)
+    check(r.returncode == 0, r.stderr)
+    check((tmp / "b.csv").read_bytes() == counters and not (tmp / "b.svg").exists(), "counters of 3 routers differ")
+    common = ["--model", model]
+    router = (ROLES[0], *common, "--requests", requests)
+    others = ((2, ROLES[1], *common), (1, ROLES[2], *common))
+    r = run(mpirun((1, *router, "--routing", tmp / "c.csv"), *others))
+    check(r.returncode == 0, r.stderr)
+    check((tmp / "c.csv").read_bytes() == counters, "counters of the job typed by hand differ")
+    r = run(mpirun((1, *router, "--routing", tmp / "d.csv"), (1, *router), *others))
+    check(r.returncode == 2 and "give it to every router" in r.stderr, f"a router that does not count: {r.returncode} {r.stderr}")
+    check(not (tmp / "d.csv").exists(), "counters of half the routers were written")
+    r = run([*words, "--routing", "no/such/x.csv"], cwd=tmp)
+    check(r.returncode == 1 and "--routing: folder" in r.stderr, r.stderr)
 
 
 def descendants(pid):
@@ -265,5 +295,5 @@ exec ip netns exec $ns unshare -u sh -c "hostname $ns; $*"
 
 
 with tempfile.TemporaryDirectory() as folder:
-    {"golden": golden, "bits": bits, "hand": hand, "faults": faults, "models": models, "memory": memory, "hosts": hosts, "idle": idle}[PART](pathlib.Path(folder))
+    {"golden": golden, "bits": bits, "hand": hand, "routing": routing, "faults": faults, "models": models, "memory": memory, "hosts": hosts, "idle": idle}[PART](pathlib.Path(folder))
 print("1 passed, 0 failed")

@@ -334,6 +334,7 @@ static um_status read_word(reader *r, const char *word)
     um_list *args = &r->cfg->args;
     int most = r->who == UM_PROG_TRACE || r->who == UM_PROG_INSPECT ? 1
                : r->who == UM_PROG_BENCH                            ? UM_MAX_FILES
+               : r->who == UM_PROG_PLOT                             ? 2
                                                                     : 0;
     if (args->n >= most)
         return UM_FAIL(r->err, UM_E_USAGE, "unexpected word \"%s\"; usage: %s %s", word,

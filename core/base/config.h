@@ -32,6 +32,7 @@ typedef enum um_program {
     UM_PROG_DOCTOR = 64,
     UM_PROG_INIT = 128,
     UM_PROG_BENCH = 256,
+    UM_PROG_PLOT = 512,
     UM_PROG_LAUNCH = 8 | 16, /* commands that start a job */
 } um_program;
 
@@ -43,6 +44,7 @@ typedef struct um_config {
     const char *requests; /* JSONL of requests, "-" = standard input */
     const char *request;  /* trace: the one request.json (positional) */
     const char *out;      /* output file, "" = standard output */
+    const char *routing;  /* CSV of what the gates chose, "" = do not count */
     const char *prompt;
     um_list image, video, speech, sound;
     const char *video_audio; /* "" speech sound: what the sound tracks of --video are taken as */
@@ -80,6 +82,10 @@ typedef struct um_config {
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;
     const char *dtype; /* f32 bf16 */
+    /* plot */
+    const char *compare; /* the other run, "" = none */
+    const char *phase;   /* all prefill decode */
+    const char *csv;     /* the table behind the picture, "" = none */
     /* log */
     const char *log_level;
     /* what is not a flag: positional words */

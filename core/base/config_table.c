@@ -8,7 +8,7 @@
 #define JOB (UM_PROG_RANKS | UM_PROG_LAUNCH | UM_PROG_BENCH)
 #define ROUTE (UM_PROG_ROUTER | UM_PROG_LAUNCH | UM_PROG_BENCH)
 #define START (UM_PROG_LAUNCH | UM_PROG_BENCH)
-#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT)
+#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT)
 
 #define AT(field) offsetof(um_config, field)
 #define STR(name, fallback, choices, who, group, meaning)                                          \
@@ -35,6 +35,7 @@
 #define TEXT "generation"
 #define MEDIA "media"
 #define MAKE "making a model"
+#define DRAW "drawing"
 #define MISC "this program"
 
 /* clang-format off */
@@ -58,7 +59,10 @@ const um_option um_options[] = {
         "file of requests, one JSON object a line; - is standard input"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
         "the one request to trace (unimoe trace takes it as its first word)"),
-    STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT, WHAT, "file or folder to write"),
+    STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT, WHAT,
+        "file or folder to write"),
+    STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
+        "count which experts the tokens go to, into this CSV; unimoe generate takes NAME.svg for NAME.csv and its picture"),
     BOOL(json, UM_PROG_GENERATE | UM_PROG_INSPECT | UM_PROG_BENCH, WHAT, "print JSON instead of plain text"),
 
     NUM(UM_OPT_INT, routers, "1", 1, 4096, START, WHERE, "router ranks"),
@@ -130,6 +134,10 @@ const um_option um_options[] = {
     STR(config, "", NULL, UM_PROG_INIT, MAKE, "sizes of the model to make, from a config.json"),
     STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
 
+    STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "another run's counters: draw the first file minus this one"),
+    STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows: of prompts, of new tokens, or both"),
+    STR(csv, "", NULL, UM_PROG_PLOT, DRAW, "write the table behind the picture to this file"),
+
     STR(config_file, "", NULL, ANY | UM_PROG_LOCAL, MISC, "file of options, name = value a line"),
     BOOL(print_config, ANY | UM_PROG_LOCAL, MISC,
         "print every option with its value and origin, do nothing else"),
@@ -161,6 +169,8 @@ static const struct {
      "Checks this machine and its MPI, with a remedy for every fault."},
     {UM_PROG_INIT, "unimoe init", "--preset NAME | --config FILE, --out DIR",
      "Makes a model directory with random weights."},
+    {UM_PROG_PLOT, "unimoe plot", "routing FILE.csv --out FILE.svg [--compare OTHER.csv]",
+     "Draws what generate --routing counted: which experts the tokens of each modality go to."},
     {UM_PROG_BENCH, "bench", "[OPTION]...", "Measures."},
 };
 

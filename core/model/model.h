@@ -36,6 +36,11 @@ typedef struct um_dynamic_model {
     float capacity_factor;
 } um_dynamic_model;
 
+/* Rows of a prompt, or of a new token. */
+typedef enum um_phase { UM_PREFILL, UM_DECODE, UM_PHASES } um_phase;
+/* "prefill" "decode" */
+const char *um_phase_name(um_phase phase);
+
 typedef enum um_projector { UM_PROJ_LINEAR, UM_PROJ_MLP } um_projector;
 
 typedef struct um_vision_model {

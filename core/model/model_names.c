@@ -54,6 +54,12 @@ um_set um_set_of(um_part part)
     }
 }
 
+const char *um_phase_name(um_phase phase)
+{
+    static const char *const name[UM_PHASES] = {"prefill", "decode"};
+    return name[phase];
+}
+
 void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)
 {
     static const char *const name[UM_FMS] = {"text", "image", "audio", "video"};
