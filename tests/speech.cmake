@@ -1,1 +1,2 @@
 um_test(test_fft SOURCES test_fft.c LIBS um_media)
+um_test(test_mel SOURCES test_mel.c tiny_wav.c LIBS um_media)
