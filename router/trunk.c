@@ -133,12 +133,16 @@ static void choose(const um_trunk *t, int layer, um_acts *a, const um_batch *b, 
         um_gate_choose(&a->route, t->model->gate, b->noise_seed + (uint64_t)layer, b->noise);
 }
 
-/* The shared experts' rows to parts[1..F]. */
-static void run_shared(const um_block *w, um_acts *a, int T, int D, um_dev *dev)
+/* The shared experts' rows to parts[1..F]. Beats. */
+static um_status run_shared(const um_block *w, um_acts *a, int T, int D, um_link *link, um_dev *dev,
+                            um_err *err)
 {
-    for (int j = 0; j < a->dynamic.m->shared; j++)
+    for (int j = 0; j < a->dynamic.m->shared; j++) {
         um_ffn_fwd(dev, a->parts + um_at((size_t)(1 + j) * (size_t)T, 0, (size_t)D), &a->shared[j],
                    &w->shared[j], a->ln2, T);
+        UM_TRY(um_link_beat(link, err));
+    }
+    return UM_OK;
 }
 
 /* y = parts[0] + sum over shared experts, by rising number, of weight * parts[1+j]: goes on with the chain of the routed ones, since
@@ -185,7 +189,7 @@ um_status um_trunk_mixture(const um_trunk *t, int layer, um_acts *a, const um_ba
     UM_TRY(um_plan_build(&plan, &link->comm->topo, a->route.experts, b->T, m->top_k, scratch, err));
     UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
                                 err));
-    if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the experts work */
+    if (shared) UM_TRY(run_shared(w, a, b->T, m->dim, link, dev, err)); /* while the experts work */
     UM_TRY(um_exchange_combine(link, shared ? a->parts : a->y, &plan, a->route.weights, m->dim,
                                (uint32_t)layer, b->step, dev, scratch, err));
     if (shared) add_shared(a, b->T, m->dim, dev, scratch);
