@@ -4,16 +4,15 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/comm/join.h"
-#include "encoder_worker/decode/picture_file.h"
-#include "encoder_worker/preprocess.h"
-#include "encoder_worker/vision.h"
+#include "encoder_worker/encode.h"
+
+#include <stdio.h>
 
 typedef struct worker {
     um_link link;
     um_dev dev;
     um_checkpoint ck;
-    um_vision vision;
-    int64_t max_pixels;
+    um_encode encode;
     um_arena model, step;
 } worker;
 
@@ -22,21 +21,6 @@ static void beat(void *ctx)
     worker *w = ctx;
     um_err ignored = {0}; /* a peer that cannot be told now is noticed at the next receive */
     um_link_beat(&w->link, &ignored);
-}
-
-/* A picture file to rows [n, D]; both live in step. */
-static um_status encode_picture(worker *w, const Um__EncodeRequest *req, float **rows, um_err *err)
-{
-    const um_vision_model *v = &w->ck.model.vision;
-    um_picture p = {0};
-    if (!v->present) return UM_FAIL(err, UM_E_DATA, "%s: the model has no vision tower", req->name);
-    UM_TRY(um_picture_decode(&p, req->name, req->media[0].data, req->media[0].len, w->max_pixels,
-                             &w->step, err));
-    float *pixels =
-        um_arena_f32(&w->step, (size_t)v->channels, (size_t)v->image_size * (size_t)v->image_size);
-    UM_TRY(um_wrap(err, um_picture_pixels(pixels, &p, v, &w->step, err), "%s", req->name));
-    *rows = um_arena_f32(&w->step, (size_t)um_vision_rows(v), (size_t)w->ck.model.dim);
-    return um_vision_encode(*rows, &w->vision, pixels, &w->dev, &w->step, beat, w, err);
 }
 
 /* Packs the result's words in front of the rows and sends both. */
@@ -66,18 +50,15 @@ static um_status serve_encode(worker *w, const um_inbound *in, um_err *err)
         float *rows = NULL;
         um_err why = {0};
         int64_t start = um_now_ns();
-        w->link.phase = "encoding a picture";
-        um_status item =
-            req->modality == UM__MODALITY__MODALITY_IMAGE
-                ? encode_picture(w, req, &rows, &why)
-                : UM_FAIL(&why, UM_E_DATA, "%s: this encoder reads pictures only", req->name);
+        int n = 0;
+        w->link.phase = "encoding media";
+        um_status item = um_encode_item(&w->encode, &rows, &n, req, &w->step, &why);
         res.key = req->key;
         res.status = (uint32_t)item;
         res.text = why.msg;
         res.encode_us = (uint64_t)((um_now_ns() - start) / 1000);
         w->link.stats.compute_ns += um_now_ns() - start;
-        st = answer(w, in->msg.peer, &res, rows,
-                    item == UM_OK ? um_vision_rows(&w->ck.model.vision) : 0, err);
+        st = answer(w, in->msg.peer, &res, rows, item == UM_OK ? n : 0, err);
     }
     um_arena_reset(&w->step, mark);
     return st;
@@ -106,26 +87,48 @@ static um_status serve(worker *w, um_err *err)
     }
 }
 
+static const char *set_text(uint32_t set, char out[64])
+{
+    int n = 0;
+    out[0] = '\0';
+    for (int m = UM_IMAGE; m < UM_MODALITIES; m++)
+        if (set >> m & 1)
+            n += snprintf(out + n, 64 - (size_t)n, "%s%s", n > 0 ? ", " : "",
+                          um_modality_name((um_modality)m));
+    return n > 0 ? out : "nothing";
+}
+
 static um_status load(worker *w, const um_config *cfg, um_err *err)
 {
+    um_media_limits limits = {.pixels = cfg->image_max_pixels,
+                              .seconds = cfg->media_max_seconds,
+                              .frames = cfg->video_frames,
+                              .wait_ms = cfg->media_wait_ms};
     size_t before = w->model.used;
+    uint32_t set = 0;
+    char text[64];
     w->link.phase = "loading encoders";
-    if (w->ck.model.vision.present)
-        UM_TRY(um_wrap(err,
-                       um_vision_load(&w->vision, &w->ck, &w->dev, cfg->weights, &w->model, err),
-                       "load encoders"));
-    um_log_info("encoders: %s, %.1f MiB", w->ck.model.vision.present ? "picture" : "none",
+    w->encode = (um_encode){.dev = &w->dev,
+                            .video_frames = (int)cfg->video_frames,
+                            .exact_windows = cfg->speech_exact_windows,
+                            .beat = beat,
+                            .beat_ctx = w};
+    UM_TRY(um_join_modalities(&set, cfg, &w->ck.model, err));
+    UM_TRY(um_decoder_open(&w->encode.decoder, cfg->decoder, &limits, beat, w, err));
+    UM_TRY(um_wrap(err, um_encode_load(&w->encode, &w->ck, set, cfg->weights, &w->model, err),
+                   "load encoders"));
+    um_log_info("encoders: %s, %.1f MiB", set_text(set, text),
                 (double)(w->model.used - before) / 1048576.0);
     return um_join_ready(&w->link, w->model.used - before, 0, err);
 }
 
 um_status um_encoder_run(const um_config *cfg, um_comm *comm, um_err *err)
 {
-    worker w = {.max_pixels = cfg->image_max_pixels};
-    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
+    worker w = {0};
     um_arena_init(&w.model, "encoder weights", 1 << 20);
     um_arena_init(&w.step, "encoder step", 1 << 20);
     um_link_open(&w.link, comm);
+    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     um_status st = um_dev_open_cpu(&w.dev, (um_isa)um_isa_from_name(cfg->isa),
                                    um_join_threads(comm, cfg->threads), err);
     if (st == UM_OK) st = um_checkpoint_open(&w.ck, cfg->model, &towers, err);
@@ -135,6 +138,7 @@ um_status um_encoder_run(const um_config *cfg, um_comm *comm, um_err *err)
     if (st == UM_OK) st = load(&w, cfg, err);
     if (st == UM_OK) st = serve(&w, err);
     if (st != UM_OK && st != UM_E_STOPPED) um_link_error(&w.link, st, err->msg);
+    um_decoder_close(w.encode.decoder);
     um_link_close(&w.link);
     um_checkpoint_close(&w.ck);
     um_arena_free(&w.step);

@@ -88,7 +88,7 @@ static um_status key_make(char key[UM_SHA256_HEX], const um_item *item,
                           const ProtobufCBinaryData *files, um_err *err)
 {
     um_sha256 h;
-    uint8_t head[3] = {(uint8_t)item->modality, item->track, item->n > 1}, size[8];
+    uint8_t head[3] = {(uint8_t)item->modality, item->track, item->frames}, size[8];
     um_sha256_init(&h);
     um_sha256_update(&h, head, sizeof head);
     for (int i = 0; i < item->n; i++) {
@@ -109,6 +109,7 @@ static um_status item_send(um_media_desk *d, um_feature *f, ProtobufCBinaryData 
     req.n_media = (size_t)f->item->n;
     req.media = files;
     req.track = f->item->track;
+    req.frames = f->item->frames;
     req.key = f->key;
     UM_TRY(um_link_control(d->link, rank, UM_KIND_ENCODE, &req.base, err));
     d->under_way[rank]++;

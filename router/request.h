@@ -29,7 +29,8 @@ typedef struct um_item {
     um_modality modality;
     const char **paths; /* [n]: one file, or the frames of a clip */
     int n;
-    bool track; /* speech or sound out of a clip's sound track */
+    bool frames; /* the files are pictures */
+    bool track;  /* speech or sound out of a clip's sound track */
 } um_item;
 
 /* A stretch of a turn: a text, or a medium. */

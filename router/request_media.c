@@ -78,7 +78,8 @@ static um_status item_take(const um_media *m, um_item *out, um_modality modality
         return UM_FAIL(err, UM_E_DATA, "%s: %zu items, at most %d", where, n, UM_MEDIA_MAX);
     um_item item = {.modality = modality,
                     .paths = um_arena_alloc(m->arena, n * sizeof *item.paths),
-                    .n = (int)n};
+                    .n = (int)n,
+                    .frames = modality == UM_VIDEO && !one};
     for (size_t i = 0; i < n; i++)
         UM_TRY(path_take(m, &item.paths[i], one ? j : um_json_at(j, i), where, i, err));
     *out = item;
@@ -184,7 +185,7 @@ static um_status clip_add(um_media *m, um_turn *t, const um_item *clip, const ch
 {
     if (track != NULL) {
         um_item sound = *clip;
-        if (clip->n > 1 || is_picture_path(clip->paths[0]))
+        if (clip->frames)
             return UM_FAIL(err, UM_E_DATA,
                            "%s: frames have no sound track; leave video_audio out, or give the "
                            "video file",

@@ -26,7 +26,8 @@ void cluster_init(cluster *c, const char *model)
     um_config_default(&c->cfg);
     c->cfg.model = model;
     c->cfg.threads = 1;
-    c->cfg.deadline_ms = 20000; /* sanitizers are slow */
+    c->cfg.decoder = UM_DECODER; /* test programs are not beside it */
+    c->cfg.deadline_ms = 20000;  /* sanitizers are slow */
     c->freeze_rank = -1;
 }
 

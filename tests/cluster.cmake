@@ -1,5 +1,6 @@
 add_library(um_cluster STATIC ${CMAKE_CURRENT_LIST_DIR}/cluster.c)
 target_link_libraries(um_cluster PUBLIC um_router um_expert um_encoder um_comm um_nn)
+target_compile_definitions(um_cluster PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
 
 um_test(test_nn_grad SOURCES test_nn_grad.c LIBS um_nn)
 um_test(test_exchange SOURCES test_exchange.c LIBS um_comm um_nn)

@@ -54,10 +54,15 @@ static void run_ok(cluster *c)
 static void golden_cases_match(void **state)
 {
     (void)state;
-    const char *cases[][2] = {{"s4", "text"},    {"s4", "image"},  {"s4", "turns"},
-                              {"s4i", "text"},   {"s4i", "image"}, {"s8", "text"},
-                              {"s8", "image"},   {"s8", "turns"},  {"s8fm", "text"},
-                              {"s8fm", "image"}, {"s8fm", "turns"}};
+    const char *cases[][2] = {
+        {"s4", "text"},    {"s4", "image"},   {"s4", "turns"},   {"s4", "audio"},
+        {"s4", "video"},   {"s4", "mixed"},   {"s4", "files"},   {"s4i", "text"},
+        {"s4i", "image"},  {"a4", "text"},    {"a4", "image"},   {"a4", "turns"},
+        {"a4", "audio"},   {"a4", "video"},   {"a4", "mixed"},   {"s8", "text"},
+        {"s8", "image"},   {"s8", "turns"},   {"s8", "audio"},   {"s8", "video"},
+        {"s8", "mixed"},   {"s8fm", "text"},  {"s8fm", "image"}, {"s8fm", "turns"},
+        {"s8fm", "audio"}, {"s8fm", "video"}, {"s8fm", "mixed"},
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         um_arena a;
         cluster c;

@@ -1,0 +1,122 @@
+/* See encode.h. */
+#include "encoder_worker/encode.h"
+
+#include "encoder_worker/preprocess.h"
+
+#include <limits.h>
+#include <string.h>
+
+um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
+                         um_arena *model, um_err *err)
+{
+    um_towers_held *t = &e->towers;
+    t->set = set;
+    t->model = &ck->model;
+    if ((set & UM_READS_VISION) != 0)
+        UM_TRY(um_vision_load(&t->vision, ck, e->dev, weights, model, err));
+    if (set >> UM_SPEECH & 1) UM_TRY(um_speech_load(&t->speech, ck, e->dev, weights, model, err));
+    if (set >> UM_SOUND & 1) UM_TRY(um_sound_load(&t->sound, ck, e->dev, weights, model, err));
+    return UM_OK;
+}
+
+/* rows[um_vision_rows, D] of one picture. */
+static um_status picture_encode(const um_encode *e, float *rows, const um_picture *p,
+                                const char *name, um_arena *step, um_err *err)
+{
+    const um_vision_model *v = &e->towers.model->vision;
+    um_mark mark = um_arena_mark(step);
+    size_t side = (size_t)v->image_size;
+    float *pixels = um_arena_f32(step, (size_t)v->channels, side * side);
+    um_status st = um_wrap(err, um_picture_pixels(pixels, p, v, step, err), "%s", name);
+    if (st == UM_OK)
+        st = um_vision_encode(rows, &e->towers.vision, pixels, e->dev, step, e->beat, e->beat_ctx,
+                              err);
+    um_arena_reset(step, mark);
+    return st;
+}
+
+static um_status image_encode(const um_encode *e, float **rows, int *n,
+                              const Um__EncodeRequest *req, um_arena *step, um_err *err)
+{
+    um_picture p = {0};
+    *n = um_vision_rows(&e->towers.model->vision);
+    *rows = um_arena_f32(step, (size_t)*n, (size_t)e->towers.model->dim);
+    UM_TRY(um_decode_picture(e->decoder, &p, req->name, req->media[0].data, req->media[0].len, step,
+                             err));
+    return picture_encode(e, *rows, &p, req->name, step, err);
+}
+
+/* The frames of a clip: those of a list of pictures, or some out of a video file. */
+static um_status frames_decode(const um_encode *e, um_picture **frames, int *n,
+                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
+{
+    const ProtobufCBinaryData *m = req->media;
+    if (!req->frames)
+        return um_decode_clip(e->decoder, frames, n, e->video_frames, req->name, m[0].data,
+                              m[0].len, step, err);
+    *n = (int)req->n_media;
+    *frames = um_arena_zero(step, req->n_media * sizeof **frames);
+    for (int i = 0; i < *n; i++)
+        UM_TRY(um_decode_picture(e->decoder, &(*frames)[i], req->name, m[i].data, m[i].len, step,
+                                 err));
+    return UM_OK;
+}
+
+/* Mean over the frames, in their order, after the projector. */
+static um_status clip_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
+                             um_arena *step, um_err *err)
+{
+    um_picture *frames = NULL;
+    int count = 0;
+    *n = um_vision_rows(&e->towers.model->vision);
+    size_t all = (size_t)*n * (size_t)e->towers.model->dim;
+    UM_TRY(frames_decode(e, &frames, &count, req, step, err));
+    float *sum = um_arena_zero(step, all * sizeof *sum), *one = um_arena_f32(step, 1, all);
+    for (int i = 0; i < count; i++) {
+        UM_TRY(picture_encode(e, one, &frames[i], req->name, step, err));
+        e->dev->ops->add(e->dev, sum, one, all);
+    }
+    for (size_t i = 0; i < all; i++) sum[i] /= (float)count;
+    *rows = sum;
+    return UM_OK;
+}
+
+static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
+                             um_arena *step, um_err *err)
+{
+    const um_model *m = e->towers.model;
+    bool speech = req->modality == UM__MODALITY__MODALITY_SPEECH;
+    um_wave w = {0};
+    UM_TRY(um_decode_wave(e->decoder, &w, req->name, req->media[0].data, req->media[0].len, step,
+                          err));
+    int64_t want =
+        speech ? um_speech_rows(&m->speech, w.n, e->exact_windows) : um_sound_rows(&m->sound, w.n);
+    if (want <= 0 || want > INT_MAX / m->dim)
+        return UM_FAIL(err, UM_E_DATA, "%s: %lld samples make %lld rows", req->name, (long long)w.n,
+                       (long long)want);
+    *n = (int)want;
+    *rows = um_arena_f32(step, (size_t)want, (size_t)m->dim);
+    if (speech)
+        return um_speech_encode(*rows, e->towers.speech, w.samples, w.n, e->exact_windows, e->dev,
+                                step, e->beat, e->beat_ctx, err);
+    return um_sound_encode(*rows, e->towers.sound, w.samples, w.n, e->dev, step, e->beat,
+                           e->beat_ctx, err);
+}
+
+um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
+                         um_arena *step, um_err *err)
+{
+    um_modality modality = (um_modality)req->modality;
+    bool vision = modality == UM_IMAGE || modality == UM_VIDEO;
+    uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality;
+    bool single = req->n_media == 1 || (modality == UM_VIDEO && req->n_media > 0);
+    if ((int)modality <= UM_TEXT || modality >= UM_MODALITIES || !single)
+        return UM_FAIL(err, UM_E_DATA, "%s: %zu files of modality %d", req->name, req->n_media,
+                       (int)modality);
+    if ((e->towers.set & need) == 0)
+        return UM_FAIL(err, UM_E_DATA, "%s: this encoder rank does not read %s", req->name,
+                       um_modality_name(modality));
+    if (modality == UM_IMAGE) return image_encode(e, rows, n, req, step, err);
+    if (modality == UM_VIDEO) return clip_encode(e, rows, n, req, step, err);
+    return wave_encode(e, rows, n, req, step, err);
+}

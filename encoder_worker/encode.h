@@ -1,0 +1,38 @@
+/* One medium to rows of the language model's width, whatever it is: the encoder rank's work between a request and its answer. */
+#pragma once
+
+#include "core/base/config.h"
+#include "core/comm/link.h"
+#include "core/nn/checkpoint.h"
+#include "encoder_worker/decoder.h"
+#include "encoder_worker/sound.h"
+#include "encoder_worker/speech.h"
+#include "encoder_worker/vision.h"
+
+/* Towers and connectors of the modalities that this rank reads; of the others nothing is loaded. */
+typedef struct um_towers_held {
+    uint32_t set; /* modality.h */
+    const um_model *model;
+    um_vision vision;
+    um_speech *speech;
+    um_sound *sound;
+} um_towers_held;
+
+typedef struct um_encode {
+    um_towers_held towers;
+    um_decoder *decoder;
+    um_dev *dev;
+    int video_frames;
+    bool exact_windows;
+    void (*beat)(void *ctx);
+    void *beat_ctx;
+} um_encode;
+
+/* Loads what set names. weights: linear.h. Memory: model. */
+um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
+                         um_arena *model, um_err *err);
+
+/* rows [*n, D] of a request, in step. A clip is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium cannot be used; the
+ * sentence begins with its name. */
+um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
+                         um_arena *step, um_err *err);
