@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/comm/join.h"
-#include "encoder_worker/picture.h"
+#include "encoder_worker/decode/picture_file.h"
 #include "encoder_worker/preprocess.h"
 #include "encoder_worker/vision.h"
 
@@ -30,7 +30,7 @@ static um_status encode_picture(worker *w, const Um__EncodeRequest *req, float *
     const um_vision_model *v = &w->ck.model.vision;
     um_picture p = {0};
     if (!v->present) return UM_FAIL(err, UM_E_DATA, "%s: the model has no vision tower", req->name);
-    UM_TRY(um_picture_decode(&p, req->name, req->media.data, req->media.len, w->max_pixels,
+    UM_TRY(um_picture_decode(&p, req->name, req->media[0].data, req->media[0].len, w->max_pixels,
                              &w->step, err));
     float *pixels =
         um_arena_f32(&w->step, (size_t)v->channels, (size_t)v->image_size * (size_t)v->image_size);
@@ -71,7 +71,7 @@ static um_status serve_encode(worker *w, const um_inbound *in, um_err *err)
             req->modality == UM__MODALITY__MODALITY_IMAGE
                 ? encode_picture(w, req, &rows, &why)
                 : UM_FAIL(&why, UM_E_DATA, "%s: this encoder reads pictures only", req->name);
-        res.id = req->id;
+        res.key = req->key;
         res.status = (uint32_t)item;
         res.text = why.msg;
         res.encode_us = (uint64_t)((um_now_ns() - start) / 1000);

@@ -1,11 +1,4 @@
-/* Pictures: the bytes of a PNG or JPEG file to 8-bit RGB, first step of an image's way (bytes -> picture -> pixels -> rows).
- *
- * The colours are those that the reference gets from PIL's convert("RGB"): alpha and transparency are dropped, never composited;
- * palettes are looked up (an index past the palette is black); 1, 2 and 4 bit gray is stretched to 0..255, 16-bit gray is
- * clipped at 255, 16-bit colour keeps the high byte; CMYK JPEGs are taken as inverted, as Adobe writes them. Gamma, colour
- * profiles and EXIF rotation are not applied, since the reference applies none.
- *
- * Strict: what is cut off, corrupt or over a limit is an error, and the limits are checked before memory is asked for. */
+/* A picture as the preprocessing takes it: what a decoder made of a file, or one frame of a clip. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -13,24 +6,7 @@
 
 #include <stdint.h>
 
-enum { UM_PICTURE_SIDE = 65535 }; /* most pixels of a side */
-
 typedef struct um_picture {
     int w, h;
     uint8_t *rgb; /* [h, w, 3] */
 } um_picture;
-
-/* Decodes n bytes; the first of them say which format it is. name is for messages. At most max_pixels (w*h) are accepted.
- * UM_E_DATA says what was wrong. Memory: arena (rgb, and while decoding up to 8 more bytes a pixel); on error nothing is kept.
- * Thread: any. */
-um_status um_picture_decode(um_picture *out, const char *name, const uint8_t *bytes, size_t n,
-                            int64_t max_pixels, um_arena *arena, um_err *err);
-
-/* For the decoders: checks the sides and the pixel count that a header claims, then makes room for the picture. */
-um_status um_picture_new(um_picture *out, int64_t w, int64_t h, int64_t max_pixels, um_arena *arena,
-                         um_err *err);
-/* The two decoders, each the one door to its library. */
-um_status um_picture_png(um_picture *out, const uint8_t *bytes, size_t n, int64_t max_pixels,
-                         um_arena *arena, um_err *err);
-um_status um_picture_jpeg(um_picture *out, const uint8_t *bytes, size_t n, int64_t max_pixels,
-                          um_arena *arena, um_err *err);

@@ -47,6 +47,7 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     um_checkpoint c;
     UM_TRY(absolute(&cfg->model, "model", UM_E_MODEL, arena, err));
     UM_TRY(absolute(&cfg->vision_tower, "vision tower", UM_E_MODEL, arena, err));
+    UM_TRY(absolute(&cfg->decoder, "decoder", UM_E_USAGE, arena, err));
     UM_TRY(absolute(&cfg->speech_tower, "speech tower", UM_E_MODEL, arena, err));
     UM_TRY(absolute(&cfg->sound_tower, "sound tower", UM_E_MODEL, arena, err));
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};

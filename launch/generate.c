@@ -6,10 +6,12 @@
 
 static um_status check(const um_config *cfg, um_err *err)
 {
-    bool prompt = cfg->prompt[0] != '\0' || cfg->image.n > 0, file = cfg->requests[0] != '\0';
+    int media = cfg->image.n + cfg->video.n + cfg->speech.n + cfg->sound.n;
+    bool prompt = cfg->prompt[0] != '\0' || media > 0, file = cfg->requests[0] != '\0';
     if (cfg->model[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE, "--model is missing: the model directory");
-    if (prompt && file) return UM_FAIL(err, UM_E_USAGE, "--requests excludes --prompt and --image");
+    if (prompt && file)
+        return UM_FAIL(err, UM_E_USAGE, "--requests excludes --prompt and the media flags");
     if (!file && cfg->prompt[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE, "--prompt is missing: the question (or --requests FILE)");
     return UM_OK;

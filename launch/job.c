@@ -62,8 +62,8 @@ um_status um_job_settle(um_config *cfg, const um_model *m, um_err *err)
         if (asked && m->experts == 0) um_log_warn("the model is dense: no expert ranks");
         cfg->experts = m->experts;
     }
-    bool media = m->vision.present || m->speech.present || m->sound.present;
-    if (!media && um_config_origin(cfg, "encoders") == UM_FROM_DEFAULT) cfg->encoders = 0;
+    bool tower = m->vision.present || m->speech.present || m->sound.present;
+    if (!tower && um_config_origin(cfg, "encoders") == UM_FROM_DEFAULT) cfg->encoders = "0";
     return UM_OK;
 }
 
@@ -105,11 +105,25 @@ static um_status add_role(line *l, const um_config *cfg, const um_job_site *site
     return um_config_words(cfg, roles[role].who, l->word, MAX_WORDS - 1, &l->n, l->arena, l->err);
 }
 
+/* Encoder ranks, a part of the line for each group of them that read the same. */
+static um_status add_encoders(line *l, const um_config *cfg, const um_job_site *site,
+                              const um_encoders *e)
+{
+    for (int i = 0; i < e->n; i++) {
+        um_config own = *cfg;
+        own.modalities = e->group[i].modalities;
+        UM_TRY(add_role(l, &own, site, UM_ROLE_ENCODER, e->group[i].ranks));
+    }
+    return UM_OK;
+}
+
 um_status um_job_compose(um_job *out, const um_config *cfg, const um_job_site *site,
                          um_arena *arena, um_err *err)
 {
     line l = {.arena = arena, .err = err};
-    um_job job = {.count = {(int)cfg->routers, (int)cfg->experts, (int)cfg->encoders}};
+    um_encoders encoders;
+    UM_TRY(um_encoders_parse(&encoders, cfg->encoders, arena, err));
+    um_job job = {.count = {(int)cfg->routers, (int)cfg->experts, encoders.ranks}};
     UM_TRY(add(&l, "mpirun"));
     if (site->root) UM_TRY(add(&l, "--allow-run-as-root"));
     /* Open MPI counts cores where cpus counts hardware threads: half of them are sure to be there. */
@@ -122,7 +136,9 @@ um_status um_job_compose(um_job *out, const um_config *cfg, const um_job_site *s
         UM_TRY(add(&l, cfg->hostfile));
     }
     UM_TRY(add_words(&l, cfg->mpirun_args));
-    for (int r = 0; r < UM_ROLES; r++) UM_TRY(add_role(&l, cfg, site, (um_role)r, job.count[r]));
+    UM_TRY(add_role(&l, cfg, site, UM_ROLE_ROUTER, job.count[UM_ROLE_ROUTER]));
+    UM_TRY(add_role(&l, cfg, site, UM_ROLE_EXPERT, job.count[UM_ROLE_EXPERT]));
+    UM_TRY(add_encoders(&l, cfg, site, &encoders));
     const char **argv = um_arena_zero(arena, (size_t)(l.n + 1) * sizeof *argv);
     memcpy(argv, l.word, (size_t)l.n * sizeof *argv);
     job.argv = argv;

@@ -112,12 +112,23 @@ static int64_t sound_buffers(const um_model *m)
     return 4 * (front + rows * rows + rows * (9 * D + s->ffn_dim) + s->queries * (int64_t)m->dim);
 }
 
-/* One piece of media at a time. */
-static int64_t encoder_buffers(const um_model *m)
+/* What an encoder rank holds of the modalities that it reads, and the buffers of one piece of media at a time. */
+static void fill_encoder(um_plan_rank *p, const counting *k)
 {
-    int64_t n = picture_buffers(m), speech = speech_buffers(m), sound = sound_buffers(m);
-    if (speech > n) n = speech;
-    return sound > n ? sound : n;
+    const um_model *m = &k->c->model;
+    const struct {
+        uint32_t reads;
+        int64_t weights, buffers;
+    } towers[] = {
+        {UM_READS_VISION, k->encoder[UM_IMAGE], picture_buffers(m)},
+        {1u << UM_SPEECH, k->encoder[UM_SPEECH], speech_buffers(m)},
+        {1u << UM_SOUND, k->encoder[UM_SOUND], sound_buffers(m)},
+    };
+    for (size_t i = 0; i < sizeof towers / sizeof towers[0]; i++) {
+        if ((p->reads & towers[i].reads) == 0) continue;
+        p->weights += towers[i].weights;
+        if (towers[i].buffers > p->buffers) p->buffers = towers[i].buffers;
+    }
 }
 
 static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
@@ -136,8 +147,7 @@ static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
         p->buffers = expert_buffers(k->cfg, m);
         break;
     case UM_ROLE_ENCODER:
-        for (int i = 0; i < UM_MODALITIES; i++) p->weights += k->encoder[i];
-        p->buffers = encoder_buffers(m);
+        fill_encoder(p, k);
         break;
     case UM_ROLES:
         break;
@@ -145,10 +155,20 @@ static void fill_rank(um_plan_rank *p, const counting *k, int64_t sequences)
     p->buffers += idle_bytes;
 }
 
+/* What encoder rank i reads: groups come one after another, as job.c composes them. */
+static uint32_t reads_of(const um_encoders *e, int i)
+{
+    int g = 0;
+    while (i >= e->group[g].ranks) i -= e->group[g++].ranks;
+    return e->group[g].set;
+}
+
 um_status um_plan_make(um_plan *out, const um_config *cfg, const um_checkpoint *c,
                        int64_t sequences, um_arena *arena, um_err *err)
 {
-    const int64_t counts[UM_ROLES] = {cfg->routers, cfg->experts, cfg->encoders};
+    um_encoders encoders;
+    UM_TRY(um_encoders_parse(&encoders, cfg->encoders, arena, err));
+    const int64_t counts[UM_ROLES] = {cfg->routers, cfg->experts, encoders.ranks};
     counting k = {.cfg = cfg, .c = c};
     k.expert = um_arena_zero(arena, (size_t)um_max_int(c->model.experts, 1) * sizeof *k.expert);
     UM_TRY(um_model_walk(&c->model, count, &k, err));
@@ -159,6 +179,7 @@ um_status um_plan_make(um_plan *out, const um_config *cfg, const um_checkpoint *
         for (int i = 0; i < counts[r]; i++) {
             um_plan_rank *p = &plan.rank[plan.n++];
             *p = (um_plan_rank){.role = (um_role)r, .index = i};
+            if (r == UM_ROLE_ENCODER) p->reads = reads_of(&encoders, i);
             fill_rank(p, &k, sequences);
         }
     }

@@ -11,6 +11,7 @@
 typedef struct um_plan_rank {
     um_role role;
     int index;
+    uint32_t reads;           /* encoder ranks: which modalities (model/modality.h) */
     int first, experts;       /* expert ranks: which experts, [first, first + experts) */
     int64_t weights, buffers; /* bytes */
 } um_plan_rank;

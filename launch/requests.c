@@ -66,7 +66,7 @@ static void write_media(um_text *to, const um_json *media, const char *folder, u
 
 static bool is_media(const char *key)
 {
-    static const char *const names[] = {"image", "video", "voice", "sound"};
+    static const char *const names[] = {"image", "video", "voice", "speech", "sound"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(key, names[i]) == 0) return true;
     return false;
@@ -143,18 +143,30 @@ static um_status write_file(um_text *to, int *count, const char *path, um_arena 
     return UM_OK;
 }
 
-static um_status write_prompt(um_text *to, const um_config *cfg, um_err *err)
+static um_status write_files(um_text *to, const char *key, const um_list *files, um_err *err)
 {
     char path[PATH_MAX];
-    um_text_fmt(to, "{\"id\":\"0\",\"prompt\":");
-    um_text_json(to, cfg->prompt);
-    for (int i = 0; i < cfg->image.n; i++) {
-        if (realpath(cfg->image.item[i], path) == NULL)
-            return UM_FAIL(err, UM_E_DATA, "picture %s: %s", cfg->image.item[i], strerror(errno));
-        um_text_fmt(to, i == 0 ? ",\"image\":[" : ",");
+    for (int i = 0; i < files->n; i++) {
+        if (realpath(files->item[i], path) == NULL)
+            return UM_FAIL(err, UM_E_DATA, "--%s %s: %s", key, files->item[i], strerror(errno));
+        if (i == 0) um_text_fmt(to, ",\"%s\":[", key);
+        if (i > 0) um_text_add(to, ",", 1);
         um_text_json(to, path);
     }
-    um_text_fmt(to, "%s}\n", cfg->image.n > 0 ? "]" : "");
+    if (files->n > 0) um_text_add(to, "]", 1);
+    return UM_OK;
+}
+
+static um_status write_prompt(um_text *to, const um_config *cfg, um_err *err)
+{
+    um_text_fmt(to, "{\"id\":\"0\",\"prompt\":");
+    um_text_json(to, cfg->prompt);
+    UM_TRY(write_files(to, "image", &cfg->image, err));
+    UM_TRY(write_files(to, "video", &cfg->video, err));
+    UM_TRY(write_files(to, "speech", &cfg->speech, err));
+    UM_TRY(write_files(to, "sound", &cfg->sound, err));
+    if (cfg->video_audio[0] != '\0') um_text_fmt(to, ",\"video_audio\":\"%s\"", cfg->video_audio);
+    um_text_add(to, "}\n", 2);
     return UM_OK;
 }
 

@@ -3,12 +3,9 @@
 
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
-#include "core/base/file.h"
+#include "router/media.h"
 
 #include <string.h>
-
-/* Below what one control message may hold (UM_CONTROL_MAX). */
-#define MEDIA_BYTES_MAX ((size_t)64 << 20)
 
 struct um_engine {
     const um_config *cfg;
@@ -23,7 +20,7 @@ struct um_engine {
     int n, cap;
     int max_rows; /* rows of a micro-batch at most */
     uint64_t step;
-    unsigned next_encoder;
+    um_media_desk *media;
     um_arena scratch;
     um_engine_stats stats;
 };
@@ -43,6 +40,7 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
                      .dev = dev,
                      .done = done,
                      .ctx = ctx};
+    e->media = um_media_desk_open(cfg, m, link);
     e->max_rows = um_min_int(rows, credit_rows);
     um_arena_init(&e->scratch, "engine step", 4 << 20);
     *out = e;
@@ -57,6 +55,7 @@ void um_engine_close(um_engine *e)
         um_free(e->list[i]);
     }
     um_free(e->list);
+    um_media_desk_close(e->media);
     um_arena_free(&e->scratch);
     um_free(e);
 }
@@ -74,6 +73,7 @@ void um_engine_add(um_engine *e, uint64_t number, const um_request *req, um_trac
 
 int um_engine_unfinished(const um_engine *e) { return e->n; }
 const um_engine_stats *um_engine_stats_of(const um_engine *e) { return &e->stats; }
+um_media_stats um_engine_media_stats(const um_engine *e) { return um_media_stats_of(e->media); }
 
 bool um_engine_runnable(const um_engine *e)
 {
@@ -89,79 +89,21 @@ bool um_engine_runnable(const um_engine *e)
     return false;
 }
 
-/* Sends one media file to an encoder rank, in turn. id: sequence number and feature. */
-static um_status encode_send(um_engine *e, um_sequence *s, int i, um_err *err)
-{
-    const um_topology *topo = &e->link->comm->topo;
-    int encoders = topo->count[UM_ROLE_ENCODER];
-    if (encoders == 0)
-        return UM_FAIL(err, UM_E_DATA, "%s: there is no encoder rank: start one with --encoders 1",
-                       s->features[i].path);
-    um_mark mark = um_arena_mark(&e->scratch);
-    uint8_t *bytes = NULL;
-    size_t n = 0;
-    um_status st = um_file_read(&bytes, &n, s->features[i].path, MEDIA_BYTES_MAX, &e->scratch, err);
-    if (st == UM_E_IO || st == UM_E_LIMIT) st = UM_E_DATA;
-    if (st == UM_OK) {
-        Um__EncodeRequest req = UM__ENCODE_REQUEST__INIT;
-        req.id = s->number << 16 | (uint64_t)i;
-        req.modality = (Um__Modality)s->features[i].modality;
-        req.name = (char *)(uintptr_t)s->features[i].path;
-        req.media.data = bytes;
-        req.media.len = n;
-        int rank = topo->of_role[UM_ROLE_ENCODER][e->next_encoder++ % (unsigned)encoders];
-        st = um_link_control(e->link, rank, UM_KIND_ENCODE, &req.base, err);
-    }
-    um_arena_reset(&e->scratch, mark);
-    return st;
-}
-
 static void admit(um_engine *e, um_sequence *s)
 {
-    um_err why = {0};
     s->begun_ns = um_now_ns();
     s->state = UM_SEQ_ENCODING;
-    for (int i = 0; i < s->n_features; i++) {
-        um_status st = encode_send(e, s, i, &why);
-        if (st != UM_OK) {
-            um_sequence_fail(s, st, &why);
-            return;
-        }
-        s->owed++;
-    }
-    if (s->owed == 0) um_sequence_splice(s, e->trunk);
+    um_media_request(e->media, s, e->list, e->n, &e->scratch);
+    if (s->state == UM_SEQ_ENCODING && s->owed == 0) um_sequence_splice(s, e->trunk);
 }
 
 um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err)
 {
-    um_mark mark = um_arena_mark(&e->scratch);
-    ProtobufCMessage *msg = NULL;
-    um_status st = um_link_unpack(&msg, &um__encode_result__descriptor, in, &e->scratch, err);
-    const Um__EncodeResult *res = (const Um__EncodeResult *)msg;
-    um_sequence *s = NULL;
-    for (int i = 0; st == UM_OK && i < e->n && s == NULL; i++)
-        if (e->list[i]->number == res->id >> 16) s = e->list[i];
-    int feature = st == UM_OK ? (int)(res->id & 0xFFFF) : 0;
-    if (st != UM_OK || s == NULL || s->state != UM_SEQ_ENCODING)
-        goto out; /* its sequence failed meanwhile */
-    if (feature >= s->n_features || s->features[feature].rows != NULL) {
-        st = UM_FAIL(err, UM_E_CORRUPT, "encoded frame for item %d of %d", feature, s->n_features);
-    } else if (res->status != UM_OK) {
-        um_err why = {0};
-        um_fail(&why, UM_E_DATA, "%s", res->text);
-        um_sequence_fail(s, res->status <= UM_E_STOPPED ? (um_status)res->status : UM_E_DATA, &why);
-    } else if ((int)in->frame.cols != e->model->dim || in->frame.rows == 0) {
-        st = UM_FAIL(err, UM_E_CORRUPT, "encoded frame of %u x %u, want columns %d", in->frame.rows,
-                     in->frame.cols, e->model->dim);
-    } else {
-        float *rows = um_arena_f32(&e->scratch, in->frame.rows, in->frame.cols);
-        st = um_link_rows(e->link, rows, in, &e->scratch, err);
-        if (st == UM_OK) um_sequence_feature(s, feature, rows, (int)in->frame.rows, e->model->dim);
-        if (st == UM_OK && --s->owed == 0) um_sequence_splice(s, e->trunk);
-    }
-out:
-    um_arena_reset(&e->scratch, mark);
-    return st;
+    UM_TRY(um_media_encoded(e->media, in, e->list, e->n, &e->scratch, err));
+    for (int i = 0; i < e->n; i++)
+        if (e->list[i]->state == UM_SEQ_ENCODING && e->list[i]->owed == 0)
+            um_sequence_splice(e->list[i], e->trunk);
+    return UM_OK;
 }
 
 /* Gives the results of those that are done, and forgets them. */

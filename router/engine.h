@@ -3,7 +3,7 @@
  * else is in the batch, nor on the chunks: see ops.h on summation order. */
 #pragma once
 
-#include "router/sequence.h"
+#include "router/media.h"
 
 typedef struct um_engine um_engine;
 
@@ -32,3 +32,4 @@ um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err);
 /* Admits what has room, then runs one micro-batch. */
 um_status um_engine_step(um_engine *e, um_err *err);
 const um_engine_stats *um_engine_stats_of(const um_engine *e);
+um_media_stats um_engine_media_stats(const um_engine *e);

@@ -163,6 +163,9 @@ static void own_stats(router *r, Um__Stats *out)
     out->decode_tokens = (uint64_t)e->decode_tokens;
     out->prefill_us = (uint64_t)(e->prefill_ns / 1000);
     out->decode_us = (uint64_t)(e->decode_ns / 1000);
+    um_media_stats media = um_engine_media_stats(r->engine);
+    out->media_encoded = (uint64_t)media.encoded;
+    out->media_cached = (uint64_t)media.cached;
 }
 
 /* A frame that is not part of an exchange. */

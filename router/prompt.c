@@ -9,110 +9,125 @@
     "A chat between a curious user and an artificial intelligence assistant. "                     \
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 
+/* Where the template's texts and media go. */
+typedef struct sink {
+    void (*text)(void *ctx, const char *text);
+    void (*medium)(void *ctx, um_modality modality);
+    void *ctx;
+} sink;
+
+/* The template, byte for byte (spec 1.2). */
+static void compose(const um_request *r, const sink *to)
+{
+    to->text(to->ctx, SYSTEM " ");
+    for (int i = 0; i < r->n_turns; i++) {
+        const um_turn *t = &r->turns[i];
+        to->text(to->ctx, t->human ? "USER" : "ASSISTANT");
+        to->text(to->ctx, t->n == 0 ? ":" : ": ");
+        for (int k = 0; k < t->n; k++) {
+            if (t->pieces[k].text != NULL)
+                to->text(to->ctx, t->pieces[k].text);
+            else
+                to->medium(to->ctx, r->items[t->pieces[k].item].modality);
+        }
+        if (t->n > 0) to->text(to->ctx, t->human ? " " : "</s>");
+    }
+    if (r->turns[r->n_turns - 1].human) to->text(to->ctx, "ASSISTANT:"); /* the answer wanted */
+}
+
+static void write_text(void *ctx, const char *text) { um_text_add(ctx, text, strlen(text)); }
+static void write_medium(void *ctx, um_modality modality)
+{
+    write_text(ctx, um_media_placeholder(modality));
+}
+
 char *um_prompt_text(const um_request *r, um_arena *arena)
 {
     um_text text = {0};
-    um_text_fmt(&text, "%s ", SYSTEM);
-    for (int i = 0; i < r->n_turns; i++) {
-        const char *role = r->turns[i].human ? "USER" : "ASSISTANT",
-                   *after = r->turns[i].human ? " " : "</s>";
-        if (r->turns[i].text[0] == '\0')
-            um_text_fmt(&text, "%s:", role);
-        else
-            um_text_fmt(&text, "%s: %s%s", role, r->turns[i].text, after);
-    }
-    if (r->turns[r->n_turns - 1].human)
-        um_text_fmt(&text, "ASSISTANT:"); /* the answer that is wanted */
+    compose(r, &(sink){write_text, write_medium, &text});
     char *out = um_arena_strn(arena, text.s, text.n);
     um_text_free(&text);
     return out;
 }
 
-int um_prompt_kind(int32_t id)
-{
-    return id == UM_ID_IMAGE   ? UM_MEDIA_IMAGE
-           : id == UM_ID_AUDIO ? UM_MEDIA_AUDIO
-           : id == UM_ID_VIDEO ? UM_MEDIA_VIDEO
-                               : -1;
-}
-
-/* The first placeholder in text, its kind and length; NULL when there is none. */
-static const char *placeholder(const char *text, int *kind, size_t *bytes)
-{
-    for (const char *at = strchr(text, '<'); at != NULL; at = strchr(at + 1, '<')) {
-        for (int k = 0; k < UM_MEDIA_KINDS; k++) {
-            const char *mark = um_media_placeholder((um_media_kind)k);
-            *bytes = strlen(mark);
-            *kind = k;
-            if (strncmp(at, mark, *bytes) == 0) return at;
-        }
-    }
-    return NULL;
-}
-
-/* The ids so far, in an arena: grown by doubling, so that a text of nothing but placeholders costs no more than its length. */
-typedef struct growing {
+/* Ids in the making. Grown by doubling, so that a text of nothing but placeholders costs no more than its length. */
+typedef struct encoding {
+    const um_tokenizer *tok;
+    um_text piece; /* since the last medium */
     um_arena *arena;
     int32_t *ids;
     size_t n, cap;
-} growing;
+    um_status st;
+    um_err *err;
+} encoding;
 
-static void grow(growing *g, const int32_t *ids, size_t n)
+static void grow(encoding *e, const int32_t *ids, size_t n)
 {
-    if (g->n + n > g->cap) {
-        int32_t *old = g->ids;
-        g->cap = 2 * (g->n + n);
-        g->ids = um_arena_i32(g->arena, g->cap);
-        if (g->n > 0) memcpy(g->ids, old, g->n * sizeof *old);
+    if (e->n + n > e->cap) {
+        int32_t *old = e->ids;
+        e->cap = 2 * (e->n + n);
+        e->ids = um_arena_i32(e->arena, e->cap);
+        if (e->n > 0) memcpy(e->ids, old, e->n * sizeof *old);
     }
-    if (n > 0) memcpy(g->ids + g->n, ids, n * sizeof *ids);
-    g->n += n;
+    if (n > 0) memcpy(e->ids + e->n, ids, n * sizeof *ids);
+    e->n += n;
 }
 
-um_status um_prompt_ids(const um_tokenizer *t, const char *text, int32_t **ids, int *n,
+/* Every piece is encoded alone and comes back with BOS, which stands only once (spec 1.3). */
+static void piece_encode(encoding *e)
+{
+    int n = 0, skip = e->n == 0 ? 0 : 1;
+    int32_t *ids = NULL;
+    if (e->st != UM_OK) return;
+    e->st = um_tokenizer_encode(e->tok, e->piece.s == NULL ? "" : e->piece.s, e->piece.n, &ids, &n,
+                                e->arena, e->err);
+    if (e->st == UM_OK) grow(e, ids + skip, (size_t)(n - skip));
+    e->piece.n = 0;
+}
+
+static void encode_text(void *ctx, const char *text)
+{
+    write_text(&((encoding *)ctx)->piece, text);
+}
+static void encode_medium(void *ctx, um_modality modality)
+{
+    int32_t id = um_prompt_id(modality);
+    piece_encode(ctx);
+    grow(ctx, &id, 1);
+}
+
+um_status um_prompt_ids(const um_tokenizer *t, const um_request *r, int32_t **ids, int *n,
                         um_arena *arena, um_err *err)
 {
-    static const int32_t id_of[] = {UM_ID_IMAGE, UM_ID_AUDIO, UM_ID_VIDEO};
-    growing all = {.arena = arena};
-    for (;;) {
-        int kind = -1, piece_n = 0;
-        size_t bytes = 0;
-        int32_t *piece = NULL;
-        const char *mark = placeholder(text, &kind, &bytes);
-        size_t len = mark != NULL ? (size_t)(mark - text) : strlen(text);
-        UM_TRY(um_tokenizer_encode(t, text, len, &piece, &piece_n, arena, err));
-        int skip = all.n == 0 ? 0 : 1; /* BOS only once */
-        grow(&all, piece + skip, (size_t)(piece_n - skip));
-        if (mark == NULL) break;
-        grow(&all, &id_of[kind], 1);
-        text = mark + bytes;
-    }
-    *ids = all.ids;
-    *n = (int)all.n;
+    encoding e = {.tok = t, .arena = arena, .err = err};
+    compose(r, &(sink){encode_text, encode_medium, &e});
+    piece_encode(&e);
+    um_text_free(&e.piece);
+    if (e.st != UM_OK) return e.st;
+    *ids = e.ids;
+    *n = (int)e.n;
     return UM_OK;
+}
+
+int32_t um_prompt_id(um_modality modality)
+{
+    return modality == UM_IMAGE ? UM_ID_IMAGE : modality == UM_VIDEO ? UM_ID_VIDEO : UM_ID_AUDIO;
 }
 
 um_status um_prompt_check(const um_request *r, const int32_t *ids, int n, const um_model *m,
                           um_err *err)
 {
-    static const char *const what[] = {"picture", "audio file", "video"};
-    for (int kind = 0; kind < UM_MEDIA_KINDS; kind++) {
-        int marks = 0, given = r->n_media[kind];
-        if (given > 0 && kind != UM_MEDIA_IMAGE)
-            return UM_FAIL(err, UM_E_DATA, "%s: this version reads text and pictures, no %ss",
-                           r->media[kind][0], what[kind]);
-        for (int i = 0; i < n; i++) marks += um_prompt_kind(ids[i]) == kind;
-        if (marks != given)
-            return UM_FAIL(err, UM_E_DATA,
-                           "%d %s placeholder%s, but %d %s%s given: every %s in the text needs one",
-                           marks, um_media_placeholder((um_media_kind)kind), marks == 1 ? "" : "s",
-                           given, what[kind], given == 1 ? "" : "s",
-                           um_media_placeholder((um_media_kind)kind));
-        if (given > 0 && !m->vision.present)
-            return UM_FAIL(err, UM_E_DATA, "%s: the model has no vision tower", r->media[kind][0]);
+    for (int i = 0; i < r->n_items; i++) {
+        um_modality k = r->items[i].modality;
+        bool there = k == UM_SPEECH  ? m->speech.present
+                     : k == UM_SOUND ? m->sound.present
+                                     : m->vision.present;
+        if (!there)
+            return UM_FAIL(err, UM_E_DATA, "%s: the model has no %s tower", r->items[i].paths[0],
+                           k == UM_SPEECH || k == UM_SOUND ? um_modality_name(k) : "vision");
     }
     for (int i = 0; i < n; i++)
-        if (um_prompt_kind(ids[i]) < 0 && ids[i] >= m->vocab)
+        if (ids[i] >= m->vocab)
             return UM_FAIL(err, UM_E_MODEL,
                            "tokenizer.model gives token %d, the model's vocabulary ends at %d",
                            ids[i], m->vocab - 1);

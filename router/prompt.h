@@ -11,12 +11,12 @@ enum { UM_ID_IMAGE = -200, UM_ID_AUDIO = -300, UM_ID_VIDEO = -400 };
 
 /* The whole text: system sentence, then the turns; it ends in "ASSISTANT:" when the answer is left out or empty. */
 char *um_prompt_text(const um_request *r, um_arena *arena);
-/* The um_media_kind that a placeholder id stands for, or -1. */
-int um_prompt_kind(int32_t id);
-/* BOS, then the ids of the pieces between placeholders, each encoded alone, with the negative id of every placeholder between
- * them. A text without placeholders gives what um_tokenizer_encode gives. ids live in arena. */
-um_status um_prompt_ids(const um_tokenizer *t, const char *text, int32_t **ids, int *n,
+/* The id that stands for a medium; speech and sound share one. */
+int32_t um_prompt_id(um_modality modality);
+/* BOS, then the ids of the pieces between media, each encoded alone, with the negative id of every medium between them. ids live
+ * in arena. */
+um_status um_prompt_ids(const um_tokenizer *t, const um_request *r, int32_t **ids, int *n,
                         um_arena *arena, um_err *err);
-/* As many placeholders of each kind as media, only kinds that this model and program can take, and ids of its vocabulary. */
+/* Only kinds of media that this model has a tower for, and ids of its vocabulary. */
 um_status um_prompt_check(const um_request *r, const int32_t *ids, int n, const um_model *m,
                           um_err *err);

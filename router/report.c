@@ -73,6 +73,8 @@ static Um__Stats routers_sum(const um_report *r, const um_topology *topo)
         sum.prompt_rows += s->prompt_rows;
         sum.new_tokens += s->new_tokens;
         sum.decode_tokens += s->decode_tokens;
+        sum.media_encoded += s->media_encoded;
+        sum.media_cached += s->media_cached;
         if (s->prefill_us > sum.prefill_us) sum.prefill_us = s->prefill_us;
         if (s->decode_us > sum.decode_us) sum.decode_us = s->decode_us;
     }
@@ -93,6 +95,8 @@ void um_report_summary(um_text *out, const um_report *r, const um_topology *topo
     um_text_fmt(out, ",\"seconds\":%.6f,\"raw_bytes\":%llu,\"wire_bytes\":%llu",
                 seconds(r->busy_ns), (unsigned long long)sum.raw_bytes,
                 (unsigned long long)sum.wire_bytes);
+    um_text_fmt(out, ",\"media_encoded\":%llu,\"media_cached\":%llu",
+                (unsigned long long)sum.media_encoded, (unsigned long long)sum.media_cached);
     shares(out, r, topo);
     um_text_fmt(out, ",\"ranks\":[");
     for (int i = 0; i < topo->n; i++) {

@@ -4,18 +4,13 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/nearest.h"
+#include "router/request_media.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MEDIA_MAX = 4096, TURNS_MAX = 4096, NEW_TOKENS_MAX = 1000000 };
-
-const char *um_media_placeholder(um_media_kind kind)
-{
-    const char *names[] = {"<image>", "<audio>", "<video>"};
-    return names[kind];
-}
+enum { TURNS_MAX = 4096, NEW_TOKENS_MAX = 1000000 };
 
 /* Refuses a key that is not among known, naming the nearest. */
 static um_status keys_check(const um_json *object, const char *where, const char *const *known,
@@ -34,87 +29,64 @@ static um_status keys_check(const um_json *object, const char *where, const char
     return UM_OK;
 }
 
-static um_status media_add(um_request *r, um_media_kind kind, const um_json *j, const char *key,
-                           const char *folder, um_arena *arena, um_err *err)
+static bool is_content(const um_json *j)
 {
-    bool one = um_json_kind_of(j) == UM_JSON_STRING;
-    if (um_json_kind_of(j) == UM_JSON_NONE || um_json_kind_of(j) == UM_JSON_NULL) return UM_OK;
-    if (!one && um_json_kind_of(j) != UM_JSON_ARRAY)
-        return UM_FAIL(err, UM_E_DATA, "%s: want a path or a list of paths", key);
-    size_t n = one ? 1 : um_json_size(j), had = (size_t)r->n_media[kind];
-    if (had + n > MEDIA_MAX)
-        return UM_FAIL(err, UM_E_DATA, "%s: %zu items, at most %d", key, n, MEDIA_MAX);
-    const char **list = um_arena_alloc(arena, (had + n) * sizeof *list);
-    if (had > 0) memcpy(list, r->media[kind], had * sizeof *list);
-    for (size_t i = 0; i < n; i++) {
-        const char *path = um_json_str(one ? j : um_json_at(j, i), NULL);
-        if (path == NULL || path[0] == '\0')
-            return UM_FAIL(err, UM_E_DATA, "%s[%zu]: want a path", key, i);
-        list[had + i] = um_path_join(arena, folder, path);
-    }
-    r->media[kind] = list;
-    r->n_media[kind] = (int)(had + n);
-    return UM_OK;
+    return um_json_kind_of(j) == UM_JSON_STRING || um_json_kind_of(j) == UM_JSON_ARRAY;
 }
 
-/* image, video, and the two names of speech and sound that share <audio>. */
-static um_status media_read(um_request *r, const um_json *j, const char *folder, um_arena *arena,
-                            um_err *err)
+/* A text, cut at its placeholders, or a list of parts. */
+static um_status content_read(um_turn *turn, um_media *media, const um_json *j, const char *where,
+                              um_err *err)
 {
-    UM_TRY(media_add(r, UM_MEDIA_IMAGE, um_json_get(j, "image"), "image", folder, arena, err));
-    UM_TRY(media_add(r, UM_MEDIA_AUDIO, um_json_get(j, "voice"), "voice", folder, arena, err));
-    UM_TRY(media_add(r, UM_MEDIA_AUDIO, um_json_get(j, "sound"), "sound", folder, arena, err));
-    return media_add(r, UM_MEDIA_VIDEO, um_json_get(j, "video"), "video", folder, arena, err);
+    if (um_json_kind_of(j) == UM_JSON_ARRAY) return um_media_parts(media, turn, j, where, err);
+    return um_media_cut(media, turn, um_json_str(j, ""), err);
 }
 
 /* A leading turn that is not human is dropped (spec 1.1). */
-static um_status conversations_read(um_request *r, const um_json *list, um_arena *arena,
+static um_status conversations_read(um_request *r, um_media *media, const um_json *list,
                                     um_err *err)
 {
     size_t n = um_json_size(list);
     if (um_json_kind_of(list) != UM_JSON_ARRAY || n == 0 || n > TURNS_MAX)
         return UM_FAIL(err, UM_E_DATA, "sample.conversations: want a list of 1 to %d turns",
                        TURNS_MAX);
-    r->turns = um_arena_alloc(arena, n * sizeof *r->turns);
+    r->turns = um_arena_zero(media->arena, n * sizeof *r->turns);
     for (size_t i = 0; i < n; i++) {
-        const char *from = um_json_str(um_json_get(um_json_at(list, i), "from"), ""),
-                   *value = um_json_str(um_json_get(um_json_at(list, i), "value"), NULL);
+        const um_json *value = um_json_get(um_json_at(list, i), "value");
+        const char *from = um_json_str(um_json_get(um_json_at(list, i), "from"), "");
         bool human = strcmp(from, "human") == 0;
-        if ((!human && strcmp(from, "gpt") != 0) || value == NULL)
+        if ((!human && strcmp(from, "gpt") != 0) || !is_content(value))
             return UM_FAIL(
                 err, UM_E_DATA,
-                "sample.conversations[%zu]: want {\"from\": \"human\" or \"gpt\", \"value\": text}",
+                "sample.conversations[%zu]: want {\"from\": \"human\" or \"gpt\", \"value\": text "
+                "or list of parts}",
                 i);
         if (i == 0 && !human) continue;
         if (human != (r->n_turns % 2 == 0))
             return UM_FAIL(err, UM_E_DATA,
                            "sample.conversations[%zu]: turns must alternate, human first", i);
-        r->turns[r->n_turns++] = (um_turn){human, um_arena_str(arena, value)};
+        char where[64];
+        snprintf(where, sizeof where, "sample.conversations[%zu].value", i);
+        r->turns[r->n_turns].human = human;
+        UM_TRY(content_read(&r->turns[r->n_turns++], media, value, where, err));
     }
     if (r->n_turns == 0) return UM_FAIL(err, UM_E_DATA, "sample.conversations: no human turn");
-    if (!r->turns[r->n_turns - 1].human && r->turns[r->n_turns - 1].text[0] != '\0')
+    if (!r->turns[r->n_turns - 1].human && r->turns[r->n_turns - 1].n > 0)
         return UM_FAIL(err, UM_E_DATA,
                        "sample.conversations[%zu]: is answered already; leave its value empty",
                        n - 1);
     return UM_OK;
 }
 
-/* A prompt without placeholders gets one for each item in front, as the interactive programs of the reference write it. */
-static void prompt_turn(um_request *r, const char *prompt, um_arena *arena)
+/* The flat form: one question. */
+static um_status prompt_read(um_request *r, um_media *media, const um_json *prompt, um_err *err)
 {
-    um_text text = {0};
-    for (int kind = 0; kind < UM_MEDIA_KINDS; kind++) {
-        const char *mark = um_media_placeholder((um_media_kind)kind);
-        int items = r->n_media[kind];
-        if (kind == UM_MEDIA_VIDEO && items > 1) items = 1; /* the frames of one clip */
-        if (strstr(prompt, mark) != NULL) items = 0;
-        for (int i = 0; i < items; i++) um_text_fmt(&text, "%s\n", mark);
-    }
-    um_text_fmt(&text, "%s", prompt);
-    r->turns = um_arena_alloc(arena, sizeof *r->turns);
-    r->turns[0] = (um_turn){true, um_arena_str(arena, text.s == NULL ? "" : text.s)};
+    r->turns = um_arena_zero(media->arena, sizeof *r->turns);
+    r->turns[0].human = true;
     r->n_turns = 1;
-    um_text_free(&text);
+    if (um_json_kind_of(prompt) == UM_JSON_ARRAY)
+        return content_read(&r->turns[0], media, prompt, "prompt", err);
+    return um_media_cut(media, &r->turns[0], um_media_fronted(media, um_json_str(prompt, "")), err);
 }
 
 /* object[key], NULL when it is absent or null. */
@@ -179,12 +151,14 @@ static um_status options_read(um_request *r, const um_json *j, um_arena *arena, 
 static um_status body_read(um_request *r, const um_json *j, const char *folder, um_arena *arena,
                            um_err *err)
 {
-    static const char *const flat[] = {"id",          "prompt", "sample", "image",
-                                       "voice",       "sound",  "video",  "max_new_tokens",
-                                       "temperature", "top_k",  "top_p",  "seed",
-                                       "ignore_eos",  "model",  "answer"};
-    static const char *const nested[] = {"conversations", "image", "voice",  "sound",
-                                         "video",         "id",    "tokens", "multi_info"};
+    static const char *const flat[] = {
+        "id",    "prompt", "sample",      "image",          "speech",      "voice",
+        "sound", "video",  "video_audio", "max_new_tokens", "temperature", "top_k",
+        "top_p", "seed",   "model",       "ignore_eos",     "answer"};
+    static const char *const nested[] = {"conversations", "image",     "speech",      "voice",
+                                         "sound",         "video",     "video_audio", "id",
+                                         "tokens",        "multi_info"};
+    um_media media = {.folder = folder, .arena = arena};
     const um_json *sample = um_json_get(j, "sample"), *prompt = um_json_get(j, "prompt");
     if (um_json_kind_of(j) != UM_JSON_OBJECT) return UM_FAIL(err, UM_E_DATA, "want a JSON object");
     UM_TRY(keys_check(j, "", flat, (int)(sizeof flat / sizeof *flat), err));
@@ -194,13 +168,18 @@ static um_status body_read(um_request *r, const um_json *j, const char *folder, 
         if (um_json_kind_of(sample) != UM_JSON_OBJECT)
             return UM_FAIL(err, UM_E_DATA, "sample: want an object");
         UM_TRY(keys_check(sample, "sample.", nested, (int)(sizeof nested / sizeof *nested), err));
-        UM_TRY(media_read(r, sample, folder, arena, err));
-        return conversations_read(r, um_json_get(sample, "conversations"), arena, err);
+        UM_TRY(um_media_read(&media, sample, err));
+        UM_TRY(conversations_read(r, &media, um_json_get(sample, "conversations"), err));
+    } else {
+        if (!is_content(prompt))
+            return UM_FAIL(err, UM_E_DATA,
+                           "prompt: want a text or a list of parts (or give a sample)");
+        UM_TRY(um_media_read(&media, j, err));
+        UM_TRY(prompt_read(r, &media, prompt, err));
     }
-    if (um_json_kind_of(prompt) != UM_JSON_STRING)
-        return UM_FAIL(err, UM_E_DATA, "prompt: want a text (or give a sample)");
-    UM_TRY(media_read(r, j, folder, arena, err));
-    prompt_turn(r, um_json_str(prompt, ""), arena);
+    UM_TRY(um_media_check(&media, err));
+    r->items = media.used.items;
+    r->n_items = media.used.n;
     return UM_OK;
 }
 

@@ -5,12 +5,8 @@
 #include "core/base/memory.h"
 #include "router/prompt.h"
 
+#include <stdio.h>
 #include <string.h>
-
-static um_modality modality_of(int kind)
-{
-    return kind == UM_MEDIA_IMAGE ? UM_IMAGE : kind == UM_MEDIA_AUDIO ? UM_SPEECH : UM_VIDEO;
-}
 
 /* Request, then command line, then generation_config.json. A trace is greedy. */
 static void options(um_sequence *s, const um_config *cfg, const um_model *m)
@@ -33,15 +29,11 @@ static void options(um_sequence *s, const um_config *cfg, const um_model *m)
 
 static void features_list(um_sequence *s)
 {
-    int next[UM_MEDIA_KINDS] = {0}, n = 0;
-    for (int i = 0; i < s->n_ids; i++) n += um_prompt_kind(s->ids[i]) >= 0;
-    s->features = um_arena_zero(&s->arena, (size_t)n * sizeof *s->features);
-    for (int i = 0; i < s->n_ids; i++) {
-        int kind = um_prompt_kind(s->ids[i]);
-        if (kind < 0) continue;
-        s->features[s->n_features++] =
-            (um_feature){.modality = modality_of(kind), .path = s->req->media[kind][next[kind]++]};
-    }
+    const um_request *r = s->req;
+    s->n_features = r->n_items;
+    s->features = um_arena_zero(&s->arena, (size_t)r->n_items * sizeof *s->features);
+    for (int i = 0; i < r->n_items; i++)
+        s->features[i] = (um_feature){.modality = r->items[i].modality, .item = &r->items[i]};
 }
 
 void um_sequence_open(um_sequence *s, uint64_t number, const um_request *req, const um_config *cfg,
@@ -51,8 +43,7 @@ void um_sequence_open(um_sequence *s, uint64_t number, const um_request *req, co
     *s = (um_sequence){.number = number, .req = req, .trace = trace};
     um_arena_init(&s->arena, "sequence", 1 << 16);
     options(s, cfg, m);
-    um_status st =
-        um_prompt_ids(tok, um_prompt_text(req, &s->arena), &s->ids, &s->n_ids, &s->arena, &why);
+    um_status st = um_prompt_ids(tok, req, &s->ids, &s->n_ids, &s->arena, &why);
     if (st == UM_OK) st = um_prompt_check(req, s->ids, s->n_ids, m, &why);
     if (st == UM_OK && cfg->context > 0 && s->n_ids + s->max_out > cfg->context)
         st = UM_FAIL(&why, UM_E_DATA, "%d prompt tokens and %d new ones, --context is %lld",
@@ -103,16 +94,23 @@ static void cache_bind(um_sequence *s, const um_model *m)
         um_kv_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim, s->cap);
 }
 
-static void trace_spliced(const um_sequence *s, int D)
+/* The features of each kind, all items of it in order: [pictures or clips, rows, D], or for audio [windows, queries, D]. */
+static void trace_features(const um_sequence *s, const um_model *m)
 {
-    int pictures = 0;
-    for (int i = 0; i < s->n_features; i++) {
-        if (s->features[i].modality != UM_IMAGE) continue;
-        um_trace_rows(s->trace, "image_features", UM_F32, s->features[i].rows, s->features[i].n, D);
-        pictures++;
+    for (int k = UM_IMAGE; k < UM_MODALITIES; k++) {
+        char name[32];
+        int64_t items = 0, rows = 0;
+        int queries = k == UM_SPEECH ? m->speech.queries : k == UM_SOUND ? m->sound.queries : 0;
+        snprintf(name, sizeof name, "%s_features", um_modality_name((um_modality)k));
+        for (int i = 0; i < s->n_features; i++) {
+            const um_feature *f = &s->features[i];
+            if (f->modality != (um_modality)k) continue;
+            um_trace_rows(s->trace, name, UM_F32, f->rows, f->n, m->dim);
+            items++;
+            rows += f->n;
+        }
+        um_trace_group(s->trace, name, queries > 0 ? rows / queries : items);
     }
-    um_trace_group(s->trace, "image_features", pictures);
-    um_trace_rows(s->trace, "embeddings", UM_F32, s->embeddings, s->T, D);
 }
 
 void um_sequence_splice(um_sequence *s, const um_trunk *trunk)
@@ -142,7 +140,8 @@ void um_sequence_splice(um_sequence *s, const um_trunk *trunk)
         row += f->n;
     }
     cache_bind(s, m);
-    trace_spliced(s, m->dim);
+    trace_features(s, m);
+    um_trace_rows(s->trace, "embeddings", UM_F32, s->embeddings, s->T, m->dim);
     s->state = UM_SEQ_PREFILL;
 }
 

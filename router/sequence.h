@@ -6,6 +6,7 @@
 
 #include "core/base/config.h"
 #include "core/base/rng.h"
+#include "core/base/sha256.h"
 #include "core/comm/link.h"
 #include "core/tensor/ops.h"
 #include "router/request.h"
@@ -22,11 +23,13 @@ typedef enum um_sequence_state {
     UM_SEQ_DONE
 } um_sequence_state;
 
-/* One picture of the request and, later, its rows. */
+/* One medium of the request and, later, its rows. */
 typedef struct um_feature {
     um_modality modality;
-    const char *path;
-    float *rows; /* [n, D], NULL until encoded */
+    const um_item *item;
+    char key[UM_SHA256_HEX]; /* of its content, once read */
+    bool asked;              /* its rows are under way */
+    float *rows;             /* [n, D], NULL until encoded */
     int n;
 } um_feature;
 
@@ -39,7 +42,7 @@ typedef struct um_sequence {
     um_arena arena;
     int32_t *ids; /* before splicing: placeholders are negative */
     int n_ids;
-    um_feature *features; /* in the order of their placeholders */
+    um_feature *features; /* in the order in which they stand in the text */
     int n_features, owed;
     int T, cap;        /* spliced rows; T plus new tokens */
     float *embeddings; /* [T,D] */
@@ -64,7 +67,7 @@ void um_sequence_close(um_sequence *s);
 /* Ends it with an error of its own. */
 void um_sequence_fail(um_sequence *s, um_status st, const um_err *why);
 
-/* Rows of feature i as they came from an encoder, copied into the sequence. */
+/* Rows of feature i, copied into the sequence. */
 void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, int D);
 /* When nothing is owed: splices embeddings, text and media in textual order (spec 1.6), and makes room for keys and
  * values. A sequence that is too long for the memory that is free fails. */

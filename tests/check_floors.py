@@ -30,15 +30,18 @@ FLOORS = {
     "core/comm": CORE,
     "router": CORE,
     "expert_worker": CORE,
-    "encoder_worker": CORE,
+    "encoder_worker": CORE + ["encoder_worker/decode"],
+    "encoder_worker/decode": BASE,  # unimoe-decoder: as little code as may be beside hostile bytes
     "gateway": CORE,
     "launch": CORE + ROLES + ["gateway"],
     "bench": CORE + ROLES + ["gateway", "launch", "tests"],
-    "tests": CORE + ROLES + ["gateway", "launch", "bench"],
+    "tests": CORE + ROLES + ["encoder_worker/decode", "gateway", "launch", "bench"],
 }
 
 # (files, header) -> why this include may cross a floor
 FLOOR_EXCEPTIONS = {
+    ("encoder_worker/decode/*", "encoder_worker/picture.h"): "the struct alone: what both sides call a picture",
+    ("encoder_worker/decode/*", "encoder_worker/wave.h"): "the struct alone: what both sides call a wave",
     ("proto/*", "core/tensor/dtype.h"): "frames and codecs name the type of their values; dtype.h has types and sizes, no ops",
 }
 
@@ -62,9 +65,15 @@ DOORS = [
      "generated messages are reached through proto/control.h"),
     ("xxhash", header(r"xxhash\.h"), ["proto/*"], "checksums of frames belong to proto/"),
     ("jansson", header(r"jansson\w*\.h"), ["core/base/json.c"], "JSON is read through core/base/json.h"),
+    ("crypto", header(r"openssl/\w+\.h"), ["core/base/sha256.c"], "checksums are made through core/base/sha256.h"),
     ("sentencepiece", header(r"sentencepiece[\w./-]*"), ["router/tokenizer_sp.cc"], "the C++ tokeniser stays behind its shim"),
-    ("pictures", header(r"png\.h", r"jpeglib\.h", r"jerror\.h", r"turbojpeg\.h"), ["encoder_worker/picture*.c"],
-     "picture files are decoded in encoder_worker/picture*.c"),
+    ("pictures", header(r"png\.h", r"jpeglib\.h", r"jerror\.h", r"turbojpeg\.h", r"webp/[\w./-]+"),
+     ["encoder_worker/decode/picture_*.c"], "picture files are decoded in encoder_worker/decode/picture_*.c"),
+    ("ffmpeg", header(r"libav\w+/[\w./-]+", r"libsw\w+/[\w./-]+"), ["encoder_worker/decode/*"],
+     "media are decoded in the sandboxed process only"),
+    ("soxr", header(r"soxr[\w./-]*"), ["encoder_worker/decode/wave_read.c"], "sound is resampled where it is decoded"),
+    ("seccomp", header(r"seccomp\.h", r"linux/(?:seccomp|filter|landlock)\.h"), ["encoder_worker/decode/sandbox.c"],
+     "the walls of the decoder are built in one place"),
     ("cuda", header(r"cuda[\w./-]*", r"cublas[\w./-]*", r"nccl[\w./-]*"), ["*.cu"], "CUDA and NCCL are used in .cu files only"),
     ("sockets", header(r"sys/socket\.h", r"sys/un\.h", r"netinet/[\w./-]+", r"arpa/inet\.h", r"microhttpd\.h"), ["gateway/*"],
      "sockets and HTTP belong to gateway/"),
@@ -82,6 +91,7 @@ DOORS = [
 
 # (files, door) -> why these may use it too
 DOOR_EXCEPTIONS = {
+    ("encoder_worker/decoder_child.c", "sockets"): "a socketpair to its own child: with a pipe, a dead child is a SIGPIPE",
     ("core/base/openmp.c", "environment"): "sets what the OpenMP runtime reads before main, unless the user has set it",
     ("bench/bench_exchange.c", "environment"): "its rank decides its role before MPI is up: mpirun's own variable",
 }
@@ -194,8 +204,14 @@ PLANTS = [
     ("core/comm/planted.c", "#include <zstd.h>\n", "door"),
     ("router/planted.c", '#include "proto/control.pb-c.h"\n', "door"),
     ("core/nn/planted.c", "#include <jansson.h>\n", "door"),
+    ("core/nn/planted.c", "#include <openssl/evp.h>\n", "door"),
     ("router/planted.cc", "#include <sentencepiece_processor.h>\n", "door"),
     ("router/planted.c", "#include <png.h>\n", "door"),
+    ("encoder_worker/planted.c", "#include <libavformat/avformat.h>\n", "door"),
+    ("encoder_worker/planted.c", "#include <soxr.h>\n", "door"),
+    ("encoder_worker/decode/planted.c", "#include <seccomp.h>\n", "door"),
+    ("encoder_worker/decode/planted.c", '#include "core/nn/safetensors.h"\n', "floor"),
+    ("encoder_worker/decode/planted.c", '#include "encoder_worker/vision.h"\n', "floor"),
     ("core/nn/planted.c", "  #  include <xxhash.h>\n", "door"),
     ("core/tensor/planted.c", "#include <cuda_runtime.h>\n", "door"),
     ("core/comm/planted.c", "#include <sys/socket.h>\n", "door"),

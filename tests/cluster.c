@@ -4,6 +4,7 @@
 #include "core/base/arena.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/model/modality.h"
 #include "encoder_worker/encoder.h"
 #include "expert_worker/expert.h"
 #include "router/router.h"
@@ -14,6 +15,7 @@
 
 typedef struct thread_arg {
     cluster *c;
+    um_config cfg; /* of this rank */
     um_comm *comm;
     int rank;
 } thread_arg;
@@ -60,7 +62,7 @@ static void *rank_main(void *p)
     } else if (me->role == UM_ROLE_EXPERT) {
         st = um_expert_run(&c->cfg, a->comm, err);
     } else {
-        st = um_encoder_run(&c->cfg, a->comm, err);
+        st = um_encoder_run(&a->cfg, a->comm, err);
     }
     c->status[a->rank] = st;
     um_comm_close(a->comm, st);
@@ -70,25 +72,37 @@ static void *rank_main(void *p)
 um_status cluster_run(cluster *c)
 {
     um_role roles[64];
+    const char *modalities[64] = {0};
     um_comm *comms[64];
     pthread_t threads[64];
     thread_arg args[64];
     int n = 0;
     for (int64_t i = 0; i < c->cfg.routers; i++) roles[n++] = UM_ROLE_ROUTER;
     for (int64_t i = 0; i < c->cfg.experts; i++) roles[n++] = UM_ROLE_EXPERT;
-    for (int64_t i = 0; i < c->cfg.encoders; i++) roles[n++] = UM_ROLE_ENCODER;
-    c->ranks = n;
-    um_status st = um_comm_inproc_open(comms, roles, n, &c->err[0]);
+    um_arena arena;
+    um_encoders encoders;
+    um_arena_init(&arena, "cluster", 4096);
+    um_status st = um_encoders_parse(&encoders, c->cfg.encoders, &arena, &c->err[0]);
     if (st != UM_OK) return st;
+    for (int g = 0; g < encoders.n; g++)
+        for (int i = 0; i < encoders.group[g].ranks; i++) {
+            modalities[n] = encoders.group[g].modalities;
+            roles[n++] = UM_ROLE_ENCODER;
+        }
+    c->ranks = n;
+    st = um_comm_inproc_open(comms, roles, n, &c->err[0]);
+    if (st != UM_OK) goto out;
     if (c->fault != NULL) um_comm_inproc_fault(comms[0], c->fault, c->fault_ctx);
     for (int r = 0; r < n; r++) {
-        args[r] = (thread_arg){c, comms[r], r};
+        args[r] = (thread_arg){c, c->cfg, comms[r], r};
+        if (modalities[r] != NULL) args[r].cfg.modalities = modalities[r];
         pthread_create(&threads[r], NULL, rank_main, &args[r]);
     }
     for (int r = 0; r < n; r++) pthread_join(threads[r], NULL);
-    for (int r = 0; r < n; r++)
-        if (c->status[r] != UM_OK && (st == UM_OK || r < c->cfg.routers)) return c->status[r];
-    return UM_OK;
+    for (int r = 0; r < n && st == UM_OK; r++) st = c->status[r]; /* routers come first */
+out:
+    um_arena_free(&arena);
+    return st;
 }
 
 void cluster_free(cluster *c)

@@ -1,5 +1,5 @@
 /* PNG and JPEG: an accepted picture has all its pixels and is within the limit. */
-#include "encoder_worker/picture.h"
+#include "encoder_worker/decode/picture_file.h"
 #include "tests/fuzz.h"
 
 enum { PIXELS_MAX = 1 << 18 };

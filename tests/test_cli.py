@@ -49,7 +49,7 @@ class Cli(unittest.TestCase):
     def test_missing_words(self):
         self.refused(USAGE, "--model is missing: the model directory", "generate", "--prompt", "x")
         self.refused(USAGE, "--prompt is missing: the question (or --requests FILE)", "generate", "--model", "m")
-        self.refused(USAGE, "--requests excludes --prompt and --image", "generate", "--model", "m", "--prompt", "x", "--requests", "-")
+        self.refused(USAGE, "--requests excludes --prompt and the media flags", "generate", "--model", "m", "--prompt", "x", "--requests", "-")
         self.refused(USAGE, "the request is missing: unimoe trace REQUEST.json", "trace")
         self.refused(USAGE, "--out is missing: the safetensors file to write", "trace", "r.json")
         self.refused(USAGE, "the model directory is missing: unimoe inspect DIR", "inspect")

@@ -67,7 +67,7 @@ static void test_defaults(void **state)
     assert_memory_equal(&f->cfg.routers, &d.routers, sizeof d.routers);
     assert_int_equal(d.routers, 1);
     assert_int_equal(d.experts, 4);
-    assert_int_equal(d.encoders, 1);
+    assert_string_equal(d.encoders, "1");
     assert_int_equal(d.credit, 64 << 20);
     assert_int_equal(d.deadline_ms, 3500);
     assert_int_equal(d.prefill_chunk, 256);

@@ -83,14 +83,17 @@ static void test_messages(void **state)
     uint8_t bytes[300];
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)i;
     Um__EncodeRequest request = UM__ENCODE_REQUEST__INIT;
-    request.id = 9;
+    ProtobufCBinaryData media[2] = {{sizeof bytes, bytes}, {1, bytes}};
+    request.key = (char *)"k";
     request.modality = UM__MODALITY__MODALITY_IMAGE;
     request.name = (char *)"cat.png";
-    request.media.data = bytes;
-    request.media.len = sizeof bytes;
+    request.n_media = 2;
+    request.media = media;
     Um__EncodeRequest *r = there_and_back(&request.base, &arena);
-    assert_int_equal(r->media.len, sizeof bytes);
-    assert_memory_equal(r->media.data, bytes, sizeof bytes);
+    assert_int_equal(r->n_media, 2);
+    assert_int_equal(r->media[0].len, sizeof bytes);
+    assert_memory_equal(r->media[0].data, bytes, sizeof bytes);
+    assert_string_equal(r->key, "k");
 
     Um__Error error = UM__ERROR__INIT;
     error.status = UM_E_MODEL;

@@ -70,7 +70,7 @@ static void test_compose(void **state)
                         " -np 1 /b/unimoe-router --model /m --requests - --codec zstd --top-k 5"
                         " : -np 4 /b/unimoe-expert --model /m --codec zstd"
                         " : -np 1 /b/unimoe-encoder --model /m --codec zstd");
-    f->cfg.encoders = 0;
+    f->cfg.encoders = "0";
     f->cfg.experts = 2;
     f->cfg.mpirun_args = " --tag-output   --mca  btl self,tcp ";
     f->cfg.model = "/my 'best' model";
@@ -90,11 +90,49 @@ static void test_compose_hostfile(void **state)
 {
     fixture *f = *state;
     f->cfg.hostfile = "/etc/hosts.mpi";
-    f->cfg.encoders = f->cfg.experts = 0;
+    f->cfg.encoders = "0";
+    f->cfg.experts = 0;
     assert_string_equal(
         line_of(f, (um_job_site){.programs = "/b", .cpus = 1}),
         "mpirun --bind-to none --mca odls_base_sigkill_timeout 0 --hostfile /etc/hosts.mpi"
         " -np 1 /b/unimoe-router");
+}
+
+/* Ranks by modality are parts of the line of their own; clips go where pictures go unless a group names them. */
+static void test_compose_encoders(void **state)
+{
+    fixture *f = *state;
+    um_job_site site = {.programs = "/b", .cpus = 64};
+    um_job job;
+    f->cfg.encoders = "image=1,speech+sound=2";
+    f->cfg.experts = 0;
+    assert_string_equal(line_of(f, site), "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
+                                          " -np 1 /b/unimoe-router"
+                                          " : -np 1 /b/unimoe-encoder --modalities image,video"
+                                          " : -np 2 /b/unimoe-encoder --modalities speech,sound");
+    f->cfg.encoders = "image=1,video=2,speech=0";
+    assert_string_equal(line_of(f, site), "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
+                                          " -np 1 /b/unimoe-router"
+                                          " : -np 1 /b/unimoe-encoder --modalities image"
+                                          " : -np 2 /b/unimoe-encoder --modalities video");
+    static const struct {
+        const char *encoders, *says;
+    } bad[] = {
+        {"x", "\"x\" is no number of ranks from 0 to 4096"},
+        {"-1", "\"-1\" is no number of ranks"},
+        {"", "\"\" is no number of ranks"},
+        {"image=", "\"\" is no number of ranks"},
+        {"image=1,", "\"\": want MODALITY=RANKS"},
+        {"imgae=1", "\"imgae\" is no modality, did you mean image"},
+        {"text=1", "\"text\" is no modality"},
+        {"image=1;speech=1", "no number of ranks"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        f->cfg.encoders = bad[i].encoders;
+        assert_int_equal(um_job_compose(&job, &f->cfg, &site, &f->arena, &f->err), UM_E_USAGE);
+        if (strstr(f->err.msg, bad[i].says) == NULL)
+            fail_msg("%s: %s", bad[i].encoders, f->err.msg);
+    }
 }
 
 static void test_compose_too_long(void **state)
@@ -118,17 +156,17 @@ static void test_settle(void **state)
     m.vision.present = true;
     assert_int_equal(um_job_settle(&f->cfg, &m, &f->err), UM_OK);
     assert_int_equal(f->cfg.experts, 2); /* lowered to the model's */
-    assert_int_equal(f->cfg.encoders, 1);
+    assert_string_equal(f->cfg.encoders, "1");
     m.vision.present = false;
     m.experts = 0;
     assert_int_equal(um_job_settle(&f->cfg, &m, &f->err), UM_OK);
     assert_int_equal(f->cfg.experts, 0);
-    assert_int_equal(f->cfg.encoders, 0);
+    assert_string_equal(f->cfg.encoders, "0");
     m.experts = 8;
     load(f, 5, (const char *const[]){"x", "--encoders", "2", "--experts", "3"});
     assert_int_equal(um_job_settle(&f->cfg, &m, &f->err), UM_OK);
     assert_int_equal(f->cfg.experts, 3);
-    assert_int_equal(f->cfg.encoders, 2); /* asked for */
+    assert_string_equal(f->cfg.encoders, "2"); /* asked for */
     load(f, 3, (const char *const[]){"x", "--experts", "0"});
     assert_int_equal(um_job_settle(&f->cfg, &m, &f->err), UM_E_USAGE);
     assert_string_equal(f->err.msg, "--experts: 0, but m has 8 experts, allowed: 1..8");
@@ -271,7 +309,7 @@ static void test_prompt(void **state)
     unlink("test_job.tmp.png");
     t = (um_text){0};
     assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_E_DATA);
-    assert_string_equal(f->err.msg, "picture test_job.tmp.png: No such file or directory");
+    assert_string_equal(f->err.msg, "--image test_job.tmp.png: No such file or directory");
     um_text_free(&t);
 }
 
@@ -406,19 +444,13 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_compose),
-        T(test_compose_hostfile),
-        T(test_compose_too_long),
-        T(test_settle),
-        T(test_label),
-        T(test_banner_signal),
-        T(test_banner_abort_and_exit),
-        T(test_banner_error),
-        T(test_banner_keeps_the_rest),
-        T(test_prompt),
-        T(test_request_file),
-        T(test_request_mistakes),
-        T(test_answers),
+        T(test_compose),          T(test_compose_hostfile),
+        T(test_compose_encoders), T(test_compose_too_long),
+        T(test_settle),           T(test_label),
+        T(test_banner_signal),    T(test_banner_abort_and_exit),
+        T(test_banner_error),     T(test_banner_keeps_the_rest),
+        T(test_prompt),           T(test_request_file),
+        T(test_request_mistakes), T(test_answers),
         T(test_bytes_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,7 @@
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/nn/safetensors.h"
-#include "encoder_worker/picture.h"
+#include "encoder_worker/decode/picture_file.h"
 #include "tests/tiny_png.h"
 
 #include <stdio.h>
@@ -216,8 +216,9 @@ static void test_jpeg_kinds(void **state)
 static void test_other_formats(void **state)
 {
     (void)state;
-    has(refused("GIF89a\1\0\1\0", 10, MANY), "GIF picture: only PNG and JPEG are read");
-    has(refused("RIFF\1\2\3\4WEBPVP8 ", 16, MANY), "WebP picture");
+    has(refused("GIF89a\1\0\1\0", 10, MANY),
+        "GIF picture: only PNG, JPEG and WebP are read as pictures");
+    has(refused("RIFF\1\2\3\4WEBPVP8 ", 16, MANY), "corrupt WebP");
     has(refused("BM\1\2", 4, MANY), "BMP picture");
     has(refused("\0\0\0\x20"
                 "ftypheic",

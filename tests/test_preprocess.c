@@ -7,6 +7,7 @@
 
 #include "core/base/file.h"
 #include "core/nn/safetensors.h"
+#include "encoder_worker/decode/picture_file.h"
 #include "encoder_worker/preprocess.h"
 
 #include <math.h>

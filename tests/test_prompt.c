@@ -35,20 +35,15 @@ static int teardown(void **state)
     return 0;
 }
 
-static um_request parse(const char *json)
-{
-    um_request r;
-    um_err err = {0};
-    if (um_request_parse(&r, json, strlen(json), "media", &arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
-    return r;
-}
-
 /* A conversation of n turns, human first. */
 static char *text_of(const char *const *values, int n)
 {
     um_turn turns[8];
-    for (int i = 0; i < n; i++) turns[i] = (um_turn){i % 2 == 0, values[i]};
+    um_piece pieces[8];
+    for (int i = 0; i < n; i++) {
+        pieces[i] = (um_piece){.text = values[i]};
+        turns[i] = (um_turn){i % 2 == 0, &pieces[i], values[i][0] != '\0'};
+    }
     um_request r = {.turns = turns, .n_turns = n};
     return um_prompt_text(&r, &arena);
 }
@@ -78,20 +73,18 @@ static bool case_matches(const um_tokenizer *t, const char *model, const char *n
     size_t size = 0;
     um_request r;
     um_err err = {0};
-    um_model m = {.vocab = 400, .vision.present = true};
+    um_model m = {.vocab = 400, .vision.present = true, .speech.present = true};
     int n = 0, n_want = 0;
     int32_t *ids = NULL;
     if (!um_file_exists(path)) return false;
     assert_int_equal(um_file_read(&json, &size, path, 1 << 20, &arena, &err), UM_OK);
     if (um_request_parse(&r, (char *)json, size, "golden", &arena, &err) != UM_OK)
         fail_msg("%s: %s", path, err.msg);
-    assert_int_equal(um_prompt_ids(t, um_prompt_text(&r, &arena), &ids, &n, &arena, &err), UM_OK);
+    assert_int_equal(um_prompt_ids(t, &r, &ids, &n, &arena, &err), UM_OK);
     int32_t *want = golden_ids(golden_path(&arena, "cases/%s/%s/expected.safetensors", model, name),
                                "input_ids", &n_want, &arena);
     ids_equal(path, ids, n, want, n_want);
-    bool pictures = r.n_media[UM_MEDIA_AUDIO] + r.n_media[UM_MEDIA_VIDEO] == 0;
-    assert_int_equal(um_prompt_check(&r, ids, n, &m, &err), pictures ? UM_OK : UM_E_DATA);
-    if (!pictures) assert_non_null(strstr(err.msg, "this version reads text and pictures"));
+    assert_int_equal(um_prompt_check(&r, ids, n, &m, &err), UM_OK);
     return true;
 }
 
@@ -115,20 +108,21 @@ static void test_golden_cases(void **state)
 static void test_kinds(void **state)
 {
     (void)state;
-    assert_int_equal(um_prompt_kind(-200), UM_MEDIA_IMAGE);
-    assert_int_equal(um_prompt_kind(-300), UM_MEDIA_AUDIO);
-    assert_int_equal(um_prompt_kind(-400), UM_MEDIA_VIDEO);
-    assert_int_equal(um_prompt_kind(0), -1);
-    assert_int_equal(um_prompt_kind(-1), -1);
-    assert_string_equal(um_media_placeholder(UM_MEDIA_VIDEO), "<video>");
+    assert_int_equal(um_prompt_id(UM_IMAGE), -200);
+    assert_int_equal(um_prompt_id(UM_SPEECH), -300);
+    assert_int_equal(um_prompt_id(UM_SOUND), -300);
+    assert_int_equal(um_prompt_id(UM_VIDEO), -400);
+    assert_string_equal(um_media_placeholder(UM_VIDEO), "<video>");
+    assert_string_equal(um_media_placeholder(UM_SOUND), "<audio>");
 }
 
 static um_status check(const char *json, const um_model *m, um_err *err)
 {
-    um_request r = parse(json);
+    um_request r;
     int32_t *ids = NULL;
     int n = 0;
-    assert_int_equal(um_prompt_ids(tok, um_prompt_text(&r, &arena), &ids, &n, &arena, err), UM_OK);
+    UM_TRY(um_request_parse(&r, json, strlen(json), "media", &arena, err));
+    assert_int_equal(um_prompt_ids(tok, &r, &ids, &n, &arena, err), UM_OK);
     return um_prompt_check(&r, ids, n, m, err);
 }
 
@@ -150,10 +144,20 @@ static void test_counts(void **state)
          "1 <image> placeholder, but 2 pictures given"},
         {"{\"prompt\": \"<audio>\"}", "1 <audio> placeholder, but 0 audio files given"},
         {"{\"prompt\": \"<video>\"}", "1 <video> placeholder, but 0 videos given"},
-        {"{\"prompt\": \"hi\", \"voice\": [\"a.wav\"]}",
-         "media/a.wav: this version reads text and pictures"},
-        {"{\"prompt\": \"hi\", \"video\": [\"0.png\", \"1.png\"]}",
-         "media/0.png: this version reads text and pictures"},
+        {"{\"prompt\": \"hi\", \"voice\": [\"a.wav\"]}", NULL},
+        {"{\"prompt\": \"hi\", \"sound\": [\"a.wav\"]}",
+         "media/a.wav: the model has no sound tower"},
+        {"{\"prompt\": \"hi\", \"video\": [\"0.png\", \"1.png\"]}", NULL},
+        {"{\"prompt\": \"<audio> <audio>\", \"voice\": \"a.wav\"}",
+         "2 <audio> placeholders, but 1 audio file given"},
+        {"{\"prompt\": \"<audio>\", \"voice\": [\"a.wav\", \"b.wav\"]}",
+         "1 <audio> placeholder, but 2 audio files given"},
+        {"{\"prompt\": \"<speech>\", \"sound\": \"a.wav\"}",
+         "1 <speech> placeholder, but 0 speech files given"},
+        {"{\"prompt\": \"<video>\", \"video\": [\"a.mp4\", \"b.mp4\"]}",
+         "1 <video> placeholder, but 2 videos given"},
+        {"{\"prompt\": [\"what is <image>, <audio> or <video>?\"]}", NULL},
+        {"{\"prompt\": [\"<image> is this: \", {\"image\": \"a.png\"}]}", NULL},
         {"{\"sample\": {\"conversations\": [{\"from\": \"human\", \"value\": \"hi\"}], \"image\": "
          "\"a.png\"}}",
          "0 <image> placeholders, but 1 picture given"},
@@ -162,7 +166,7 @@ static void test_counts(void **state)
          "\"<image>\"}, {\"from\": \"human\", \"value\": \"<image>\"}], \"image\": \"a.png\"}}",
          "2 <image> placeholders, but 1 picture given"},
     };
-    um_model m = {.vocab = 400, .vision.present = true};
+    um_model m = {.vocab = 400, .vision.present = true, .speech.present = true};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         um_err err = {0};
         um_status st = check(rows[i].json, &m, &err);
@@ -193,14 +197,24 @@ static void test_many_placeholders(void **state)
     int32_t *ids = NULL;
     int n = 0;
     um_arena_init(&big, "big", 1 << 20);
-    char *text = um_arena_alloc(&big, 7 * N + 1);
-    for (int i = 0; i < N; i++) memcpy(text + 7 * i, i % 2 == 0 ? "<image>" : "<video>", 7);
-    text[7 * N] = '\0';
-    assert_int_equal(um_prompt_ids(tok, text, &ids, &n, &big, &err), UM_OK);
-    assert_int_equal(n, N + 1);
+    char *json = um_arena_alloc(&big, 7 * N + 32);
+    size_t at = (size_t)snprintf(json, 32, "{\"prompt\": \"");
+    for (int i = 0; i < N; i++, at += 7) memcpy(json + at, i % 2 == 0 ? "<image>" : "<video>", 7);
+    memcpy(json + at, "\"}", 3);
+    um_request r;
+    assert_int_equal(um_request_parse(&r, json, at + 2, ".", &big, &err), UM_E_DATA);
+    assert_non_null(strstr(err.msg, "250000 <image> placeholders, but 0 pictures given"));
+    um_piece *pieces = um_arena_zero(&big, N * sizeof *pieces);
+    um_item items[2] = {{.modality = UM_IMAGE}, {.modality = UM_VIDEO}};
+    for (int i = 0; i < N; i++) pieces[i].item = i % 2;
+    r = (um_request){
+        .turns = &(um_turn){true, pieces, N}, .n_turns = 1, .items = items, .n_items = 2};
+    assert_int_equal(um_prompt_ids(tok, &r, &ids, &n, &big, &err), UM_OK);
     assert_int_equal(ids[0], 1);
+    int first = 0;
+    while (ids[first] >= 0) first++;
     for (int i = 0; i < N; i++)
-        assert_int_equal(ids[i + 1], i % 2 == 0 ? UM_ID_IMAGE : UM_ID_VIDEO);
+        assert_int_equal(ids[first + i], i % 2 == 0 ? UM_ID_IMAGE : UM_ID_VIDEO);
     um_arena_free(&big);
 }
 

@@ -40,6 +40,18 @@ static um_request parse(const char *json)
 #define GPT(text) "{\"from\": \"gpt\", \"value\": \"" text "\"}"
 #define SAMPLE(turns) "{\"sample\": {\"conversations\": [" turns "]}}"
 
+/* A turn as it would be written: its media as placeholders. */
+static const char *said(const um_request *r, int turn)
+{
+    const char *s = "";
+    for (int i = 0; i < r->turns[turn].n; i++) {
+        const um_piece *p = &r->turns[turn].pieces[i];
+        const char *mark = p->text == NULL ? um_media_placeholder(r->items[p->item].modality) : "";
+        s = um_arena_fmt(&arena, "%s%s", s, p->text != NULL ? p->text : mark);
+    }
+    return s;
+}
+
 static void test_prompt_form(void **state)
 {
     (void)state;
@@ -47,8 +59,8 @@ static void test_prompt_form(void **state)
     assert_null(r.id);
     assert_int_equal(r.n_turns, 1);
     assert_true(r.turns[0].human);
-    assert_string_equal(r.turns[0].text, "What is it?");
-    for (int k = 0; k < UM_MEDIA_KINDS; k++) assert_int_equal(r.n_media[k], 0);
+    assert_string_equal(said(&r, 0), "What is it?");
+    assert_int_equal(r.n_items, 0);
     assert_true(r.max_new_tokens < 0 && r.top_k < 0 && r.temperature < 0 && r.top_p < 0);
     assert_false(r.has_seed || r.has_ignore_eos);
 }
@@ -59,16 +71,29 @@ static void test_prompt_gets_placeholders(void **state)
     (void)state;
     um_request r =
         parse("{\"prompt\": \"q\", \"image\": [\"a.png\", \"/b.png\"], \"voice\": [\"v.wav\"]}");
-    assert_string_equal(r.turns[0].text, "<image>\n<image>\n<audio>\nq");
-    assert_int_equal(r.n_media[UM_MEDIA_IMAGE], 2);
-    assert_string_equal(r.media[UM_MEDIA_IMAGE][0], "/data/a.png");
-    assert_string_equal(r.media[UM_MEDIA_IMAGE][1], "/b.png");
+    assert_string_equal(said(&r, 0), "<image>\n<image>\n<audio>\nq");
+    assert_int_equal(r.n_items, 3);
+    assert_string_equal(r.items[0].paths[0], "/data/a.png");
+    assert_string_equal(r.items[1].paths[0], "/b.png");
+    assert_int_equal(r.items[2].modality, UM_SPEECH);
     r = parse("{\"prompt\": \"q <image>\", \"image\": \"a.png\", \"voice\": [\"v.wav\"]}");
-    assert_string_equal(r.turns[0].text, "<audio>\nq <image>");
+    assert_string_equal(said(&r, 0), "<audio>\nq <image>");
     r = parse("{\"prompt\": \"q\", \"video\": [\"0.png\", \"1.png\", \"2.png\"]}");
-    assert_string_equal(r.turns[0].text, "<video>\nq"); /* frames of one clip */
+    assert_string_equal(said(&r, 0), "<video>\nq"); /* frames of one clip */
+    assert_int_equal(r.items[0].n, 3);
+    r = parse(
+        "{\"prompt\": \"q\", \"sound\": \"s.wav\", \"voice\": \"v.wav\", \"image\": \"a.png\", "
+        "\"video\": \"c.mp4\", \"video_audio\": \"sound\"}");
+    assert_string_equal(said(&r, 0), "<image>\n<audio>\n<audio>\n<audio>\n<video>\nq");
+    static const um_modality order[] = {UM_IMAGE, UM_SPEECH, UM_SOUND, UM_SOUND, UM_VIDEO};
+    assert_int_equal(r.n_items, 5);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(r.items[i].modality, order[i]);
+        assert_int_equal(r.items[i].track, i == 3);
+    }
+    assert_string_equal(r.items[3].paths[0], "/data/c.mp4");
     r = parse("{\"prompt\": \"q\", \"image\": []}");
-    assert_string_equal(r.turns[0].text, "q");
+    assert_string_equal(said(&r, 0), "q");
 }
 
 static void test_sample_form(void **state)
@@ -78,21 +103,23 @@ static void test_sample_form(void **state)
         parse("{\"model\": \"../m\", \"answer\": \"x\", \"smallest_router_gap\": 0.1, "
               "\"smallest_greedy_gap\": 1,"
               " \"sample\": {\"id\": 5, \"tokens\": 9, \"multi_info\": {\"image_num\": 1}, "
-              "\"conversations\": [" HUMAN("<image>\\nq") ", " GPT("a") ", " HUMAN("why?") ", " GPT(
-                  "") "], \"image\": \"p/a.png\","
-                      " \"sound\": [\"s.wav\"], \"voice\": [\"v.wav\", \"w.wav\"], \"video\": "
-                      "[\"0.png\", \"1.png\"]}}");
-    static const char *const text[] = {"<image>\nq", "a", "why?", ""};
+              "\"conversations\": [" HUMAN("<image>\\nq<audio><speech>") ", " GPT("a") ", " HUMAN(
+                  "why?<audio><video>") ", " GPT("") "], \"image\": \"p/a.png\","
+                                                     " \"sound\": [\"s.wav\"], \"voice\": "
+                                                     "[\"v.wav\", \"w.wav\"], \"video\": "
+                                                     "[\"0.png\", \"1.png\"]}}");
+    static const char *const text[] = {"<image>\nq<audio><audio>", "a", "why?<audio><video>", ""};
     assert_int_equal(r.n_turns, 4);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(r.turns[i].human, i % 2 == 0);
-        assert_string_equal(r.turns[i].text, text[i]);
+        assert_string_equal(said(&r, i), text[i]);
     }
-    assert_string_equal(r.media[UM_MEDIA_IMAGE][0], "/data/p/a.png");
-    assert_int_equal(r.n_media[UM_MEDIA_AUDIO], 3); /* voice, then sound */
-    assert_string_equal(r.media[UM_MEDIA_AUDIO][0], "/data/v.wav");
-    assert_string_equal(r.media[UM_MEDIA_AUDIO][2], "/data/s.wav");
-    assert_int_equal(r.n_media[UM_MEDIA_VIDEO], 2);
+    static const char *const path[] = {"/data/p/a.png", "/data/v.wav", "/data/w.wav", "/data/s.wav",
+                                       "/data/0.png"};
+    assert_int_equal(r.n_items, 5);
+    for (int i = 0; i < 5; i++) assert_string_equal(r.items[i].paths[0], path[i]);
+    assert_int_equal(r.items[3].modality, UM_SOUND); /* <audio>: speech first, then sound */
+    assert_int_equal(r.items[4].n, 2);
 }
 
 static void test_turns(void **state)
@@ -100,13 +127,48 @@ static void test_turns(void **state)
     (void)state;
     um_request r = parse(SAMPLE(GPT("hello") ", " HUMAN("q")));
     assert_int_equal(r.n_turns, 1); /* the leading answer is dropped */
-    assert_string_equal(r.turns[0].text, "q");
+    assert_string_equal(said(&r, 0), "q");
     r = parse(SAMPLE(HUMAN("q") ", " GPT("")));
     assert_int_equal(r.n_turns, 2);
     r = parse(SAMPLE(HUMAN("q") ", " GPT("") ", " HUMAN("again")));
     assert_int_equal(r.n_turns, 3);
     r = parse("{\"prompt\": \"\\u00e9\\ud83d\\ude00\\n\"}");
-    assert_string_equal(r.turns[0].text, "\xc3\xa9\xf0\x9f\x98\x80\n");
+    assert_string_equal(said(&r, 0), "\xc3\xa9\xf0\x9f\x98\x80\n");
+}
+
+/* Clips: a list of pictures is the frames of one; other lists hold a clip an item. */
+static void test_clips(void **state)
+{
+    (void)state;
+    um_request r = parse("{\"prompt\": \"q\", \"video\": [\"a.mp4\", \"b.webm\"]}");
+    assert_int_equal(r.n_items, 2);
+    assert_int_equal(r.items[1].n, 1);
+    r = parse("{\"prompt\": \"q\", \"video\": [[\"a.PNG\", \"b.png\"], \"c.mp4\"]}");
+    assert_int_equal(r.n_items, 2);
+    assert_int_equal(r.items[0].n, 2);
+    r = parse("{\"prompt\": \"q\", \"video\": \"c.mp4\"}");
+    assert_int_equal(r.n_items, 1);
+}
+
+/* In a list of parts texts are texts, and media stand where they are named. */
+static void test_parts(void **state)
+{
+    (void)state;
+    um_request r = parse(
+        "{\"prompt\": [\"<image> a \", {\"sound\": \"s.ogg\"}, {\"text\": \"b\"}, {\"video\": "
+        "\"c.mp4\", \"audio\": \"speech\"}, {\"voice\": \"v.mp3\"}, {\"video\": "
+        "[\"0.png\", \"1.png\"]}]}");
+    static const um_modality order[] = {UM_SOUND, UM_SPEECH, UM_VIDEO, UM_SPEECH, UM_VIDEO};
+    assert_string_equal(said(&r, 0), "<image> a <audio>b<audio>\n<video><audio><video>");
+    assert_int_equal(r.n_items, 5);
+    for (int i = 0; i < 5; i++) assert_int_equal(r.items[i].modality, order[i]);
+    assert_true(r.items[1].track && !r.items[3].track);
+    r = parse("{\"sample\": {\"conversations\": [{\"from\": \"human\", \"value\": [{\"image\": "
+              "\"a.png\"}, "
+              "\"q\"]}, " GPT("<image>") ", " HUMAN("r") "], \"image\": \"b.png\"}}");
+    assert_int_equal(r.n_items, 2);
+    assert_string_equal(said(&r, 0), "<image>q");
+    assert_string_equal(r.items[1].paths[0], "/data/b.png");
 }
 
 static void test_options(void **state)
@@ -148,6 +210,21 @@ static void test_refused(void **state)
         {"{\"prompt\": \"\xff\"}", "not JSON"},
         {"{}", "prompt: want a text"},
         {"{\"prompt\": 7}", "prompt: want a text"},
+        {"{\"prompt\": [7]}", "prompt[0]: want a text"},
+        {"{\"prompt\": [{}]}", "prompt[0]: want a text"},
+        {"{\"prompt\": [\"a\", {\"image\": \"a.png\", \"text\": \"b\"}]}",
+         "prompt[1]: want a text"},
+        {"{\"prompt\": [{\"image\": [\"a.png\"]}]}", "prompt[0].image: want a path"},
+        {"{\"prompt\": [{\"image\": 3}]}", "prompt[0]: image: want a path"},
+        {"{\"prompt\": [{\"video\": \"a.mp4\", \"audio\": \"x\"}]}",
+         "audio: want \"speech\" or \"sound\""},
+        {"{\"prompt\": [{\"video\": [\"a.png\"], \"audio\": \"sound\"}]}",
+         "frames have no sound track"},
+        {"{\"prompt\": [\"q\"], \"image\": \"a.png\"}",
+         "0 <image> placeholders, but 1 picture given"},
+        {"{\"prompt\": \"q\", \"video_audio\": \"sound\"}", "video_audio: no video given"},
+        {"{\"prompt\": \"q\", \"video\": [[]]}", "video: want a path"},
+        {"{\"prompt\": \"q\", \"video\": [[\"a.png\", 1]]}", "video[1]: want a path"},
         {"{\"prompt\": \"q\", \"sample\": {}}", "prompt and sample"},
         {"{\"sample\": []}", "sample: want an object"},
         {"{\"sample\": {}}", "sample.conversations: want a list"},
@@ -227,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_form), cmocka_unit_test(test_prompt_gets_placeholders),
         cmocka_unit_test(test_sample_form), cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_clips),       cmocka_unit_test(test_parts),
         cmocka_unit_test(test_options),     cmocka_unit_test(test_refused),
         cmocka_unit_test(test_huge),
     };

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "core/base/file.h"
+#include "encoder_worker/decode/picture_file.h"
 #include "encoder_worker/preprocess.h"
 #include "encoder_worker/vision.h"
 

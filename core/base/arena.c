@@ -22,11 +22,16 @@ static void out_of_memory(const char *who, size_t bytes)
     abort();
 }
 
+static void *aligned_or_null(size_t bytes)
+{
+    if (bytes > SIZE_MAX - 2 * ALIGN) return NULL;
+    size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return aligned_alloc(ALIGN, rounded == 0 ? ALIGN : rounded);
+}
+
 void *um_alloc_aligned(size_t bytes)
 {
-    if (bytes > SIZE_MAX - 2 * ALIGN) out_of_memory("a buffer", bytes);
-    size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    void *p = aligned_alloc(ALIGN, rounded == 0 ? ALIGN : rounded);
+    void *p = aligned_or_null(bytes);
     if (p == NULL) out_of_memory("a buffer", bytes);
     return p;
 }
@@ -85,8 +90,8 @@ void um_arena_free(um_arena *a)
     a->used = 0;
 }
 
-/* An arena that is reset again and again soon has one block that holds its peak, and goes to malloc no more. */
-static void block_add(um_arena *a, size_t bytes)
+/* An arena that is reset again and again soon has one block that holds its peak, and goes to malloc no more. False: no memory. */
+static bool block_add(um_arena *a, size_t bytes)
 {
     um_arena_block *b = a->spare;
     size_t size = bytes > a->block_bytes ? bytes : a->block_bytes;
@@ -94,23 +99,37 @@ static void block_add(um_arena *a, size_t bytes)
         a->spare = NULL;
     } else {
         if (b != NULL && a->peak > size) size = a->peak;
+        char *data = aligned_or_null(size);
+        if (data == NULL) return false;
         b = um_zalloc(sizeof *b);
         b->size = size;
-        b->data = um_alloc_aligned(size);
+        b->data = data;
     }
     b->offset = 0;
     b->older = a->block;
     a->block = b;
+    return true;
+}
+
+static size_t rounded_up(size_t bytes)
+{
+    return bytes == 0 ? ALIGN : (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+bool um_arena_reserve(um_arena *a, size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2) return false;
+    size_t need = rounded_up(bytes);
+    bool fits = a->block != NULL && a->block->size - a->block->offset >= need;
+    return fits || block_add(a, need);
 }
 
 void *um_arena_alloc(um_arena *a, size_t bytes)
 {
-    if (bytes > SIZE_MAX / 2) out_of_memory(a->name, bytes);
-    size_t need = bytes == 0 ? ALIGN : (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    if (a->block == NULL || a->block->size - a->block->offset < need) block_add(a, need);
+    if (!um_arena_reserve(a, bytes)) out_of_memory(a->name, bytes);
     void *p = a->block->data + a->block->offset;
-    a->block->offset += need;
-    a->used += need;
+    a->block->offset += rounded_up(bytes);
+    a->used += rounded_up(bytes);
     if (a->used > a->peak) a->peak = a->used;
     return p;
 }

@@ -7,6 +7,7 @@
  * process prints what it wanted and ends. Sizes that come from outside are checked before they reach an arena. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,9 @@ typedef struct um_mark {
 void um_arena_init(um_arena *a, const char *name, size_t block_bytes);
 void um_arena_free(um_arena *a); /* accepts a zeroed arena */
 
+/* Makes room for one allocation of bytes, which then cannot fail; false when there is no memory for it. For sizes that come from
+ * outside in a process whose memory is bounded. */
+bool um_arena_reserve(um_arena *a, size_t bytes);
 /* bytes, 64-byte aligned, not cleared. Zero bytes give a valid unique pointer. */
 void *um_arena_alloc(um_arena *a, size_t bytes);
 void *um_arena_zero(um_arena *a, size_t bytes);

@@ -13,7 +13,7 @@
 #include <stdio.h>
 
 enum { UM_MAX_FILES = 256 };  /* --image and the like may be repeated this often */
-enum { UM_MAX_OPTIONS = 64 }; /* rows of the option table */
+enum { UM_MAX_OPTIONS = 96 }; /* rows of the option table */
 
 typedef struct um_list {
     const char *item[UM_MAX_FILES];
@@ -44,10 +44,13 @@ typedef struct um_config {
     const char *request;  /* trace: the one request.json (positional) */
     const char *out;      /* output file, "" = standard output */
     const char *prompt;
-    um_list image;
-    bool json; /* generate: print JSON lines */
+    um_list image, video, speech, sound;
+    const char *video_audio; /* "" speech sound: what the sound tracks of --video are taken as */
+    bool json;               /* generate: print JSON lines */
     /* placement */
-    int64_t routers, experts, encoders; /* number of ranks of each role */
+    int64_t routers, experts; /* number of ranks */
+    const char *encoders;     /* the same, or ranks by modality (model/modality.h) */
+    const char *modalities;   /* what an encoder rank reads */
     const char *hostfile;
     const char *mpirun_args; /* further words for mpirun */
     bool dry_run, print_config;
@@ -69,7 +72,10 @@ typedef struct um_config {
     int64_t seed;
     bool ignore_eos, gate_noise;
     const char *image_aspect; /* "" = as the config says, square, pad */
-    int64_t image_max_pixels;
+    int64_t image_max_pixels, media_max_bytes, media_max_seconds, media_wait_ms, media_cache;
+    int64_t video_frames;      /* of a clip that is a file */
+    bool speech_exact_windows; /* 480000 samples, not the reference's 480001 */
+    const char *decoder;       /* path of unimoe-decoder; "" beside the program */
     /* init */
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;

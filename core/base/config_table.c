@@ -33,7 +33,7 @@
 #define WIRE "numbers and wire"
 #define TIME "time and threads"
 #define TEXT "generation"
-#define PICTURE "pictures"
+#define MEDIA "media"
 #define MAKE "making a model"
 #define MISC "this program"
 
@@ -48,7 +48,12 @@ const um_option um_options[] = {
     STR(sound_tower, "", NULL, JOB | UM_PROG_INSPECT, WHAT,
         "folder of the sound tower (BEATs), when not the one of config.json"),
     STR(prompt, "", NULL, UM_PROG_GENERATE, WHAT, "the question"),
-    LIST(image, UM_PROG_GENERATE, WHAT, "a picture for the question, PNG or JPEG; may be given again"),
+    LIST(image, UM_PROG_GENERATE, WHAT, "a picture for the question; may be given again"),
+    LIST(video, UM_PROG_GENERATE, WHAT, "a clip for the question; may be given again"),
+    LIST(speech, UM_PROG_GENERATE, WHAT, "an audio file that is heard as speech; may be given again"),
+    LIST(sound, UM_PROG_GENERATE, WHAT, "an audio file that is heard as sound; may be given again"),
+    STR(video_audio, "", "speech sound", UM_PROG_GENERATE, WHAT,
+        "hear the sound tracks of the clips too, as speech or as sound"),
     STR(requests, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "file of requests, one JSON object a line; - is standard input"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
@@ -59,8 +64,10 @@ const um_option um_options[] = {
     NUM(UM_OPT_INT, routers, "1", 1, 4096, START, WHERE, "router ranks"),
     NUM(UM_OPT_INT, experts, "4", 0, 65536, START, WHERE,
         "expert ranks; at most one for each expert is started"),
-    NUM(UM_OPT_INT, encoders, "1", 0, 4096, START, WHERE,
-        "encoder ranks; none by default when the model has no tower"),
+    STR(encoders, "1", NULL, START, WHERE,
+        "encoder ranks, or ranks by modality: image=1,speech=2,sound=1; none by default when the model has no tower"),
+    STR(modalities, "all", NULL, UM_PROG_ENCODER, WHERE,
+        "what this encoder rank reads, of image, video, speech and sound: image,speech"),
     STR(hostfile, "", NULL, START | UM_PROG_DOCTOR, WHERE, "hosts for mpirun, as its --hostfile takes them"),
     STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "more words for mpirun, separated by spaces"),
     BOOL(dry_run, START | UM_PROG_LOCAL, WHERE,
@@ -100,10 +107,24 @@ const um_option um_options[] = {
     NUM(UM_OPT_INT, max_batch, "32", 1, 4096, JOB, TEXT, "requests decoded together"),
     BOOL(gate_noise, ROUTE, TEXT, "draw the second expert of GShard gates with noise, as in training"),
 
-    STR(image_aspect, "", "square pad", UM_PROG_ROUTER | UM_PROG_ENCODER | START, PICTURE,
+    STR(image_aspect, "", "square pad", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
         "square crops, pad fills up to a square; empty is as the config says"),
-    NUM(UM_OPT_SIZE, image_max_pixels, "50M", 1, INT64_C(1) << 32, UM_PROG_ROUTER | UM_PROG_ENCODER | START, PICTURE,
-        "larger pictures are refused"),
+    NUM(UM_OPT_SIZE, image_max_pixels, "50M", 1, INT64_C(1) << 32, UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
+        "larger pictures and frames are refused"),
+    NUM(UM_OPT_SIZE, media_max_bytes, "64M", 1, INT64_C(192) << 20, UM_PROG_ROUTER | START, MEDIA,
+        "larger media files are refused"),
+    NUM(UM_OPT_INT, media_max_seconds, "3600", 1, 86400, UM_PROG_ENCODER | START, MEDIA,
+        "longer audio and clips are refused"),
+    NUM(UM_OPT_INT, media_wait_ms, "60000", 100, 86400000, UM_PROG_ENCODER | START, MEDIA,
+        "a file that takes longer to decode is given up"),
+    NUM(UM_OPT_SIZE, media_cache, "256M", 0, INT64_C(1) << 40, ROUTE, MEDIA,
+        "memory of a router for encoded media, so that a file that comes again is not encoded again"),
+    NUM(UM_OPT_INT, video_frames, "8", 1, 1024, UM_PROG_ENCODER | START, MEDIA,
+        "frames taken out of a clip that is a video file"),
+    BOOL(speech_exact_windows, UM_PROG_ENCODER | START, MEDIA,
+        "cut speech every 480000 samples; else as the original does, which loses one of 480001"),
+    STR(decoder, "", NULL, UM_PROG_ENCODER | START, MEDIA,
+        "the unimoe-decoder program, when not beside the others"),
 
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
     STR(config, "", NULL, UM_PROG_INIT, MAKE, "sizes of the model to make, from a config.json"),
@@ -127,9 +148,10 @@ static const struct {
     {UM_PROG_EXPERT, "unimoe-expert", "[OPTION]...",
      "An expert rank: the experts it owns, for all layers. Started by mpirun."},
     {UM_PROG_ENCODER, "unimoe-encoder", "[OPTION]...",
-     "An encoder rank: pictures to rows. Started by mpirun."},
+     "An encoder rank: pictures, clips, speech and sounds to rows. Started by mpirun."},
     {UM_PROG_GENERATE, "unimoe generate",
-     "--model DIR --prompt TEXT [--image FILE]... | --requests FILE",
+     "--model DIR --prompt TEXT [--image FILE]... [--video FILE]... [--speech FILE]... [--sound "
+     "FILE]... | --requests FILE",
      "Answers a question, or a file of requests, with an MPI job."},
     {UM_PROG_TRACE, "unimoe trace", "REQUEST.json --out FILE.safetensors",
      "Runs one request and writes every tensor on its way to a file."},

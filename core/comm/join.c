@@ -73,7 +73,10 @@ static um_status hellos_collect(um_link *l, const um_model *m, um_err *err)
                          um_kind_name(in.frame.kind), in.msg.peer);
         if (st == UM_OK) st = um_link_unpack(&msg, &um__hello__descriptor, &in, &scratch, err);
         if (st == UM_OK) st = hello_check(topo, in.msg.peer, (const Um__Hello *)msg, m, err);
-        if (st == UM_OK) seen[in.msg.peer] = 1;
+        if (st == UM_OK) {
+            seen[in.msg.peer] = 1;
+            l->comm->topo.ranks[in.msg.peer].modalities = ((const Um__Hello *)msg)->modalities;
+        }
         um_link_release(l, &in);
     }
     um_arena_free(&scratch);
@@ -95,6 +98,7 @@ static um_status plan_send(um_link *l, const um_config *cfg, um_err *err)
         info->role = (Um__Role)topo->ranks[r].role;
         info->index = (uint32_t)topo->ranks[r].index;
         info->host = topo->ranks[r].hostname;
+        info->modalities = topo->ranks[r].modalities;
         plan.ranks[r] = info;
     }
     plan.n_expert_owner = (size_t)topo->experts;
@@ -125,10 +129,24 @@ um_status um_join_lead(um_link *l, const um_config *cfg, const um_model *m, um_a
                          (uint64_t)cfg->credit, cfg->deadline_ms, 1, err);
 }
 
-static um_status hello_send(um_link *l, const um_model *m, um_err *err)
+um_status um_join_modalities(uint32_t *set, const um_config *cfg, const um_model *m, um_err *err)
+{
+    uint32_t wanted = 0, there = 0;
+    UM_TRY(um_modalities_parse(&wanted, cfg->modalities, err));
+    if (m->vision.present) there |= UM_READS_VISION;
+    if (m->speech.present) there |= 1u << UM_SPEECH;
+    if (m->sound.present) there |= 1u << UM_SOUND;
+    *set = wanted & there;
+    return UM_OK;
+}
+
+static um_status hello_send(um_link *l, const um_config *cfg, const um_model *m, um_err *err)
 {
     const um_rank *me = &l->comm->topo.ranks[l->comm->rank];
     Um__Hello h = UM__HELLO__INIT;
+    uint32_t set = 0;
+    if (me->role == UM_ROLE_ENCODER) UM_TRY(um_join_modalities(&set, cfg, m, err));
+    h.modalities = set;
     h.wire_version = UM_WIRE_VERSION;
     h.role = (Um__Role)me->role;
     h.index = (uint32_t)me->index;
@@ -143,7 +161,7 @@ static um_status hello_send(um_link *l, const um_model *m, um_err *err)
 /* Takes over what the plan says; the placement must be the one this rank works out itself. */
 static um_status plan_apply(um_link *l, const Um__Plan *plan, um_err *err)
 {
-    const um_topology *topo = &l->comm->topo;
+    um_topology *topo = &l->comm->topo;
     int wire = wire_dtype(plan->wire), codec = um_codec_from_name(plan->codec);
     if (wire < 0 || codec < 0)
         return UM_FAIL(err, UM_E_CORRUPT, "plan: wire %s, codec %s", plan->wire, plan->codec);
@@ -154,6 +172,7 @@ static um_status plan_apply(um_link *l, const Um__Plan *plan, um_err *err)
         return UM_FAIL(err, UM_E_CORRUPT,
                        "plan: places %zu experts on %zu ranks otherwise than this rank does",
                        plan->n_expert_owner, plan->n_ranks);
+    for (int r = 0; r < topo->n; r++) topo->ranks[r].modalities = plan->ranks[r]->modalities;
     return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, plan->zstd_level,
                          plan->credit_bytes, plan->deadline_ms, plan->epoch, err);
 }
@@ -161,12 +180,11 @@ static um_status plan_apply(um_link *l, const Um__Plan *plan, um_err *err)
 um_status um_join_follow(um_link *l, const um_config *cfg, const um_model *m, um_arena *place,
                          um_err *err)
 {
-    (void)cfg;
     um_arena scratch;
     um_inbound in = {0};
     um_arena_init(&scratch, "plan", 4096);
     um_status st = um_topology_place(&l->comm->topo, m->experts, place, err);
-    if (st == UM_OK) st = hello_send(l, m, err);
+    if (st == UM_OK) st = hello_send(l, cfg, m, err);
     if (st == UM_OK) st = um_link_next(l, &in, (int64_t)JOIN_SECONDS * 1000000, err);
     if (st == UM_OK && in.frame.kind != UM_KIND_PLAN)
         st = UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d, want the plan",

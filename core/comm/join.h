@@ -20,6 +20,8 @@ um_status um_join_lead(um_link *l, const um_config *cfg, const um_model *m, um_a
 /* Every other rank: the counterpart. */
 um_status um_join_follow(um_link *l, const um_config *cfg, const um_model *m, um_arena *place,
                          um_err *err);
+/* What an encoder rank reads: what its --modalities says and the model has towers for. UM_E_USAGE names an unknown word. */
+um_status um_join_modalities(uint32_t *set, const um_config *cfg, const um_model *m, um_err *err);
 
 /* After loading. Router 0 waits for all Readys; the others send theirs with the bytes of weights they hold. */
 um_status um_join_all_ready(um_link *l, um_err *err);

@@ -16,6 +16,8 @@ typedef struct um_rank {
     int host;  /* ranks with the same number share memory */
     char hostname[64];
     int pid;
+    uint32_t
+        modalities; /* encoders: what the rank reads (model/modality.h), known once it has joined */
 } um_rank;
 
 typedef struct um_topology {

@@ -4,6 +4,7 @@
 
 #include "core/base/arena.h"
 #include "core/base/status.h"
+#include "core/model/modality.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,22 +13,6 @@ typedef enum um_gate_style {
     UM_GATE_MIXTRAL, /* softmax over the K winning logits (spec 4.4.1): names mlp.gate, mlp.experts.E */
     UM_GATE_GSHARD, /* full softmax, winners renormalised (spec 4.4.2): names mlp.deepspeed_moe... */
 } um_gate_style;
-
-/* Modality of a row. */
-typedef enum um_modality {
-    UM_TEXT,
-    UM_IMAGE,
-    UM_SPEECH,
-    UM_SOUND,
-    UM_VIDEO,
-    UM_MODALITIES
-} um_modality;
-/* "text" "image" "speech" "sound" "video" */
-const char *um_modality_name(um_modality modality);
-
-/* The per-modality pre-projections of the gate (spec 4.4.3): speech and sound share one, fm_audio. */
-typedef enum um_fm { UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_VIDEO, UM_FMS } um_fm;
-um_fm um_fm_of(um_modality modality);
 
 typedef enum um_projector { UM_PROJ_LINEAR, UM_PROJ_MLP } um_projector;
 

@@ -31,12 +31,6 @@ void um_name_gate(char out[200], const um_model *m, int layer)
              m->gate == UM_GATE_GSHARD ? "gate.wg.weight" : "gate.weight");
 }
 
-const char *um_modality_name(um_modality modality)
-{
-    static const char *const name[UM_MODALITIES] = {"text", "image", "speech", "sound", "video"};
-    return name[modality];
-}
-
 um_set um_set_of(um_part part)
 {
     switch (part) {
@@ -49,13 +43,6 @@ um_set um_set_of(um_part part)
     default:
         return UM_SET_LLM;
     }
-}
-
-um_fm um_fm_of(um_modality modality)
-{
-    static const um_fm fm[UM_MODALITIES] = {UM_FM_TEXT, UM_FM_IMAGE, UM_FM_AUDIO, UM_FM_AUDIO,
-                                            UM_FM_VIDEO};
-    return fm[modality];
 }
 
 void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)

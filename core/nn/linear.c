@@ -85,6 +85,80 @@ um_status um_linear_load_plain(um_linear *out, const um_tensors *set, const char
     return um_linear_load(out, set, &names, N, K, keep, dev, model, err);
 }
 
+/* Packs w[N,K] of f32 into the type that a layer stored so is kept in. */
+static um_matrix pack_kept(const float *w, int N, int K, const char *keep, um_dtype stored,
+                           um_dev *dev, um_arena *model)
+{
+    um_matrix m = {.dtype = kept_dtype(keep, stored, false), .N = N, .K = K};
+    m.data = um_arena_alloc(model, um_matrix_bytes(m.dtype, N, K));
+    dev->ops->pack(dev, &m, w, UM_F32, K, false);
+    return m;
+}
+
+/* Weights and biases of the parts, in f32, into w[N,K] and bias[N]. */
+static um_status parts_read(float *w, float *bias, um_dtype *stored, const um_tensors *set,
+                            const um_linear_part *part, int parts, int K, um_err *err)
+{
+    for (int i = 0; i < parts; i++) {
+        const um_tensor *t = NULL, *b = NULL;
+        int64_t vector[1] = {part[i].N};
+        UM_TRY(weight_want(set, &t, part[i].weight, part[i].N, K, err));
+        if (part[i].bias != NULL) UM_TRY(um_tensors_want(set, &b, part[i].bias, 1, vector, err));
+        um_tensor_to_f32(w, t);
+        memset(bias, 0, (size_t)part[i].N * sizeof *bias);
+        if (b != NULL) um_tensor_to_f32(bias, b);
+        um_tensors_forget(set, t);
+        w += um_at((size_t)part[i].N, 0, (size_t)K);
+        bias += part[i].N;
+        if (i == 0) *stored = t->dtype;
+        if (t->dtype != *stored) *stored = UM_F32; /* mixed types: the one that holds them all */
+    }
+    return UM_OK;
+}
+
+um_status um_linear_load_stacked(um_linear *out, const um_tensors *set, const um_linear_part *part,
+                                 int parts, int K, const char *keep, um_dev *dev, um_arena *model,
+                                 um_err *err)
+{
+    int N = 0;
+    um_dtype stored = UM_F32;
+    um_arena scratch;
+    for (int i = 0; i < parts; i++) N += part[i].N;
+    um_arena_init(&scratch, "stacked weights", 1 << 20);
+    float *w = um_arena_f32(&scratch, (size_t)N, (size_t)K);
+    float *bias = um_arena_f32(model, 1, (size_t)N);
+    um_status st = parts_read(w, bias, &stored, set, part, parts, K, err);
+    if (st == UM_OK)
+        *out = (um_linear){.w = pack_kept(w, N, K, keep, stored, dev, model), .bias = bias};
+    um_arena_free(&scratch);
+    return st;
+}
+
+um_status um_linear_load_conv(um_linear *out, const um_tensors *set, const char *weight,
+                              const char *bias, int N, int C, int taps, const char *keep,
+                              um_dev *dev, um_arena *model, um_err *err)
+{
+    const um_tensor *t = NULL;
+    int64_t shape[3] = {N, C, taps};
+    um_linear l = {0};
+    size_t n = (size_t)C * (size_t)taps, all = (size_t)N * n;
+    um_arena scratch;
+    UM_TRY(um_tensors_want(set, &t, weight, 3, shape, err));
+    if (bias != NULL) UM_TRY(um_vector_load(&l.bias, set, bias, N, model, err));
+    um_arena_init(&scratch, "convolution", 1 << 20);
+    float *from = um_arena_f32(&scratch, (size_t)N, n), *w = um_arena_f32(&scratch, (size_t)N, n);
+    um_tensor_to_f32(from, t);
+    for (size_t row = 0; row < all; row += n)
+        for (size_t c = 0; c < (size_t)C; c++)
+            for (size_t tap = 0; tap < (size_t)taps; tap++)
+                w[row + tap * (size_t)C + c] = from[row + c * (size_t)taps + tap];
+    l.w = pack_kept(w, N, (int)n, keep, t->dtype, dev, model);
+    um_tensors_forget(set, t);
+    um_arena_free(&scratch);
+    *out = l;
+    return UM_OK;
+}
+
 um_status um_vector_load(const float **out, const um_tensors *set, const char *name, int n,
                          um_arena *model, um_err *err)
 {

@@ -27,6 +27,20 @@ um_status um_linear_load(um_linear *out, const um_tensors *set, const um_linear_
 um_status um_linear_load_plain(um_linear *out, const um_tensors *set, const char *weight,
                                const char *bias, int N, int K, const char *keep, um_dev *dev,
                                um_arena *model, um_err *err);
+/* Several layers that take the same rows, as one: their weights [N,K] one below the other, the first one's outputs first. A part
+ * without a bias adds nothing. */
+typedef struct um_linear_part {
+    const char *weight, *bias; /* bias may be NULL */
+    int N;
+} um_linear_part;
+um_status um_linear_load_stacked(um_linear *out, const um_tensors *set, const um_linear_part *part,
+                                 int parts, int K, const char *keep, um_dev *dev, um_arena *model,
+                                 um_err *err);
+/* A convolution over rows: weight [N, C, taps] as a layer of K = taps * C inputs, tap after tap, so that its input is `taps` rows of
+ * C values as they lie in memory. */
+um_status um_linear_load_conv(um_linear *out, const um_tensors *set, const char *weight,
+                              const char *bias, int N, int C, int taps, const char *keep,
+                              um_dev *dev, um_arena *model, um_err *err);
 /* A vector [n] as f32. */
 um_status um_vector_load(const float **out, const um_tensors *set, const char *name, int n,
                          um_arena *model, um_err *err);

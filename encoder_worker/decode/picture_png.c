@@ -2,7 +2,7 @@
  *
  * libpng leaves by longjmp when it meets an error. The jump starts in on_error and ends in decode, both here, and everything
  * that must outlive it is in the job. Warnings of libpng are kept only to explain an error that follows. */
-#include "encoder_worker/picture.h"
+#include "encoder_worker/decode/picture_file.h"
 
 #include <png.h>
 
@@ -78,6 +78,7 @@ static um_status read_picture(job *j)
     if (png_get_rowbytes(j->png, j->info) != row_bytes)
         png_error(j->png, "a colour type that is not known");
     um_mark mark = um_arena_mark(j->arena);
+    if (gray16 && !um_arena_reserve(j->arena, h * row_bytes)) png_error(j->png, "no memory");
     uint8_t *rows = gray16 ? um_arena_alloc(j->arena, h * row_bytes) : j->picture.rgb;
     for (int pass = 0; pass < passes; pass++)
         for (size_t y = 0; y < h; y++) png_read_row(j->png, rows + y * row_bytes, NULL);
@@ -85,6 +86,23 @@ static um_status read_picture(job *j)
     if (gray16) clip_gray16(j->picture.rgb, rows, w * h);
     um_arena_reset(j->arena, mark);
     return UM_OK;
+}
+
+static uint32_t u32_be(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* An animation says so by a chunk acTL in front of the pixels. */
+static bool animated(const uint8_t *bytes, size_t n)
+{
+    for (size_t at = 8; n - at >= 12;) {
+        size_t length = (size_t)u32_be(bytes + at);
+        if (memcmp(bytes + at + 4, "acTL", 4) == 0) return true;
+        if (memcmp(bytes + at + 4, "IDAT", 4) == 0 || length > n - at - 12) break;
+        at += 12 + length;
+    }
+    return false;
 }
 
 static um_status decode(job *j)
@@ -108,6 +126,8 @@ um_status um_picture_png(um_picture *out, const uint8_t *bytes, size_t n, int64_
 {
     job j = {.at = bytes, .left = n, .max_pixels = max_pixels, .arena = arena, .err = err};
     um_status st = UM_OK;
+    if (animated(bytes, n))
+        return UM_FAIL(err, UM_E_DATA, "animated PNG: give a still picture, or give it as a video");
     j.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &j, on_error, on_warning);
     if (j.png != NULL) j.info = png_create_info_struct(j.png);
     if (j.info == NULL)

@@ -3,7 +3,7 @@
  * libjpeg leaves by longjmp when it meets an error. The jump starts in give_up and ends in decode, both here, and everything
  * that must outlive it is in the job. Warnings that mean lost picture data are errors too; those about odd but whole files
  * (bytes between markers, unknown revisions) are not. */
-#include "encoder_worker/picture.h"
+#include "encoder_worker/decode/picture_file.h"
 
 #include <stdio.h> /* jpeglib.h wants it first */
 
@@ -115,6 +115,7 @@ static um_status read_picture(job *j)
     c->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
     jpeg_start_decompress(c);
     um_mark mark = um_arena_mark(j->arena);
+    if (!um_arena_reserve(j->arena, (size_t)j->picture.w * 4)) give_up(j, "no memory");
     uint8_t *line = cmyk ? um_arena_alloc(j->arena, (size_t)j->picture.w * 4) : NULL;
     while (c->output_scanline < c->output_height) {
         uint8_t *rgb = j->picture.rgb + (size_t)c->output_scanline * (size_t)j->picture.w * 3;

@@ -1,0 +1,63 @@
+/* What the encoder rank and unimoe-decoder say to each other over one local socket. Both are of one build on one machine; each
+ * still checks every field of what it hears, the rank because a media file may have taken the decoder over.
+ *
+ * The rank sends a hello (limits, number 0), then requests, each followed by the bytes of its file. The decoder answers each with
+ * blocks and a block "end": picture: one frame; wave: one run of samples; clip: up to `want` frames. An error may come after some
+ * blocks: what came before it is then void.
+ *
+ * Request, 64 bytes, little-endian
+ *   off size field                          off size field
+ *     0   4  magic "UMDQ"                    24   8  limit: pixels      }
+ *     4   2  version 1                       32   8  limit: seconds     } hello only, else 0
+ *     6   2  kind (um_ask)                   40   8  limit: frames      }
+ *     8   4  number: 0, then counting up     48   8  limit: wait_ms     }
+ *    12   4  want: frames; clip only, else 0 56   8  0
+ *    16   8  bytes of the file behind this; hello 0
+ *
+ * Block, 32 bytes, little-endian
+ *   off size field                          off size field
+ *     0   4  magic "UMDA"                    12   4  frame: width;  end: um_status; samples: 0
+ *     4   2  version 1                       16   4  frame: height; end: flags (1: the process ends now); samples: 0
+ *     6   2  kind (um_told)                  20   4  0
+ *     8   4  number of the request           24   8  bytes behind this: frame w*h*3 (8-bit RGB), samples 4*n (f32, 16 kHz, one
+ *                                                    channel), end: the message, at most 511 bytes                            */
+#pragma once
+
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+enum {
+    UM_ASK_BYTES = 64,
+    UM_TOLD_BYTES = 32,
+    UM_TOLD_TEXT = 511,
+    UM_TOLD_LAST = 1, /* flag: this process answers no more */
+};
+/* Largest file: what a decoder's memory has room for besides the pictures. */
+#define UM_MEDIA_FILE_MAX ((uint64_t)512 << 20)
+
+typedef enum um_ask_kind { UM_ASK_HELLO, UM_ASK_PICTURE, UM_ASK_WAVE, UM_ASK_CLIP } um_ask_kind;
+typedef enum um_told_kind { UM_TOLD_FRAME = 1, UM_TOLD_SAMPLES, UM_TOLD_END } um_told_kind;
+
+/* Limits as decoder.h has them. */
+typedef struct um_ask {
+    um_ask_kind kind;
+    uint32_t number, want;
+    uint64_t bytes;
+    int64_t pixels, seconds, frames, wait_ms; /* hello only */
+} um_ask;
+
+typedef struct um_told {
+    um_told_kind kind;
+    uint32_t number;
+    uint32_t w, h;    /* frame */
+    um_status status; /* end */
+    bool last;        /* end */
+    uint64_t bytes;
+} um_told;
+
+void um_ask_put(uint8_t buf[UM_ASK_BYTES], const um_ask *a);
+void um_told_put(uint8_t buf[UM_TOLD_BYTES], const um_told *t);
+/* UM_E_CORRUPT names the field. What they accept fits the table above; limits and order are the caller's to check. */
+um_status um_ask_get(um_ask *out, const uint8_t buf[UM_ASK_BYTES], um_err *err);
+um_status um_told_get(um_told *out, const uint8_t buf[UM_TOLD_BYTES], um_err *err);
