@@ -112,8 +112,7 @@ static void make_beats(bench *b, const float *w, um_norm norm)
         um_beats_layer *l = &t->layers[i];
         l->attn_norm = l->end_norm = norm;
         l->q = linear(b, w, D, D);
-        l->k = linear(b, w, D, D);
-        l->v = linear(b, w, D, D);
+        l->kv = linear(b, w, 2 * D, D);
         l->out = linear(b, w, D, D);
         l->fc1 = linear(b, w, F, D);
         l->fc2 = linear(b, w, D, F);
@@ -126,8 +125,7 @@ static um_qformer_attention attention(bench *b, const float *w, um_norm norm, in
 {
     const int Q = b->m.q_dim;
     return (um_qformer_attention){.q = linear(b, w, Q, Q),
-                                  .k = linear(b, w, Q, from),
-                                  .v = linear(b, w, Q, from),
+                                  .kv = linear(b, w, 2 * Q, from),
                                   .out = linear(b, w, Q, Q),
                                   .norm = norm};
 }
