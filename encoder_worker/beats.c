@@ -92,10 +92,10 @@ static void add_positions(float *x, const um_beats *b, int T, um_dev *dev, um_ar
 
 /* Buffers of one window; all layers share them. */
 typedef struct acts {
-    float *x, *y;             /* [T,D] */
-    float *q, *k, *v, *heads; /* [T,D] */
+    float *x, *y, *q, *heads; /* [T,D] */
+    float *kv;                /* [real, 2D]: keys, values */
+    float *cache;             /* the same in the order attention wants */
     float *inner;             /* [T,F] */
-    float *kv;                /* keys and values in the order attention wants */
     float *grep, *gate;       /* [T, heads, GREP], [T, heads] */
     int T, real;              /* rows that are computed; those that are not padding: the keys */
 } acts;
@@ -107,11 +107,10 @@ static acts acts_bind(const um_beats *b, float *x, int real, um_arena *a)
     const size_t T = (size_t)rows, D = (size_t)m->dim, heads = (size_t)m->heads;
     acts s = {.x = x, .y = um_arena_f32(a, T, D), .T = rows, .real = real};
     s.q = um_arena_f32(a, T, D);
-    s.k = um_arena_f32(a, (size_t)real, D);
-    s.v = um_arena_f32(a, (size_t)real, D);
+    s.kv = um_arena_f32(a, (size_t)real, 2 * D);
     s.heads = um_arena_f32(a, T, D);
     s.inner = um_arena_f32(a, T, (size_t)m->ffn_dim);
-    s.kv = um_arena_f32(a, 1, um_kv_floats(m->heads, m->dim / m->heads, real));
+    s.cache = um_arena_f32(a, 1, um_kv_floats(m->heads, m->dim / m->heads, real));
     if (m->gated) {
         s.grep = um_arena_f32(a, T * heads, GREP);
         s.gate = um_arena_f32(a, T, heads);
@@ -140,11 +139,10 @@ static void attend(um_dev *dev, const acts *s, const um_beats *b, const um_beats
     const int T = s->T, D = m->dim, head_dim = D / m->heads;
     um_kv kv = {0};
     um_linear_fwd(dev, s->q, s->x, T, &l->q);
-    um_linear_fwd(dev, s->k, s->x, s->real, &l->k);
-    um_linear_fwd(dev, s->v, s->x, s->real, &l->v);
+    um_linear_fwd(dev, s->kv, s->x, s->real, &l->kv);
     if (m->gated) gates(dev, s, l, m);
-    um_kv_bind(&kv, s->kv, m->heads, head_dim, s->real);
-    dev->ops->kv_append(dev, &kv, s->k, D, s->v, D, s->real);
+    um_kv_bind(&kv, s->cache, m->heads, head_dim, s->real);
+    dev->ops->kv_append(dev, &kv, s->kv, 2 * D, s->kv + D, 2 * D, s->real);
     dev->ops->attention_biased(dev, s->heads, D, s->q, D, &kv, m->heads, T,
                                (float)(1.0 / sqrt((double)head_dim)), b->table + (b->rows - T),
                                2 * b->rows - 1, m->gated ? s->gate : NULL);

@@ -7,8 +7,8 @@
 #include "encoder_worker/wave.h"
 
 typedef struct um_beats_layer {
-    um_linear q, k, v, out; /* [D,D] */
-    um_linear fc1, fc2;     /* [F,D], [D,F] */
+    um_linear q, kv, out; /* [D,D], [2D,D], [D,D] */
+    um_linear fc1, fc2;   /* [F,D], [D,F] */
     um_norm attn_norm, end_norm;
     um_linear grep;      /* [8, head_dim] of the gate; none unless the model is gated */
     const float *grep_a; /* [heads] */

@@ -126,8 +126,6 @@ static um_status load_layer(const um_sound_loader *l, um_beats_layer *b, const u
         int N, K;
     } const linears[] = {
         {&b->q, "self_attn.q_proj", m->dim, m->dim},
-        {&b->k, "self_attn.k_proj", m->dim, m->dim},
-        {&b->v, "self_attn.v_proj", m->dim, m->dim},
         {&b->out, "self_attn.out_proj", m->dim, m->dim},
         {&b->fc1, "fc1", m->ffn_dim, m->dim},
         {&b->fc2, "fc2", m->dim, m->ffn_dim},
@@ -137,6 +135,8 @@ static um_status load_layer(const um_sound_loader *l, um_beats_layer *b, const u
     for (size_t i = 0; i < sizeof linears / sizeof *linears; i++)
         UM_TRY(um_sound_load_linear(l, linears[i].to, at, linears[i].name, linears[i].N,
                                     linears[i].K));
+    UM_TRY(
+        um_sound_load_pair(l, &b->kv, at, "self_attn.k_proj", "self_attn.v_proj", m->dim, m->dim));
     UM_TRY(um_sound_load_norm(l, &b->attn_norm, at, "self_attn_layer_norm", m->dim));
     UM_TRY(um_sound_load_norm(l, &b->end_norm, at, "final_layer_norm", m->dim));
     if (!m->gated) return UM_OK;

@@ -17,8 +17,7 @@ static um_status load_attention(const um_sound_loader *l, um_qformer_attention *
                                 const char *prefix, int Q, int from)
 {
     UM_TRY(um_sound_load_linear(l, &a->q, prefix, "attention.query", Q, Q));
-    UM_TRY(um_sound_load_linear(l, &a->k, prefix, "attention.key", Q, from));
-    UM_TRY(um_sound_load_linear(l, &a->v, prefix, "attention.value", Q, from));
+    UM_TRY(um_sound_load_pair(l, &a->kv, prefix, "attention.key", "attention.value", Q, from));
     UM_TRY(um_sound_load_linear(l, &a->out, prefix, "output.dense", Q, Q));
     return um_sound_load_norm(l, &a->norm, prefix, "output.LayerNorm", Q);
 }
@@ -67,11 +66,10 @@ um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_sou
 
 /* Buffers of one window; all layers share them. */
 typedef struct acts {
-    float *x, *y;     /* [N,Q] */
-    float *q, *heads; /* [N,Q] */
-    float *k, *v;     /* [max(N,T),Q] */
-    float *kv;        /* keys and values in the order attention wants */
-    float *inner;     /* [N,F] */
+    float *x, *y, *q, *heads; /* [N,Q] */
+    float *kv;                /* [max(N,T), 2Q]: keys, values */
+    float *cache;             /* the same in the order attention wants */
+    float *inner;             /* [N,F] */
 } acts;
 
 static acts acts_bind(const um_sound_model *m, int T, um_arena *a)
@@ -81,9 +79,8 @@ static acts acts_bind(const um_sound_model *m, int T, um_arena *a)
     acts s = {.x = um_arena_f32(a, N, Q), .y = um_arena_f32(a, N, Q)};
     s.q = um_arena_f32(a, N, Q);
     s.heads = um_arena_f32(a, N, Q);
-    s.k = um_arena_f32(a, (size_t)most, Q);
-    s.v = um_arena_f32(a, (size_t)most, Q);
-    s.kv = um_arena_f32(a, 1, um_kv_floats(m->q_heads, m->q_dim / m->q_heads, most));
+    s.kv = um_arena_f32(a, (size_t)most, 2 * Q);
+    s.cache = um_arena_f32(a, 1, um_kv_floats(m->q_heads, m->q_dim / m->q_heads, most));
     s.inner = um_arena_f32(a, N, (size_t)m->q_ffn_dim);
     return s;
 }
@@ -95,10 +92,9 @@ static void attend(um_dev *dev, const acts *s, const um_qformer_attention *a, co
     const int N = m->queries, Q = m->q_dim, head_dim = Q / m->q_heads;
     um_kv kv = {0};
     um_linear_fwd(dev, s->q, s->x, N, &a->q);
-    um_linear_fwd(dev, s->k, from, n, &a->k);
-    um_linear_fwd(dev, s->v, from, n, &a->v);
-    um_kv_bind(&kv, s->kv, m->q_heads, head_dim, n);
-    dev->ops->kv_append(dev, &kv, s->k, Q, s->v, Q, n);
+    um_linear_fwd(dev, s->kv, from, n, &a->kv);
+    um_kv_bind(&kv, s->cache, m->q_heads, head_dim, n);
+    dev->ops->kv_append(dev, &kv, s->kv, 2 * Q, s->kv + Q, 2 * Q, n);
     dev->ops->attention(dev, s->heads, Q, NULL, s->q, Q, &kv, m->q_heads, N, 0,
                         (float)(1.0 / sqrt((double)head_dim)), false);
     um_linear_add(dev, s->x, s->heads, N, &a->out);

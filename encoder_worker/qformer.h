@@ -7,7 +7,7 @@
 
 /* Attention and the layer behind it, normalised with what came in. */
 typedef struct um_qformer_attention {
-    um_linear q, k, v, out; /* [Q,Q]; k and v [Q,D] where the keys are the window's rows */
+    um_linear q, kv, out; /* [Q,Q], [2Q,Q] or [2Q,D] where the keys are the window's rows, [Q,Q] */
     um_norm norm;
 } um_qformer_attention;
 

@@ -14,6 +14,20 @@ um_status um_sound_load_linear(const um_sound_loader *l, um_linear *out, const c
     return um_linear_load_plain(out, l->set, weight, bias, N, K, l->keep, l->dev, l->model, l->err);
 }
 
+um_status um_sound_load_pair(const um_sound_loader *l, um_linear *out, const char *prefix,
+                             const char *keys, const char *values, int N, int K)
+{
+    const char *const name[2] = {keys, values};
+    char weight[2][NAME], bias[2][NAME];
+    um_linear_part part[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(weight[i], sizeof weight[i], "%s%s.weight", prefix, name[i]);
+        snprintf(bias[i], sizeof bias[i], "%s%s.bias", prefix, name[i]);
+        part[i] = (um_linear_part){.weight = weight[i], .bias = bias[i], .N = N};
+    }
+    return um_linear_load_stacked(out, l->set, part, 2, K, l->keep, l->dev, l->model, l->err);
+}
+
 um_status um_sound_load_norm(const um_sound_loader *l, um_norm *out, const char *prefix,
                              const char *name, int D)
 {

@@ -19,6 +19,9 @@ typedef struct um_norm {
 /* prefix name.weight [N,K] and prefix name.bias [N]. */
 um_status um_sound_load_linear(const um_sound_loader *l, um_linear *out, const char *prefix,
                                const char *name, int N, int K);
+/* Keys and values as one layer [2N,K]: prefix keys.weight above prefix values.weight. */
+um_status um_sound_load_pair(const um_sound_loader *l, um_linear *out, const char *prefix,
+                             const char *keys, const char *values, int N, int K);
 um_status um_sound_load_norm(const um_sound_loader *l, um_norm *out, const char *prefix,
                              const char *name, int D);
 /* The tensor of any rank as f32. */

@@ -9,7 +9,7 @@
 #include "encoder_worker/beats.h"
 #include "encoder_worker/sound.h"
 #include "tests/test_support.h"
-#include "tests/wav.h"
+#include "tests/tiny_wav.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -56,10 +56,7 @@ static void close_model(bench *b)
     um_arena_free(&b->arena);
 }
 
-static um_wave sound_of(bench *b, const char *file)
-{
-    return wav_read(golden_path(&b->arena, "media/%s", file), &b->arena);
-}
+static um_wave sound_of(bench *b, const char *file) { return tiny_wav(file, &b->arena); }
 
 /* The siren again and again, n samples. */
 static float *long_wave(bench *b, int64_t n)
