@@ -73,7 +73,7 @@ static um_status end(clip *c, um_err *err)
     if (c->seen == 0) return UM_FAIL(err, UM_E_DATA, "no frame could be decoded from it");
     if (c->step == 0) return UM_OK;
     if (c->shown->best_effort_timestamp != AV_NOPTS_VALUE) last = time_of(c, c->shown);
-    if (declared > 0 && last > 0 && last < 0.9 * declared - 1.0)
+    if (declared > 0 && last > 0 && last + 1 / c->fps < 0.9 * declared - 0.5)
         return UM_FAIL(err, UM_E_DATA, "cut off: %.1f s of %.1f s are there", last, declared);
     while (c->given < c->want) UM_TRY(give(c, c->shown, err));
     return UM_OK;

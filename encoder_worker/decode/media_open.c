@@ -1,7 +1,9 @@
 /* See media_open.h. */
 #include "encoder_worker/decode/media_open.h"
 
+#include "core/base/bytes.h"
 #include "encoder_worker/decode/picture_file.h"
+#include "encoder_worker/decode/wave_read.h"
 
 #include <libavutil/avstring.h>
 #include <libavutil/opt.h>
@@ -67,8 +69,18 @@ static um_status failed(um_err *err, int rc, const char *what)
     if (rc == AVERROR(ENOMEM))
         return UM_FAIL(err, UM_E_MEMORY, "it needs more memory than a decoder may have");
     av_strerror(rc, why, sizeof why);
-    return UM_FAIL(err, UM_E_DATA, "%s: %s", what, why);
+    return UM_FAIL(err, UM_E_DATA, "corrupt or cut off %s (%s)", what, why);
 }
+
+/* The format's name as people say it. */
+static const char *said_of(const AVInputFormat *f)
+{
+    if (strncmp(f->name, "mov,", 4) == 0) return "mp4";
+    if (strncmp(f->name, "matroska,", 9) == 0) return "webm";
+    return f->name;
+}
+
+static const char *said(const um_media *m) { return said_of(m->format->iformat); }
 
 static um_status unknown(const um_media *m, const char *format, um_err *err)
 {
@@ -104,22 +116,39 @@ static um_status probe(um_media *m, const AVInputFormat **format, um_err *err)
     return unknown(m, f->name, err);
 }
 
-/* The lengths that programs leave in a header when they write to a pipe and cannot come back: about 2 or 4 GiB. */
-static bool length_is_open(const um_media *m, double seconds)
+/* Bytes of sound that the header of a WAV declares, or -1. libavformat cuts the number down to what the file has; so that a file
+ * that is cut off is told from a whole one, it is read here. Programs that write to a pipe leave 0 or a number near 2 or 4 GiB:
+ * that declares nothing. */
+static int64_t wav_bytes(const um_media *m)
 {
-    const AVCodecParameters *p = m->stream->codecpar;
-    int bits = av_get_exact_bits_per_sample(p->codec_id);
-    double bytes = seconds * p->sample_rate * p->ch_layout.nb_channels * bits / 8;
-    return bits > 0 && bytes >= 0x7ffff000 && bytes > (double)m->n;
+    enum { HEAD = 12, OPEN = 0x7ffff000 };
+    if (m->n < HEAD || memcmp(m->bytes, "RIFF", 4) != 0 || memcmp(m->bytes + 8, "WAVE", 4) != 0)
+        return -1;
+    for (size_t at = HEAD; m->n - at >= 8;) {
+        size_t size = um_get_u32(m->bytes + at + 4);
+        if (memcmp(m->bytes + at, "data", 4) == 0)
+            return size == 0 || (size >= OPEN && size > m->n) ? -1 : (int64_t)size;
+        if (size + (size & 1) > m->n - at - 8) break;
+        at += 8 + size + (size & 1);
+    }
+    return -1;
 }
 
 double um_media_declared(const um_media *m)
 {
     const AVStream *st = m->stream;
+    const AVCodecParameters *p = st->codecpar;
+    int64_t bytes = wav_bytes(m);
+    int bits = av_get_exact_bits_per_sample(p->codec_id);
+    if (bytes >= 0 && bits > 0 && p->ch_layout.nb_channels > 0 && p->sample_rate > 0)
+        return (double)(bytes * 8 / (bits * p->ch_layout.nb_channels)) / p->sample_rate;
     if (m->format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE) return -1;
-    if (st->duration == AV_NOPTS_VALUE || st->duration < 0) return -1;
-    double seconds = (double)st->duration * av_q2d(st->time_base);
-    return length_is_open(m, seconds) ? -1 : seconds;
+    if (st->duration != AV_NOPTS_VALUE && st->duration >= 0)
+        return (double)st->duration * av_q2d(st->time_base);
+    /* the container's length is that of its longest stream */
+    return m->format->nb_streams == 1 && m->format->duration > 0
+               ? (double)m->format->duration / AV_TIME_BASE
+               : -1;
 }
 
 static um_status length_ok(const um_media *m, int64_t limit, um_err *err)
@@ -163,6 +192,8 @@ static um_status pick(um_media *m, enum AVMediaType type, um_err *err)
 static um_status sizes_ok(const um_media *m, int64_t max_pixels, um_err *err)
 {
     const AVCodecParameters *p = m->stream->codecpar;
+    if (p->codec_type == AVMEDIA_TYPE_AUDIO && p->sample_rate > 0)
+        return um_wave_rate_ok(p->sample_rate, err);
     if (p->codec_type != AVMEDIA_TYPE_VIDEO || p->width <= 0 || p->height <= 0) return UM_OK;
     return um_picture_size(p->width, p->height, max_pixels, err);
 }
@@ -178,7 +209,7 @@ static um_status look(um_media *m, int64_t max_pixels, um_err *err)
     if (rc >= 0) rc = avformat_find_stream_info(m->format, options);
     for (unsigned i = 0; i < n && options != NULL; i++) av_dict_free(&options[i]);
     av_free(options);
-    return rc < 0 ? failed(err, rc, "corrupt") : UM_OK;
+    return rc < 0 ? failed(err, rc, said(m)) : UM_OK;
 }
 
 static um_status open_format(um_media *m, const AVInputFormat *format, um_err *err)
@@ -193,10 +224,9 @@ static um_status open_format(um_media *m, const AVInputFormat *format, um_err *e
     m->format->protocol_whitelist = av_strdup("none");
     if (m->format->codec_whitelist == NULL || m->format->protocol_whitelist == NULL)
         return failed(err, AVERROR(ENOMEM), "");
-    char what[64];
-    snprintf(what, sizeof what, "corrupt %s file", format->name);
+    const char *name = said_of(format);
     int rc = avformat_open_input(&m->format, NULL, format, NULL); /* frees it when it fails */
-    if (rc < 0) return failed(err, rc, what);
+    if (rc < 0) return failed(err, rc, name);
     if (m->format->nb_streams > UM_MEDIA_STREAMS)
         return UM_FAIL(err, UM_E_DATA, "%u streams, limit %d", m->format->nb_streams,
                        UM_MEDIA_STREAMS);
@@ -231,6 +261,7 @@ um_status um_media_open(um_media *m, enum AVMediaType type, const uint8_t *bytes
 {
     const AVInputFormat *format = NULL;
     *m = (um_media){.bytes = bytes, .n = n};
+    av_log_set_level(AV_LOG_QUIET);
     UM_TRY(probe(m, &format, err));
     UM_TRY(open_format(m, format, err));
     for (int looked = 0; looked < 2;
@@ -270,7 +301,7 @@ static um_status bad_packet(um_media *m, int rc, um_err *err)
     m->bad++;
     if (rc == AVERROR(ENOMEM)) return failed(err, rc, "");
     if (!lossless && (m->bad <= 4 || m->bad * 4 <= m->packets)) return UM_OK;
-    return failed(err, rc, "corrupt or cut off");
+    return failed(err, rc, said(m));
 }
 
 /* Gives the decoder the next packet of the stream, or tells it that there is none. */
@@ -281,7 +312,7 @@ static um_status feed(um_media *m, um_err *err)
         av_packet_unref(m->packet);
         rc = av_read_frame(m->format, m->packet);
     } while (rc >= 0 && m->packet->stream_index != m->stream->index);
-    if (rc < 0 && rc != AVERROR_EOF) return failed(err, rc, "corrupt or cut off");
+    if (rc < 0 && rc != AVERROR_EOF) return failed(err, rc, said(m));
     m->drained = rc == AVERROR_EOF;
     m->packets += !m->drained;
     rc = avcodec_send_packet(m->codec, m->drained ? NULL : m->packet);

@@ -9,8 +9,6 @@
 #include "encoder_worker/decode/sandbox.h"
 #include "encoder_worker/decode/wave_read.h"
 
-#include <libavutil/log.h>
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,7 +176,6 @@ um_status um_decode_serve(int fd, um_err *err)
     server s = {.fd = fd};
     bool closed = false, last = false;
     um_status st = UM_OK;
-    av_log_set_level(AV_LOG_QUIET);
     UM_TRY(hello(&s, &closed, err));
     while (st == UM_OK && !closed && !last) {
         uint8_t head[UM_ASK_BYTES];

@@ -11,6 +11,7 @@
 #include <string.h>
 
 enum {
+    SOXR_ROOM = 1 << 24,    /* more than libsoxr takes for any rate that is read */
     PART = 1 << 16,         /* samples of one part of the result */
     COVER_PIXELS = 1 << 25, /* of videos that libavformat looks into beside the sound */
 };
@@ -101,19 +102,21 @@ static um_status push(reader *r, const float *in, size_t n, um_err *err)
     return UM_OK;
 }
 
-static um_status rate_ok(int rate, int channels, um_err *err)
+um_status um_wave_rate_ok(int rate, um_err *err)
 {
-    if (rate < UM_WAVE_RATE_MIN || rate > UM_WAVE_RATE_MAX)
-        return UM_FAIL(err, UM_E_DATA, "%d samples a second: %d to %d are read", rate,
-                       UM_WAVE_RATE_MIN, UM_WAVE_RATE_MAX);
-    if (channels < 1) return UM_FAIL(err, UM_E_DATA, "sound of no channels");
-    return UM_OK;
+    if (rate >= UM_WAVE_RATE_MIN && rate <= UM_WAVE_RATE_MAX) return UM_OK;
+    return UM_FAIL(err, UM_E_DATA, "%d samples a second: %d to %d are read", rate, UM_WAVE_RATE_MIN,
+                   UM_WAVE_RATE_MAX);
 }
 
 static um_status begin(reader *r, int rate, um_err *err)
 {
     r->rate = rate;
     if (rate == UM_WAVE_RATE) return UM_OK;
+    /* libsoxr does not survive a lack of memory, so that there is enough is tried first */
+    void *room = av_malloc(SOXR_ROOM);
+    av_free(room);
+    if (room == NULL) return no_memory(err);
     soxr_error_t e = NULL;
     soxr_io_spec_t io = soxr_io_spec(SOXR_FLOAT32_I, SOXR_FLOAT32_I);
     soxr_quality_spec_t quality = soxr_quality_spec(SOXR_HQ, 0);
@@ -126,7 +129,8 @@ static um_status begin(reader *r, int rate, um_err *err)
 static um_status take(reader *r, const AVFrame *f, um_err *err)
 {
     int channels = f->ch_layout.nb_channels;
-    UM_TRY(rate_ok(f->sample_rate, channels, err));
+    if (channels < 1) return UM_FAIL(err, UM_E_DATA, "sound of no channels");
+    UM_TRY(um_wave_rate_ok(f->sample_rate, err));
     if (r->rate == 0) UM_TRY(begin(r, f->sample_rate, err));
     if (f->sample_rate != r->rate)
         return UM_FAIL(err, UM_E_DATA, "its sample rate changes from %d to %d after %.1f s",
@@ -150,13 +154,14 @@ static um_status take(reader *r, const AVFrame *f, um_err *err)
     return UM_OK;
 }
 
-/* Headers that count samples are held to it; others are rounded or guessed, so only much that is missing counts. */
+/* Headers that count samples are held to it (recorders of PCM miscount by a few bytes); others are rounded or guessed, so only much
+ * that is missing counts. */
 static um_status whole(const reader *r, um_err *err)
 {
     double have = (double)r->in / r->rate, declared = um_media_declared(&r->media);
     enum AVCodecID id = r->media.stream->codecpar->codec_id;
     bool exact = id == AV_CODEC_ID_FLAC || av_get_exact_bits_per_sample(id) > 0;
-    double slack = exact ? 0.5 / r->rate : 1.0 + 0.02 * declared;
+    double slack = id == AV_CODEC_ID_FLAC ? 0.5 / r->rate : exact ? 0.05 : 1.0 + 0.02 * declared;
     if (declared < 0 || have >= declared - slack) return UM_OK;
     return UM_FAIL(err, UM_E_DATA, "cut off: %.3f s of %.3f s are there", have, declared);
 }
@@ -203,8 +208,6 @@ um_status um_wave_read(um_wave *out, const uint8_t *bytes, size_t n, int64_t sec
     av_force_cpu_flags(0);
     um_status st =
         um_media_open(&r.media, AVMEDIA_TYPE_AUDIO, bytes, n, COVER_PIXELS, seconds, err);
-    const AVCodecParameters *p = st == UM_OK ? r.media.stream->codecpar : NULL;
-    if (st == UM_OK) st = rate_ok(p->sample_rate, p->ch_layout.nb_channels, err);
     if (st == UM_OK) st = read_all(&r, err);
     if (st == UM_OK) st = finish(out, &r, arena, err);
     if (st != UM_OK) um_arena_reset(arena, mark);

@@ -16,3 +16,5 @@ enum {
  * x86-64 processor: libavcodec runs without its vector kernels here. Thread: one at a time in a process. */
 um_status um_wave_read(um_wave *out, const uint8_t *bytes, size_t n, int64_t seconds,
                        um_arena *arena, um_err *err);
+/* Whether a rate is one that is read; UM_E_DATA. */
+um_status um_wave_rate_ok(int rate, um_err *err);
