@@ -32,6 +32,7 @@ typedef enum um_program {
     UM_PROG_DOCTOR = 64,
     UM_PROG_INIT = 128,
     UM_PROG_BENCH = 256,
+    UM_PROG_CONVERT = 512,
     UM_PROG_LAUNCH = 8 | 16, /* commands that start a job */
 } um_program;
 
@@ -80,6 +81,12 @@ typedef struct um_config {
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;
     const char *dtype; /* f32 bf16 */
+    /* convert */
+    const char *base, *tuned, *expert_files; /* folders of a release */
+    const char *adapter;                     /* merge keep */
+    const char *to;                          /* "" peft hf */
+    int64_t shard_size;
+    bool verify; /* inspect: against the manifest */
     /* log */
     const char *log_level;
     /* what is not a flag: positional words */
