@@ -130,20 +130,30 @@ static void towers_name(um_convert *cv)
     }
 }
 
-um_status um_convert_towers(um_convert *cv, um_err *err)
+static const char *const flag_name[UM_SETS] = {"", "vision-tower", "speech-tower", "sound-tower"};
+
+static um_status flags_check(const um_convert *cv, const char *const flag[UM_SETS], um_err *err)
 {
-    static const char *const name[UM_SETS] = {"", "vision-tower", "speech-tower", "sound-tower"};
-    const um_config *cfg = cv->cfg;
-    const char *flag[UM_SETS] = {"", cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
-    towers_name(cv);
     for (int id = UM_SET_VISION; id < UM_SETS; id++) {
         const char *said = um_json_str(um_json_get(cv->config, cv->key[id]), "");
         if (flag[id][0] != '\0' && said[0] == '\0')
             return UM_FAIL(err, UM_E_USAGE,
                            "--%s: this model has none (%s is not in %s); an audio tower is for "
-                           "sounds when there is a Q-Former, else for speech",
-                           name[id], cv->key[id], cv->config_path);
-        UM_TRY(tower_find(cv, &cv->tower[id], cv->key[id], flag[id], name[id], err));
+                           "sounds (--sound-tower) when there is a Q-Former, else for speech "
+                           "(--speech-tower)",
+                           flag_name[id], cv->key[id], cv->config_path);
+    }
+    return UM_OK;
+}
+
+um_status um_convert_towers(um_convert *cv, um_err *err)
+{
+    const um_config *cfg = cv->cfg;
+    const char *const flag[UM_SETS] = {"", cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
+    towers_name(cv);
+    UM_TRY(flags_check(cv, flag, err));
+    for (int id = UM_SET_VISION; id < UM_SETS; id++) {
+        UM_TRY(tower_find(cv, &cv->tower[id], cv->key[id], flag[id], flag_name[id], err));
         if (cv->tower[id] == NULL) continue;
         UM_TRY(id == UM_SET_SOUND ? claim_sound(cv, cv->tower[id], err)
                                   : claim_folder(cv, id, cv->tower[id], err));
