@@ -3,6 +3,7 @@
 
 #include "core/base/json.h"
 #include "core/nn/checkpoint.h"
+#include "launch/manifest.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -298,12 +299,48 @@ static um_status look(findings *f, um_err *err)
     return um_checkpoint_audit(f->c, &f->audit, problem, f, err);
 }
 
+/* --- the files against the manifest --- */
+
+static void verdict_print(FILE *out, const char *dir, const findings *f, const um_verdict *v)
+{
+    const char *problems = f->problems.n > 0 ? f->problems.s : "";
+    if (!f->json) {
+        fprintf(out,
+                "%s%s: %" PRId64 " files with %" PRId64 " bytes are as the manifest says, %" PRId64
+                " are not, %" PRId64 " are missing, %" PRId64 " are not in it\n",
+                problems, dir, v->files, v->bytes, v->bad, v->missing, v->extra);
+        return;
+    }
+    um_text t = {0};
+    um_text_fmt(&t, "{\"model\": ");
+    um_text_json(&t, dir);
+    um_text_fmt(&t,
+                ", \"files\": %" PRId64 ", \"bytes\": %" PRId64 ", \"bad\": %" PRId64
+                ", \"missing\": %" PRId64 ", \"extra\": %" PRId64 ", \"problems\": [%s]}\n",
+                v->files, v->bytes, v->bad, v->missing, v->extra, problems);
+    fprintf(out, "%s", t.s);
+    um_text_free(&t);
+}
+
+static um_status verify(const char *dir, bool json, FILE *out, um_err *err)
+{
+    findings f = {.json = json};
+    um_verdict v = {0};
+    um_status st = um_manifest_verify(dir, &v, problem, &f, err);
+    if (st == UM_OK) verdict_print(out, dir, &f, &v);
+    if (st == UM_OK && v.bad + v.missing + v.extra > 0)
+        st = UM_FAIL(err, UM_E_MODEL, "%s: not as its manifest.json says", dir);
+    um_text_free(&f.problems);
+    return st;
+}
+
 um_status um_inspect_run(const um_config *cfg, FILE *out, um_err *err)
 {
     const char *dir = cfg->model != NULL && cfg->model[0] != '\0' ? cfg->model
                       : cfg->args.n > 0                           ? cfg->args.item[0]
                                                                   : "";
     if (dir[0] == '\0') return UM_FAIL(err, UM_E_USAGE, "say which model directory to look at");
+    if (cfg->verify) return verify(dir, cfg->json, out, err);
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     um_checkpoint c = {0};
     UM_TRY(um_checkpoint_open(&c, dir, &towers, err));

@@ -2,6 +2,7 @@
 #include "core/base/log.h"
 #include "core/base/nearest.h"
 #include "launch/command.h"
+#include "launch/convert.h"
 #include "launch/init.h"
 #include "launch/inspect.h"
 #include "launch/plot.h"
@@ -18,6 +19,10 @@ static um_status inspect(const um_config *cfg, um_err *err)
 }
 
 static um_status doctor(const um_config *cfg, um_err *err) { return um_doctor(cfg, stdout, err); }
+static um_status convert(const um_config *cfg, um_err *err)
+{
+    return um_convert_run(cfg, stdout, err);
+}
 static um_status init(const um_config *cfg, um_err *err) { return um_init_run(cfg, stdout, err); }
 
 static const struct {
@@ -35,6 +40,8 @@ static const struct {
      "check this machine and its MPI, with a remedy for every fault"},
     {"plot", UM_PROG_PLOT, um_plot, "draw which experts the tokens of each modality go to"},
     {"init", UM_PROG_INIT, init, "make a model directory with random weights"},
+    {"convert", UM_PROG_CONVERT, convert,
+     "make a model directory from released checkpoints, or write one for other programs"},
     {"options", 0, NULL, "print every option as Markdown (docs/OPTIONS.md)"},
     {"help", 0, NULL, "this text"},
 };

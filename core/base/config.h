@@ -33,6 +33,7 @@ typedef enum um_program {
     UM_PROG_INIT = 128,
     UM_PROG_BENCH = 256,
     UM_PROG_PLOT = 512,
+    UM_PROG_CONVERT = 1024,
     UM_PROG_LAUNCH = 8 | 16, /* commands that start a job */
 } um_program;
 
@@ -86,6 +87,12 @@ typedef struct um_config {
     const char *compare; /* the other run, "" = none */
     const char *phase;   /* all prefill decode */
     const char *csv;     /* the table behind the picture, "" = none */
+    /* convert */
+    const char *base, *tuned, *expert_files; /* folders of a release */
+    const char *adapter;                     /* merge keep */
+    const char *to;                          /* "" peft hf */
+    int64_t shard_size;
+    bool verify; /* inspect: against the manifest */
     /* log */
     const char *log_level;
     /* what is not a flag: positional words */

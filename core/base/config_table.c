@@ -8,7 +8,7 @@
 #define JOB (UM_PROG_RANKS | UM_PROG_LAUNCH | UM_PROG_BENCH)
 #define ROUTE (UM_PROG_ROUTER | UM_PROG_LAUNCH | UM_PROG_BENCH)
 #define START (UM_PROG_LAUNCH | UM_PROG_BENCH)
-#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT)
+#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT)
 
 #define AT(field) offsetof(um_config, field)
 #define STR(name, fallback, choices, who, group, meaning)                                          \
@@ -36,18 +36,19 @@
 #define MEDIA "media"
 #define MAKE "making a model"
 #define DRAW "drawing"
+#define CONVERT "converting a checkpoint"
 #define MISC "this program"
 
 /* clang-format off */
 const um_option um_options[] = {
-    STR(model, "", NULL, JOB | UM_PROG_INSPECT, WHAT,
+    STR(model, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "model directory: config.json, safetensors, tokenizer.model"),
-    STR(vision_tower, "", NULL, JOB | UM_PROG_INSPECT, WHAT,
+    STR(vision_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "folder of the vision tower, when not the one of config.json"),
-    STR(speech_tower, "", NULL, JOB | UM_PROG_INSPECT, WHAT,
+    STR(speech_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "folder of the speech tower (Whisper), when not the one of config.json"),
-    STR(sound_tower, "", NULL, JOB | UM_PROG_INSPECT, WHAT,
-        "folder of the sound tower (BEATs), when not the one of config.json"),
+    STR(sound_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
+        "folder of the sound tower (BEATs), or its .pt file for convert, when not the one of config.json"),
     STR(prompt, "", NULL, UM_PROG_GENERATE, WHAT, "the question"),
     LIST(image, UM_PROG_GENERATE, WHAT, "a picture for the question; may be given again"),
     LIST(video, UM_PROG_GENERATE, WHAT, "a clip for the question; may be given again"),
@@ -59,11 +60,12 @@ const um_option um_options[] = {
         "file of requests, one JSON object a line; - is standard input"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
         "the one request to trace (unimoe trace takes it as its first word)"),
-    STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT, WHAT,
+    STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT, WHAT,
         "file or folder to write"),
     STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "count which experts the tokens go to, into this CSV; unimoe generate takes NAME.svg for NAME.csv and its picture"),
     BOOL(json, UM_PROG_GENERATE | UM_PROG_INSPECT | UM_PROG_BENCH, WHAT, "print JSON instead of plain text"),
+    BOOL(verify, UM_PROG_INSPECT, WHAT, "check every file against the sizes and checksums of manifest.json"),
 
     NUM(UM_OPT_INT, routers, "1", 1, 4096, START, WHERE, "router ranks"),
     NUM(UM_OPT_INT, experts, "4", 0, 65536, START, WHERE,
@@ -74,13 +76,13 @@ const um_option um_options[] = {
         "what this encoder rank reads, of image, video, speech and sound: image,speech"),
     STR(hostfile, "", NULL, START | UM_PROG_DOCTOR, WHERE, "hosts for mpirun, as its --hostfile takes them"),
     STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "more words for mpirun, separated by spaces"),
-    BOOL(dry_run, START | UM_PROG_LOCAL, WHERE,
-        "print the mpirun line and the memory of every rank, start nothing"),
+    BOOL(dry_run, START | UM_PROG_CONVERT | UM_PROG_LOCAL, WHERE,
+        "print the mpirun line and the memory of every rank, or what would be converted; do nothing"),
 
     STR(isa, "auto", "auto generic avx2 avx512", JOB | UM_PROG_DOCTOR, WIRE,
         "vector instructions; every choice gives the same bits"),
-    STR(weights, "auto", "auto f32 bf16", JOB, WIRE,
-        "type that weights are kept in; auto keeps that of the file"),
+    STR(weights, "auto", "auto f32 bf16", JOB | UM_PROG_CONVERT, WIRE,
+        "type that weights are kept in, or written in by convert; auto keeps that of the file"),
     STR(wire, "f32", "f32 bf16", JOB, WIRE, "type that rows travel in; bf16 rounds every row once"),
     STR(codec, "none", "none zstd", JOB, WIRE, "compression of rows; every choice gives the same bits"),
     NUM(UM_OPT_INT, zstd_level, "0", -131072, 22, JOB, WIRE, "zstd's level; 0 is the codec's own fast one"),
@@ -131,12 +133,22 @@ const um_option um_options[] = {
         "the unimoe-decoder program, when not beside the others"),
 
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
-    STR(config, "", NULL, UM_PROG_INIT, MAKE, "sizes of the model to make, from a config.json"),
+    STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
     STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
 
     STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "another run's counters: draw the first file minus this one"),
     STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows: of prompts, of new tokens, or both"),
     STR(csv, "", NULL, UM_PROG_PLOT, DRAW, "write the table behind the picture to this file"),
+    STR(base, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the base weights of a release"),
+    STR(tuned, "", NULL, UM_PROG_CONVERT, CONVERT,
+        "folder of what was trained on them: adapter, gates, projector, aligner, experts"),
+    STR(expert_files, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the mlp_*.bin files of an 8-expert release"),
+    STR(adapter, "merge", "merge keep", UM_PROG_CONVERT, CONVERT,
+        "add the adapter to the weights, or keep it beside them in PEFT form"),
+    NUM(UM_OPT_SIZE, shard_size, "5G", 1, INT64_C(1) << 50, UM_PROG_CONVERT, CONVERT,
+        "a larger set of weights is written as several files of about this size"),
+    STR(to, "", "peft hf", UM_PROG_CONVERT, CONVERT,
+        "write --model out: its LoRA as a PEFT adapter, or its parts as transformers names them"),
 
     STR(config_file, "", NULL, ANY | UM_PROG_LOCAL, MISC, "file of options, name = value a line"),
     BOOL(print_config, ANY | UM_PROG_LOCAL, MISC,
@@ -171,6 +183,10 @@ static const struct {
      "Makes a model directory with random weights."},
     {UM_PROG_PLOT, "unimoe plot", "routing FILE.csv --out FILE.svg [--compare OTHER.csv]",
      "Draws what generate --routing counted: which experts the tokens of each modality go to."},
+    {UM_PROG_CONVERT, "unimoe convert",
+     "--base DIR [--tuned DIR] --out DIR | --model DIR --to WORD --out DIR",
+     "Makes a model directory from released checkpoints, or writes one in the form of other "
+     "programs."},
     {UM_PROG_BENCH, "bench", "[OPTION]...", "Measures."},
 };
 

@@ -377,6 +377,22 @@ um_status um_tensors_open(um_tensors **out, const char *path, um_err *err)
     return st;
 }
 
+um_tensors *um_tensors_describe(const um_tensor *list, size_t n, const char *path)
+{
+    um_tensors *s = um_zalloc(sizeof *s);
+    um_arena_init(&s->arena, "safetensors", 1 << 16);
+    s->path = um_arena_str(&s->arena, path);
+    s->list = n == 0 ? NULL : um_zalloc(n * sizeof *s->list);
+    s->n = n;
+    for (size_t i = 0; i < n; i++) {
+        s->list[i] = list[i];
+        s->list[i].name = um_arena_str(&s->arena, list[i].name);
+        s->list[i].data = NULL;
+    }
+    if (n > 0) qsort(s->list, n, sizeof *s->list, name_cmp);
+    return s;
+}
+
 void um_tensors_close(um_tensors *s)
 {
     if (s == NULL) return;

@@ -32,6 +32,9 @@ typedef struct um_tensors um_tensors;
  * A folder with neither gives UM_E_MODEL that says what was looked for (and, when there are .bin files, that they must be
  * converted). */
 um_status um_tensors_open(um_tensors **out, const char *path, um_err *err);
+/* A set that only describes: names, types, shapes and sizes of list (names are copied; no two alike), no data, no file. path names it
+ * in messages. For checking what is not written yet. */
+um_tensors *um_tensors_describe(const um_tensor *list, size_t n, const char *path);
 void um_tensors_close(um_tensors *s); /* accepts NULL */
 size_t um_tensors_count(const um_tensors *s);
 const um_tensor *um_tensors_at(const um_tensors *s, size_t i);           /* sorted by name */

@@ -1,0 +1,18 @@
+/* Folders of a program that makes one: what is in it, making it last, taking it away. */
+#pragma once
+
+#include "core/base/arena.h"
+#include "core/base/status.h"
+
+typedef struct um_names {
+    const char **name;
+    size_t n;
+} um_names;
+
+/* The regular files below dir, sorted, as paths from dir on ("vision_tower/config.json"). Links are followed. Folders may be
+ * nested 8 deep. */
+um_status um_tree_list(um_names *out, const char *dir, um_arena *arena, um_err *err);
+/* Removes dir with all that is in it, as far as the system allows. Links are removed, not followed. */
+void um_tree_remove(const char *dir);
+/* fsync of the folder, so that the names in it survive a power cut; some file systems refuse that. */
+void um_tree_sync(const char *dir);
