@@ -450,6 +450,16 @@ static void counters_out_of_range_are_refused(void **state)
     um_routing_close(r);
 }
 
+static void a_router_draws_no_picture(void **state)
+{
+    (void)state;
+    um_model m = small_model(4);
+    um_err err = {0};
+    assert_int_equal(um_routing_check(&m, "x.svg", &err), UM_E_USAGE);
+    assert_non_null(strstr(err.msg, "unimoe plot routing"));
+    assert_int_equal(um_routing_check(&m, "x.csv", &err), UM_OK);
+}
+
 static void a_dense_model_has_nothing_to_count(void **state)
 {
     (void)state;
@@ -491,6 +501,7 @@ int main(void)
         cmocka_unit_test(many_experts_travel_in_pieces),
         cmocka_unit_test(a_router_that_counted_nothing_says_so_at_once),
         cmocka_unit_test(counters_out_of_range_are_refused),
+        cmocka_unit_test(a_router_draws_no_picture),
         cmocka_unit_test(a_dense_model_has_nothing_to_count),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
