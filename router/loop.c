@@ -240,15 +240,19 @@ static um_status stats_collect(router *r, um_err *err)
     for (int p = 0; p < topo->n; p++)
         if (p != r->link.comm->rank)
             UM_TRY(um_link_control(&r->link, p, UM_KIND_STATS, &none.base, err));
-    for (int owed = topo->n - 1; owed > 0; owed--) {
+    for (int owed = topo->n - 1; owed > 0;) {
         um_inbound in = {0};
         ProtobufCMessage *msg = NULL;
         UM_TRY(um_link_next(&r->link, &in, -1, err));
-        um_status st = in.frame.kind == UM_KIND_STATS
-                           ? um_link_unpack(&msg, &um__stats__descriptor, &in, &r->requests, err)
-                           : UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d, want counters",
-                                     um_kind_name(in.frame.kind), in.msg.peer);
-        if (st == UM_OK) r->report.ranks[in.msg.peer] = *(const Um__Stats *)msg;
+        um_status st = UM_OK;
+        if (in.frame.kind == UM_KIND_STATS) {
+            st = um_link_unpack(&msg, &um__stats__descriptor, &in, &r->requests, err);
+            owed--;
+        } else if (in.frame.kind != UM_KIND_ENCODED) { /* for a request that failed meanwhile */
+            st = UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d, want counters",
+                         um_kind_name(in.frame.kind), in.msg.peer);
+        }
+        if (st == UM_OK && msg != NULL) r->report.ranks[in.msg.peer] = *(const Um__Stats *)msg;
         um_link_release(&r->link, &in);
         UM_TRY(st);
     }

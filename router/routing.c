@@ -220,6 +220,10 @@ um_status um_routing_check(const um_model *m, const char *path, um_err *err)
     if (m->experts == 0)
         return UM_FAIL(err, UM_E_USAGE, "--routing: %s is dense, it has no experts to count",
                        m->dir);
+    size_t n = strlen(path);
+    if (n > 4 && strcmp(path + n - 4, ".svg") == 0)
+        return UM_FAIL(err, UM_E_USAGE,
+                       "--routing: %s: a router writes CSV; unimoe plot routing draws it", path);
     um_arena arena;
     um_arena_init(&arena, "path", 4096);
     const char *folder = um_path_dir(&arena, path);

@@ -51,7 +51,7 @@ um_status um_routing_send(const um_routing *r, um_link *link, int peer, um_err *
 /* Router 0: asks every other router, one after the other in rank order, and adds what they counted. Thread: main. */
 um_status um_routing_collect(um_routing *r, um_link *link, um_err *err);
 
-/* Before work that takes hours: the folder of path can be written to, and the model routes at all. */
+/* Before work that takes hours: the folder of path can be written to, path asks for no picture, and the model routes at all. */
 um_status um_routing_check(const um_model *m, const char *path, um_err *err);
 /* The text of the file. */
 void um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed);

@@ -204,6 +204,28 @@ static void faults_of_a_request_stay_with_it(void **state)
     unlink("faults.jsonl");
 }
 
+/* The first picture is broken; the others are still at the encoder when the last request is answered and the job ends. */
+static void pictures_of_a_failed_request_may_come_late(void **state)
+{
+    (void)state;
+    cluster c;
+    um_err err = {0};
+    const char *text =
+        "{\"prompt\":\"x\",\"image\":[\"" DATA "models/s4/config.json\",\"" DATA
+        "media/photo.jpg\",\"" DATA "media/wide.png\",\"" DATA "media/tall.png\"]}\n";
+    cluster_init(&c, DATA "models/s4");
+    assert_int_equal(um_file_write("late.jsonl", text, strlen(text), &err), UM_OK);
+    c.cfg.requests = "late.jsonl";
+    c.cfg.experts = 1;
+    um_status st = cluster_run(&c);
+    if (st != UM_OK) printf("%s\n", c.err[0].msg);
+    assert_int_equal(st, UM_OK);
+    assert_non_null(cluster_line(&c, "config.json"));
+    assert_non_null(cluster_line(&c, "\"errors\":1"));
+    cluster_free(&c);
+    unlink("late.jsonl");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +235,7 @@ int main(void)
         cmocka_unit_test(each_fault_of_a_frame_has_its_words),
         cmocka_unit_test(a_silent_rank_is_named_within_the_deadline),
         cmocka_unit_test(faults_of_a_request_stay_with_it),
+        cmocka_unit_test(pictures_of_a_failed_request_may_come_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

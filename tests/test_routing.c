@@ -1,10 +1,12 @@
 /* Routing counters: what is counted equals what traces record, and does not depend on how the work is divided. */
 #include "router/routing.h"
 #include "tests/cluster.h"
+#include "tests/folder.h"
 
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/nn/safetensors.h"
+#include "launch/init.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,8 +19,9 @@
 #include <cmocka.h>
 
 #define DATA UM_TEST_DATA "/golden/"
+#define NAMES "phase,layer,modality,expert,tokens,first_choice,weight"
 
-static char folder[64];
+static char *folder;
 
 static const char *in_folder(um_arena *a, const char *name)
 {
@@ -49,7 +52,7 @@ static const struct {
     int32_t placeholder;
     um_modality kind;
     const char *features;
-} media[] = {{-200, UM_IMAGE, "image_features"}};
+} media[] = {{-200, UM_IMAGE, "image_features"}, {-400, UM_VIDEO, "video_features"}};
 
 /* The kind of every row of a traced prompt, by the order of its placeholders. */
 static uint8_t *kinds_of(const um_tensors *t, int *T, um_arena *a)
@@ -90,8 +93,11 @@ static void recount(um_text *out, const um_tensors *t, int layers, int E, um_are
                 double weight = 0;
                 for (int s = 0; s < T * K; s++) {
                     if (kind[s / K] != m || (int32_t)um_get_u32(x->data + 4 * s) != e) continue;
+                    bool earlier = false; /* holes are -1 */
+                    for (int k = s / K * K; k < s; k++)
+                        earlier |= (int32_t)um_get_u32(x->data + 4 * k) >= 0;
                     tokens++;
-                    first += s % K == 0;
+                    first += !earlier;
                     /* in units of 2^-28, whose sums are exact in a double */
                     double units = (double)um_bits_f32(um_get_u32(w->data + 4 * s)) * 268435456.0;
                     weight += (double)(int64_t)(units + 0.5);
@@ -102,6 +108,36 @@ static void recount(um_text *out, const um_tensors *t, int layers, int E, um_are
                                 weight / 268435456.0);
             }
     }
+}
+
+/* Runs one request with trace and counters. Gives the rows of its prompt in the file, once they equal the trace. */
+static char *traced(const char *model, const char *request, int experts, um_arena *a)
+{
+    cluster c;
+    um_err err = {0};
+    um_tensors *t = NULL;
+    um_text want = {0};
+    cluster_init(&c, model);
+    c.cfg.request = request;
+    c.cfg.out = in_folder(a, "trace.safetensors");
+    c.cfg.routing = in_folder(a, "one.csv");
+    c.cfg.experts = 2;
+    c.cfg.prefill_chunk = 7;
+    run_ok(&c);
+    const char *bad = cluster_line(&c, "\"kind\":\"error\"");
+    if (bad != NULL) fail_msg("%s", bad);
+    cluster_free(&c);
+    assert_int_equal(um_tensors_open(&t, c.cfg.out, &err), UM_OK);
+    recount(&want, t, 64, experts, a);
+    char *rows = strstr(read_text(c.cfg.routing, a), NAMES "\n");
+    assert_non_null(rows);
+    rows += strlen(NAMES) + 1;
+    char *decode = strstr(rows, "decode,"); /* they come behind; traces have none of them */
+    if (decode != NULL) *decode = '\0';
+    assert_string_equal(rows, want.s);
+    um_text_free(&want);
+    um_tensors_close(t);
+    return rows;
 }
 
 static void counts_equal_the_trace(void **state)
@@ -115,35 +151,56 @@ static void counts_equal_the_trace(void **state)
                  {"s8", "image", 8, true}, {"s8", "turns", 8, true}, {"s8fm", "image", 8, true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         um_arena a;
-        cluster c;
-        um_err err = {0};
-        um_tensors *t = NULL;
-        um_text want = {0};
         um_arena_init(&a, "test", 4096);
-        cluster_init(&c, um_arena_fmt(&a, DATA "models/%s", cases[i].model));
-        c.cfg.request =
-            um_arena_fmt(&a, DATA "cases/%s/%s/request.json", cases[i].model, cases[i].name);
-        c.cfg.out = in_folder(&a, "trace.safetensors");
-        c.cfg.routing = in_folder(&a, "one.csv");
-        c.cfg.experts = 2;
-        c.cfg.prefill_chunk = 7;
-        run_ok(&c);
-        cluster_free(&c);
-        assert_int_equal(um_tensors_open(&t, c.cfg.out, &err), UM_OK);
-        recount(&want, t, 64, cases[i].experts, &a);
-        char *text = read_text(c.cfg.routing, &a);
-        char *rows = strstr(text, "phase,layer,modality,expert,tokens,first_choice,weight\n");
-        assert_non_null(rows);
-        rows = strchr(rows, '\n') + 1;
-        /* decode rows come behind; traces have none of them */
-        char *decode = strstr(rows, "decode,");
-        if (decode != NULL) *decode = '\0';
-        assert_string_equal(rows, want.s);
+        const char *rows =
+            traced(um_arena_fmt(&a, DATA "models/%s", cases[i].model),
+                   um_arena_fmt(&a, DATA "cases/%s/%s/request.json", cases[i].model, cases[i].name),
+                   cases[i].experts, &a);
         assert_int_equal(strstr(rows, ",image,") != NULL, cases[i].pictures);
-        um_text_free(&want);
-        um_tensors_close(t);
         um_arena_free(&a);
     }
+}
+
+static void pictures_between_texts_are_counted_as_traced(void **state)
+{
+    (void)state;
+    um_arena a;
+    um_arena_init(&a, "test", 4096);
+    folder_text(folder, "two.json",
+                "{\"prompt\": [\"First\", {\"image\": \"" DATA "media/small.png\"}, \"then\", "
+                "{\"image\": \"" DATA "media/wide.png\"}, \"what?\"], \"max_new_tokens\": 2}");
+    const char *rows = traced(DATA "models/s4", in_folder(&a, "two.json"), 4, &a);
+    assert_non_null(strstr(rows, "prefill,0,image,"));
+    um_arena_free(&a);
+}
+
+/* Slots without an expert, and null and shared experts that are no part of the exchange. */
+static void a_varying_number_of_experts_is_counted_as_traced(void **state)
+{
+    (void)state;
+    um_arena a;
+    um_config cfg;
+    um_err err = {0};
+    um_arena_init(&a, "test", 4096);
+    folder_text(folder, "dynamic.json",
+                "{\"hidden_size\": 48, \"intermediate_size\": 64, \"num_attention_heads\": 4, "
+                "\"num_key_value_heads\": 2, \"num_hidden_layers\": 3, \"vocab_size\": 300, "
+                "\"initializer_range\": 0.2, \"rms_norm_eps\": 1e-5, \"moe_type\": \"sparse\", "
+                "\"moe_stride\": 2, \"mlp_dynamic_expert_num\": 5, "
+                "\"mlp_dynamic_null_expert_num\": 1, \"mlp_fixed_expert_num\": 2, "
+                "\"mlp_dynamic_top_p\": 0.7, \"dynamic_mlp_size_factor\": 2, "
+                "\"shared_intermediate_size\": 20}");
+    folder_text(folder, "ask.json", "{\"prompt\": \"How many experts?\", \"max_new_tokens\": 3}");
+    um_config_default(&cfg);
+    cfg.config = in_folder(&a, "dynamic.json");
+    cfg.out = in_folder(&a, "dynamic");
+    FILE *said = tmpfile();
+    if (um_init_run(&cfg, said, &err) != UM_OK) fail_msg("%s", err.msg);
+    fclose(said);
+    const char *rows = traced(cfg.out, in_folder(&a, "ask.json"), 5, &a);
+    assert_non_null(strstr(rows, "prefill,2,text,"));
+    assert_null(strstr(rows, "prefill,1,")); /* a dense layer */
+    um_arena_free(&a);
 }
 
 /* ---- the same bytes ---- */
@@ -450,6 +507,16 @@ static void counters_out_of_range_are_refused(void **state)
     um_routing_close(r);
 }
 
+static void a_router_draws_no_picture(void **state)
+{
+    (void)state;
+    um_model m = small_model(4);
+    um_err err = {0};
+    assert_int_equal(um_routing_check(&m, "x.svg", &err), UM_E_USAGE);
+    assert_non_null(strstr(err.msg, "unimoe plot routing"));
+    assert_int_equal(um_routing_check(&m, "x.csv", &err), UM_OK);
+}
+
 static void a_dense_model_has_nothing_to_count(void **state)
 {
     (void)state;
@@ -462,26 +529,24 @@ static void a_dense_model_has_nothing_to_count(void **state)
 static int make_folder(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "routing.XXXXXX");
-    return mkdtemp(folder) == NULL;
+    folder = folder_make();
+    return 0;
 }
 
-static int remove_folder(void **state)
+static int clear_folder(void **state)
 {
     (void)state;
-    const char *names[] = {"trace.safetensors", "one.csv", "many.csv", "requests.jsonl"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[128];
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    return rmdir(folder);
+    folder_remove(folder);
+    um_free(folder);
+    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_equal_the_trace),
+        cmocka_unit_test(pictures_between_texts_are_counted_as_traced),
+        cmocka_unit_test(a_varying_number_of_experts_is_counted_as_traced),
         cmocka_unit_test(the_same_bytes_however_the_work_is_divided),
         cmocka_unit_test(new_tokens_are_counted_apart),
         cmocka_unit_test(failed_requests_are_told),
@@ -491,7 +556,8 @@ int main(void)
         cmocka_unit_test(many_experts_travel_in_pieces),
         cmocka_unit_test(a_router_that_counted_nothing_says_so_at_once),
         cmocka_unit_test(counters_out_of_range_are_refused),
+        cmocka_unit_test(a_router_draws_no_picture),
         cmocka_unit_test(a_dense_model_has_nothing_to_count),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_folder, clear_folder);
 }
