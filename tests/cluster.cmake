@@ -7,6 +7,7 @@ um_test(test_exchange SOURCES test_exchange.c LIBS um_comm um_nn)
 um_test(test_cluster SOURCES test_cluster.c golden.c LIBS um_cluster)
 um_test(test_faults SOURCES test_faults.c LIBS um_cluster)
 um_test(test_media_desk SOURCES test_media_desk.c test_support.c LIBS um_cluster)
+um_test(test_unified SOURCES test_unified.c golden.c folder.c LIBS um_cluster um_launch)
 
 # Whole jobs under mpirun (label mpi); sanitizers do not know Open MPI's memory.
 if(NOT UM_SANITIZE)
