@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -261,7 +262,20 @@ def files(tmp):
     w = base[q + ".weight"] + 2.0 * kept[f"base_model.model.{q}.lora_B.weight"] @ kept[f"base_model.model.{q}.lora_A.weight"]
     check((w - want[q + ".weight"]).abs().max() < 1e-6, "a kept adapter does not add up")
     check(not any("mlp.gate.lora" in n for n in kept), "an adapter that mlp_gates.bin makes void is kept")
+    (tmp / "r" / "tuned" / "optimizer.pt").write_bytes(b"x")
+    check("not read: optimizer.pt" in convert(*flags, "--out", tmp / "more"), "a file that nobody asks for")
+    full(tmp, flags)
     manifest(plain, tmp)
+
+
+def full(tmp, flags):
+    """No room for the weights: one sentence, and nothing is left."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))
+    out = tmp / "full"
+    r = subprocess.run([str(w) for w in (BUILD / "unimoe", "convert", *flags, "--out", out)], capture_output=True, text=True, preexec_fn=limit,
+                       restore_signals=False, timeout=300)  # Python ignores the signal of this limit: write fails, as on a full disk
+    check(r.returncode == 1 and "too large" in r.stderr and not list(tmp.glob("full*")), f"no room: {r.returncode} {r.stderr}")
 
 
 def manifest(plain, tmp):
