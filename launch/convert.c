@@ -46,6 +46,7 @@ static um_status gather(um_convert *cv, um_err *err)
     UM_TRY(um_convert_assemble(cv, err));
     UM_TRY(um_convert_towers(cv, err));
     UM_TRY(um_convert_adapter_open(cv, err));
+    UM_TRY(um_convert_unread(cv, err));
     um_convert_settle(cv);
     return UM_OK;
 }

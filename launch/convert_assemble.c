@@ -2,6 +2,7 @@
 #include "launch/convert_job.h"
 
 #include "core/base/file.h"
+#include "launch/tree.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -302,6 +303,31 @@ static um_status claim_experts(um_convert *cv, int64_t experts, um_err *err)
 }
 
 /* --- the whole --- */
+
+/* Files of weights in a source folder that no rule asks for: a person who put one there should know. */
+static um_status note_unread(um_convert *cv, const char *dir, um_err *err)
+{
+    static const char *const ending[] = {".bin", ".pt", ".pth", ".safetensors"};
+    um_names names = {0};
+    if (dir[0] == '\0') return UM_OK;
+    UM_TRY(um_tree_list(&names, dir, &cv->arena, err));
+    for (size_t i = 0; i < names.n; i++) {
+        const char *dot = strrchr(names.name[i], '.');
+        bool weights = false;
+        for (int k = 0; k < 4 && dot != NULL; k++) weights = weights || strcmp(dot, ending[k]) == 0;
+        if (!weights || strchr(names.name[i], '/') != NULL) continue;
+        if (!um_source_opened(&cv->src, um_path_join(&cv->arena, dir, names.name[i])))
+            um_convert_note(cv, "not read: %s of %s", names.name[i], dir);
+    }
+    return UM_OK;
+}
+
+um_status um_convert_unread(um_convert *cv, um_err *err)
+{
+    UM_TRY(note_unread(cv, cv->cfg->base, err));
+    UM_TRY(note_unread(cv, cv->cfg->tuned, err));
+    return note_unread(cv, cv->cfg->expert_files, err);
+}
 
 um_status um_convert_assemble(um_convert *cv, um_err *err)
 {

@@ -118,14 +118,11 @@ static um_status edit_placement(um_convert *cv, um_edits *e, um_err *err)
                        "describe: layer 0 and every n-th must have them, and no other");
     um_edit(e, "moe_type", stride == 1 ? "\"dense\"" : "\"sparse\"");
     um_edit(e, "moe_stride", um_arena_fmt(&cv->arena, "%" PRId64, stride));
+    const char *nth = um_arena_fmt(&cv->arena, "%" PRId64 ". ", stride);
     um_convert_note(cv,
-                    "moe_type and moe_stride are written as the tensors show: every %" PRId64
-                    "%s layer has experts",
-                    stride,
-                    stride == 1   ? "st"
-                    : stride == 2 ? "nd"
-                    : stride == 3 ? "rd"
-                                  : "th");
+                    "moe_type and moe_stride are written as the tensors show: every %slayer has "
+                    "experts",
+                    stride == 1 ? "" : nth);
     return UM_OK;
 }
 

@@ -86,6 +86,8 @@ um_claim *um_convert_find(const um_convert *cv, int folder, const char *name); /
 /* The name without what PEFT puts before it. */
 const char *um_convert_bare(const char *name);
 um_status um_convert_assemble(um_convert *cv, um_err *err);
+/* Notes the files of weights in the source folders that nothing has opened. */
+um_status um_convert_unread(um_convert *cv, um_err *err);
 /* Sorts the claims; of each name the last stays, the others become unused. */
 void um_convert_settle(um_convert *cv);
 

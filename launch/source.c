@@ -23,6 +23,7 @@ void um_sources_close(um_sources *s)
     um_free(s->set);
     um_free(s->torch);
     um_free(s->list);
+    um_free(s->path);
     um_arena_free(&s->arena);
     *s = (um_sources){0};
 }
@@ -122,10 +123,25 @@ static bool ends(const char *s, const char *word)
     return n >= k && strcmp(s + n - k, word) == 0;
 }
 
+static void remember(um_sources *s, const char *path)
+{
+    s->path = um_realloc(s->path, (s->paths + 1) * sizeof *s->path);
+    s->path[s->paths++] = um_arena_str(&s->arena, path);
+}
+
+bool um_source_opened(const um_sources *s, const char *path)
+{
+    for (size_t i = 0; i < s->paths; i++) {
+        if (strcmp(s->path[i], path) == 0) return true;
+    }
+    return false;
+}
+
 um_status um_source_torch(um_sources *s, const um_torch **out, const char *path, um_err *err)
 {
     um_torch *f = NULL;
     UM_TRY(um_torch_open(&f, path, err));
+    remember(s, path);
     s->torch = um_realloc(s->torch, (s->torches + 1) * sizeof *s->torch);
     s->torch[s->torches++] = f;
     *out = f;
@@ -171,6 +187,7 @@ static um_status safetensors_file(um_sources *s, const um_source_list **out, con
 {
     um_tensors *set = NULL;
     UM_TRY(um_tensors_open(&set, path, err));
+    remember(s, path);
     s->set = um_realloc(s->set, (s->sets + 1) * sizeof *s->set);
     s->set[s->sets++] = set;
     um_source_list *list = list_new(s, um_tensors_count(set));

@@ -36,6 +36,8 @@ typedef struct um_sources {
     size_t sets, torches;
     um_source_list **list; /* all lists, in the order they were opened: the report walks them */
     size_t lists;
+    const char **path; /* every file that was opened */
+    size_t paths;
 } um_sources;
 
 void um_sources_open(um_sources *s);
@@ -52,6 +54,9 @@ um_status um_source_dict(um_sources *s, const um_source_list **out, const um_tor
                          const um_value *dict, const char *file, um_err *err);
 /* Opens a torch file that s closes. */
 um_status um_source_torch(um_sources *s, const um_torch **out, const char *path, um_err *err);
+
+/* true when the file was opened by this path. */
+bool um_source_opened(const um_sources *s, const char *path);
 
 um_source_tensor *um_source_get(const um_source_list *list,
                                 const char *name); /* NULL when absent */

@@ -3,7 +3,7 @@ um_test(test_sha256 SOURCES test_sha256.c LIBS um_base)
 um_test(test_torch SOURCES test_torch.c LIBS um_launch)
 
 # Whole conversions; made with torch, without which they are skipped. The last part also runs what was made, and so starts mpirun.
-foreach(part models experts refused files back golden)
+foreach(part models itself experts refused files back golden)
   if(UM_SANITIZE AND part STREQUAL golden)
     continue()
   endif()

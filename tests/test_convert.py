@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """unimoe convert: released folders in, a model directory out, as a user does it. Needs python3-torch (exit 77: not there).
 
-usage: test_convert.py BUILD SOURCE PART      PART: models experts refused files back | golden (starts mpirun)
+usage: test_convert.py BUILD SOURCE PART      PART: models itself experts refused files back | golden (starts mpirun)
 """
 import json
 import os
 import pathlib
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,21 @@ def models(tmp):
         fates(json.loads((out / "conversion.json").read_text()), name)
         check(not list(tmp.glob("*.tmp.*")), "a temporary folder is left")
         shutil.rmtree(source), shutil.rmtree(out)
+
+
+def itself(tmp):
+    """A model directory, which is all safetensors and whose config names its towers, converts to itself, whatever the variant."""
+    for name in release.RELEASES:
+        model, out = GOLDEN / "models" / name, tmp / "again"
+        convert("--base", model, "--out", out)
+        got, want = release.load_all(out), release.load(model / "model.safetensors")
+        check(set(got) == set(want) and all(torch.equal(got[n], want[n]) for n in want), f"{name} changed")
+        check(json.loads((out / "config.json").read_text()) == json.loads((model / "config.json").read_text()), f"{name}: its config changed")
+        again = subprocess.run(["diff", "-r", out, model], capture_output=True, text=True).stdout
+        check(len(again.splitlines()) <= 8 and "tokenizer" not in again, f"{name}: {again}")
+        r = unimoe("inspect", out, "--verify", "--json")
+        check(r.returncode == 0 and json.loads(r.stdout)["bad"] == 0 and json.loads(r.stdout)["files"] > 8, f"{name}: {r.stdout}")
+        shutil.rmtree(out)
 
 
 def fates(report, name):
@@ -206,7 +222,23 @@ def refused(tmp):
     r = unimoe("convert", *flags, "--out", out)
     check(r.returncode == 2 and "already" in r.stderr and not list(out.iterdir()), f"existing folder: {r.stderr}")
     out.rmdir()
+    beats(tmp)
     eights(tmp)
+
+
+def beats(tmp):
+    flags = release.four(GOLDEN / "models" / "a4", tmp / "ra")
+    saved = torch.load(flags[-1])
+    def fails(value, *sentence):
+        torch.save(value, flags[-1])
+        r = unimoe("convert", *flags, "--out", tmp / "out")
+        check(r.returncode == 3 and all(s in r.stderr for s in sentence) and not list(tmp.glob("out*")), f"{sentence}: {r.stderr}")
+    other = dict(saved["model"])
+    table = "encoder.layers.1.self_attn.relative_attention_bias.weight"
+    other[table] = other[table] + 1
+    fails({"cfg": saved["cfg"], "model": other}, table, "share one table")
+    fails(saved["model"], "no BEATs checkpoint")
+    fails({"cfg": {k: v for k, v in saved["cfg"].items() if k != "encoder_layers"}, "model": saved["model"]}, "encoder_layers")
 
 
 def halves(with_file, without, gates, tuned):
@@ -261,7 +293,20 @@ def files(tmp):
     w = base[q + ".weight"] + 2.0 * kept[f"base_model.model.{q}.lora_B.weight"] @ kept[f"base_model.model.{q}.lora_A.weight"]
     check((w - want[q + ".weight"]).abs().max() < 1e-6, "a kept adapter does not add up")
     check(not any("mlp.gate.lora" in n for n in kept), "an adapter that mlp_gates.bin makes void is kept")
+    (tmp / "r" / "tuned" / "optimizer.pt").write_bytes(b"x")
+    check("not read: optimizer.pt" in convert(*flags, "--out", tmp / "more"), "a file that nobody asks for")
+    full(tmp, flags)
     manifest(plain, tmp)
+
+
+def full(tmp, flags):
+    """No room for the weights: one sentence, and nothing is left."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))
+    out = tmp / "full"
+    r = subprocess.run([str(w) for w in (BUILD / "unimoe", "convert", *flags, "--out", out)], capture_output=True, text=True, preexec_fn=limit,
+                       restore_signals=False, timeout=300)  # Python ignores the signal of this limit: write fails, as on a full disk
+    check(r.returncode == 1 and "too large" in r.stderr and not list(tmp.glob("full*")), f"no room: {r.returncode} {r.stderr}")
 
 
 def manifest(plain, tmp):
