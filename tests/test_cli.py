@@ -56,7 +56,7 @@ class Cli(unittest.TestCase):
 
     def test_missing_files(self):
         self.refused(MODEL, "model no/such: No such file or directory", "generate", "--model", "no/such", "--prompt", "x")
-        self.refused(DATA, "picture no.png: No such file or directory",
+        self.refused(DATA, "--image no.png: No such file or directory",
                      "generate", "--model", MODELS / "s4", "--prompt", "x", "--image", "no.png")
         self.refused(DATA, "request no.json: No such file or directory", "trace", "no.json", "--out", "x")
         run = unimoe("generate", "--model", SOURCE, "--prompt", "x")
