@@ -134,36 +134,34 @@ static void ffn_fwd(const run *r, float *x, int T, const um_speech_layer *l)
     linear_add(d, x, r->a.inner, T, &l->fc2);
 }
 
-/* cols[T, 3C]: three rows of x[n,C] around row t * stride, zeros outside. */
-static void unfold(float *cols, const float *x, int n, int C, int T, int stride)
+/* y[T,N] = gelu(a convolution of three taps over the rows of x[stride T, C], with a row of zeros before and one behind them). The
+ * three rows lie one behind the other, so a row of the gemm is where they begin. */
+static void conv_fwd(um_dev *d, float *y, float *x, int C, int T, int stride, const um_linear *l)
 {
     size_t row = (size_t)C;
-    for (int t = 0; t < T; t++)
-        for (int at = t * stride - 1; at <= t * stride + 1; at++, cols += row) {
-            if (at < 0 || at >= n)
-                memset(cols, 0, row * sizeof *cols);
-            else
-                memcpy(cols, x + um_at((size_t)at, 0, row), row * sizeof *cols);
-        }
+    memset(x, 0, row * sizeof *x);
+    memset(x + um_at((size_t)T * (size_t)stride + 1, 0, row), 0, row * sizeof *x);
+    d->ops->gemm(d, y, l->w.N, x, stride * C, T, &l->w, l->bias, false);
+    d->ops->gelu(d, y, y, um_at((size_t)T, 0, (size_t)l->w.N));
+}
+
+/* Rows of C values with room for the two rows of zeros. */
+static float *padded(um_arena *a, int rows, int C)
+{
+    return um_arena_f32(a, (size_t)rows + 2, (size_t)C);
 }
 
 /* x[T,D] = gelu(conv2(gelu(conv1(mel)))) + positions.   mel [2T, bins], conv1 stride 1, conv2 stride 2 */
-static void embed(const run *r, const float *mel, um_arena *scratch)
+static void embed(const run *r, const float *wave, int64_t n, um_arena *scratch)
 {
     const um_speech *s = r->s;
     um_dev *d = r->dev;
     int D = s->model->dim, T = s->model->positions, frames = s->mel.frames, bins = s->mel.bins;
     um_mark mark = um_arena_mark(scratch);
-    float *first = um_arena_f32(scratch, (size_t)frames, (size_t)D);
-    size_t cols_1 = um_at((size_t)frames, 0, 3 * (size_t)bins),
-           cols_2 = um_at((size_t)T, 0, 3 * (size_t)D);
-    float *cols = um_arena_f32(scratch, 1, cols_1 > cols_2 ? cols_1 : cols_2);
-    unfold(cols, mel, frames, bins, frames, 1);
-    um_linear_fwd(d, first, cols, frames, &s->conv1);
-    d->ops->gelu(d, first, first, um_at((size_t)frames, 0, (size_t)D));
-    unfold(cols, first, frames, D, T, 2);
-    um_linear_fwd(d, r->a.x, cols, T, &s->conv2);
-    d->ops->gelu(d, r->a.x, r->a.x, um_at((size_t)T, 0, (size_t)D));
+    float *mel = padded(scratch, frames, bins), *inner = padded(scratch, frames, D);
+    um_mel_frames(mel + bins, &s->mel, wave, n, scratch);
+    conv_fwd(d, inner + D, mel, bins, frames, 1, &s->conv1);
+    conv_fwd(d, r->a.x, inner, D, T, 2, &s->conv2);
     d->ops->add(d, r->a.x, s->positions, um_at((size_t)T, 0, (size_t)D));
     um_arena_reset(scratch, mark);
 }
@@ -215,10 +213,7 @@ static void project(const run *r, float *rows, const float *x, um_arena *scratch
 static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
-    const um_mel *mel = &r->s->mel;
-    float *frames = um_arena_f32(scratch, (size_t)mel->frames, (size_t)mel->bins);
-    um_mel_frames(frames, mel, wave, n, scratch);
-    embed(r, frames, scratch);
+    embed(r, wave, n, scratch);
     encode_fwd(r);
     decode_fwd(r);
     beat(r);
