@@ -5,12 +5,12 @@
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/base/nearest.h"
 #include "core/base/rng.h"
 #include "core/model/model.h"
 #include "core/nn/safetensors.h"
 #include "launch/presets.h"
+#include "launch/shards.h"
 #include "launch/vocabulary.h"
 
 #include <inttypes.h>
@@ -255,84 +255,29 @@ static void fill(maker *m, const um_spec *s, um_rng *rng, size_t n)
     for (size_t i = 0; i < n; i++) m->values[i] = s->init == UM_INIT_ONES ? 1.0f : 0.0f;
 }
 
-static um_status draw(maker *m, um_tensors_writer *w, const um_tensor *t, const um_spec *s,
-                      um_err *err)
+/* An um_shards_fn. */
+static um_status draw(void *ctx, size_t i, um_tensors_writer *w, um_err *err)
 {
+    batch *b = ctx;
+    maker *m = b->m;
     size_t size = um_dtype_size(m->dtype);
-    um_rng rng = um_rng_seed((uint64_t)m->cfg->seed, stream_of(t->name));
-    for (size_t left = t->bytes / size; left > 0;) {
+    um_rng rng = um_rng_seed((uint64_t)m->cfg->seed, stream_of(b->list[i].name));
+    for (size_t left = b->list[i].bytes / size; left > 0;) {
         size_t n = left < PIECE ? left : PIECE;
-        fill(m, s, &rng, n);
+        fill(m, &b->spec[i], &rng, n);
         um_from_f32(m->bytes, m->dtype, m->values, n);
         UM_TRY(um_tensors_writer_add(w, m->bytes, n * size, err));
         left -= n;
     }
+    m->written += (int64_t)b->list[i].bytes;
     return UM_OK;
-}
-
-static um_status file_write(const batch *w, const char *path, size_t from, size_t to, um_err *err)
-{
-    static const char *const metadata[] = {"format", "pt", NULL};
-    um_tensors_writer *f = NULL;
-    um_status st = um_tensors_writer_open(&f, path, w->list + from, to - from, metadata, err);
-    for (size_t i = from; i < to && st == UM_OK; i++)
-        st = draw(w->m, f, &w->list[i], &w->spec[i], err);
-    if (st == UM_OK) st = um_tensors_writer_finish(f, err);
-    um_tensors_writer_close(f);
-    um_log_info("wrote %s", path);
-    return st;
-}
-
-/* Where the file that begins with tensor `from` ends. */
-static size_t shard_end(const batch *w, size_t from)
-{
-    int64_t bytes = 0;
-    size_t i = from;
-    while (i < w->n && (i == from || bytes + (int64_t)w->list[i].bytes <= w->m->shard_bytes))
-        bytes += (int64_t)w->list[i++].bytes;
-    return i;
-}
-
-static void index_begin(um_text *t, int64_t bytes)
-{
-    um_text_fmt(t, "{\n \"metadata\": {\"total_size\": %" PRId64 "},\n \"weight_map\": {", bytes);
-}
-
-/* model.safetensors, or numbered files and their index; the index comes last. */
-static um_status weights_write(batch *w, const char *dir, um_err *err)
-{
-    maker *m = w->m;
-    int files = 0, i = 0;
-    int64_t bytes = 0;
-    um_text index = {0};
-    um_status st = UM_OK;
-    for (size_t at = 0; at < w->n; at = shard_end(w, at)) files++;
-    for (size_t k = 0; k < w->n; k++) bytes += (int64_t)w->list[k].bytes;
-    index_begin(&index, bytes);
-    for (size_t at = 0, end; at < w->n && st == UM_OK; at = end, i++) {
-        const char *name =
-            files == 1 ? "model.safetensors"
-                       : um_arena_fmt(&m->arena, "model-%05d-of-%05d.safetensors", i + 1, files);
-        end = shard_end(w, at);
-        st = file_write(w, um_path_join(&m->arena, dir, name), at, end, err);
-        for (size_t k = at; k < end; k++)
-            um_text_fmt(&index, "%s\n  \"%s\": \"%s\"", k > 0 ? "," : "", w->list[k].name, name);
-    }
-    um_text_fmt(&index, "\n }\n}\n");
-    if (st == UM_OK && files > 1) {
-        st = um_file_write(um_path_join(&m->arena, dir, "model.safetensors.index.json"), index.s,
-                           index.n, err);
-    }
-    um_text_free(&index);
-    m->written += bytes;
-    return st;
 }
 
 static um_status part_write(maker *m, um_set set, const char *dir, um_err *err)
 {
     batch w = {.m = m, .set = set};
     um_status st = um_model_walk(&m->model, collect, &w, err);
-    if (st == UM_OK) st = weights_write(&w, dir, err);
+    if (st == UM_OK) st = um_shards_write(dir, w.list, w.n, m->shard_bytes, draw, &w, err);
     um_free(w.list);
     um_free(w.spec);
     return st;
