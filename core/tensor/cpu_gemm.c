@@ -6,40 +6,53 @@
 #include <string.h>
 
 enum {
-    THREAD_WORK = 1 << 17,      /* multiply-adds that repay waking a thread */
-    PACK_FLOATS = 4 << 20,      /* of x packed at a time */
-    SMALL_PACK = 8 * UM_KSTRIDE /* packed rows that fit on the stack */
+    THREAD_WORK = 1 << 17,       /* multiply-adds that repay waking a thread */
+    PACK_WORK = 1 << 15,         /* floats to copy likewise */
+    PACK_FLOATS = 1 << 18,       /* of x packed at a time for each thread: about L2 */
+    SMALL_PACK = 8 * UM_KSTRIDE, /* packed rows that fit on the stack */
+    PIECES = 4,                  /* for each thread, at least */
+    THIN_UNIT = 4,               /* panels that a thread takes at least: of few rows, */
+    L2_UNIT = 2,                 /* of rows that all fit in L2, */
+    BLOCK_UNIT = UM_CHUNK / 2,   /* of more rows */
 };
 
-/* A call cut into pieces that threads take one after another: a thread whose core is busy with another process takes fewer. */
+/* A call cut into units of panels (times parts of the rows), which threads take some at a time: many at first, one at last, so that
+ * all end together though a core may be busy with another process. */
 typedef struct job {
     const um_kernels *kernels;
     um_gemm g;
-    float *partial;    /* um_gemm_partial(&g) floats for each part */
-    int wide, tall;    /* pieces of the panels and of the rows */
-    atomic_int *taken; /* pieces taken */
+    float *partial;        /* um_gemm_partial(&g) floats for each part */
+    int team, unit, units; /* threads; panels of a unit; units across the panels */
+    int tall;              /* parts of the rows */
+    atomic_int *taken;     /* units taken, of units * tall */
 } job;
 
-enum { PIECES = 4 /* for each thread */ };
-
 /* Panels first, since then no two threads read the same weights; rows too when the panels make too few pieces. */
-static void cut(job *j, int team, int rows_unit)
+static void cut(job *j, int unit, int rows_unit)
 {
-    const int panels = (j->g.N + UM_PANEL - 1) / UM_PANEL,
-              most = (panels + UM_CHUNK - 1) / UM_CHUNK;
-    j->wide = team == 1 ? 1 : um_min_int(most, team * PIECES);
-    j->tall = um_max_int(1, um_min_int(team * PIECES / j->wide, j->g.M / rows_unit));
-    if (team == 1) j->tall = 1;
+    const int panels = (j->g.N + UM_PANEL - 1) / UM_PANEL;
+    j->unit = unit;
+    j->units = (panels + unit - 1) / unit;
+    j->tall = um_max_int(1, um_min_int(j->team * PIECES / j->units, j->g.M / rows_unit));
+    if (j->team == 1) j->tall = 1;
 }
 
 /* The next piece, panels [p0, p1) and rows [r0, r1); false when there is none left. */
 static bool take(const job *j, int rows_unit, size_t *p0, size_t *p1, size_t *r0, size_t *r1)
 {
-    const int i = atomic_fetch_add_explicit(j->taken, 1, memory_order_relaxed);
-    if (i >= j->wide * j->tall) return false;
-    um_share(um_round_up((size_t)j->g.N, UM_PANEL) / UM_PANEL, UM_CHUNK, i % j->wide, j->wide, p0,
-             p1);
-    um_share((size_t)j->g.M, (size_t)rows_unit, i / j->wide, j->tall, r0, r1);
+    const int all = j->units * j->tall;
+    int n, i = atomic_load_explicit(j->taken, memory_order_relaxed);
+    do {
+        if (i >= all) return false;
+        n = j->team == 1 ? all : um_max_int(1, (all - i) / (2 * j->team));
+        n = um_min_int(n, j->units - i % j->units);
+    } while (!atomic_compare_exchange_weak_explicit(j->taken, &i, i + n, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *p0 = (size_t)(i % j->units) * (size_t)j->unit;
+    *p1 = *p0 + (size_t)n * (size_t)j->unit;
+    const size_t panels = um_round_up((size_t)j->g.N, UM_PANEL) / UM_PANEL;
+    if (*p1 > panels) *p1 = panels;
+    um_share((size_t)j->g.M, (size_t)rows_unit, i / j->units, j->tall, r0, r1);
     return true;
 }
 
@@ -75,21 +88,30 @@ static void block_part(void *ctx, int part, int parts)
             j->kernels->gemm_block(&j->g, (int)r0, (int)r1, (int)p0, (int)p1, partial);
 }
 
+/* Rows to pack and multiply at a time: even slices. */
+static int slice_rows(const job *j)
+{
+    const size_t all = (size_t)j->g.M * (size_t)j->g.K, most = (size_t)j->team * PACK_FLOATS;
+    const int unit = j->kernels->tile_rows, slices = (int)((all + most - 1) / most);
+    const int units = (j->g.M + unit - 1) / unit;
+    return um_max_int(1, units / slices + (units % slices != 0)) * unit;
+}
+
 /* Packs and multiplies the rows of j->g, which PACK_FLOATS has made few enough. */
-static void packed_gemm(job *j, int team)
+static void packed_gemm(job *j)
 {
     const size_t blocks = ((size_t)j->g.K + UM_KBLOCK - 1) / UM_KBLOCK;
     const size_t floats = blocks * (size_t)j->g.M * UM_KSTRIDE,
-                 sums = um_gemm_partial(&j->g) * (size_t)team;
+                 sums = um_gemm_partial(&j->g) * (size_t)j->team;
     float small[SMALL_PACK];
     float *memory =
         floats + sums > SMALL_PACK ? um_alloc_aligned((floats + sums) * sizeof(float)) : small;
     j->g.packed = memory;
     j->partial = memory + floats;
-    um_team_run(floats > THREAD_WORK ? team : 1, pack_part, j);
-    cut(j, team, j->kernels->tile_rows);
+    um_team_run(floats > PACK_WORK ? j->team : 1, pack_part, j);
+    cut(j, um_gemm_fits(&j->g, j->g.M) ? L2_UNIT : BLOCK_UNIT, j->kernels->tile_rows);
     atomic_store(j->taken, 0);
-    um_team_run(team, block_part, j);
+    um_team_run(j->team, block_part, j);
     if (memory != small) um_free(memory);
 }
 
@@ -100,6 +122,7 @@ void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, c
     UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
     atomic_int taken = 0;
     job j = {.kernels = d->kernels,
+             .team = um_team_size(d, (size_t)M * (size_t)w->N * (size_t)w->K, THREAD_WORK),
              .taken = &taken,
              .g = {.y = y,
                    .x = x,
@@ -112,18 +135,17 @@ void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, c
                    .dtype = w->dtype,
                    .bias = bias,
                    .accumulate = accumulate}};
-    const int team = um_team_size(d, (size_t)M * (size_t)w->N * (size_t)w->K, THREAD_WORK);
     if (M <= 0) return;
     if (M <= UM_THIN) {
-        cut(&j, team, M);
-        um_team_run(team, thin_part, &j);
+        cut(&j, THIN_UNIT, M);
+        um_team_run(j.team, thin_part, &j);
         return;
     }
-    const int most = um_max_int(UM_BLOCK_ROWS, PACK_FLOATS / w->K / UM_BLOCK_ROWS * UM_BLOCK_ROWS);
-    for (int m = 0; m < M; m += most) {
-        j.g.M = um_min_int(most, M - m);
+    const int rows = slice_rows(&j);
+    for (int m = 0; m < M; m += rows) {
+        j.g.M = um_min_int(rows, M - m);
         j.g.x = x + (size_t)m * (size_t)ldx;
         j.g.y = y + (size_t)m * (size_t)ldy;
-        packed_gemm(&j, team);
+        packed_gemm(&j);
     }
 }

@@ -5,14 +5,14 @@
 #include "core/tensor/ops.h"
 
 enum {
-    UM_KBLOCK = 256, /* k of one block of packed rows, positions of one block of scores */
+    UM_KBLOCK = 512, /* k of one block of packed rows, positions of one block of scores */
     UM_KSTRIDE =
         UM_KBLOCK +
         16, /* floats from row to row in a block: 33 cache lines, so that rows do not share L1 sets */
     UM_THIN = 4,         /* up to so many rows are used where they lie, more are packed */
     UM_MAX_ROWS = 12,    /* largest register tile of any instruction set */
     UM_CHUNK = 16,       /* panels whose running sums are kept at a time */
-    UM_BLOCK_ROWS = 480, /* packed rows that pass over one chunk: their k-block stays in L2 */
+    UM_BLOCK_ROWS = 240, /* packed rows that pass over one chunk: their k-block stays in L2 */
 };
 
 /* One gemm call: y[M,N] = x[M,K] W^T. Output j is lane j % 16 of panel j / 16. */
@@ -77,6 +77,12 @@ extern const um_kernels um_kernels_generic;
 extern const um_kernels um_kernels_avx2;
 extern const um_kernels um_kernels_avx512;
 #endif
+
+/* All k of so many packed rows fit in L2. */
+static inline bool um_gemm_fits(const um_gemm *g, int rows)
+{
+    return (size_t)rows * (((size_t)g->K + UM_KBLOCK - 1) / UM_KBLOCK) <= (size_t)UM_BLOCK_ROWS;
+}
 
 /* Running sums between k-blocks of a call that accumulates (else they wait in y). */
 static inline size_t um_gemm_partial(const um_gemm *g)
