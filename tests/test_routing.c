@@ -42,7 +42,7 @@ static char *read_text(const char *path, um_arena *a)
     size_t n = 0;
     um_err err = {0};
     if (um_file_read(&data, &n, path, 1 << 26, a, &err) != UM_OK) fail_msg("%s", err.msg);
-    return (char *)data;
+    return um_arena_strn(a, (char *)data, n);
 }
 
 /* ---- a trace, counted by hand ---- */
