@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whole jobs under mpirun, started as a user starts them.
 
-usage: test_e2e.py BUILD SOURCE PART      PART: golden bits hand routing faults models memory hosts idle
+usage: test_e2e.py BUILD SOURCE PART      PART: golden bits hand media routing faults models memory hosts idle
 """
 import json
 import os
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-BUILD, SOURCE, PART = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+BUILD, SOURCE, PART = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve(), sys.argv[3]
 GOLDEN = SOURCE / "tests" / "golden"
 UNIMOE = str(BUILD / "unimoe")
 ROLES = ("unimoe-router", "unimoe-expert", "unimoe-encoder")
@@ -44,9 +44,10 @@ def golden(tmp):
     shapes = {3: (1, 1, 1), 4: (1, 2, 1), 6: (1, 4, 1), 9: (2, 5, 2)}
     cases = [("s4", "text"), ("s4", "image"), ("s4", "turns"), ("s4i", "text"), ("s4i", "image"),
              ("s8", "text"), ("s8", "image"), ("s8", "turns"), ("s8fm", "text"), ("s8fm", "image"), ("s8fm", "turns")]
+    cases += [("s4", "mixed"), ("a4", "mixed"), ("s8", "mixed"), ("s8fm", "mixed"), ("a4", "audio"), ("s4", "files")]
     for n, (routers, experts, encoders) in shapes.items():
         for model, case in cases:
-            if n != 6 and case == "turns":
+            if n != 6 and case not in ("text", "image"):
                 continue
             out = tmp / "t.safetensors"
             trace(model, case, out, "--routers", routers, "--experts", experts, "--encoders", encoders)
@@ -62,6 +63,30 @@ def bits(tmp):
             for n in counts:
                 trace(model, "image", tmp / "b.safetensors", "--experts", n, "--wire", wire, "--codec", "zstd", "--prefill-chunk", 9 * n)
                 same(tmp / "a.safetensors", tmp / "b.safetensors")
+
+
+def media(tmp):
+    """A picture, a clip, two speech files and a sound through encoder ranks of their own: the same bytes as through one rank; also
+    typed by hand, and with the same files again."""
+    folder = SOURCE / "tests" / "media"
+    r = run([UNIMOE, "init", "--preset", "small", "--seed", "5", "--out", tmp / "m"])
+    check(r.returncode == 0, r.stderr)
+    request = {"prompt": "Look <image> at <video>, hear <speech> and <speech> and <sound>.", "image": str(GOLDEN / "media" / "photo.jpg"),
+               "video": str(folder / "av.mp4"), "speech": [str(GOLDEN / "media" / "speech.wav"), str(folder / "tones.m4a")],
+               "sound": str(GOLDEN / "media" / "siren.wav"), "max_new_tokens": 5, "temperature": 0, "ignore_eos": True}
+    (tmp / "request.json").write_text(json.dumps(request))
+    for encoders, name in (("1", "a"), ("image=1,speech=2,sound=1", "b")):
+        r = run([UNIMOE, "trace", tmp / "request.json", "--model", tmp / "m", "--out", tmp / f"{name}.safetensors", "--encoders", encoders])
+        check(r.returncode == 0, f"--encoders {encoders}: {r.stderr}{r.stdout}")
+    same(tmp / "a.safetensors", tmp / "b.safetensors")
+    (tmp / "r.jsonl").write_text("".join(json.dumps({**request, "id": str(i)}) + "\n" for i in range(3)))
+    common = ["--model", tmp / "m"]
+    r = run(mpirun((1, ROLES[0], *common, "--requests", tmp / "r.jsonl"), (2, ROLES[1], *common), (1, ROLES[2], *common, "--modalities", "image"),
+                   (1, ROLES[2], *common, "--modalities", "speech,sound")))
+    check(r.returncode == 0, r.stderr)
+    lines = [json.loads(line) for line in r.stdout.splitlines()]
+    check(len({str(line["ids"]) for line in lines[:3]}) == 1 and len(lines) == 4, f"answers differ: {r.stdout}")
+    check(lines[-1]["media_encoded"] == 5 and lines[-1]["media_cached"] == 10, f"encoded again: {lines[-1]}")
 
 
 def mpirun(*apps):
@@ -295,5 +320,5 @@ exec ip netns exec $ns unshare -u sh -c "hostname $ns; $*"
 
 
 with tempfile.TemporaryDirectory() as folder:
-    {"golden": golden, "bits": bits, "hand": hand, "routing": routing, "faults": faults, "models": models, "memory": memory, "hosts": hosts, "idle": idle}[PART](pathlib.Path(folder))
+    {"golden": golden, "bits": bits, "hand": hand, "routing": routing, "faults": faults, "models": models, "memory": memory, "hosts": hosts, "idle": idle, "media": media}[PART](pathlib.Path(folder))
 print("1 passed, 0 failed")
