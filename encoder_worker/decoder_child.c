@@ -114,6 +114,14 @@ void um_decoder_child_stop(um_decoder_child *c)
     *c = (um_decoder_child){0};
 }
 
+static um_status ended_by(int sig, um_err *err)
+{
+    const char *name = sigabbrev_np(sig), *what = "crashed";
+    if (sig == SIGKILL || sig == SIGTERM || sig == SIGINT || sig == SIGHUP) what = "was killed";
+    if (sig == SIGXCPU) what = "used up its processor time";
+    return UM_FAIL(err, UM_E_PEER, "the decoder %s (SIG%s)", what, name != NULL ? name : "?");
+}
+
 /* The socket is closed: says how the process ended. Leaves nothing to reap. */
 static um_status gone(um_decoder_child *c, um_err *err)
 {
@@ -128,11 +136,7 @@ static um_status gone(um_decoder_child *c, um_err *err)
         um_decoder_child_stop(c);
         return UM_FAIL(err, UM_E_PEER, "the decoder closed its end");
     }
-    if (WIFSIGNALED(how)) {
-        const char *name = sigabbrev_np(WTERMSIG(how));
-        const char *what = WTERMSIG(how) == SIGKILL ? "was killed" : "crashed";
-        return UM_FAIL(err, UM_E_PEER, "the decoder %s (SIG%s)", what, name != NULL ? name : "?");
-    }
+    if (WIFSIGNALED(how)) return ended_by(WTERMSIG(how), err);
     return UM_FAIL(err, UM_E_PEER, "the decoder ended (exit code %d)", WEXITSTATUS(how));
 }
 

@@ -186,7 +186,8 @@ static void test_killed_during(void **state)
 {
     (void)state;
     interrupted(SIGKILL, 60000, "silence: the decoder was killed (SIGKILL)");
-    interrupted(SIGSEGV, 60000, "silence: the decoder crashed (SIGSEGV)");
+    interrupted(SIGILL, 60000, "silence: the decoder crashed (SIGILL)");
+    interrupted(SIGXCPU, 60000, "silence: the decoder used up its processor time (SIGXCPU)");
 }
 
 static void test_stuck(void **state)
