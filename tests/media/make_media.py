@@ -5,7 +5,7 @@ sound: 0.25 s at 22050 Hz, left 440 Hz, right 660 Hz, half of full scale; silenc
 clips: 30 frames of 32 x 24 at 10 a second; frame k is all (8k, 255 - 8k, 37k mod 256). turned.mp4: white above, black below, and
 a header that asks for a quarter turn. av.mp4: a sound track beside the frames.
 
-Made with ffmpeg 5.1.9 and Pillow 13.0.0; needs numpy and safetensors too.     usage: make.py     writes into its own folder
+Made with ffmpeg 5.1.9 and Pillow 13.0.0; needs numpy and safetensors too.     usage: make_media.py     writes into its own folder
 """
 import io
 import pathlib
