@@ -11,8 +11,8 @@
 #include <math.h>
 
 enum {
-    JUMP_FRAMES = 10
-}; /* nearer than that, decoding on is as quick as looking for a key frame */
+    JUMP_FRAMES = 10, /* nearer than that, decoding on is as quick as looking for a key frame */
+};
 
 typedef struct clip {
     um_media media;
@@ -26,17 +26,16 @@ typedef struct clip {
     double fps, seconds; /* of the whole clip */
     int64_t step;        /* frames from one that is wanted to the next; 0: take every frame */
     int turns;
-    double slack; /* what rounding to the stream's ticks may add to a frame's time */
-    int64_t seen; /* frames decoded */
-    bool jumps;   /* key frames may be jumped to */
-    bool jumped;  /* at least once */
-    int64_t
-        landing;    /* time of the key frame that was jumped to, while it has not come; else none */
-    int aimed;      /* the last number of a frame that was jumped to */
-    int64_t start;  /* time of the first frame, in ticks */
-    AVFrame *shown; /* the newest frame; it is shown until the next one comes */
-    bool shown_is;  /* there is one */
-    double newest;  /* its time */
+    double slack;    /* what rounding to the stream's ticks may add to a frame's time */
+    int64_t seen;    /* frames decoded */
+    bool jumps;      /* key frames may be jumped to */
+    bool jumped;     /* at least once */
+    int64_t landing; /* time of the key frame that was jumped to, until it comes; else none */
+    int aimed;       /* the last number of a frame that was jumped to */
+    int64_t start;   /* time of the first frame, in ticks */
+    AVFrame *shown;  /* the newest frame; it is shown until the next one comes */
+    bool shown_is;   /* there is one */
+    double newest;   /* its time */
 } clip;
 
 static double wanted_at(const clip *c, int i) { return (double)((int64_t)i * c->step) / c->fps; }
