@@ -21,7 +21,8 @@ struct um_decoder {
 /* What an answer is put into: pictures or a wave. */
 typedef struct answer {
     um_ask_kind kind;
-    int want, n; /* pictures */
+    int want, n;    /* pictures */
+    uint64_t bytes; /* of them so far */
     um_picture *pictures;
     um_wave wave;
 } answer;
@@ -148,7 +149,9 @@ static um_status no_memory(um_err *err)
 static um_status take_frame(um_decoder *d, answer *a, const um_told *t, um_decoder_wait *w,
                             um_arena *arena, um_err *err)
 {
-    if (a->kind == UM_ASK_WAVE || a->n == a->want || (int64_t)t->w * t->h > d->limits.pixels)
+    a->bytes += t->bytes;
+    if (a->kind == UM_ASK_WAVE || a->n == a->want || (int64_t)t->w * t->h > d->limits.pixels ||
+        a->bytes > UM_MEDIA_ANSWER_MAX)
         return UM_FAIL(err, UM_E_CORRUPT, "the decoder sent a frame that was not asked for");
     if (!um_arena_reserve(arena, (size_t)t->bytes)) return no_memory(err);
     um_picture p = {.w = (int)t->w, .h = (int)t->h, .rgb = um_arena_alloc(arena, (size_t)t->bytes)};

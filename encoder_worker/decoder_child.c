@@ -17,7 +17,7 @@
 enum {
     BEAT_MS = 50,
     PIECE = 1 << 20, /* bytes moved between two looks at the clock */
-    GRACE_MS = 200,  /* for the kernel to tell how a process ended that closed its socket */
+    GRACE_MS = 1000, /* for the kernel to tell how a process ended that closed its socket */
 };
 
 um_decoder_wait um_decoder_wait_new(int64_t wait_ms, void (*beat)(void *ctx), void *ctx)
@@ -114,13 +114,24 @@ void um_decoder_child_stop(um_decoder_child *c)
     *c = (um_decoder_child){0};
 }
 
+static um_status ended_by(int sig, um_err *err)
+{
+    const char *name = sigabbrev_np(sig), *what = "crashed";
+    if (sig == SIGKILL || sig == SIGTERM || sig == SIGINT || sig == SIGHUP) what = "was killed";
+    if (sig == SIGXCPU) what = "used up its processor time";
+    return UM_FAIL(err, UM_E_PEER, "the decoder %s (SIG%s)", what, name != NULL ? name : "?");
+}
+
 /* The socket is closed: says how the process ended. Leaves nothing to reap. */
-static um_status gone(um_decoder_child *c, um_err *err)
+static um_status gone(um_decoder_child *c, um_decoder_wait *w, um_err *err)
 {
     int how = 0;
     pid_t got = 0;
     int64_t until = um_now_ns() + (int64_t)GRACE_MS * 1000000;
-    while ((got = waitpid(c->pid, &how, WNOHANG)) == 0 && um_now_ns() < until) um_sleep_us(1000);
+    while ((got = waitpid(c->pid, &how, WNOHANG)) == 0 && um_now_ns() < until) {
+        um_sleep_us(1000);
+        beat(w, um_now_ns());
+    }
     if (got == c->pid) {
         close(c->fd);
         *c = (um_decoder_child){0};
@@ -128,17 +139,13 @@ static um_status gone(um_decoder_child *c, um_err *err)
         um_decoder_child_stop(c);
         return UM_FAIL(err, UM_E_PEER, "the decoder closed its end");
     }
-    if (WIFSIGNALED(how)) {
-        const char *name = sigabbrev_np(WTERMSIG(how));
-        const char *what = WTERMSIG(how) == SIGKILL ? "was killed" : "crashed";
-        return UM_FAIL(err, UM_E_PEER, "the decoder %s (SIG%s)", what, name != NULL ? name : "?");
-    }
+    if (WIFSIGNALED(how)) return ended_by(WTERMSIG(how), err);
     return UM_FAIL(err, UM_E_PEER, "the decoder ended (exit code %d)", WEXITSTATUS(how));
 }
 
 /* Moves up to n bytes or waits a little. */
 static um_status move(um_decoder_child *c, void *data, size_t n, bool out, size_t *moved,
-                      um_err *err)
+                      um_decoder_wait *w, um_err *err)
 {
     int flags =
         MSG_DONTWAIT | MSG_NOSIGNAL; /* no SIGPIPE: the process may have handlers of its own */
@@ -150,7 +157,7 @@ static um_status move(um_decoder_child *c, void *data, size_t n, bool out, size_
         poll(&p, 1, BEAT_MS);
         return UM_OK;
     }
-    if (k == 0 || errno == EPIPE || errno == ECONNRESET) return gone(c, err);
+    if (k == 0 || errno == EPIPE || errno == ECONNRESET) return gone(c, w, err);
     return UM_FAIL(err, UM_E_IO, "the decoder's socket: %s", strerror(errno));
 }
 
@@ -159,7 +166,7 @@ static um_status transfer(um_decoder_child *c, uint8_t *data, size_t n, bool out
 {
     for (size_t done = 0, moved = 0; done < n; done += moved) {
         size_t part = n - done < PIECE ? n - done : PIECE;
-        UM_TRY(move(c, data + done, part, out, &moved, err));
+        UM_TRY(move(c, data + done, part, out, &moved, w, err));
         int64_t now = um_now_ns();
         beat(w, now);
         if (now > w->deadline_ns && done + moved < n)

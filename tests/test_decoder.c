@@ -159,6 +159,25 @@ static void test_lossy_formats(void **state)
                 4001); /* ADTS cannot say what was added in front */
 }
 
+/* The same bytes are the same bits, whatever the process has decoded before. */
+static void test_same_bits(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"media/tones.mp3", "media/tones.ogg", "media/av.mp4"};
+    for (int f = 0; f < 3; f++) {
+        media_blob b = media_load(&arena, "media/av.mp4");
+        um_err err = {0};
+        um_picture *frames = NULL;
+        int n = 0;
+        um_wave first = wave_file(files[f]);
+        assert_int_equal(um_decode_clip(decoder, &frames, &n, 4, "it", b.data, b.n, &arena, &err),
+                         UM_OK);
+        um_wave again = wave_file(files[f]);
+        assert_int_equal(first.n, again.n);
+        assert_memory_equal(first.samples, again.samples, (size_t)first.n * sizeof(float));
+    }
+}
+
 static void test_scaling(void **state)
 {
     (void)state;
@@ -525,29 +544,18 @@ static void test_wrong_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_waves),
-        cmocka_unit_test(test_golden_lengths),
-        cmocka_unit_test(test_16k_as_it_is),
-        cmocka_unit_test(test_lossless_formats),
-        cmocka_unit_test(test_lossy_formats),
-        cmocka_unit_test(test_scaling),
-        cmocka_unit_test(test_channels_and_rates),
-        cmocka_unit_test(test_open_lengths),
-        cmocka_unit_test(test_bad_sound),
-        cmocka_unit_test(test_long_sound),
-        cmocka_unit_test(test_cut_off_sound),
-        cmocka_unit_test(test_clip_frames),
-        cmocka_unit_test(test_gif_clip),
-        cmocka_unit_test(test_short_clip),
-        cmocka_unit_test(test_turned_clip),
-        cmocka_unit_test(test_bad_clips),
-        cmocka_unit_test(test_clip_limits),
-        cmocka_unit_test(test_pictures),
-        cmocka_unit_test(test_webp),
-        cmocka_unit_test(test_picture_limits),
-        cmocka_unit_test(test_animated_pictures),
-        cmocka_unit_test(test_not_media),
-        cmocka_unit_test(test_wrong_bytes),
+        cmocka_unit_test(test_golden_waves),   cmocka_unit_test(test_golden_lengths),
+        cmocka_unit_test(test_16k_as_it_is),   cmocka_unit_test(test_lossless_formats),
+        cmocka_unit_test(test_lossy_formats),  cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_scaling),        cmocka_unit_test(test_channels_and_rates),
+        cmocka_unit_test(test_open_lengths),   cmocka_unit_test(test_bad_sound),
+        cmocka_unit_test(test_long_sound),     cmocka_unit_test(test_cut_off_sound),
+        cmocka_unit_test(test_clip_frames),    cmocka_unit_test(test_gif_clip),
+        cmocka_unit_test(test_short_clip),     cmocka_unit_test(test_turned_clip),
+        cmocka_unit_test(test_bad_clips),      cmocka_unit_test(test_clip_limits),
+        cmocka_unit_test(test_pictures),       cmocka_unit_test(test_webp),
+        cmocka_unit_test(test_picture_limits), cmocka_unit_test(test_animated_pictures),
+        cmocka_unit_test(test_not_media),      cmocka_unit_test(test_wrong_bytes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -10,8 +10,14 @@
 #include <inttypes.h>
 #include <math.h>
 
+enum {
+    JUMP_FRAMES = 10, /* nearer than that, decoding on is as quick as looking for a key frame */
+};
+
 typedef struct clip {
     um_media media;
+    const uint8_t *bytes;
+    size_t n;
     um_clip_limits limits;
     um_clip_take take;
     void *ctx;
@@ -20,11 +26,16 @@ typedef struct clip {
     double fps, seconds; /* of the whole clip */
     int64_t step;        /* frames from one that is wanted to the next; 0: take every frame */
     int turns;
-    double
-        slack; /* a frame's time may be later than wanted by so much: it was rounded to the stream's ticks */
-    int64_t seen;   /* frames decoded */
-    int64_t start;  /* time of the first frame, in ticks */
-    AVFrame *shown; /* the frame before the newest */
+    double slack;    /* what rounding to the stream's ticks may add to a frame's time */
+    int64_t seen;    /* frames decoded */
+    bool jumps;      /* key frames may be jumped to */
+    bool jumped;     /* at least once */
+    int64_t landing; /* time of the key frame that was jumped to, until it comes; else none */
+    int aimed;       /* the last number of a frame that was jumped to */
+    int64_t start;   /* time of the first frame, in ticks */
+    AVFrame *shown;  /* the newest frame; it is shown until the next one comes */
+    bool shown_is;   /* there is one */
+    double newest;   /* its time */
 } clip;
 
 static double wanted_at(const clip *c, int i) { return (double)((int64_t)i * c->step) / c->fps; }
@@ -43,7 +54,10 @@ static um_status give(clip *c, const AVFrame *f, um_err *err)
 static double time_of(clip *c, const AVFrame *f)
 {
     int64_t at = f->best_effort_timestamp;
-    if (at == AV_NOPTS_VALUE) return (double)c->seen / c->fps;
+    if (at == AV_NOPTS_VALUE) {
+        c->jumps = false; /* counted frames must be all frames */
+        return (double)c->seen / c->fps;
+    }
     if (c->seen == 0) c->start = at;
     return (double)(at - c->start) * av_q2d(c->media.stream->time_base);
 }
@@ -57,10 +71,12 @@ static um_status arrive(clip *c, AVFrame *f, um_err *err)
     if (c->step == 0) {
         UM_TRY(give(c, f, err));
     } else {
-        while (c->seen > 0 && c->given < c->want && wanted_at(c, c->given) + c->slack < at)
+        while (c->shown_is && c->given < c->want && wanted_at(c, c->given) + c->slack < at)
             UM_TRY(give(c, c->shown, err));
         av_frame_unref(c->shown);
         av_frame_move_ref(c->shown, f);
+        c->shown_is = true;
+        c->newest = at;
     }
     c->seen++;
     return UM_OK;
@@ -70,22 +86,76 @@ static um_status arrive(clip *c, AVFrame *f, um_err *err)
 static um_status end(clip *c, um_err *err)
 {
     double declared = um_media_declared(&c->media), last = 0;
-    if (c->seen == 0) return UM_FAIL(err, UM_E_DATA, "no frame could be decoded from it");
-    if (c->step == 0) return UM_OK;
-    if (c->shown->best_effort_timestamp != AV_NOPTS_VALUE) last = time_of(c, c->shown);
+    if (c->step == 0 && c->seen > 0) return UM_OK;
+    if (!c->shown_is) return UM_FAIL(err, UM_E_DATA, "no frame could be decoded from it");
+    last = c->newest;
     if (declared > 0 && last > 0 && last + 1 / c->fps < 0.9 * declared - 0.5)
         return UM_FAIL(err, UM_E_DATA, "cut off: %.1f s of %.1f s are there", last, declared);
     while (c->given < c->want) UM_TRY(give(c, c->shown, err));
     return UM_OK;
 }
 
+static um_status open_clip(clip *c, um_err *err)
+{
+    return um_media_open(&c->media, AVMEDIA_TYPE_VIDEO, c->bytes, c->n, c->limits.pixels,
+                         c->limits.seconds, err);
+}
+
+/* Decodes everything from the start: a jump has not led where it should. Frames that were given stay given, they were right. */
+static um_status start_again(clip *c, um_err *err)
+{
+    c->jumps = false;
+    c->seen = 0;
+    c->landing = AV_NOPTS_VALUE;
+    av_frame_unref(c->shown);
+    c->shown_is = false;
+    um_media_close(&c->media);
+    return open_clip(c, err);
+}
+
+/* Passes over what need not be decoded, where the file has an index of its key frames: the frame that is wanted next is decoded
+ * from the last key frame before it. Where that does not work out, everything is decoded from the start. */
+static um_status skip(clip *c, um_err *err)
+{
+    double tick = av_q2d(c->media.stream->time_base), wanted = wanted_at(c, c->given);
+    int64_t at = c->start + (int64_t)((wanted + c->slack) / tick),
+            now = c->start + (int64_t)(c->newest / tick);
+    bool there = false;
+    if (!c->jumps || c->step == 0 || c->seen == 0 || c->aimed >= c->given) return UM_OK;
+    if ((wanted - c->newest) * c->fps < JUMP_FRAMES) return UM_OK;
+    c->aimed = c->given;
+    if (!um_media_may_jump(&c->media, now, at, !c->jumped)) return UM_OK;
+    c->jumped = true;
+    UM_TRY(um_media_jump(&c->media, at, &there, &c->landing, err));
+    av_frame_unref(c->shown);
+    c->shown_is = false;
+    return there ? UM_OK : start_again(c, err);
+}
+
+/* A frame after a jump. Those before the key frame may lean on what was passed over; they are not wanted. The key frame must come,
+ * and be whole: some encoders call the beginning of a gradual refresh a key frame. */
+static um_status land(clip *c, um_err *err)
+{
+    AVFrame *f = c->media.frame;
+    if (f->best_effort_timestamp != AV_NOPTS_VALUE && f->best_effort_timestamp < c->landing)
+        return UM_OK;
+    if (f->best_effort_timestamp != c->landing || f->pict_type != AV_PICTURE_TYPE_I)
+        return start_again(c, err);
+    c->landing = AV_NOPTS_VALUE;
+    return arrive(c, f, err);
+}
+
 static um_status read_frames(clip *c, um_err *err)
 {
     while (c->given < c->want) {
         bool more = false;
+        UM_TRY(skip(c, err));
         UM_TRY(um_media_next(&c->media, &more, err));
-        if (!more) return end(c, err);
-        UM_TRY(arrive(c, c->media.frame, err));
+        if (c->landing == AV_NOPTS_VALUE && !more) return end(c, err);
+        if (c->landing == AV_NOPTS_VALUE)
+            UM_TRY(arrive(c, c->media.frame, err));
+        else
+            UM_TRY(more ? land(c, err) : start_again(c, err));
     }
     return UM_OK;
 }
@@ -127,13 +197,7 @@ static um_status measure(um_media *m, double *seconds, um_err *err)
     return UM_OK;
 }
 
-static um_status open_clip(clip *c, const uint8_t *bytes, size_t n, um_err *err)
-{
-    return um_media_open(&c->media, AVMEDIA_TYPE_VIDEO, bytes, n, c->limits.pixels,
-                         c->limits.seconds, err);
-}
-
-static um_status lengths(clip *c, const uint8_t *bytes, size_t n, um_err *err)
+static um_status lengths(clip *c, um_err *err)
 {
     const AVFormatContext *f = c->media.format;
     AVRational rate = av_guess_frame_rate(c->media.format, c->media.stream, NULL);
@@ -145,7 +209,7 @@ static um_status lengths(clip *c, const uint8_t *bytes, size_t n, um_err *err)
     } else {
         UM_TRY(measure(&c->media, &c->seconds, err));
         um_media_close(&c->media);
-        UM_TRY(open_clip(c, bytes, n, err));
+        UM_TRY(open_clip(c, err));
     }
     if (c->seconds > (double)c->limits.seconds)
         return UM_FAIL(err, UM_E_DATA, "%.1f s long, limit %" PRId64 " s", c->seconds,
@@ -158,12 +222,20 @@ static um_status lengths(clip *c, const uint8_t *bytes, size_t n, um_err *err)
 um_status um_clip_read(const uint8_t *bytes, size_t n, int want, const um_clip_limits *limits,
                        um_clip_take take, void *ctx, um_arena *scratch, um_err *err)
 {
-    clip c = {.limits = *limits, .take = take, .ctx = ctx, .scratch = scratch, .want = want};
+    clip c = {.bytes = bytes,
+              .n = n,
+              .limits = *limits,
+              .take = take,
+              .ctx = ctx,
+              .scratch = scratch,
+              .want = want,
+              .jumps = true,
+              .landing = AV_NOPTS_VALUE};
     UM_ASSERT(want > 0);
     av_force_cpu_flags(
         -1); /* all that the processor has: video decoders are exact by their standards */
-    um_status st = open_clip(&c, bytes, n, err);
-    if (st == UM_OK) st = lengths(&c, bytes, n, err);
+    um_status st = open_clip(&c, err);
+    if (st == UM_OK) st = lengths(&c, err);
     c.shown = av_frame_alloc();
     if (st == UM_OK && c.shown == NULL)
         st = UM_FAIL(err, UM_E_MEMORY, "it needs more memory than a decoder may have");

@@ -36,6 +36,9 @@ enum {
 /* Largest file: what a decoder's memory has room for besides the pictures. */
 #define UM_MEDIA_FILE_MAX ((uint64_t)512 << 20)
 
+/* Most bytes of all the frames of one answer. */
+#define UM_MEDIA_ANSWER_MAX ((uint64_t)1 << 30)
+
 typedef enum um_ask_kind { UM_ASK_HELLO, UM_ASK_PICTURE, UM_ASK_WAVE, UM_ASK_CLIP } um_ask_kind;
 typedef enum um_told_kind { UM_TOLD_FRAME = 1, UM_TOLD_SAMPLES, UM_TOLD_END } um_told_kind;
 

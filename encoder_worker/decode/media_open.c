@@ -304,8 +304,8 @@ static um_status bad_packet(um_media *m, int rc, um_err *err)
     return failed(err, rc, said(m));
 }
 
-/* Gives the decoder the next packet of the stream, or tells it that there is none. */
-static um_status feed(um_media *m, um_err *err)
+/* The next packet of the stream into m->packet, or the end. */
+static um_status next_packet(um_media *m, um_err *err)
 {
     int rc = 0;
     do {
@@ -315,7 +315,13 @@ static um_status feed(um_media *m, um_err *err)
     if (rc < 0 && rc != AVERROR_EOF) return failed(err, rc, said(m));
     m->drained = rc == AVERROR_EOF;
     m->packets += !m->drained;
-    rc = avcodec_send_packet(m->codec, m->drained ? NULL : m->packet);
+    return UM_OK;
+}
+
+/* Gives the decoder that packet, or tells it that there is none. */
+static um_status feed(um_media *m, um_err *err)
+{
+    int rc = avcodec_send_packet(m->codec, m->drained ? NULL : m->packet);
     av_packet_unref(m->packet);
     return rc < 0 && rc != AVERROR_EOF ? bad_packet(m, rc, err) : UM_OK;
 }
@@ -329,6 +335,31 @@ um_status um_media_next(um_media *m, bool *more, um_err *err)
         if (rc != AVERROR(EAGAIN)) UM_TRY(bad_packet(m, rc, err));
         if (m->drained && rc != AVERROR(EAGAIN)) continue;
         if (m->drained) return UM_OK; /* a decoder that asks for more at the end has no more */
+        UM_TRY(next_packet(m, err));
         UM_TRY(feed(m, err));
     }
+}
+
+bool um_media_may_jump(const um_media *m, int64_t now, int64_t at, bool first)
+{
+    const char *name = said(m);
+    bool mp4 = strcmp(name, "mp4") == 0, webm = strcmp(name, "webm") == 0;
+    if (!mp4 && !(webm && !first)) return webm; /* the index of a webm is read at the first jump */
+    const AVIndexEntry *e =
+        avformat_index_get_entry_from_timestamp(m->stream, at, AVSEEK_FLAG_BACKWARD);
+    return e != NULL && e->timestamp > now;
+}
+
+um_status um_media_jump(um_media *m, int64_t at, bool *there, int64_t *key, um_err *err)
+{
+    *there = false;
+    if (av_seek_frame(m->format, m->stream->index, at, AVSEEK_FLAG_BACKWARD) < 0) return UM_OK;
+    avcodec_flush_buffers(m->codec);
+    UM_TRY(next_packet(m, err));
+    const AVPacket *p = m->packet;
+    if (m->drained || (p->flags & AV_PKT_FLAG_KEY) == 0 || p->pts == AV_NOPTS_VALUE || p->pts > at)
+        return UM_OK;
+    *there = true;
+    *key = p->pts;
+    return feed(m, err);
 }

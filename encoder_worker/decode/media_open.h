@@ -32,5 +32,11 @@ void um_media_close(um_media *m);
 /* The next frame into m->frame; *more false at the end. Thread: one. */
 um_status um_media_next(um_media *m, bool *more, um_err *err);
 
+/* Goes to the last key frame that is shown at or before `at` (ticks of the stream); *key is its time. *there false: the file does not
+ * lead there, and where the reading now stands is unknown. */
+um_status um_media_jump(um_media *m, int64_t at, bool *there, int64_t *key, um_err *err);
+/* Whether a jump may lead past `now`: only files with an index of their key frames are asked. first: none was made so far. */
+bool um_media_may_jump(const um_media *m, int64_t now, int64_t at, bool first);
+
 /* Seconds that the stream's header declares, or < 0 where it does not say or only guesses. */
 double um_media_declared(const um_media *m);

@@ -67,7 +67,7 @@ static int add_conditions(scmp_filter_ctx f)
                               SCMP_A2(SCMP_CMP_MASKED_EQ, exec, 0));
     if (rc == 0)
         rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
+                              SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, (scmp_datum_t)getpid()));
     return rc;
 }
 

@@ -31,6 +31,7 @@ typedef struct server {
     int fd;
     um_ask limits;   /* the hello */
     uint32_t number; /* of the request being answered */
+    uint64_t sent;   /* bytes of its frames so far */
     um_arena arena;
 } server;
 
@@ -81,11 +82,16 @@ static um_status send_end(server *s, um_status st, const um_err *why, bool last,
 
 static um_status send_picture(void *ctx, const um_picture *p, um_err *err)
 {
+    server *s = ctx;
     um_told t = {.kind = UM_TOLD_FRAME,
                  .w = (uint32_t)p->w,
                  .h = (uint32_t)p->h,
                  .bytes = (uint64_t)p->w * (uint64_t)p->h * 3};
-    return send_block(ctx, &t, p->rgb, err);
+    s->sent += t.bytes;
+    if (s->sent > UM_MEDIA_ANSWER_MAX)
+        return UM_FAIL(err, UM_E_DATA, "its frames of %d x %d pixels are more than %d MiB", p->w,
+                       p->h, (int)(UM_MEDIA_ANSWER_MAX >> 20));
+    return send_block(s, &t, p->rgb, err);
 }
 
 static um_status answer(server *s, const um_ask *a, const uint8_t *bytes, um_err *err)
@@ -141,6 +147,7 @@ static um_status serve_one(server *s, const um_ask *a, bool *last, um_err *err)
     uint8_t *bytes = NULL;
     um_err why = {0};
     s->number = a->number;
+    s->sent = 0;
     um_status st = receive(s, &bytes, (size_t)a->bytes, &why);
     if (st == UM_OK) st = answer(s, a, bytes, &why);
     if (st == UM_E_PEER) { /* nobody hears us any more */
