@@ -170,6 +170,7 @@ um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, 
     um_speech *s = um_arena_zero(model, sizeof *s);
     s->model = m;
     s->dim_out = ck->model.dim;
+    UM_ASSERT(m->queries <= m->dec_positions); /* um_checkpoint_open has seen to it */
     um_mel_init(&s->mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds,
                 m->rate, model);
     UM_TRY(load_encoder(&l, s));

@@ -92,15 +92,15 @@ static int64_t picture_buffers(const um_model *m)
     return 4 * (pixels + rows * (8 * (int64_t)v->dim + v->ffn_dim + 2 * (int64_t)m->dim));
 }
 
-/* One window: frames, their unfolded convolutions, and the rows of one tower layer. */
+/* One window: samples, frames before and behind the first convolution, the rows of one tower layer, and those that a gemm packs. */
 static int64_t speech_buffers(const um_model *m)
 {
     const um_speech_model *s = &m->speech;
     if (!s->present) return 0;
     int64_t D = s->dim, rows = s->positions, frames = 2 * rows;
     int64_t samples = (int64_t)s->rate * s->window_seconds;
-    int64_t front = samples + frames * (2 * (int64_t)s->mel_bins + D) + frames * 3 * s->mel_bins;
-    return 4 * (front + rows * (3 * D + 8 * D + s->ffn_dim) + s->queries * (int64_t)m->dim);
+    int64_t front = samples + frames * (s->mel_bins + D);
+    return 4 * (front + rows * (9 * D + 2 * (int64_t)s->ffn_dim) + s->queries * (int64_t)m->dim);
 }
 
 /* The same for sound, whose attention has a bias for every pair of rows of one head. */
