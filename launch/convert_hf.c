@@ -221,7 +221,10 @@ static um_status decoder_take(um_convert *cv, const um_source_list *llm,
         claim(cv, UM_SET_SPEECH, "decoder.embed_tokens.weight", t);
         has_pieces = true;
     }
-    if (*layers > 0 && has_pieces) return UM_OK;
+    if (!has_pieces)
+        um_convert_note(cv, "no file has the speech decoder's table of word pieces, which nothing "
+                            "here uses: WhisperModel starts with a random one");
+    if (*layers > 0) return UM_OK;
     return UM_FAIL(err, UM_E_MODEL, "%s: the speech aligner's decoder is not whole",
                    cv->cfg->model);
 }

@@ -97,6 +97,21 @@ def itself(tmp):
         r = unimoe("inspect", out, "--verify", "--json")
         check(r.returncode == 0 and json.loads(r.stdout)["bad"] == 0 and json.loads(r.stdout)["files"] > 8, f"{name}: {r.stdout}")
         shutil.rmtree(out)
+    two_towers(tmp)
+
+
+def two_towers(tmp):
+    """A model with a tower for speech and one for sounds, there and out."""
+    r = unimoe("init", "--preset", "small", "--out", tmp / "small")
+    check(r.returncode == 0, f"init: {r.stderr}")
+    convert("--base", tmp / "small", "--out", tmp / "again")
+    for folder in (".", "vision_tower", "speech_tower", "sound_tower"):
+        a, b = release.load_all(tmp / "small" / folder), release.load_all(tmp / "again" / folder)
+        check(b and set(a) == set(b) and all(torch.equal(a[n], b[n]) for n in a), f"two towers: {folder} changed")
+    said = convert("--model", tmp / "small", "--to", "hf", "--out", tmp / "out")
+    check("no BEATs" in said and "word pieces" in said, f"two towers: {said}")
+    speech = release.load_all(tmp / "out" / "speech_tower")
+    check("encoder.conv1.weight" in speech and "decoder.layers.1.fc1.weight" in speech, "two towers: the speech tower is not whole")
 
 
 def fates(report, name):
