@@ -1,4 +1,4 @@
-/* PNG and JPEG: an accepted picture has all its pixels and is within the limit. */
+/* PNG, JPEG and WebP: an accepted picture has all its pixels and is within the limit. */
 #include "encoder_worker/decode/picture_file.h"
 #include "tests/fuzz.h"
 

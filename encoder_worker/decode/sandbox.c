@@ -134,9 +134,9 @@ um_status um_sandbox_enter(int64_t memory_bytes, int64_t cpu_seconds, um_err *er
 {
     UM_ASSERT(memory_bytes > 0 && cpu_seconds > 0);
     tzset(); /* reads its file while it may: libraries turn times into text */
+    UM_TRY(limits(memory_bytes, cpu_seconds, err));
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 ||
         prctl(PR_SET_DUMPABLE, 0) != 0)
         return UM_FAIL(err, UM_E_IO, "prctl: %s", strerror(errno));
-    UM_TRY(limits(memory_bytes, cpu_seconds, err));
     return filter(err);
 }
