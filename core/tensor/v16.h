@@ -114,14 +114,14 @@ static inline void v16_store_n(float *p, v16 a, int n)
     _mm256_maskstore_ps(p, v16_first(n, 0), a.lo);
     _mm256_maskstore_ps(p + 8, v16_first(n, 8), a.hi);
 }
-static inline __m256 v16_widen_bf16(const uint16_t *p)
-{
-    __m256i w = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
-}
+/* Above sixteen zero bits a bf16 is the same f32. Unpacking takes quarters 0 and 2, then 1 and 3, hence the permutation. */
 static inline v16 v16_load_bf16(const uint16_t *p)
 {
-    return v16_of(v16_widen_bf16(p), v16_widen_bf16(p + 8));
+    const __m256i zero = _mm256_setzero_si256(),
+                  w = _mm256_permute4x64_epi64(_mm256_loadu_si256((const __m256i *)(const void *)p),
+                                               _MM_SHUFFLE(3, 1, 2, 0));
+    return v16_of(_mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, w)),
+                  _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, w)));
 }
 static inline v16 v16_load_f16(const uint16_t *p)
 {
