@@ -13,7 +13,8 @@ static um_status take(void *ctx, const um_picture *p, um_err *err)
     volatile unsigned sum = 0;
     int *n = ctx;
     (void)err;
-    UM_ASSERT(++*n <= FRAMES);
+    ++*n;
+    UM_ASSERT(*n <= FRAMES);
     UM_ASSERT(p->w > 0 && p->h > 0 && (int64_t)p->w * p->h <= PIXELS_MAX);
     for (size_t i = 0; i < (size_t)p->w * (size_t)p->h * 3; i++) sum += p->rgb[i];
     (void)sum;
