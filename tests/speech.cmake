@@ -3,3 +3,13 @@ um_test(test_mel SOURCES test_mel.c tiny_wav.c LIBS um_media)
 um_test(test_speech SOURCES test_speech.c tiny_wav.c LIBS um_media)
 um_test(test_linear SOURCES test_linear.c folder.c LIBS um_nn)
 um_test(test_model_audio SOURCES test_model_audio.c edit.c folder.c LIBS um_model)
+
+# The front ends beside the libraries that the reference uses; skipped where tests/requirements.txt is not installed.
+add_executable(front_ends front_ends.c)
+target_link_libraries(front_ends PRIVATE um_media um_nn)
+target_compile_definitions(front_ends PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
+set_target_properties(front_ends PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+if(NOT UM_SANITIZE)
+  add_test(NAME front_ends COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/test_front_ends.py $<TARGET_FILE:front_ends> ${CMAKE_SOURCE_DIR})
+  set_tests_properties(front_ends PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77)
+endif()
