@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 
-from source_tree import Finding, read_tree, report, self_test, source_of
+from source_tree import TOP, Finding, read_tree, report, self_test, source_of
 
 FILE_LINES, FILE_LINES_WARN = 900, 600
 FUNCTION_LINES, FUNCTION_LINES_WARN = 130, 60
@@ -63,6 +63,9 @@ PRINT = re.compile(r"(?<![\w.>])(?:v?printf|puts|putchar|perror|f(?:printf|puts|
 MAY_KEEP_STATE = {
     "core/base/log.c": "the log's sink: level and the thread's name",
 }
+
+# What stands at the top beside the folders of source_tree.py; hidden names are a person's own (an editor's, git's).
+AT_THE_TOP = {"CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "build", "__pycache__"}
 
 # headers -> what their static inline functions and macros may begin with instead of um_
 OWN_PREFIX = {
@@ -237,9 +240,15 @@ def check_one(path, text):
     return findings, warnings
 
 
+def check_top(root):
+    for path in sorted(pathlib.Path(root).iterdir()):
+        if not path.name.startswith(".") and path.name not in AT_THE_TOP and path.name not in TOP:
+            yield Finding(path.name, 1, "stray", "what a test or a person left behind: outputs go below build/")
+
+
 def check(root, warnings=None):
     sources = read_tree(root)
-    findings = list(check_unique_names(sources))
+    findings = list(check_top(root)) + list(check_unique_names(sources))
     for source in sources:
         own_findings, own_warnings = check_one(source.path, source.text)
         findings += own_findings
@@ -276,6 +285,7 @@ def plants():
     yield c, 'static const char *last = "";\n', "state"
     yield c, "int um_table[4] = {1, 2, 3, 4};\n", "state"
     yield "router/status.c", "int x(void);\n", "unique"
+    yield "late.jsonl", "{}\n", "stray"
 
 
 CLEAN = [
