@@ -13,8 +13,10 @@ function(um_fuzz name)
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   if(UM_FUZZ)
     target_link_options(${program} PRIVATE -fsanitize=fuzzer)
+    set(found ${CMAKE_BINARY_DIR}/corpus/${name}) # libFuzzer adds what it finds to the first folder
+    file(MAKE_DIRECTORY ${found})
     add_test(NAME ${program} COMMAND ${program} -runs=${F_MUTATIONS} -seed=1 -timeout=20 -rss_limit_mb=4096
-                                     -artifact_prefix=${CMAKE_BINARY_DIR}/ ${corpus})
+                                     -artifact_prefix=${CMAKE_BINARY_DIR}/ ${found} ${corpus})
   else()
     target_sources(${program} PRIVATE fuzz_replay.c)
     target_link_libraries(${program} PRIVATE um_base)
