@@ -19,6 +19,17 @@ um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, co
     return UM_OK;
 }
 
+/* Rows that no frame can carry are refused before they are made: one request's fault, not the rank's. */
+static um_status rows_fit(const um_encode *e, int64_t rows, const char *name, um_err *err)
+{
+    size_t most = e->max_values / (size_t)e->towers.model->dim;
+    if (rows >= 1 && (uint64_t)rows <= most && rows <= INT_MAX) return UM_OK;
+    return UM_FAIL(err, UM_E_DATA,
+                   "%s: makes %lld rows, one frame holds 1 to %zu: raise --credit or make it "
+                   "shorter",
+                   name, (long long)rows, most);
+}
+
 /* rows[um_vision_rows, D] of one picture. */
 static um_status picture_encode(const um_encode *e, float *rows, const um_picture *p,
                                 const char *name, um_arena *step, um_err *err)
@@ -40,6 +51,7 @@ static um_status image_encode(const um_encode *e, float **rows, int *n,
 {
     um_picture p = {0};
     *n = um_vision_rows(&e->towers.model->vision);
+    UM_TRY(rows_fit(e, *n, req->name, err));
     *rows = um_arena_f32(step, (size_t)*n, (size_t)e->towers.model->dim);
     UM_TRY(um_decode_picture(e->decoder, &p, req->name, req->media[0].data, req->media[0].len, step,
                              err));
@@ -70,6 +82,7 @@ static um_status clip_encode(const um_encode *e, float **rows, int *n, const Um_
     int count = 0;
     *n = um_vision_rows(&e->towers.model->vision);
     size_t all = (size_t)*n * (size_t)e->towers.model->dim;
+    UM_TRY(rows_fit(e, *n, req->name, err));
     UM_TRY(frames_decode(e, &frames, &count, req, step, err));
     float *sum = um_arena_zero(step, all * sizeof *sum), *one = um_arena_f32(step, 1, all);
     for (int i = 0; i < count; i++) {
@@ -91,9 +104,7 @@ static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um_
                           err));
     int64_t want =
         speech ? um_speech_rows(&m->speech, w.n, e->exact_windows) : um_sound_rows(&m->sound, w.n);
-    if (want <= 0 || want > INT_MAX / m->dim)
-        return UM_FAIL(err, UM_E_DATA, "%s: %lld samples make %lld rows", req->name, (long long)w.n,
-                       (long long)want);
+    UM_TRY(rows_fit(e, want, req->name, err));
     *n = (int)want;
     *rows = um_arena_f32(step, (size_t)want, (size_t)m->dim);
     if (speech)
@@ -108,11 +119,11 @@ um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__Enc
 {
     um_modality modality = (um_modality)req->modality;
     bool vision = modality == UM_IMAGE || modality == UM_VIDEO;
-    uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality;
     bool single = req->n_media == 1 || (modality == UM_VIDEO && req->n_media > 0);
     if ((int)modality <= UM_TEXT || modality >= UM_MODALITIES || !single)
         return UM_FAIL(err, UM_E_DATA, "%s: %zu files of modality %d", req->name, req->n_media,
                        (int)modality);
+    uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality; /* in range by now */
     if ((e->towers.set & need) == 0)
         return UM_FAIL(err, UM_E_DATA, "%s: this encoder rank does not read %s", req->name,
                        um_modality_name(modality));

@@ -24,6 +24,7 @@ typedef struct um_encode {
     um_dev *dev;
     int video_frames;
     bool exact_windows;
+    size_t max_values; /* of an item's rows: what one frame to the router holds */
     void (*beat)(void *ctx);
     void *beat_ctx;
 } um_encode;

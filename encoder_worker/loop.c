@@ -111,6 +111,7 @@ static um_status load(worker *w, const um_config *cfg, um_err *err)
     w->encode = (um_encode){.dev = &w->dev,
                             .video_frames = (int)cfg->video_frames,
                             .exact_windows = cfg->speech_exact_windows,
+                            .max_values = um_link_values_max(&w->link),
                             .beat = beat,
                             .beat_ctx = w};
     UM_TRY(um_join_modalities(&set, cfg, &w->ck.model, err));

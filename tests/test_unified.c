@@ -235,6 +235,28 @@ static void a_modality_that_no_rank_reads(void **state)
     cluster_free(&c);
 }
 
+/* An hour of speech makes more rows than a frame may hold with a small --credit: that request fails, and the next is answered. */
+static void more_rows_than_a_frame_holds(void **state)
+{
+    (void)state;
+    cluster c;
+    folder_text(dir, "long.jsonl",
+                "{\"id\": \"a\", \"prompt\": \"q\", \"speech\": \"" MEDIA
+                "silence.flac\", \"max_new_tokens\": 2}\n"
+                "{\"id\": \"b\", \"prompt\": \"q\", \"speech\": \"" GOLDEN
+                "speech.wav\", \"max_new_tokens\": 2}\n");
+    cluster_init(&c, at("model"));
+    c.cfg.requests = at("long.jsonl");
+    c.cfg.encoders = "speech=1";
+    c.cfg.experts = 1;
+    c.cfg.credit = 65536;
+    assert_int_equal(cluster_run(&c), UM_OK);
+    const char *a = cluster_line(&c, "\"id\":\"a\""), *b = cluster_line(&c, "\"id\":\"b\"");
+    assert_non_null(strstr(a, "silence.flac: makes 6000 rows, one frame holds 1 to 64"));
+    assert_non_null(strstr(b, "\"kind\":\"result\""));
+    cluster_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +264,7 @@ int main(void)
         cmocka_unit_test(clips_bring_their_sound),
         cmocka_unit_test(a_bad_file_costs_its_own_request),
         cmocka_unit_test(a_modality_that_no_rank_reads),
+        cmocka_unit_test(more_rows_than_a_frame_holds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

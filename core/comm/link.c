@@ -198,6 +198,12 @@ um_status um_link_unpack(ProtobufCMessage **out, const ProtobufCMessageDescripto
     return um_control_unpack(out, type, in->frame.payload, in->frame.meta_bytes, arena, err);
 }
 
+size_t um_link_values_max(const um_link *l)
+{
+    uint64_t frame = UM_FRAME_MAX - UM_FRAME_MAX / 64, most = l->credit < frame ? l->credit : frame;
+    return (size_t)most / um_dtype_size(l->wire);
+}
+
 um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
                             um_err *err)
 {

@@ -78,6 +78,9 @@ typedef struct um_data_frame {
     const float *rows; /* [n, cols] */
     uint32_t n, cols;
 } um_data_frame;
+/* Values that one such frame holds at most: what --credit allows, and what is left of the largest frame beside meta bytes and the
+ * few that a codec may add. */
+size_t um_link_values_max(const um_link *l);
 um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
                             um_err *err);
 /* Decodes the rows of a data frame into to[rows, cols], f32. */
