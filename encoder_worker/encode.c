@@ -58,36 +58,48 @@ static um_status image_encode(const um_encode *e, float **rows, int *n,
     return picture_encode(e, *rows, &p, req->name, step, err);
 }
 
-/* The frames of a clip: those of a list of pictures, or some out of a video file. */
-static um_status frames_decode(const um_encode *e, um_picture **frames, int *n,
-                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
+/* sum[n, D] += rows of one frame; one is a buffer of the same size. */
+static um_status frame_add(const um_encode *e, float *sum, float *one, size_t all,
+                           const um_picture *p, const char *name, um_arena *step, um_err *err)
 {
-    const ProtobufCBinaryData *m = req->media;
-    if (!req->frames)
-        return um_decode_clip(e->decoder, frames, n, e->video_frames, req->name, m[0].data,
-                              m[0].len, step, err);
-    *n = (int)req->n_media;
-    *frames = um_arena_zero(step, req->n_media * sizeof **frames);
-    for (int i = 0; i < *n; i++)
-        UM_TRY(um_decode_picture(e->decoder, &(*frames)[i], req->name, m[i].data, m[i].len, step,
-                                 err));
+    UM_TRY(picture_encode(e, one, p, name, step, err));
+    e->dev->ops->add(e->dev, sum, one, all);
     return UM_OK;
 }
 
-/* Mean over the frames, in their order, after the projector. */
+/* A list of pictures: one is held at a time, for there may be many large ones. */
+static um_status list_add(const um_encode *e, float *sum, float *one, size_t all,
+                          const Um__EncodeRequest *req, um_arena *step, um_err *err)
+{
+    um_status st = UM_OK;
+    for (size_t i = 0; i < req->n_media && st == UM_OK; i++) {
+        um_picture p = {0};
+        um_mark mark = um_arena_mark(step);
+        st = um_decode_picture(e->decoder, &p, req->name, req->media[i].data, req->media[i].len,
+                               step, err);
+        if (st == UM_OK) st = frame_add(e, sum, one, all, &p, req->name, step, err);
+        um_arena_reset(step, mark);
+    }
+    return st;
+}
+
+/* Mean over the frames, in their order, after the projector: those of a list of pictures, or some out of a video file. */
 static um_status clip_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
                              um_arena *step, um_err *err)
 {
     um_picture *frames = NULL;
-    int count = 0;
+    int count = (int)req->n_media;
     *n = um_vision_rows(&e->towers.model->vision);
     size_t all = (size_t)*n * (size_t)e->towers.model->dim;
     UM_TRY(rows_fit(e, *n, req->name, err));
-    UM_TRY(frames_decode(e, &frames, &count, req, step, err));
     float *sum = um_arena_zero(step, all * sizeof *sum), *one = um_arena_f32(step, 1, all);
-    for (int i = 0; i < count; i++) {
-        UM_TRY(picture_encode(e, one, &frames[i], req->name, step, err));
-        e->dev->ops->add(e->dev, sum, one, all);
+    if (req->frames) {
+        UM_TRY(list_add(e, sum, one, all, req, step, err));
+    } else {
+        UM_TRY(um_decode_clip(e->decoder, &frames, &count, e->video_frames, req->name,
+                              req->media[0].data, req->media[0].len, step, err));
+        for (int i = 0; i < count; i++)
+            UM_TRY(frame_add(e, sum, one, all, &frames[i], req->name, step, err));
     }
     for (size_t i = 0; i < all; i++) sum[i] /= (float)count;
     *rows = sum;
