@@ -59,7 +59,8 @@ static double time_of(clip *c, const AVFrame *f)
         return (double)c->seen / c->fps;
     }
     if (c->seen == 0) c->start = at;
-    return (double)(at - c->start) * av_q2d(c->media.stream->time_base);
+    /* apart: a file may claim times whose difference no integer holds */
+    return ((double)at - (double)c->start) * av_q2d(c->media.stream->time_base);
 }
 
 /* The newest frame has come: whatever was to be shown before it is now known. */
@@ -190,7 +191,7 @@ static um_status measure(um_media *m, double *seconds, um_err *err)
         double from = (double)p->pts * av_q2d(m->stream->time_base);
         double to = from + (double)p->duration * av_q2d(m->stream->time_base);
         if (n++ == 0 || from < first) first = from;
-        if (to > last) last = to;
+        if (n == 1 || to > last) last = to;
     }
     if (n == 0) return UM_FAIL(err, UM_E_DATA, "no frame with a time in it");
     *seconds = last - first;
