@@ -429,6 +429,8 @@ static void both(const char *folder, const char *speech_key, const char *speech,
         {"mm_sound_tower", "\"sound\""},
         {"mm_audio_hidden_size", "32"},
         {"mm_projector_type", "\"mlp2x_gelu\""},
+        /* speaks for mm_audio_tower; what is named by kind has as many as its tensors */
+        {"query_tokens_size", strcmp(speech_key, "mm_audio_tower") == 0 ? "50" : "7"},
     };
     size_t n = EDIT_COUNT(config);
     edit_config(dir, um_arena_fmt(&arena, "%s/config.json", folder), config, n, NULL, 0);
@@ -440,6 +442,8 @@ static void both(const char *folder, const char *speech_key, const char *speech,
         fail_msg("%s", err.msg);
     assert_string_equal(c.model.variant, "unified");
     assert_true(c.model.speech.present && c.model.sound.present);
+    assert_int_equal(c.model.speech.queries, 50);
+    assert_int_equal(c.model.sound.queries, 50);
     assert_string_equal(c.model.speech.names.prefix, speech);
     assert_string_equal(c.model.speech.names.queries, queries);
     assert_string_equal(c.model.sound.names.queries, "model.mm_sound_aligner.query_tokens");

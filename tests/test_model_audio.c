@@ -128,7 +128,7 @@ static void test_audio(void **state)
     assert_string_equal(m.sound.names.prefix, "model.mm_audio_aligner.");
     assert_int_equal(unlink(um_arena_fmt(&arena, "%s/speech/preprocessor_config.json", dir)), 0);
     m = read_ok((edit[]){{"mm_speech_tower", "\"speech\""}, {"query_tokens_size", "7"}}, 2);
-    assert_true(m.speech.n_fft == 400 && m.speech.queries == 7 && m.speech.queries_given);
+    assert_true(m.speech.n_fft == 400 && m.speech.queries == 7 && !m.speech.queries_given);
     assert_string_equal(m.variant, "speech-4e");
     audio_folders(NULL, &(edit){"chunk_length", "10"}, NULL);
     assert_int_equal(read_with(&m, (edit[]){{"mm_audio_tower", "\"speech\""}}, 1, &err),

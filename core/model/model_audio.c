@@ -183,10 +183,11 @@ static um_aligner_names names_of(kind k, bool legacy)
     return n;
 }
 
-static void read_queries(um_reader *r, int *queries, bool *given)
+/* The key is mm_audio_tower's. For towers named by kind, which may differ, it is what init makes; the tensors decide. */
+static void read_queries(um_reader *r, bool legacy, int *queries, bool *given)
 {
     *queries = 50; /* of all released models */
-    *given = um_given(r, "query_tokens_size");
+    *given = legacy && um_given(r, "query_tokens_size");
     um_take_int(r, "query_tokens_size", false, 1, UM_MAX_ROWS, queries);
 }
 
@@ -209,7 +210,7 @@ static void read_speech_connector(um_speech_model *s, um_reader *r, bool legacy)
 {
     s->names = names_of(SPEECH, legacy);
     read_shared(r, s->dir, legacy, s->dim);
-    read_queries(r, &s->queries, &s->queries_given);
+    read_queries(r, legacy, &s->queries, &s->queries_given);
     um_take_projector(r, "audio_projector_type", &s->proj, &s->proj_layers);
 }
 
@@ -249,7 +250,7 @@ static void read_sound_connector(um_sound_model *s, um_reader *r, bool legacy)
 {
     s->names = names_of(SOUND, legacy);
     read_shared(r, s->dir, legacy, s->dim);
-    read_queries(r, &s->queries, &s->queries_given);
+    read_queries(r, legacy, &s->queries, &s->queries_given);
     um_take_projector(r, "audio_projector_type", &s->proj, &s->proj_layers);
     read_qformer(s, r);
 }
