@@ -96,7 +96,7 @@ static void admit(um_engine *e, um_sequence *s)
     s->begun_ns = um_now_ns();
     s->state = UM_SEQ_ENCODING;
     um_media_request(e->media, s, e->list, e->n, &e->scratch);
-    if (s->state == UM_SEQ_ENCODING && s->owed == 0) um_sequence_splice(s, e->trunk);
+    if (s->state == UM_SEQ_ENCODING && s->owed == 0) um_sequence_splice(s, e->trunk, e->link);
 }
 
 um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err)
@@ -104,7 +104,7 @@ um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err)
     UM_TRY(um_media_encoded(e->media, in, e->list, e->n, &e->scratch, err));
     for (int i = 0; i < e->n; i++)
         if (e->list[i]->state == UM_SEQ_ENCODING && e->list[i]->owed == 0)
-            um_sequence_splice(e->list[i], e->trunk);
+            um_sequence_splice(e->list[i], e->trunk, e->link);
     return UM_OK;
 }
 

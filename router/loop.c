@@ -79,7 +79,9 @@ static um_status request_add(router *r, uint64_t number, const char *json, const
         return UM_OK;
     }
     um_text line = {0};
-    um_report_error(&line, um_arena_fmt(&r->requests, "%llu", (unsigned long long)number), why.msg);
+    const char *id = um_request_id(json, strlen(json), &r->requests);
+    if (id == NULL) id = um_arena_fmt(&r->requests, "%llu", (unsigned long long)number);
+    um_report_error(&line, id, why.msg);
     st = line_out(r, number, &line, true, err);
     um_text_free(&line);
     return st;

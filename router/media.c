@@ -72,7 +72,7 @@ static um_status files_read(const um_media_desk *d, ProtobufCBinaryData *files, 
     size_t room = (size_t)d->cfg->media_max_bytes;
     for (int i = 0; i < item->n; i++) {
         um_status st =
-            um_file_read(&files[i].data, &files[i].len, item->paths[i], room, scratch, err);
+            um_file_read_regular(&files[i].data, &files[i].len, item->paths[i], room, scratch, err);
         if (st == UM_E_LIMIT)
             return UM_FAIL(err, UM_E_DATA, "%s: more than --media-max-bytes, which is %lld",
                            item->paths[i], (long long)d->cfg->media_max_bytes);

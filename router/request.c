@@ -123,14 +123,20 @@ static um_status int_read(const um_json *j, const char *key, int64_t min, int64_
     return UM_OK;
 }
 
+/* A text or a whole number, as text; NULL for anything else. */
+static const char *id_text(const um_json *id, um_arena *arena)
+{
+    if (um_json_kind_of(id) == UM_JSON_STRING) return um_arena_str(arena, um_json_str(id, ""));
+    if (um_json_kind_of(id) == UM_JSON_INT)
+        return um_arena_fmt(arena, "%lld", (long long)um_json_int(id, 0));
+    return NULL;
+}
+
 static um_status options_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
 {
     const um_json *id = given(j, "id"), *eos = given(j, "ignore_eos");
-    if (um_json_kind_of(id) == UM_JSON_STRING)
-        r->id = um_arena_str(arena, um_json_str(id, ""));
-    else if (um_json_kind_of(id) == UM_JSON_INT)
-        r->id = um_arena_fmt(arena, "%lld", (long long)um_json_int(id, 0));
-    else if (id != NULL)
+    r->id = id_text(id, arena);
+    if (id != NULL && r->id == NULL)
         return UM_FAIL(err, UM_E_DATA, "id: want a text or a whole number");
     UM_TRY(int_read(j, "max_new_tokens", 1, NEW_TOKENS_MAX, &r->max_new_tokens, err));
     UM_TRY(int_read(j, "top_k", 0, INT32_MAX, &r->top_k, err));
@@ -194,4 +200,14 @@ um_status um_request_parse(um_request *out, const char *json, size_t n, const ch
     if (st != UM_OK) return um_wrap(err, UM_E_DATA, "request");
     *out = r;
     return UM_OK;
+}
+
+const char *um_request_id(const char *json, size_t n, um_arena *arena)
+{
+    um_json *root = NULL;
+    um_err ignored = {0};
+    const char *id = NULL;
+    if (um_json_parse(&root, json, n, &ignored) == UM_OK) id = id_text(given(root, "id"), arena);
+    um_json_free(root);
+    return id;
 }

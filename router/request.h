@@ -65,3 +65,5 @@ const char *um_media_placeholder(um_modality modality);
  * Everything that out points to lives in arena. */
 um_status um_request_parse(um_request *out, const char *json, size_t n, const char *folder,
                            um_arena *arena, um_err *err);
+/* The "id" of a request that could not be read, if that much can be: a text in arena, else NULL. */
+const char *um_request_id(const char *json, size_t n, um_arena *arena);

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Ids that are spliced between two signs of life. */
+enum { BEAT_IDS = 4096 };
+
 /* Request, then command line, then generation_config.json. A trace is greedy. */
 static void options(um_sequence *s, const um_config *cfg, const um_model *m)
 {
@@ -113,7 +116,7 @@ static void trace_features(const um_sequence *s, const um_model *m)
     }
 }
 
-void um_sequence_splice(um_sequence *s, const um_trunk *trunk)
+void um_sequence_splice(um_sequence *s, const um_trunk *trunk, um_link *link)
 {
     const um_model *m = trunk->model;
     size_t D = (size_t)m->dim;
@@ -130,6 +133,8 @@ void um_sequence_splice(um_sequence *s, const um_trunk *trunk)
     s->modality = um_arena_zero(&s->arena, (size_t)s->T); /* UM_TEXT is 0 */
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
     for (int i = 0, row = 0, next = 0; i < s->n_ids; i++) {
+        if (i % BEAT_IDS == BEAT_IDS - 1)
+            um_link_beat(link, &why); /* who cannot be told now is noticed later */
         if (s->ids[i] >= 0) {
             um_trunk_embed(trunk, s->embeddings + (size_t)row++ * D, s->ids[i]);
             continue;

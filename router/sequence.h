@@ -71,6 +71,6 @@ void um_sequence_fail(um_sequence *s, um_status st, const um_err *why);
 void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, int D);
 /* When nothing is owed: splices embeddings, text and media in textual order (spec 1.6), and makes room for keys and
  * values. A sequence that is too long for the memory that is free fails. */
-void um_sequence_splice(um_sequence *s, const um_trunk *trunk);
+void um_sequence_splice(um_sequence *s, const um_trunk *trunk, um_link *link);
 /* The next token from the logits of the last row. Moves the state on. */
 void um_sequence_take(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch);

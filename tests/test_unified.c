@@ -17,6 +17,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define GOLDEN UM_TEST_DATA "/golden/media/"
 #define MEDIA UM_TEST_DATA "/media/"
@@ -174,6 +175,9 @@ static const struct {
     {"\"speech\": \"empty.bin\"", "empty.bin"},
     {"\"video\": \"noise.bin\"", "noise.bin"},
     {"\"sound\": \"nowhere.wav\"", "nowhere.wav"},
+    {"\"image\": \"pipe\"", "pipe: not a regular file"}, /* nobody will ever write into it */
+    {"\"image\": \"/dev/zero\"", "/dev/zero: not a regular file"},
+    {"\"image\": \"/dev/zero\", \"colour\": 1", "colour: unknown key"}, /* under its own id */
     {"\"video\": \"" MEDIA "count.mp4\", \"video_audio\": \"sound\"", "count.mp4"},
     {"\"sound\": \"" MEDIA "tones.ogg\"", NULL},
 };
@@ -188,6 +192,7 @@ static void a_bad_file_costs_its_own_request(void **state)
     for (size_t i = 0; i < sizeof noise; i++) noise[i] = (char)(i * i * 31 + i / 7);
     folder_write(dir, "noise.bin", noise, sizeof noise);
     folder_text(dir, "empty.bin", "");
+    assert_int_equal(mkfifo(at("pipe"), 0600), 0);
     for (int i = 0; i < LINES; i++) {
         const char *r = lines[i].request, *own = strstr(r, "\": \"") + 4;
         bool here = own[0] != '/'; /* a file of this test's folder */

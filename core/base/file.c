@@ -51,11 +51,10 @@ void um_file_forget(const um_file *f, size_t offset, size_t bytes)
         madvise((void *)(uintptr_t)(f->data + from), to - from, MADV_DONTNEED);
 }
 
-um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t limit, um_arena *arena,
-                       um_err *err)
+/* Reads fd to its end and closes it. */
+static um_status read_all(uint8_t **out, size_t *size, int fd, const char *path, size_t limit,
+                          um_arena *arena, um_err *err)
 {
-    int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return sys_fail(err, path);
     uint8_t *buf = NULL;
     size_t cap = 0, n = 0;
     um_status st = UM_OK;
@@ -76,6 +75,32 @@ um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t lim
         *size = n;
     }
     um_free(buf);
+    close(fd);
+    return st;
+}
+
+um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t limit, um_arena *arena,
+                       um_err *err)
+{
+    int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return sys_fail(err, path);
+    return read_all(out, size, fd, path, limit, arena, err);
+}
+
+um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, size_t limit,
+                               um_arena *arena, um_err *err)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* a pipe would block */
+    if (fd < 0) return sys_fail(err, path);
+    struct stat sb;
+    um_status st = UM_OK;
+    if (fstat(fd, &sb) != 0)
+        st = sys_fail(err, path);
+    else if (S_ISDIR(sb.st_mode))
+        st = UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(EISDIR));
+    else if (!S_ISREG(sb.st_mode))
+        st = UM_FAIL(err, UM_E_IO, "%s: not a regular file", path);
+    if (st == UM_OK) return read_all(out, size, fd, path, limit, arena, err);
     close(fd);
     return st;
 }

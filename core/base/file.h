@@ -20,6 +20,9 @@ void um_file_forget(const um_file *f, size_t offset, size_t bytes);
 /* The whole of a regular file or pipe of at most limit bytes, with a 0 byte behind it that *size does not count. */
 um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t limit, um_arena *arena,
                        um_err *err);
+/* The same of a regular file only, whatever its name ("-" too): a pipe or a device, which may never end or answer, is an error. */
+um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, size_t limit,
+                               um_arena *arena, um_err *err);
 /* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never a part. */
 um_status um_file_write(const char *path, const void *data, size_t size, um_err *err);
 bool um_file_exists(const char *path);

@@ -30,7 +30,6 @@ void um_kv_bind(um_kv *kv, float *memory, int kv_heads, int head_dim, int cap)
 {
     *kv = (um_kv){.kv_heads = kv_heads, .head_dim = head_dim, .cap = cap, .k = memory};
     kv->v = memory + (size_t)kv_heads * key_floats(head_dim, cap);
-    memset(memory, 0, um_kv_floats(kv_heads, head_dim, cap) * sizeof *memory);
 }
 
 typedef struct append_job {
@@ -45,10 +44,14 @@ static void append_row(const um_kv *kv, int h, int at, const float *k, const flo
     const size_t D = (size_t)kv->head_dim, pos = (size_t)at;
     float *keys = kv->k + (size_t)h * key_floats(kv->head_dim, kv->cap) +
                   pos / UM_PANEL * D * UM_PANEL + pos % UM_PANEL;
+    if (pos % UM_PANEL == 0) memset(keys, 0, D * UM_PANEL * sizeof *keys); /* lanes to come */
     for (size_t d = 0; d < D; d++) keys[d * UM_PANEL] = k[d];
     float *values = kv->v + (size_t)h * value_floats(kv->head_dim, kv->cap) + pos * UM_PANEL;
-    for (size_t d = 0; d < D; d += UM_PANEL, values += (size_t)kv->cap * UM_PANEL)
-        memcpy(values, v + d, (D - d < UM_PANEL ? D - d : UM_PANEL) * sizeof *values);
+    for (size_t d = 0; d < D; d += UM_PANEL, values += (size_t)kv->cap * UM_PANEL) {
+        const size_t lanes = D - d < UM_PANEL ? D - d : UM_PANEL;
+        memcpy(values, v + d, lanes * sizeof *values);
+        memset(values + lanes, 0, (UM_PANEL - lanes) * sizeof *values);
+    }
 }
 
 static void append_part(void *ctx, int part, int parts)

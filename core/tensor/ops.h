@@ -46,7 +46,8 @@ typedef struct um_kv {
     float *k, *v;
 } um_kv;
 size_t um_kv_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
-/* Places k and v of a um_kv into memory of um_kv_floats floats and clears it. */
+/* Places k and v of a um_kv into memory of um_kv_floats floats. Nothing is touched: kv_append clears what it begins, so that room for
+ * many positions costs nothing before they come. */
 void um_kv_bind(um_kv *kv, float *memory, int kv_heads, int head_dim, int cap);
 
 struct um_kernels;
