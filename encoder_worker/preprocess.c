@@ -24,7 +24,7 @@ static um_status canvas_of(um_canvas *c, const um_picture *p, const um_vision_mo
     c->left = (side - p->w) / 2;
     c->top = (side - p->h) / 2;
     for (int i = 0; i < 3; i++)
-        c->fill[i] = (uint8_t)um_max_int(0, um_min_int(255, (int)((double)v->mean[i] * 255)));
+        c->fill[i] = (uint8_t)um_max_int(0, um_min_int(255, (int)((double)v->fill[i] * 255)));
     return UM_OK;
 }
 

@@ -247,6 +247,7 @@ static void test_tower(void **state)
     assert_true(!v->quick_gelu && !v->crop && v->resize_w == 56 && v->resize_h == 56 &&
                 v->resize_short == 0);
     assert_true(v->rescale == 1.0f && v->mean[0] == 0.0f && v->std[2] == 1.0f);
+    assert_true(v->fill[0] > 0.0f); /* not normalised, but "pad" still fills with image_mean */
     for (int k = -4; k <= 3; k++) {
         char number[8];
         snprintf(number, sizeof number, "%d", k);

@@ -301,8 +301,8 @@ static uint64_t fingerprint_of(const um_model *m)
                   v->crop, v->resize_short, v->crop_w, v->crop_h, v->resize_w, v->resize_h,
                   v->pad_square, v->proj, v->proj_layers, um_f32_bits(v->rescale));
     for (int i = 0; i < 3; i++) {
-        n += snprintf(s + n, sizeof s - (size_t)n, " %08x %08x", um_f32_bits(v->mean[i]),
-                      um_f32_bits(v->std[i]));
+        n += snprintf(s + n, sizeof s - (size_t)n, " %08x %08x %08x", um_f32_bits(v->mean[i]),
+                      um_f32_bits(v->std[i]), um_f32_bits(v->fill[i]));
     }
     n += audio_text(s + n, sizeof s - (size_t)n, m);
     UM_ASSERT(n > 0 && (size_t)n < sizeof s);

@@ -56,6 +56,7 @@ typedef struct um_vision_model {
     int resize_short, crop_w, crop_h;
     int resize_w, resize_h; /* fixed size instead of shortest_edge when > 0 */
     float mean[3], std[3], rescale;
+    float fill[3];   /* image_mean, normalised or not: the colour that "pad" fills with */
     bool pad_square; /* image_aspect_ratio "pad" */
     /* projector */
     um_projector proj;

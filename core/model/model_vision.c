@@ -135,6 +135,7 @@ static void read_values(um_vision_model *v, um_reader *r)
     if (!rescale) v->rescale = 1.0f;
     read_colours(r, "image_mean", clip_mean, 0, v->mean);
     read_colours(r, "image_std", clip_std, 1e-6, v->std);
+    memcpy(v->fill, v->mean, sizeof v->fill);
     for (int i = 0; !normalise && i < 3; i++) {
         v->mean[i] = 0.0f;
         v->std[i] = 1.0f;
