@@ -72,6 +72,31 @@ static bool is_media(const char *key)
     return false;
 }
 
+static void write_object(um_text *to, const um_json *object, const char *folder, um_arena *arena);
+
+/* A list whose objects have media paths in them: the parts of a prompt, or turns with such parts. */
+static void write_list(um_text *to, const um_json *list, const char *folder, um_arena *arena)
+{
+    um_text_add(to, "[", 1);
+    for (size_t i = 0; i < um_json_size(list); i++) {
+        const um_json *item = um_json_at(list, i);
+        if (i > 0) um_text_add(to, ",", 1);
+        if (um_json_kind_of(item) == UM_JSON_OBJECT)
+            write_object(to, item, folder, arena);
+        else
+            write_value(to, item);
+    }
+    um_text_add(to, "]", 1);
+}
+
+/* The keys whose lists are looked into: a prompt of parts, turns, and a turn's value of parts. */
+static bool is_parts(const char *key, const um_json *value)
+{
+    return um_json_kind_of(value) == UM_JSON_ARRAY &&
+           (strcmp(key, "prompt") == 0 || strcmp(key, "conversations") == 0 ||
+            strcmp(key, "value") == 0);
+}
+
 /* The members of a request or of its sample, each behind a comma but the first; *n counts them over both calls. */
 static void write_members(um_text *to, const um_json *object, int *n, const char *folder,
                           um_arena *arena)
@@ -85,14 +110,21 @@ static void write_members(um_text *to, const um_json *object, int *n, const char
         if (is_media(key)) {
             write_media(to, value, folder, arena);
         } else if (strcmp(key, "sample") == 0 && um_json_kind_of(value) == UM_JSON_OBJECT) {
-            int inner = 0;
-            um_text_add(to, "{", 1);
-            write_members(to, value, &inner, folder, arena);
-            um_text_add(to, "}", 1);
+            write_object(to, value, folder, arena);
+        } else if (is_parts(key, value)) {
+            write_list(to, value, folder, arena);
         } else {
             write_value(to, value);
         }
     }
+}
+
+static void write_object(um_text *to, const um_json *object, const char *folder, um_arena *arena)
+{
+    int n = 0;
+    um_text_add(to, "{", 1);
+    write_members(to, object, &n, folder, arena);
+    um_text_add(to, "}", 1);
 }
 
 /* One request of a file, with its number for a name when it has none. What is in it is the router's to judge. */

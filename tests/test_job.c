@@ -349,6 +349,24 @@ static void test_request_file(void **state)
                      cwd, cwd, cwd);
     assert_string_equal(t.s, want);
     um_text_free(&t);
+    t = (um_text){0};
+    n = 0;
+    assert_int_equal(build(f, &t, &n,
+                           "{\"prompt\":[\"<image>\",{\"image\":\"a.png\"},{\"video\":\"b.mp4\","
+                           "\"audio\":\"sound\"}]}\n"
+                           "{\"sample\":{\"conversations\":[{\"from\":\"human\",\"value\":[\"x\",{"
+                           "\"speech\":\"c.wav\"}]},"
+                           "{\"from\":\"gpt\",\"value\":\"\"}]}}\n"),
+                     UM_OK);
+    want = um_arena_fmt(&f->arena,
+                        "{\"id\":\"0\",\"prompt\":[\"<image>\",{\"image\":\"%s/"
+                        "a.png\"},{\"video\":\"%s/b.mp4\",\"audio\":\"sound\"}]}\n"
+                        "{\"id\":\"1\",\"sample\":{\"conversations\":[{\"from\":\"human\","
+                        "\"value\":[\"x\",{\"speech\":\"%s/c.wav\"}]},"
+                        "{\"from\":\"gpt\",\"value\":\"\"}]}}\n",
+                        cwd, cwd, cwd);
+    assert_string_equal(t.s, want); /* parts too, wherever they may stand */
+    um_text_free(&t);
 }
 
 static void test_request_mistakes(void **state)
