@@ -89,11 +89,12 @@ static void make_tower(bench *b, const options *o)
     v->class_row = random_floats(&b->model, &b->rng, (size_t)D, 0.02f);
     v->positions =
         random_floats(&b->model, &b->rng, (size_t)(um_vision_rows(m) + 1) * (size_t)D, 0.02f);
-    v->pre_w = v->pre_b = random_floats(&b->model, &b->rng, (size_t)D, 1.0f);
+    const float *norm = random_floats(&b->model, &b->rng, (size_t)D, 1.0f);
+    v->pre = (um_norm){norm, norm};
     v->blocks = um_arena_zero(&b->model, (size_t)m->run_layers * sizeof *v->blocks);
     for (int i = 0; i < m->run_layers; i++) {
         um_vision_block *k = &v->blocks[i];
-        k->norm1_w = k->norm1_b = k->norm2_w = k->norm2_b = v->pre_w;
+        k->norm1 = k->norm2 = v->pre;
         k->q = linear(b, w, D, D);
         k->k = linear(b, w, D, D);
         k->v = linear(b, w, D, D);

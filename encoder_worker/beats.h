@@ -3,7 +3,7 @@
 
 #include "core/model/model.h"
 #include "encoder_worker/fbank.h"
-#include "encoder_worker/sound_parts.h"
+#include "encoder_worker/tower_parts.h"
 #include "encoder_worker/wave.h"
 
 typedef struct um_beats_layer {
@@ -30,7 +30,7 @@ typedef struct um_beats {
 } um_beats;
 
 /* Packs the tower and lets its mapped pages go. UM_E_MODEL names the tensor, the wanted and the found shape. Memory: l->model. */
-um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_sound_loader *l);
+um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_tower_loader *l);
 
 /* Bucket of the distance from a query to a key (key - query), of `buckets` in all: the nearer ones have one each, the others share
  * them logarithmically up to max_distance; the upper half is for keys behind the query. */

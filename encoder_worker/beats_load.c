@@ -39,12 +39,12 @@ static int reach_of(const um_sound_model *m, int rows)
     return d;
 }
 
-static um_status load_table(const um_sound_loader *l, um_beats *b)
+static um_status load_table(const um_tower_loader *l, um_beats *b)
 {
     const um_sound_model *m = b->model;
     const int64_t shape[] = {m->buckets, m->heads};
     const float *by_bucket = NULL;
-    UM_TRY(um_sound_load_values(l, &by_bucket, "encoder.layers.0.self_attn.",
+    UM_TRY(um_tower_load_values(l, &by_bucket, "encoder.layers.0.self_attn.",
                                 "relative_attention_bias.weight", 2, shape));
     b->table = spread_table(by_bucket, m, b->rows, l->model);
     b->reach = reach_of(m, b->rows);
@@ -73,7 +73,7 @@ static um_status tap_scales(double *by, const float *g, const float *v, int D, i
 }
 
 /* Packs group q: outputs q*C .. q*C+C-1 as rows of [tap][input], the order in which a window of the group's rows lies in memory. */
-static void pack_group(const um_sound_loader *l, um_matrix *out, const float *v, const double *by,
+static void pack_group(const um_tower_loader *l, um_matrix *out, const float *v, const double *by,
                        int q, int C, int K, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
@@ -91,20 +91,20 @@ static void pack_group(const um_sound_loader *l, um_matrix *out, const float *v,
 }
 
 /* w = g v / |v|. Kept in f32, as the product has been rounded once already. */
-static um_status load_conv(const um_sound_loader *l, um_beats *b)
+static um_status load_conv(const um_tower_loader *l, um_beats *b)
 {
     const um_sound_model *m = b->model;
     const int K = m->conv_pos, groups = m->conv_groups, C = m->dim / groups;
     const int64_t g_shape[] = {1, 1, K}, v_shape[] = {m->dim, C, K};
     um_arena scratch;
-    um_sound_loader aside = *l; /* the raw tensors are not kept */
+    um_tower_loader aside = *l; /* the raw tensors are not kept */
     const float *g = NULL, *v = NULL;
     um_arena_init(&scratch, "conv", 1 << 20);
     aside.model = &scratch;
     double *by = um_arena_alloc(&scratch, (size_t)K * sizeof *by);
-    um_status st = um_sound_load_values(&aside, &g, "encoder.pos_conv.0.", "weight_g", 3, g_shape);
+    um_status st = um_tower_load_values(&aside, &g, "encoder.pos_conv.0.", "weight_g", 3, g_shape);
     if (st == UM_OK)
-        st = um_sound_load_values(&aside, &v, "encoder.pos_conv.0.", "weight_v", 3, v_shape);
+        st = um_tower_load_values(&aside, &v, "encoder.pos_conv.0.", "weight_v", 3, v_shape);
     if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, l->err);
     if (st == UM_OK) {
         um_matrix *conv = um_arena_zero(l->model, (size_t)groups * sizeof *conv);
@@ -117,7 +117,7 @@ static um_status load_conv(const um_sound_loader *l, um_beats *b)
     return st;
 }
 
-static um_status load_layer(const um_sound_loader *l, um_beats_layer *b, const um_sound_model *m,
+static um_status load_layer(const um_tower_loader *l, um_beats_layer *b, const um_sound_model *m,
                             int layer)
 {
     struct {
@@ -133,19 +133,19 @@ static um_status load_layer(const um_sound_loader *l, um_beats_layer *b, const u
     char at[64];
     snprintf(at, sizeof at, "encoder.layers.%d.", layer);
     for (size_t i = 0; i < sizeof linears / sizeof *linears; i++)
-        UM_TRY(um_sound_load_linear(l, linears[i].to, at, linears[i].name, linears[i].N,
+        UM_TRY(um_tower_load_linear(l, linears[i].to, at, linears[i].name, linears[i].N,
                                     linears[i].K));
     UM_TRY(
-        um_sound_load_pair(l, &b->kv, at, "self_attn.k_proj", "self_attn.v_proj", m->dim, m->dim));
-    UM_TRY(um_sound_load_norm(l, &b->attn_norm, at, "self_attn_layer_norm", m->dim));
-    UM_TRY(um_sound_load_norm(l, &b->end_norm, at, "final_layer_norm", m->dim));
+        um_tower_load_pair(l, &b->kv, at, "self_attn.k_proj", "self_attn.v_proj", m->dim, m->dim));
+    UM_TRY(um_tower_load_norm(l, &b->attn_norm, at, "self_attn_layer_norm", m->dim));
+    UM_TRY(um_tower_load_norm(l, &b->end_norm, at, "final_layer_norm", m->dim));
     if (!m->gated) return UM_OK;
     const int64_t shape[] = {1, m->heads, 1, 1};
-    um_sound_loader exact = *l; /* 8 outputs: nothing to save */
+    um_tower_loader exact = *l; /* 8 outputs: nothing to save */
     exact.keep = "f32";
     UM_TRY(
-        um_sound_load_linear(&exact, &b->grep, at, "self_attn.grep_linear", 8, m->dim / m->heads));
-    return um_sound_load_values(l, &b->grep_a, at, "self_attn.grep_a", 4, shape);
+        um_tower_load_linear(&exact, &b->grep, at, "self_attn.grep_linear", 8, m->dim / m->heads));
+    return um_tower_load_values(l, &b->grep_a, at, "self_attn.grep_a", 4, shape);
 }
 
 /* Rows of a window, and that the frames can be divided among them. */
@@ -162,7 +162,7 @@ static um_status count_rows(um_beats *b, um_err *err)
     return UM_OK;
 }
 
-um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_sound_loader *l)
+um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_tower_loader *l)
 {
     static const char patch[] = "patch_embedding.weight";
     const int64_t conv[] = {m->patch_dim, 1, m->patch, m->patch};
@@ -173,11 +173,11 @@ um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_sound_l
     UM_TRY(um_tensors_want(l->set, &t, patch, 4, conv, l->err));
     UM_TRY(um_linear_load_plain(&b.patch, l->set, patch, NULL, m->patch_dim, m->patch * m->patch,
                                 l->keep, l->dev, l->model, l->err));
-    UM_TRY(um_sound_load_norm(l, &b.patch_norm, "", "layer_norm", m->patch_dim));
+    UM_TRY(um_tower_load_norm(l, &b.patch_norm, "", "layer_norm", m->patch_dim));
     if (m->patch_dim != m->dim)
-        UM_TRY(um_sound_load_linear(l, &b.project, "", "post_extract_proj", m->dim, m->patch_dim));
+        UM_TRY(um_tower_load_linear(l, &b.project, "", "post_extract_proj", m->dim, m->patch_dim));
     UM_TRY(load_conv(l, &b));
-    UM_TRY(um_sound_load_norm(l, &b.norm, "", "encoder.layer_norm", m->dim));
+    UM_TRY(um_tower_load_norm(l, &b.norm, "", "encoder.layer_norm", m->dim));
     UM_TRY(load_table(l, &b));
     b.layers = um_arena_zero(l->model, (size_t)m->layers * sizeof *b.layers);
     for (int i = 0; i < m->layers; i++) UM_TRY(load_layer(l, &b.layers[i], m, i));

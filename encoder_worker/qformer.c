@@ -13,16 +13,16 @@ enum { PREFIX = 160 };
 static bool has_cross(const um_sound_model *m, int layer) { return layer % m->q_cross == 0; }
 
 /* prefix ends in the attention's name and a dot; its keys are rows of width `from`. */
-static um_status load_attention(const um_sound_loader *l, um_qformer_attention *a,
+static um_status load_attention(const um_tower_loader *l, um_qformer_attention *a,
                                 const char *prefix, int Q, int from)
 {
-    UM_TRY(um_sound_load_linear(l, &a->q, prefix, "attention.query", Q, Q));
-    UM_TRY(um_sound_load_pair(l, &a->kv, prefix, "attention.key", "attention.value", Q, from));
-    UM_TRY(um_sound_load_linear(l, &a->out, prefix, "output.dense", Q, Q));
-    return um_sound_load_norm(l, &a->norm, prefix, "output.LayerNorm", Q);
+    UM_TRY(um_tower_load_linear(l, &a->q, prefix, "attention.query", Q, Q));
+    UM_TRY(um_tower_load_pair(l, &a->kv, prefix, "attention.key", "attention.value", Q, from));
+    UM_TRY(um_tower_load_linear(l, &a->out, prefix, "output.dense", Q, Q));
+    return um_tower_load_norm(l, &a->norm, prefix, "output.LayerNorm", Q);
 }
 
-static um_status load_layer(const um_sound_loader *l, um_qformer_layer *out,
+static um_status load_layer(const um_tower_loader *l, um_qformer_layer *out,
                             const um_sound_model *m, int layer)
 {
     char at[PREFIX], part[PREFIX + 20];
@@ -32,13 +32,13 @@ static um_status load_layer(const um_sound_loader *l, um_qformer_layer *out,
     snprintf(part, sizeof part, "%scrossattention.", at);
     if (has_cross(m, layer)) UM_TRY(load_attention(l, &out->cross, part, m->q_dim, m->dim));
     UM_TRY(
-        um_sound_load_linear(l, &out->fc1, at, "intermediate_query.dense", m->q_ffn_dim, m->q_dim));
-    UM_TRY(um_sound_load_linear(l, &out->fc2, at, "output_query.dense", m->q_dim, m->q_ffn_dim));
-    return um_sound_load_norm(l, &out->norm, at, "output_query.LayerNorm", m->q_dim);
+        um_tower_load_linear(l, &out->fc1, at, "intermediate_query.dense", m->q_ffn_dim, m->q_dim));
+    UM_TRY(um_tower_load_linear(l, &out->fc2, at, "output_query.dense", m->q_dim, m->q_ffn_dim));
+    return um_tower_load_norm(l, &out->norm, at, "output_query.LayerNorm", m->q_dim);
 }
 
 /* The queries are the same for every window, and so is their first norm. */
-static um_status load_queries(const um_sound_loader *l, um_qformer *f)
+static um_status load_queries(const um_tower_loader *l, um_qformer *f)
 {
     const um_sound_model *m = f->model;
     const int64_t shape[] = {1, m->queries, m->q_dim};
@@ -46,15 +46,15 @@ static um_status load_queries(const um_sound_loader *l, um_qformer *f)
     um_norm norm;
     const float *raw = NULL;
     snprintf(prefix, sizeof prefix, "%sqformer.qformer.", m->names.prefix);
-    UM_TRY(um_sound_load_norm(l, &norm, prefix, "layernorm", m->q_dim));
-    UM_TRY(um_sound_load_values(l, &raw, m->names.queries, "", 3, shape));
+    UM_TRY(um_tower_load_norm(l, &norm, prefix, "layernorm", m->q_dim));
+    UM_TRY(um_tower_load_values(l, &raw, m->names.queries, "", 3, shape));
     float *queries = um_arena_f32(l->model, (size_t)m->queries, (size_t)m->q_dim);
     um_norm_fwd(l->dev, queries, raw, &norm, m->queries, m->q_dim, m->q_eps);
     f->queries = queries;
     return UM_OK;
 }
 
-um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_sound_loader *l)
+um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tower_loader *l)
 {
     um_qformer f = {.model = m};
     UM_TRY(load_queries(l, &f));

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/model/model.h"
-#include "encoder_worker/sound_parts.h"
+#include "encoder_worker/tower_parts.h"
 
 /* Attention and the layer behind it, normalised with what came in. */
 typedef struct um_qformer_attention {
@@ -24,7 +24,7 @@ typedef struct um_qformer {
 } um_qformer;
 
 /* UM_E_MODEL names the tensor, the wanted and the found shape. Memory: l->model. */
-um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_sound_loader *l);
+um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tower_loader *l);
 
 /* y[queries, Q] of x[T, D]; every row of x is looked at, those of padding too (spec 12 #8). Memory: scratch, given back. */
 void um_qformer_encode(float *y, const um_qformer *f, const float *x, int T, um_dev *dev,

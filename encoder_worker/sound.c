@@ -17,27 +17,11 @@ struct um_sound {
     int dim_out;          /* width of the language model */
 };
 
-/* "linear" is one layer without a number; an MLP's layers are 0, 2, 4 ... with GELU between. */
-static um_status load_projector(const um_sound_loader *l, um_sound *s)
-{
-    const um_sound_model *m = s->model;
-    char prefix[100];
-    s->projector = um_arena_zero(l->model, (size_t)m->proj_layers * sizeof *s->projector);
-    for (int i = 0; i < m->proj_layers; i++) {
-        snprintf(prefix, sizeof prefix, "%sprojector", m->names.prefix);
-        char name[16] = "";
-        if (m->proj == UM_PROJ_MLP) snprintf(name, sizeof name, ".%d", 2 * i);
-        UM_TRY(um_sound_load_linear(l, &s->projector[i], prefix, name, s->dim_out,
-                                    i == 0 ? m->q_dim : s->dim_out));
-    }
-    return UM_OK;
-}
-
 um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                         um_arena *model, um_err *err)
 {
     const um_sound_model *m = &ck->model.sound;
-    um_sound_loader l = {um_checkpoint_set(ck, UM_PART_SOUND), dev, weights, model, err};
+    um_tower_loader l = {um_checkpoint_set(ck, UM_PART_SOUND), dev, weights, model, err};
     um_sound *s = um_arena_zero(model, sizeof *s);
     if (!m->present || l.set == NULL)
         return UM_FAIL(err, UM_E_MODEL, "the model has no sound tower");
@@ -45,7 +29,10 @@ um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, co
     UM_TRY(um_beats_load(&s->beats, m, &l));
     l.set = um_checkpoint_set(ck, UM_PART_SOUND_ALIGNER);
     UM_TRY(um_qformer_load(&s->qformer, m, &l));
-    UM_TRY(load_projector(&l, s));
+    char prefix[100];
+    snprintf(prefix, sizeof prefix, "%sprojector", m->names.prefix);
+    UM_TRY(um_tower_load_projector(&l, &s->projector, prefix, m->proj, m->proj_layers, s->dim_out,
+                                   m->q_dim));
     *out = s;
     return UM_OK;
 }
@@ -53,19 +40,6 @@ um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, co
 int64_t um_sound_rows(const um_sound_model *m, int64_t n)
 {
     return (n + UM_WAVE_WINDOW - 1) / UM_WAVE_WINDOW * m->queries;
-}
-
-/* rows[n, dim_out] = linear, or linear GELU linear ..., of x[n, q_dim] */
-static void project(um_dev *d, float *rows, const um_sound *s, const float *x, um_arena *scratch)
-{
-    const int n = s->model->queries;
-    for (int i = 0; i < s->model->proj_layers; i++) {
-        const bool last = i == s->model->proj_layers - 1;
-        float *y = last ? rows : um_arena_f32(scratch, (size_t)n, (size_t)s->dim_out);
-        um_linear_fwd(d, y, x, n, &s->projector[i]);
-        if (!last) d->ops->gelu(d, y, y, (size_t)n * (size_t)s->dim_out);
-        x = y;
-    }
 }
 
 um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int64_t n, um_dev *dev,
@@ -84,7 +58,7 @@ um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int
         um_beats_encode(x, &s->beats, wave + at, left < UM_WAVE_WINDOW ? left : UM_WAVE_WINDOW, dev,
                         scratch, beat, beat_ctx);
         um_qformer_encode(y, &s->qformer, x, s->beats.rows, dev, scratch, beat, beat_ctx);
-        project(dev, rows, s, y, scratch);
+        um_tower_project(dev, rows, s->projector, m->proj_layers, y, m->queries, scratch);
         rows += (size_t)m->queries * (size_t)s->dim_out;
         um_arena_reset(scratch, window);
     }

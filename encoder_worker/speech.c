@@ -76,15 +76,9 @@ static void beat(const run *r)
     if (r->beat != NULL) r->beat(r->beat_ctx);
 }
 
-/* y[T,N] += x[T,K] W^T + bias */
-static void linear_add(um_dev *d, float *y, const float *x, int T, const um_linear *l)
+static void norm_fwd(const run *r, float *y, const float *x, const um_norm *n, int T)
 {
-    d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, true);
-}
-
-static void norm_fwd(const run *r, float *y, const float *x, const um_speech_norm *n, int T)
-{
-    r->dev->ops->layernorm_fwd(r->dev, y, x, n->w, n->b, T, r->s->model->dim, eps);
+    um_norm_fwd(r->dev, y, x, n, T, r->s->model->dim, eps);
 }
 
 /* x[T,D] += out(softmax(q k^T / sqrt(head_dim)) v), q in rows of ldq, keys and values [n,D] in rows of ldk. */
@@ -98,7 +92,7 @@ static void attend(const run *r, float *x, int T, const float *q, int ldq, const
     um_kv_bind(&kv, r->a.kv, heads, head_dim, n);
     d->ops->kv_append(d, &kv, k, ldk, v, ldk, n);
     d->ops->attention(d, r->a.heads, D, NULL, q, ldq, &kv, heads, T, 0, scale, causal);
-    linear_add(d, x, r->a.heads, T, out);
+    um_linear_add(d, x, r->a.heads, T, out);
 }
 
 /* x[T,D] += out(attention of norm(x) on itself) */
@@ -131,7 +125,7 @@ static void ffn_fwd(const run *r, float *x, int T, const um_speech_layer *l)
     norm_fwd(r, r->a.norm, x, &l->ffn_norm, T);
     um_linear_fwd(d, r->a.inner, r->a.norm, T, &l->fc1);
     d->ops->gelu(d, r->a.inner, r->a.inner, um_at((size_t)T, 0, (size_t)l->fc1.w.N));
-    linear_add(d, x, r->a.inner, T, &l->fc2);
+    um_linear_add(d, x, r->a.inner, T, &l->fc2);
 }
 
 /* y[T,N] = gelu(a convolution of three taps over the rows of x[stride T, C], with a row of zeros before and one behind them). The
@@ -196,20 +190,6 @@ static void decode_fwd(const run *r)
     norm_fwd(r, r->a.norm, y, &s->decoder_norm, Q);
 }
 
-/* rows[Q, dim_out] = linear, or linear GELU linear ..., of x[Q,D] */
-static void project(const run *r, float *rows, const float *x, um_arena *scratch)
-{
-    const um_speech *s = r->s;
-    int Q = s->model->queries;
-    for (int i = 0; i < s->model->proj_layers; i++) {
-        bool last = i == s->model->proj_layers - 1;
-        float *y = last ? rows : um_arena_f32(scratch, (size_t)Q, (size_t)s->dim_out);
-        um_linear_fwd(r->dev, y, x, Q, &s->projector[i]);
-        if (!last) r->dev->ops->gelu(r->dev, y, y, um_at((size_t)Q, 0, (size_t)s->dim_out));
-        x = y;
-    }
-}
-
 static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
@@ -217,7 +197,8 @@ static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, 
     encode_fwd(r);
     decode_fwd(r);
     beat(r);
-    project(r, rows, r->a.norm, scratch);
+    um_tower_project(r->dev, rows, r->s->projector, r->s->model->proj_layers, r->a.norm,
+                     r->s->model->queries, scratch);
     um_arena_reset(scratch, mark);
 }
 

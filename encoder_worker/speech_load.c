@@ -8,13 +8,8 @@
 
 enum { NAME = 200 };
 
-/* What loading needs at every step. */
 typedef struct loader {
-    const um_tensors *set;
-    um_dev *dev;
-    const char *keep;
-    um_arena *model;
-    um_err *err;
+    um_tower_loader to;
     char prefix[NAME / 2]; /* of the names that are asked for */
 } loader;
 
@@ -32,23 +27,19 @@ static names names_of(const loader *l, const char *rest)
 
 static um_status load_linear(loader *l, um_linear *out, const char *rest, int N, int K)
 {
-    names n = names_of(l, rest);
-    return um_linear_load_plain(out, l->set, n.weight, n.bias, N, K, l->keep, l->dev, l->model,
-                                l->err);
+    return um_tower_load_linear(&l->to, out, l->prefix, rest, N, K);
 }
 
-static um_status load_norm(loader *l, um_speech_norm *out, const char *rest, int D)
+static um_status load_norm(loader *l, um_norm *out, const char *rest, int D)
 {
-    names n = names_of(l, rest);
-    UM_TRY(um_vector_load(&out->w, l->set, n.weight, D, l->model, l->err));
-    return um_vector_load(&out->b, l->set, n.bias, D, l->model, l->err);
+    return um_tower_load_norm(&l->to, out, l->prefix, rest, D);
 }
 
 static um_status load_conv(loader *l, um_linear *out, const char *rest, int N, int C)
 {
     names n = names_of(l, rest);
-    return um_linear_load_conv(out, l->set, n.weight, n.bias, N, C, 3, l->keep, l->dev, l->model,
-                               l->err);
+    return um_linear_load_conv(out, l->to.set, n.weight, n.bias, N, C, 3, l->to.keep, l->to.dev,
+                               l->to.model, l->to.err);
 }
 
 /* A table [rows, D] in f32. */
@@ -56,10 +47,10 @@ static um_status load_table(loader *l, float **out, const char *name, int rank,
                             const int64_t *shape, int rows, int D)
 {
     const um_tensor *t = NULL;
-    UM_TRY(um_tensors_want(l->set, &t, name, rank, shape, l->err));
-    *out = um_arena_f32(l->model, (size_t)rows, (size_t)D);
+    UM_TRY(um_tensors_want(l->to.set, &t, name, rank, shape, l->to.err));
+    *out = um_arena_f32(l->to.model, (size_t)rows, (size_t)D);
     um_tensor_to_f32(*out, t);
-    um_tensors_forget(l->set, t);
+    um_tensors_forget(l->to.set, t);
     return UM_OK;
 }
 
@@ -77,7 +68,8 @@ static um_status load_stacked(loader *l, um_linear *out, const char *attention, 
         part[parts] = (um_linear_part){n[parts].weight, *w == 'k' ? NULL : n[parts].bias, D};
         parts++;
     }
-    return um_linear_load_stacked(out, l->set, part, parts, D, l->keep, l->dev, l->model, l->err);
+    return um_linear_load_stacked(out, l->to.set, part, parts, D, l->to.keep, l->to.dev,
+                                  l->to.model, l->to.err);
 }
 
 /* Layer i behind PREFIX. */
@@ -110,7 +102,7 @@ static um_status load_encoder(loader *l, um_speech *s)
     UM_TRY(load_table(l, &positions, names_of(l, "embed_positions").weight, 2, shape, m->positions,
                       m->dim));
     s->positions = positions;
-    s->encoder = um_arena_zero(l->model, (size_t)m->layers * sizeof *s->encoder);
+    s->encoder = um_arena_zero(l->to.model, (size_t)m->layers * sizeof *s->encoder);
     for (int i = 0; i < m->layers; i++)
         UM_TRY(load_layer(l, &s->encoder[i], i, m->dim, m->ffn_dim, false));
     return load_norm(l, &s->encoder_norm, "layer_norm", m->dim);
@@ -124,7 +116,8 @@ static um_status load_queries(loader *l, um_speech *s)
     float *q = NULL;
     const um_tensor *t = NULL;
     UM_TRY(load_table(l, &q, m->names.queries, 3, matrix, m->queries, m->dim));
-    UM_TRY(um_tensors_want(l->set, &t, names_of(l, "embed_positions").weight, 2, table, l->err));
+    UM_TRY(
+        um_tensors_want(l->to.set, &t, names_of(l, "embed_positions").weight, 2, table, l->to.err));
     um_arena scratch;
     um_arena_init(&scratch, "positions", 1 << 16);
     float *p = um_arena_f32(&scratch, (size_t)m->dec_positions, (size_t)m->dim);
@@ -140,32 +133,26 @@ static um_status load_decoder(loader *l, um_speech *s)
     const um_speech_model *m = s->model;
     snprintf(l->prefix, sizeof l->prefix, "%sdecoder.audio_decoder.", m->names.prefix);
     UM_TRY(load_queries(l, s));
-    s->decoder = um_arena_zero(l->model, (size_t)m->dec_layers * sizeof *s->decoder);
+    s->decoder = um_arena_zero(l->to.model, (size_t)m->dec_layers * sizeof *s->decoder);
     for (int i = 0; i < m->dec_layers; i++)
         UM_TRY(load_layer(l, &s->decoder[i], i, m->dim, m->dec_ffn_dim, true));
     return load_norm(l, &s->decoder_norm, "layer_norm", m->dim);
 }
 
-/* "linear" is one layer without a number; an MLP's layers are 0, 2, 4 ... with GELU between. */
 static um_status load_projector(loader *l, um_speech *s)
 {
     const um_speech_model *m = s->model;
     snprintf(l->prefix, sizeof l->prefix, "%sprojector", m->names.prefix);
-    s->projector = um_arena_zero(l->model, (size_t)m->proj_layers * sizeof *s->projector);
-    for (int i = 0; i < m->proj_layers; i++) {
-        char number[16] = "";
-        if (m->proj == UM_PROJ_MLP) snprintf(number, sizeof number, ".%d", 2 * i);
-        UM_TRY(load_linear(l, &s->projector[i], number, s->dim_out, i == 0 ? m->dim : s->dim_out));
-    }
-    return UM_OK;
+    return um_tower_load_projector(&l->to, &s->projector, l->prefix, m->proj, m->proj_layers,
+                                   s->dim_out, m->dim);
 }
 
 um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                          um_arena *model, um_err *err)
 {
     const um_speech_model *m = &ck->model.speech;
-    loader l = {um_checkpoint_set(ck, UM_PART_SPEECH), dev, weights, model, err, ""};
-    if (!m->present || l.set == NULL)
+    loader l = {{um_checkpoint_set(ck, UM_PART_SPEECH), dev, weights, model, err}, ""};
+    if (!m->present || l.to.set == NULL)
         return UM_FAIL(err, UM_E_MODEL, "the model has no speech tower");
     um_speech *s = um_arena_zero(model, sizeof *s);
     s->model = m;
@@ -174,7 +161,7 @@ um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, 
     um_mel_init(&s->mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds,
                 m->rate, model);
     UM_TRY(load_encoder(&l, s));
-    l.set = um_checkpoint_set(ck, UM_PART_SPEECH_ALIGNER);
+    l.to.set = um_checkpoint_set(ck, UM_PART_SPEECH_ALIGNER);
     UM_TRY(load_decoder(&l, s));
     UM_TRY(load_projector(&l, s));
     *out = s;

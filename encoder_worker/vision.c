@@ -15,34 +15,7 @@ static int patches(const um_vision_model *m) { return grid(m) * grid(m); }
 
 int um_vision_rows(const um_vision_model *m) { return patches(m) + (m->keep_class ? 1 : 0); }
 
-/* What loading needs at every step. */
-typedef struct loader {
-    const um_tensors *set;
-    um_dev *dev;
-    const char *keep;
-    um_arena *model;
-    um_err *err;
-} loader;
-
-/* prefix.weight [N,K] and prefix.bias [N]. */
-static um_status load_linear(loader *l, um_linear *out, const char *prefix, int N, int K)
-{
-    char weight[NAME], bias[NAME];
-    snprintf(weight, sizeof weight, "%s.weight", prefix);
-    snprintf(bias, sizeof bias, "%s.bias", prefix);
-    return um_linear_load_plain(out, l->set, weight, bias, N, K, l->keep, l->dev, l->model, l->err);
-}
-
-static um_status load_norm(loader *l, const float **w, const float **b, const char *prefix, int D)
-{
-    char weight[NAME], bias[NAME];
-    snprintf(weight, sizeof weight, "%s.weight", prefix);
-    snprintf(bias, sizeof bias, "%s.bias", prefix);
-    UM_TRY(um_vector_load(w, l->set, weight, D, l->model, l->err));
-    return um_vector_load(b, l->set, bias, D, l->model, l->err);
-}
-
-static um_status load_embeddings(loader *l, um_vision *out, const um_vision_model *m)
+static um_status load_embeddings(const um_tower_loader *l, um_vision *out, const um_vision_model *m)
 {
     static const char patch[] = "vision_model.embeddings.patch_embedding.weight";
     static const char position[] = "vision_model.embeddings.position_embedding.weight";
@@ -63,10 +36,11 @@ static um_status load_embeddings(loader *l, um_vision *out, const um_vision_mode
     um_tensor_to_f32(positions, t);
     um_tensors_forget(l->set, t);
     out->positions = positions;
-    return load_norm(l, &out->pre_w, &out->pre_b, "vision_model.pre_layrnorm", m->dim);
+    return um_tower_load_norm(l, &out->pre, "vision_model.", "pre_layrnorm", m->dim);
 }
 
-static um_status load_block(loader *l, um_vision_block *b, const um_vision_model *m, int layer)
+static um_status load_block(const um_tower_loader *l, um_vision_block *b, const um_vision_model *m,
+                            int layer)
 {
     struct {
         um_linear *to;
@@ -83,32 +57,19 @@ static um_status load_block(loader *l, um_vision_block *b, const um_vision_model
     char name[NAME / 2];
     for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
         snprintf(name, sizeof name, "vision_model.encoder.layers.%d.%s", layer, linears[i].rest);
-        UM_TRY(load_linear(l, linears[i].to, name, linears[i].N, linears[i].K));
+        UM_TRY(um_tower_load_linear(l, linears[i].to, name, "", linears[i].N, linears[i].K));
     }
     snprintf(name, sizeof name, "vision_model.encoder.layers.%d.layer_norm1", layer);
-    UM_TRY(load_norm(l, &b->norm1_w, &b->norm1_b, name, m->dim));
+    UM_TRY(um_tower_load_norm(l, &b->norm1, name, "", m->dim));
     snprintf(name, sizeof name, "vision_model.encoder.layers.%d.layer_norm2", layer);
-    return load_norm(l, &b->norm2_w, &b->norm2_b, name, m->dim);
-}
-
-/* "linear" is one layer without a number; an MLP's layers are 0, 2, 4 ... with GELU between. */
-static um_status load_projector(loader *l, um_vision *out, const um_vision_model *m)
-{
-    char name[NAME / 2] = "model.mm_projector";
-    out->projector = um_arena_zero(l->model, (size_t)m->proj_layers * sizeof *out->projector);
-    for (int i = 0; i < m->proj_layers; i++) {
-        if (m->proj == UM_PROJ_MLP) snprintf(name, sizeof name, "model.mm_projector.%d", 2 * i);
-        UM_TRY(
-            load_linear(l, &out->projector[i], name, out->dim_out, i == 0 ? m->dim : out->dim_out));
-    }
-    return UM_OK;
+    return um_tower_load_norm(l, &b->norm2, name, "", m->dim);
 }
 
 um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                          um_arena *model, um_err *err)
 {
     const um_vision_model *m = &ck->model.vision;
-    loader l = {um_checkpoint_set(ck, UM_PART_VISION), dev, weights, model, err};
+    um_tower_loader l = {um_checkpoint_set(ck, UM_PART_VISION), dev, weights, model, err};
     um_vision v = {.model = m, .dim_out = ck->model.dim};
     if (!m->present || l.set == NULL)
         return UM_FAIL(err, UM_E_MODEL, "the model has no vision tower");
@@ -119,7 +80,8 @@ um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, c
     v.blocks = um_arena_zero(model, (size_t)m->run_layers * sizeof *v.blocks);
     for (int i = 0; i < m->run_layers; i++) UM_TRY(load_block(&l, &v.blocks[i], m, i));
     l.set = um_checkpoint_set(ck, UM_PART_PROJECTOR);
-    UM_TRY(load_projector(&l, &v, m));
+    UM_TRY(um_tower_load_projector(&l, &v.projector, "model.mm_projector", m->proj, m->proj_layers,
+                                   v.dim_out, m->dim));
     *out = v;
     return UM_OK;
 }
@@ -168,14 +130,8 @@ static void embed(um_dev *d, const acts *s, const um_vision *v, const float *pix
     memcpy(s->norm, v->class_row, (size_t)m->dim * sizeof(float));
     um_linear_fwd(d, s->norm + m->dim, cols, T - 1, &v->patch);
     d->ops->add(d, s->norm, v->positions, um_at((size_t)T, 0, (size_t)m->dim));
-    d->ops->layernorm_fwd(d, s->x, s->norm, v->pre_w, v->pre_b, T, m->dim, m->eps);
+    um_norm_fwd(d, s->x, s->norm, &v->pre, T, m->dim, m->eps);
     um_arena_reset(scratch, mark);
-}
-
-/* y[T,N] += x[T,K] W^T + bias */
-static void linear_add(um_dev *d, float *y, const float *x, int T, const um_linear *l)
-{
-    d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, true);
 }
 
 /* x += out(softmax(q k^T / sqrt(head_dim)) v) of norm1(x);   x += fc2(act(fc1(norm2(x)))).   x[T,D] */
@@ -184,7 +140,7 @@ static void block_fwd(um_dev *d, const acts *s, const um_vision_block *b, const 
 {
     int D = m->dim, head_dim = D / m->heads;
     um_kv kv = {0};
-    d->ops->layernorm_fwd(d, s->norm, s->x, b->norm1_w, b->norm1_b, T, D, m->eps);
+    um_norm_fwd(d, s->norm, s->x, &b->norm1, T, D, m->eps);
     um_linear_fwd(d, s->q, s->norm, T, &b->q);
     um_linear_fwd(d, s->k, s->norm, T, &b->k);
     um_linear_fwd(d, s->v, s->norm, T, &b->v);
@@ -192,29 +148,16 @@ static void block_fwd(um_dev *d, const acts *s, const um_vision_block *b, const 
     d->ops->kv_append(d, &kv, s->k, D, s->v, D, T);
     float scale = (float)(1.0 / sqrt((double)head_dim));
     d->ops->attention(d, s->heads, D, NULL, s->q, D, &kv, m->heads, T, 0, scale, false);
-    linear_add(d, s->x, s->heads, T, &b->out);
+    um_linear_add(d, s->x, s->heads, T, &b->out);
 
     size_t n = um_at((size_t)T, 0, (size_t)m->ffn_dim);
-    d->ops->layernorm_fwd(d, s->norm, s->x, b->norm2_w, b->norm2_b, T, D, m->eps);
+    um_norm_fwd(d, s->norm, s->x, &b->norm2, T, D, m->eps);
     um_linear_fwd(d, s->inner, s->norm, T, &b->fc1);
     if (m->quick_gelu)
         d->ops->quick_gelu(d, s->inner, s->inner, n);
     else
         d->ops->gelu(d, s->inner, s->inner, n);
-    linear_add(d, s->x, s->inner, T, &b->fc2);
-}
-
-/* rows[n, dim_out] = linear, or linear GELU linear ..., of x[n,D] */
-static void project(um_dev *d, float *rows, const um_vision *v, const float *x, int n,
-                    um_arena *scratch)
-{
-    for (int i = 0; i < v->model->proj_layers; i++) {
-        bool last = i == v->model->proj_layers - 1;
-        float *y = last ? rows : um_arena_f32(scratch, (size_t)n, (size_t)v->dim_out);
-        um_linear_fwd(d, y, x, n, &v->projector[i]);
-        if (!last) d->ops->gelu(d, y, y, um_at((size_t)n, 0, (size_t)v->dim_out));
-        x = y;
-    }
+    um_linear_add(d, s->x, s->inner, T, &b->fc2);
 }
 
 um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels, um_dev *dev,
@@ -233,7 +176,8 @@ um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels,
         block_fwd(dev, &s, &v->blocks[i], m, T);
     }
     if (beat != NULL) beat(beat_ctx);
-    project(dev, rows, v, s.x + (m->keep_class ? 0 : m->dim), n, scratch);
+    um_tower_project(dev, rows, v->projector, m->proj_layers, s.x + (m->keep_class ? 0 : m->dim), n,
+                     scratch);
     um_arena_reset(scratch, mark);
     return UM_OK;
 }

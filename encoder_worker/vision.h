@@ -3,12 +3,12 @@
 #pragma once
 
 #include "core/nn/checkpoint.h"
-#include "core/nn/linear.h"
+#include "encoder_worker/tower_parts.h"
 
 typedef struct um_vision_block {
-    const float *norm1_w, *norm1_b, *norm2_w, *norm2_b; /* [D] */
-    um_linear q, k, v, out;                             /* [D,D] */
-    um_linear fc1, fc2;                                 /* [F,D], [D,F] */
+    um_norm norm1, norm2;
+    um_linear q, k, v, out; /* [D,D] */
+    um_linear fc1, fc2;     /* [F,D], [D,F] */
 } um_vision_block;
 
 typedef struct um_vision {
@@ -16,7 +16,7 @@ typedef struct um_vision {
     um_linear patch;        /* [D, channels*patch*patch] */
     const float *class_row; /* [D] */
     const float *positions; /* [1+patches, D] */
-    const float *pre_w, *pre_b;
+    um_norm pre;
     um_vision_block *blocks; /* [run_layers]: what lies behind the feature taken is not loaded */
     um_linear *projector;    /* [proj_layers] */
     int dim_out;             /* width of the language model */

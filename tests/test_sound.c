@@ -258,7 +258,7 @@ static void test_far_rows_are_copies(void **state)
     um_beats beats;
     open_model(&b, "a4", UM_ISA_AUTO, 2);
     const um_sound_model *m = &b.ck.model.sound;
-    const um_sound_loader l = {um_checkpoint_set(&b.ck, UM_PART_SOUND), &b.dev, "auto", &b.arena,
+    const um_tower_loader l = {um_checkpoint_set(&b.ck, UM_PART_SOUND), &b.dev, "auto", &b.arena,
                                &err};
     if (um_beats_load(&beats, m, &l) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(beats.rows, 1496);

@@ -1,11 +1,11 @@
-/* See sound_parts.h. */
-#include "encoder_worker/sound_parts.h"
+/* See tower_parts.h. */
+#include "encoder_worker/tower_parts.h"
 
 #include <stdio.h>
 
 enum { NAME = 256 };
 
-um_status um_sound_load_linear(const um_sound_loader *l, um_linear *out, const char *prefix,
+um_status um_tower_load_linear(const um_tower_loader *l, um_linear *out, const char *prefix,
                                const char *name, int N, int K)
 {
     char weight[NAME], bias[NAME];
@@ -14,7 +14,7 @@ um_status um_sound_load_linear(const um_sound_loader *l, um_linear *out, const c
     return um_linear_load_plain(out, l->set, weight, bias, N, K, l->keep, l->dev, l->model, l->err);
 }
 
-um_status um_sound_load_pair(const um_sound_loader *l, um_linear *out, const char *prefix,
+um_status um_tower_load_pair(const um_tower_loader *l, um_linear *out, const char *prefix,
                              const char *keys, const char *values, int N, int K)
 {
     const char *const name[2] = {keys, values};
@@ -28,7 +28,7 @@ um_status um_sound_load_pair(const um_sound_loader *l, um_linear *out, const cha
     return um_linear_load_stacked(out, l->set, part, 2, K, l->keep, l->dev, l->model, l->err);
 }
 
-um_status um_sound_load_norm(const um_sound_loader *l, um_norm *out, const char *prefix,
+um_status um_tower_load_norm(const um_tower_loader *l, um_norm *out, const char *prefix,
                              const char *name, int D)
 {
     char full[NAME];
@@ -38,7 +38,7 @@ um_status um_sound_load_norm(const um_sound_loader *l, um_norm *out, const char 
     return um_vector_load(&out->b, l->set, full, D, l->model, l->err);
 }
 
-um_status um_sound_load_values(const um_sound_loader *l, const float **out, const char *prefix,
+um_status um_tower_load_values(const um_tower_loader *l, const float **out, const char *prefix,
                                const char *name, int rank, const int64_t *shape)
 {
     char full[NAME];
@@ -52,4 +52,29 @@ um_status um_sound_load_values(const um_sound_loader *l, const float **out, cons
     um_tensors_forget(l->set, t);
     *out = values;
     return UM_OK;
+}
+
+um_status um_tower_load_projector(const um_tower_loader *l, um_linear **out, const char *prefix,
+                                  um_projector kind, int layers, int N, int K)
+{
+    um_linear *list = um_arena_zero(l->model, (size_t)layers * sizeof *list);
+    for (int i = 0; i < layers; i++) {
+        char number[16] = "";
+        if (kind == UM_PROJ_MLP) snprintf(number, sizeof number, ".%d", 2 * i);
+        UM_TRY(um_tower_load_linear(l, &list[i], prefix, number, N, i == 0 ? K : N));
+    }
+    *out = list;
+    return UM_OK;
+}
+
+void um_tower_project(um_dev *d, float *rows, const um_linear *projector, int layers,
+                      const float *x, int n, um_arena *scratch)
+{
+    for (int i = 0; i < layers; i++) {
+        const size_t N = (size_t)projector[i].w.N;
+        float *y = i == layers - 1 ? rows : um_arena_f32(scratch, (size_t)n, N);
+        um_linear_fwd(d, y, x, n, &projector[i]);
+        if (i < layers - 1) d->ops->gelu(d, y, y, (size_t)n * N);
+        x = y;
+    }
 }

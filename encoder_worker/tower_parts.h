@@ -1,0 +1,51 @@
+/* What the towers and their connectors share: loading by composed names, LayerNorm, projectors. Only encoder_worker/ includes this. */
+#pragma once
+
+#include "core/model/model.h"
+#include "core/nn/linear.h"
+
+/* What loading needs at every step. */
+typedef struct um_tower_loader {
+    const um_tensors *set;
+    um_dev *dev;
+    const char *keep; /* linear.h */
+    um_arena *model;
+    um_err *err;
+} um_tower_loader;
+
+typedef struct um_norm {
+    const float *w, *b; /* [D] */
+} um_norm;
+
+/* prefix name.weight [N,K] and prefix name.bias [N]. */
+um_status um_tower_load_linear(const um_tower_loader *l, um_linear *out, const char *prefix,
+                               const char *name, int N, int K);
+/* Keys and values as one layer [2N,K]: prefix keys.weight above prefix values.weight. */
+um_status um_tower_load_pair(const um_tower_loader *l, um_linear *out, const char *prefix,
+                             const char *keys, const char *values, int N, int K);
+um_status um_tower_load_norm(const um_tower_loader *l, um_norm *out, const char *prefix,
+                             const char *name, int D);
+/* The tensor of any rank as f32. */
+um_status um_tower_load_values(const um_tower_loader *l, const float **out, const char *prefix,
+                               const char *name, int rank, const int64_t *shape);
+
+/* y[T,D] = LayerNorm(x) */
+static inline void um_norm_fwd(um_dev *d, float *y, const float *x, const um_norm *n, int T, int D,
+                               float eps)
+{
+    d->ops->layernorm_fwd(d, y, x, n->w, n->b, T, D, eps);
+}
+
+/* y[T,N] += x[T,K] W^T + bias */
+static inline void um_linear_add(um_dev *d, float *y, const float *x, int T, const um_linear *l)
+{
+    d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, true);
+}
+
+/* The layers that bring rows [n,K] to the language model's width N, into *out (in model): "linear" is prefix itself; an MLP's layers are
+ * prefix.0, .2, .4 ... with GELU between (spec 3.1). */
+um_status um_tower_load_projector(const um_tower_loader *l, um_linear **out, const char *prefix,
+                                  um_projector kind, int layers, int N, int K);
+/* rows[n,N] = linear, or linear GELU linear ..., of x[n,K]. Memory: scratch, not given back. */
+void um_tower_project(um_dev *d, float *rows, const um_linear *projector, int layers,
+                      const float *x, int n, um_arena *scratch);
