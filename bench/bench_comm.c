@@ -6,7 +6,7 @@
  *   ping   rank 0 and rank 1 in turns, the others asleep: time there and back
  *   layer  rank 0 sends a frame to every other rank, each works on it (--work) and answers; rank 0 works itself between layers (--own).
  *          ideal: as many workers at a time as there are cores, moving costs nothing. cores: processor time of all ranks over wall time
- *   idle   everybody waits: the busiest rank's share of a core */
+ *   idle   everybody waits: the busiest rank's batch of a core */
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "core/comm/comm.h"

@@ -1,13 +1,13 @@
-/* Seconds that media take in an encoder rank, stage by stage, with the towers of a model directory: one picture, one window of speech,
+/* Seconds that media take in an encoder rank, stage by stage, with the towers of a model directory: one image, one window of speech,
  * one of sound. `unimoe init --preset encoders-full` makes a model whose towers have the released sizes. */
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "core/base/rng.h"
-#include "encoder_worker/fbank.h"
-#include "encoder_worker/mel.h"
-#include "encoder_worker/sound.h"
-#include "encoder_worker/speech.h"
-#include "encoder_worker/vision.h"
+#include "encoder_worker/frontend/fbank.h"
+#include "encoder_worker/frontend/mel.h"
+#include "encoder_worker/towers/sound.h"
+#include "encoder_worker/towers/speech.h"
+#include "encoder_worker/towers/vision.h"
 
 #include <stdio.h>
 #include <stdlib.h>

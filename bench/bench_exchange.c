@@ -30,7 +30,7 @@ typedef struct bench {
     um_dev dev;
     um_arena arena;
     um_rng rng;
-    um_plan plan;
+    um_dispatch_plan plan;
     float *x, *y, *weights;
     int32_t *experts;
     int T;
@@ -74,14 +74,14 @@ static um_status layer_once(bench *b, uint64_t step, um_err *err)
 static um_status answer_once(bench *b, um_err *err)
 {
     um_inbound in = {0};
-    um_share share = {0};
+    um_dispatch_batch batch = {0};
     um_mark mark = um_arena_mark(&b->arena);
     UM_TRY(um_link_next(&b->link, &in, -1, err));
-    um_status st = um_exchange_open(&b->link, &share, &in, b->opt.D, &b->arena, err);
+    um_status st = um_exchange_open(&b->link, &batch, &in, b->opt.D, &b->arena, err);
     if (st == UM_OK) {
-        float *y = um_arena_f32(&b->arena, (size_t)share.pairs, (size_t)share.D);
-        b->dev.ops->gather(&b->dev, y, share.x, share.pair_row, share.pairs, share.D);
-        st = um_exchange_answer(&b->link, in.msg.peer, &share, y, &b->arena, err);
+        float *y = um_arena_f32(&b->arena, (size_t)batch.pairs, (size_t)batch.D);
+        b->dev.ops->gather(&b->dev, y, batch.x, batch.pair_row, batch.pairs, batch.D);
+        st = um_exchange_answer(&b->link, in.msg.peer, &batch, y, &b->arena, err);
     }
     um_link_release(&b->link, &in);
     um_arena_reset(&b->arena, mark);
@@ -180,7 +180,8 @@ static um_status one_case(bench *b, int T, um_dtype wire, um_codec_id codec, int
     um_codec_close(b->link.codec);
     UM_TRY(um_link_agree(&b->link, wire, codec, 0, UM_FRAME_MAX, 60000, 1, err));
     rows_make(b, T, E);
-    UM_TRY(um_plan_build(&b->plan, &b->link.comm->topo, b->experts, T, b->opt.K, &b->arena, err));
+    UM_TRY(um_dispatch_plan_build(&b->plan, &b->link.comm->topo, b->experts, T, b->opt.K, &b->arena,
+                                  err));
     double *us = um_arena_alloc(&b->arena, (size_t)n * sizeof *us);
     um_link_stats before = {0};
     for (int i = -5; i < n; i++) {

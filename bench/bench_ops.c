@@ -190,7 +190,7 @@ static bool run_all(bench *b, const options *o, bool *first)
 
 int main(int argc, char **argv)
 {
-    um_openmp_settle(argv); /* as the ranks do; oneDNN's threads are OpenMP's too */
+    um_openmp_init(argv); /* as the ranks do; oneDNN's threads are OpenMP's too */
     options o;
     um_err err = {0};
     bench b = {0};

@@ -1,10 +1,10 @@
-/* Seconds a picture takes in an encoder rank: pixels (resize, crop, normalise a 12 megapixel picture) and encode (tower and
+/* Seconds an image takes in an encoder rank: pixels (resize, crop, normalise a 12 megapixel image) and encode (tower and
  * projector). The tower has the shape of CLIP ViT-L/14-336 before a 7 B language model unless flags say otherwise, and random
  * weights, each layer its own, so that memory is read as in real use. */
 #include "core/base/clock.h"
 #include "core/base/rng.h"
-#include "encoder_worker/preprocess.h"
-#include "encoder_worker/vision.h"
+#include "encoder_worker/frontend/preprocess.h"
+#include "encoder_worker/towers/vision.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@ static const char usage[] =
     "usage: bench_vision [--rounds N] [--threads N] [--isa auto|generic|avx2|avx512] [--weights "
     "f32|bf16]\n"
     "                    [--layers N] [--image-size PIXELS] [--json]\n"
-    "  --rounds N            pictures timed, 1..101, default 5, after one that is not\n"
+    "  --rounds N            images timed, 1..101, default 5, after one that is not\n"
     "  --threads N           default 1\n"
     "  --weights f32|bf16    default f32\n"
     "  --layers N            layers that run, 1..64, default 23\n"
@@ -108,7 +108,7 @@ static void make_tower(bench *b, const options *o)
     um_arena_reset(&b->scratch, mark);
 }
 
-/* Multiplications and additions of one picture. */
+/* Multiplications and additions of one image. */
 static double flops(const um_vision_model *m, int out)
 {
     double n = um_vision_rows(m), T = n + 1, D = m->dim, F = m->ffn_dim;
@@ -142,14 +142,14 @@ static void print_line(const options *o, const bench *b, const char *stage, doub
 static um_status measure(bench *b, const options *o, um_err *err)
 {
     double pixels_s[ROUNDS], encode_s[ROUNDS];
-    um_picture p = {
+    um_image p = {
         .w = BIG_W, .h = BIG_H, .rgb = um_arena_alloc(&b->model, (size_t)BIG_W * BIG_H * 3)};
     for (size_t i = 0; i < (size_t)BIG_W * BIG_H * 3; i++) p.rgb[i] = (uint8_t)um_rng_u64(&b->rng);
     float *pixels = um_arena_f32(&b->model, 3, (size_t)o->image_size * (size_t)o->image_size);
     float *rows = um_arena_f32(&b->model, (size_t)um_vision_rows(&b->m), (size_t)b->v.dim_out);
     for (int i = -1; i < o->rounds; i++) {
         int64_t t0 = um_now_ns();
-        UM_TRY(um_picture_pixels(pixels, &p, &b->m, &b->scratch, err));
+        UM_TRY(um_image_pixels(pixels, &p, &b->m, &b->scratch, err));
         int64_t t1 = um_now_ns();
         UM_TRY(um_vision_encode(rows, &b->v, pixels, &b->dev, &b->scratch, NULL, NULL, err));
         if (i < 0) continue;

@@ -1,7 +1,7 @@
 /* See encode.h. */
 #include "encoder_worker/encode.h"
 
-#include "encoder_worker/preprocess.h"
+#include "encoder_worker/frontend/preprocess.h"
 
 #include <limits.h>
 #include <string.h>
@@ -30,15 +30,15 @@ static um_status rows_fit(const um_encode *e, int64_t rows, const char *name, um
                    name, (long long)rows, most);
 }
 
-/* rows[um_vision_rows, D] of one picture. */
-static um_status picture_encode(const um_encode *e, float *rows, const um_picture *p,
-                                const char *name, um_arena *step, um_err *err)
+/* rows[um_vision_rows, D] of one image. */
+static um_status pixels_encode(const um_encode *e, float *rows, const um_image *p, const char *name,
+                               um_arena *step, um_err *err)
 {
     const um_vision_model *v = &e->towers.model->vision;
     um_mark mark = um_arena_mark(step);
     size_t side = (size_t)v->image_size;
     float *pixels = um_arena_f32(step, (size_t)v->channels, side * side);
-    um_status st = um_wrap(err, um_picture_pixels(pixels, p, v, step, err), "%s", name);
+    um_status st = um_wrap(err, um_image_pixels(pixels, p, v, step, err), "%s", name);
     if (st == UM_OK)
         st = um_vision_encode(rows, &e->towers.vision, pixels, e->dev, step, e->beat, e->beat_ctx,
                               err);
@@ -49,45 +49,45 @@ static um_status picture_encode(const um_encode *e, float *rows, const um_pictur
 static um_status image_encode(const um_encode *e, float **rows, int *n,
                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
-    um_picture p = {0};
+    um_image p = {0};
     *n = um_vision_rows(&e->towers.model->vision);
     UM_TRY(rows_fit(e, *n, req->name, err));
     *rows = um_arena_f32(step, (size_t)*n, (size_t)e->towers.model->dim);
-    UM_TRY(um_decode_picture(e->decoder, &p, req->name, req->media[0].data, req->media[0].len, step,
-                             err));
-    return picture_encode(e, *rows, &p, req->name, step, err);
+    UM_TRY(um_decode_image(e->decoder, &p, req->name, req->media[0].data, req->media[0].len, step,
+                           err));
+    return pixels_encode(e, *rows, &p, req->name, step, err);
 }
 
 /* sum[n, D] += rows of one frame; one is a buffer of the same size. */
 static um_status frame_add(const um_encode *e, float *sum, float *one, size_t all,
-                           const um_picture *p, const char *name, um_arena *step, um_err *err)
+                           const um_image *p, const char *name, um_arena *step, um_err *err)
 {
-    UM_TRY(picture_encode(e, one, p, name, step, err));
+    UM_TRY(pixels_encode(e, one, p, name, step, err));
     e->dev->ops->add(e->dev, sum, one, all);
     return UM_OK;
 }
 
-/* A list of pictures: one is held at a time, for there may be many large ones. */
+/* A list of images: one is held at a time, for there may be many large ones. */
 static um_status list_add(const um_encode *e, float *sum, float *one, size_t all,
                           const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
     um_status st = UM_OK;
     for (size_t i = 0; i < req->n_media && st == UM_OK; i++) {
-        um_picture p = {0};
+        um_image p = {0};
         um_mark mark = um_arena_mark(step);
-        st = um_decode_picture(e->decoder, &p, req->name, req->media[i].data, req->media[i].len,
-                               step, err);
+        st = um_decode_image(e->decoder, &p, req->name, req->media[i].data, req->media[i].len, step,
+                             err);
         if (st == UM_OK) st = frame_add(e, sum, one, all, &p, req->name, step, err);
         um_arena_reset(step, mark);
     }
     return st;
 }
 
-/* Mean over the frames, in their order, after the projector: those of a list of pictures, or some out of a video file. */
+/* Mean over the frames, in their order, after the projector: those of a list of images, or some out of a video file. */
 static um_status clip_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
                              um_arena *step, um_err *err)
 {
-    um_picture *frames = NULL;
+    um_image *frames = NULL;
     int count = (int)req->n_media;
     *n = um_vision_rows(&e->towers.model->vision);
     size_t all = (size_t)*n * (size_t)e->towers.model->dim;
@@ -96,8 +96,8 @@ static um_status clip_encode(const um_encode *e, float **rows, int *n, const Um_
     if (req->frames) {
         UM_TRY(list_add(e, sum, one, all, req, step, err));
     } else {
-        UM_TRY(um_decode_clip(e->decoder, &frames, &count, e->video_frames, req->name,
-                              req->media[0].data, req->media[0].len, step, err));
+        UM_TRY(um_decode_video(e->decoder, &frames, &count, e->video_frames, req->name,
+                               req->media[0].data, req->media[0].len, step, err));
         for (int i = 0; i < count; i++)
             UM_TRY(frame_add(e, sum, one, all, &frames[i], req->name, step, err));
     }

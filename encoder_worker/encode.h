@@ -1,13 +1,13 @@
 /* One medium to rows of the language model's width, whatever it is: the encoder rank's work between a request and its answer. */
 #pragma once
 
-#include "core/base/config.h"
+#include "core/options/config.h"
 #include "core/comm/link.h"
 #include "core/nn/checkpoint.h"
-#include "encoder_worker/decoder.h"
-#include "encoder_worker/sound.h"
-#include "encoder_worker/speech.h"
-#include "encoder_worker/vision.h"
+#include "encoder_worker/decode/decoder.h"
+#include "encoder_worker/towers/sound.h"
+#include "encoder_worker/towers/speech.h"
+#include "encoder_worker/towers/vision.h"
 
 /* Towers and connectors of the modalities that this rank reads; of the others nothing is loaded. */
 typedef struct um_towers_held {
@@ -33,7 +33,7 @@ typedef struct um_encode {
 um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
                          um_arena *model, um_err *err);
 
-/* rows [*n, D] of a request, in step. A clip is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium cannot be used; the
+/* rows [*n, D] of a request, in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium cannot be used; the
  * sentence begins with its name. */
 um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
                          um_arena *step, um_err *err);

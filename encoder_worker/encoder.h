@@ -1,8 +1,8 @@
-/* An encoder rank: media files in, rows of the language model's width out. A picture that cannot be read is an answer with a
+/* An encoder rank: media files in, rows of the language model's width out. An image that cannot be read is an answer with a
  * status, never the end of the rank. */
 #pragma once
 
-#include "core/base/config.h"
+#include "core/options/config.h"
 #include "core/comm/link.h"
 
 /* The role: joins, loads the towers and connectors the model has, serves until shutdown. comm stays the caller's.

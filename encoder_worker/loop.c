@@ -20,7 +20,7 @@ static void beat(void *ctx)
 {
     worker *w = ctx;
     um_err ignored = {0}; /* a peer that cannot be told now is noticed at the next receive */
-    um_link_beat(&w->link, &ignored);
+    um_link_heartbeat(&w->link, &ignored);
 }
 
 /* Packs the result's words in front of the rows and sends both. */

@@ -23,7 +23,7 @@ um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *lin
         for (int i = 0; m->moe_layer[l] && i < e.owned; i++) {
             um_ffn *f = &e.ffn[um_at((size_t)e.moe_index[l], (size_t)i, (size_t)e.owned)];
             UM_TRY(um_ffn_load(f, ck, l, e.global[i], keep, dev, model, err));
-            UM_TRY(um_link_beat(link, err));
+            UM_TRY(um_link_heartbeat(link, err));
         }
     }
     e.weight_bytes = model->used - before;
@@ -31,29 +31,29 @@ um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *lin
     return UM_OK;
 }
 
-um_status um_experts_run(const um_experts *e, float *y, const um_share *share,
+um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
                          const um_topology *topo, um_link *link, um_dev *dev, um_arena *scratch,
                          um_err *err)
 {
-    size_t D = (size_t)share->D;
-    int layer = (int)share->layer;
+    size_t D = (size_t)batch->D;
+    int layer = (int)batch->layer;
     if (layer >= e->model->layers || e->moe_index[layer] < 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", share->layer);
-    for (int from = 0, n; from < share->pairs; from += n) {
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", batch->layer);
+    for (int from = 0, n; from < batch->pairs; from += n) {
         um_mark mark = um_arena_mark(scratch);
-        int expert = share->expert[from];
+        int expert = batch->expert[from];
         for (n = 1;
-             n < ROWS_AT_ONCE && from + n < share->pairs && share->expert[from + n] == expert;)
+             n < ROWS_AT_ONCE && from + n < batch->pairs && batch->expert[from + n] == expert;)
             n++;
         um_ffn_acts acts;
         float *x = um_arena_f32(scratch, (size_t)n, D);
         um_ffn_acts_bind(&acts, scratch, n, e->model->expert_dim);
-        dev->ops->gather(dev, x, share->x, share->pair_row + from, n, share->D);
+        dev->ops->gather(dev, x, batch->x, batch->pair_row + from, n, batch->D);
         const um_ffn *f = &e->ffn[um_at((size_t)e->moe_index[layer], (size_t)topo->local[expert],
                                         (size_t)e->owned)];
         um_ffn_fwd(dev, y + um_at((size_t)from, 0, D), &acts, f, x, n);
         um_arena_reset(scratch, mark);
-        UM_TRY(um_link_beat(link, err));
+        UM_TRY(um_link_heartbeat(link, err));
     }
     return UM_OK;
 }

@@ -2,7 +2,7 @@
  * It keeps nothing between frames. */
 #pragma once
 
-#include "core/base/config.h"
+#include "core/options/config.h"
 #include "core/comm/exchange.h"
 #include "core/nn/ffn.h"
 
@@ -21,7 +21,7 @@ um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *lin
 
 /* y [pairs, D]: every pair's row through its expert. Rows of one expert run together, at most 256 at a time.
  * The result of a row does not depend on the rows beside it. */
-um_status um_experts_run(const um_experts *e, float *y, const um_share *share,
+um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
                          const um_topology *topo, um_link *link, um_dev *dev, um_arena *scratch,
                          um_err *err);
 

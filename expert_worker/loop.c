@@ -17,20 +17,20 @@ typedef struct worker {
 static um_status serve_dispatch(worker *w, const um_inbound *in, um_err *err)
 {
     um_mark mark = um_arena_mark(&w->step);
-    um_share share = {0};
+    um_dispatch_batch batch = {0};
     w->link.phase = "running experts";
     w->link.layer = in->frame.layer;
     w->link.step = in->frame.step;
     int64_t start = um_now_ns();
-    um_status st = um_exchange_open(&w->link, &share, in, w->ck.model.dim, &w->step, err);
+    um_status st = um_exchange_open(&w->link, &batch, in, w->ck.model.dim, &w->step, err);
     float *y = NULL;
     if (st == UM_OK) {
-        y = um_arena_f32(&w->step, (size_t)share.pairs, (size_t)share.D);
-        st = um_experts_run(&w->experts, y, &share, &w->link.comm->topo, &w->link, &w->dev,
+        y = um_arena_f32(&w->step, (size_t)batch.pairs, (size_t)batch.D);
+        st = um_experts_run(&w->experts, y, &batch, &w->link.comm->topo, &w->link, &w->dev,
                             &w->step, err);
     }
     w->link.stats.compute_ns += um_now_ns() - start;
-    if (st == UM_OK) st = um_exchange_answer(&w->link, in->msg.peer, &share, y, &w->step, err);
+    if (st == UM_OK) st = um_exchange_answer(&w->link, in->msg.peer, &batch, y, &w->step, err);
     um_arena_reset(&w->step, mark);
     return st;
 }

@@ -2,8 +2,8 @@
 #include "launch/command.h"
 
 #include "core/nn/checkpoint.h"
-#include "launch/plan.h"
-#include "launch/run.h"
+#include "launch/job/memory_plan.h"
+#include "launch/job/run.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -27,8 +27,8 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
 {
     um_job_site site;
     um_job whole;
-    um_plan plan;
-    UM_TRY(um_job_settle(cfg, &c->model, err));
+    um_memory_plan plan;
+    UM_TRY(um_job_resolve(cfg, &c->model, err));
     UM_TRY(um_job_site_here(&site, arena, err));
     UM_TRY(um_job_compose(&whole, cfg, &site, arena, err));
     *job = (um_job){0};
@@ -36,9 +36,9 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
         *job = whole;
         return UM_OK;
     }
-    UM_TRY(um_plan_make(&plan, cfg, c, sequences, arena, err));
+    UM_TRY(um_memory_plan_make(&plan, cfg, c, sequences, arena, err));
     printf("%s\n\n", um_job_line(&whole, arena));
-    um_plan_print(&plan, stdout);
+    um_memory_plan_print(&plan, stdout);
     return UM_OK;
 }
 
@@ -58,15 +58,15 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     return st;
 }
 
-static bool on_line(void *ctx, const char *line) { return um_answers_line(ctx, line); }
+static bool on_line(void *ctx, const char *line) { return um_results_line(ctx, line); }
 
 static void on_log(void *ctx, const char *line)
 {
-    um_answers *a = ctx;
+    um_results *a = ctx;
     fprintf(a->log, "%s\n", line);
 }
 
-um_status um_run_job(const um_job *job, const um_text *input, um_answers *a, um_err *err)
+um_status um_run_job(const um_job *job, const um_text *input, um_results *a, um_err *err)
 {
     um_job_io io = {
         .input = input->s, .input_size = input->n, .line = on_line, .log = on_log, .ctx = a};

@@ -1,9 +1,9 @@
 /* The commands of `unimoe` that start or look at jobs, and what they share. */
 #pragma once
 
-#include "core/base/config.h"
-#include "launch/answers.h"
-#include "launch/job.h"
+#include "core/options/config.h"
+#include "launch/job/results.h"
+#include "launch/job/job.h"
 
 /* unimoe generate: answers on standard output, one line of figures on standard error; with --json the routers' lines. */
 um_status um_generate(const um_config *cfg, um_err *err);
@@ -16,4 +16,4 @@ um_status um_doctor(const um_config *cfg, FILE *to, um_err *err);
  * and leaves *job with no words. cfg's paths become absolute, for ranks may start elsewhere. sequences: decoded together. */
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err);
 /* Runs the job with its result lines going to a. */
-um_status um_run_job(const um_job *job, const um_text *input, um_answers *a, um_err *err);
+um_status um_run_job(const um_job *job, const um_text *input, um_results *a, um_err *err);

@@ -6,9 +6,9 @@
 #include "core/base/file.h"
 #include "core/tensor/ops.h"
 #include "launch/host.h"
-#include "launch/leftovers.h"
-#include "launch/plan.h"
-#include "launch/run.h"
+#include "launch/job/stale_shm.h"
+#include "launch/job/memory_plan.h"
+#include "launch/job/run.h"
 
 #include <inttypes.h>
 #include <netdb.h>
@@ -92,7 +92,7 @@ static void check_memory(doctor *d)
 static void check_shm(doctor *d)
 {
     char text[32];
-    int stale = um_leftovers(0, false);
+    int stale = um_stale_shm(0, false);
     int64_t free_bytes = um_host_shm_free();
     um_bytes_text(text, free_bytes);
     if (free_bytes < (INT64_C(64) << 20))

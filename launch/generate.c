@@ -3,8 +3,8 @@
 
 #include "core/base/bytes.h"
 #include "core/base/file.h"
-#include "launch/plot.h"
-#include "launch/requests.h"
+#include "launch/plot/plot.h"
+#include "launch/job/requests.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -52,7 +52,7 @@ um_status um_generate(const um_config *given, um_err *err)
     um_arena arena;
     um_job job = {0};
     um_text requests = {0};
-    um_answers answers = {.out = stdout, .log = stderr, .json = cfg.json};
+    um_results answers = {.out = stdout, .log = stderr, .json = cfg.json};
     um_arena_init(&arena, "generate", 1 << 16);
     const char *svg = "";
     um_status st = check(&cfg, err);
@@ -65,7 +65,7 @@ um_status um_generate(const um_config *given, um_err *err)
         st = um_run_job(&job, &requests, &answers, err);
         if (st == UM_OK && svg[0] != '\0' && answers.done > 0)
             st = um_plot_routing(cfg.routing, svg, err);
-        if (st == UM_OK) st = um_answers_verdict(&answers, err);
+        if (st == UM_OK) st = um_results_verdict(&answers, err);
     }
     um_text_free(&requests);
     um_arena_free(&arena);

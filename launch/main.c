@@ -2,10 +2,10 @@
 #include "core/base/log.h"
 #include "core/base/nearest.h"
 #include "launch/command.h"
-#include "launch/convert.h"
-#include "launch/init.h"
-#include "launch/inspect.h"
-#include "launch/plot.h"
+#include "launch/convert/convert.h"
+#include "launch/model_dir/init.h"
+#include "launch/model_dir/inspect.h"
+#include "launch/plot/plot.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -32,7 +32,7 @@ static const struct {
     const char *purpose;
 } commands[] = {
     {"generate", UM_PROG_GENERATE, um_generate,
-     "answer a question about text and pictures, or a file of requests"},
+     "answer a question about text and images, or a file of requests"},
     {"trace", UM_PROG_TRACE, um_trace, "write every tensor on the way of one request to a file"},
     {"inspect", UM_PROG_INSPECT, inspect,
      "show what a model directory holds and what is wrong with it"},

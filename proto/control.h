@@ -7,7 +7,7 @@
 #include "proto/control.pb-c.h"
 
 #define UM_CONTROL_MAX                                                                             \
-    ((size_t)256 << 20) /* bytes of one packed message; a picture or clip travels inside one */
+    ((size_t)256 << 20) /* bytes of one packed message; an image or video travels inside one */
 
 /* Unpacks n bytes as a message of the given descriptor, with every piece in arena: never free it. Strings are never NULL, enums
  * hold a named value. UM_E_CORRUPT names the message type; the arena is then as before. */

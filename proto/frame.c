@@ -12,7 +12,7 @@ enum { CRC_AT = 60, PAIR_BYTES = 8 };
 
 static const char *const kind_names[UM_KINDS] = {
     [UM_KIND_HELLO] = "hello",       [UM_KIND_PLAN] = "plan",       [UM_KIND_READY] = "ready",
-    [UM_KIND_STEP] = "step",         [UM_KIND_ENCODE] = "encode",   [UM_KIND_ENCODED] = "encoded",
+    [UM_KIND_HEARTBEAT] = "step",    [UM_KIND_ENCODE] = "encode",   [UM_KIND_ENCODED] = "encoded",
     [UM_KIND_DISPATCH] = "dispatch", [UM_KIND_COMBINE] = "combine", [UM_KIND_REQUEST] = "request",
     [UM_KIND_RESULT] = "result",     [UM_KIND_STATS] = "stats",     [UM_KIND_SHUTDOWN] = "shutdown",
     [UM_KIND_ERROR] = "error",       [UM_KIND_ROUTING] = "routing",

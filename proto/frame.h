@@ -31,7 +31,7 @@ typedef enum um_kind {
     UM_KIND_HELLO = 1, /* rank -> router 0 at start */
     UM_KIND_PLAN,      /* router 0 -> all: who has what, wire, codec, credit */
     UM_KIND_READY,     /* rank -> router 0: weights loaded */
-    UM_KIND_STEP,      /* progress: "I am alive, in this step and layer" */
+    UM_KIND_HEARTBEAT, /* progress: "I am alive, in this step and layer" */
     UM_KIND_ENCODE,    /* router -> encoder: EncodeRequest */
     UM_KIND_ENCODED,   /* encoder -> router: EncodeResult and rows */
     UM_KIND_DISPATCH,  /* router -> expert: rows and their experts */

@@ -8,8 +8,8 @@
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/comm/join.h"
-#include "router/engine.h"
-#include "router/input.h"
+#include "router/engine/engine.h"
+#include "router/request/input.h"
 #include "router/report.h"
 
 #include <stdio.h>
@@ -27,7 +27,7 @@ typedef struct router {
     um_dev dev;
     um_checkpoint ck;
     um_tokenizer *tok;
-    um_trunk trunk;
+    um_backbone backbone;
     um_engine *engine;
     um_trace *trace;
     um_routing *routing; /* NULL without --routing */
@@ -320,15 +320,17 @@ static um_status start(router *r, um_err *err)
     else
         UM_TRY(um_join_follow(&r->link, cfg, &r->ck.model, &r->model, err));
     UM_TRY(um_wrap(
-        err, um_trunk_load(&r->trunk, &r->ck, &r->link, &r->dev, cfg->weights, &r->model, err),
-        "load trunk"));
-    um_log_info("trunk of %d layers, %.1f MiB, %d threads, %s", r->ck.model.layers,
-                (double)r->trunk.weight_bytes / 1048576.0, r->dev.threads, um_isa_name(r->dev.isa));
-    UM_TRY(um_engine_open(&r->engine, cfg, &r->ck.model, r->tok, &r->trunk, &r->link, &r->dev,
+        err,
+        um_backbone_load(&r->backbone, &r->ck, &r->link, &r->dev, cfg->weights, &r->model, err),
+        "load backbone"));
+    um_log_info("backbone of %d layers, %.1f MiB, %d threads, %s", r->ck.model.layers,
+                (double)r->backbone.weight_bytes / 1048576.0, r->dev.threads,
+                um_isa_name(r->dev.isa));
+    UM_TRY(um_engine_open(&r->engine, cfg, &r->ck.model, r->tok, &r->backbone, &r->link, &r->dev,
                           sequence_done, r, err));
     if (cfg->routing[0] != '\0') um_engine_count(r->engine, r->routing);
     if (r->leads) return um_join_all_ready(&r->link, err);
-    return um_join_ready(&r->link, r->trunk.weight_bytes, 0, err);
+    return um_join_ready(&r->link, r->backbone.weight_bytes, 0, err);
 }
 
 um_status um_router_run_to(const um_config *cfg, um_comm *comm, um_emit emit, void *ctx,
@@ -339,7 +341,7 @@ um_status um_router_run_to(const um_config *cfg, um_comm *comm, um_emit emit, vo
                 .emit = emit,
                 .ctx = ctx,
                 .leads = comm->rank == um_join_leader(comm)};
-    um_arena_init(&r.model, "trunk weights", 1 << 20);
+    um_arena_init(&r.model, "backbone weights", 1 << 20);
     um_arena_init(&r.requests, "requests", 1 << 16);
     um_link_open(&r.link, comm);
     um_status st = start(&r, err);
@@ -349,7 +351,7 @@ um_status um_router_run_to(const um_config *cfg, um_comm *comm, um_emit emit, vo
     um_engine_close(r.engine);
     um_routing_close(r.routing);
     um_trace_close(r.trace);
-    um_trunk_close(&r.trunk);
+    um_backbone_close(&r.backbone);
     um_tokenizer_close(r.tok);
     um_link_close(&r.link);
     um_checkpoint_close(&r.ck);

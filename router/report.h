@@ -3,7 +3,7 @@
 
 #include "core/base/json.h"
 #include "core/comm/link.h"
-#include "router/engine.h"
+#include "router/engine/engine.h"
 
 /* {"kind":"result",...} or {"kind":"error",...} of a sequence that is done. */
 void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok);
@@ -16,6 +16,6 @@ typedef struct um_report {
     Um__Stats *ranks; /* [n] */
     int64_t busy_ns;  /* from the first request to the last answer */
 } um_report;
-/* {"kind":"summary",...}. Shares: compute = trunk plus the slowest expert rank, exchange = codecs and frames on that way, wait =
+/* {"kind":"summary",...}. Shares: compute = backbone plus the slowest expert rank, exchange = codecs and frames on that way, wait =
  * the rest (transport, imbalance, sleep); they add up to 1. */
 void um_report_summary(um_text *out, const um_report *r, const um_topology *topo);

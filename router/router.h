@@ -1,8 +1,8 @@
-/* A router rank: reads requests, runs the trunk, asks encoders and experts, answers. Router 0 leads the job: it checks that all
+/* A router rank: reads requests, runs the backbone, asks encoders and experts, answers. Router 0 leads the job: it checks that all
  * ranks agree, deals requests to the other routers, and reports. */
 #pragma once
 
-#include "core/base/config.h"
+#include "core/options/config.h"
 #include "core/comm/comm.h"
 
 /* Takes one line of JSON: a result, an error of one request, or the summary (see README). Thread: the router's. */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-void um_openmp_settle(char **argv)
+void um_openmp_init(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) return;
     if (setenv("GOMP_SPINCOUNT", "3000", 1) != 0 || setenv("OMP_WAIT_POLICY", "passive", 1) != 0)

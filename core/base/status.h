@@ -11,7 +11,7 @@ typedef enum um_status {
     UM_OK = 0,
     UM_E_USAGE,   /* a flag, an option or a call that does not exist or does not fit */
     UM_E_MODEL,   /* a model directory or checkpoint that cannot be used */
-    UM_E_DATA,    /* a request, picture or sample that cannot be used */
+    UM_E_DATA,    /* a request, image or sample that cannot be used */
     UM_E_CORRUPT, /* bytes that break their own format (file or frame) */
     UM_E_LIMIT,   /* over a documented limit */
     UM_E_IO,      /* the operating system refused */

@@ -22,7 +22,7 @@ typedef struct mailbox {
     bool closed; /* its rank is gone: nothing is kept for it */
 } mailbox;
 
-/* What the n ranks share. Freed by the last one that closes. */
+/* What the n ranks batch. Freed by the last one that closes. */
 typedef struct hub {
     mailbox *box; /* [n] */
     int n;

@@ -384,7 +384,7 @@ static um_status settle(mpi *t, um_err *err)
         int64_t now = um_now_ns();
         bool time = now - t->watched > WATCH_NS;
         UM_TRY(wait_over(t, now, true, err));
-        if (time) UM_TRY(um_watch_halted(&t->watch, HALTED_LOOKS, err));
+        if (time) UM_TRY(um_watch_stopped(&t->watch, HALTED_LOOKS, err));
         ring_partners(t);
         um_sleep_us(t->nap_us);
         t->nap_us = t->nap_us >= NAP_REMOTE_US ? NAP_REMOTE_US : 2 * t->nap_us;

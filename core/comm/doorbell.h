@@ -1,4 +1,4 @@
-/* A doorbell: a word that one rank sleeps on and others ring, in memory that the ranks of one host share (a futex).
+/* A doorbell: a word that one rank sleeps on and others ring, in memory that the ranks of one host batch (a futex).
  *
  * The sleeper says that it is about to sleep, looks once more whether there is work, and only then sleeps. A ringer first makes the
  * work visible and then looks whether anybody sleeps. So either the sleeper sees the work or the ringer sees the sleeper, and ringing

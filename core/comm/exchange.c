@@ -7,7 +7,7 @@
 
 enum { PAIR_BYTES = 8 };
 
-static void plan_alloc(um_plan *p, um_arena *step)
+static void plan_alloc(um_dispatch_plan *p, um_arena *step)
 {
     size_t pairs = (size_t)p->T * (size_t)p->K, peers = (size_t)p->peers;
     p->rows_n = um_arena_zero(step, peers * sizeof(int));
@@ -20,7 +20,7 @@ static void plan_alloc(um_plan *p, um_arena *step)
 }
 
 /* Counts pairs and distinct rows for each peer. last[peer] = the row counted last. */
-static um_status plan_count(um_plan *p, const um_topology *topo, const int32_t *experts,
+static um_status plan_count(um_dispatch_plan *p, const um_topology *topo, const int32_t *experts,
                             um_arena *scratch, um_err *err)
 {
     int32_t *last = um_arena_i32(scratch, (size_t)p->peers);
@@ -42,10 +42,10 @@ static um_status plan_count(um_plan *p, const um_topology *topo, const int32_t *
     return UM_OK;
 }
 
-um_status um_plan_build(um_plan *out, const um_topology *topo, const int32_t *experts, int T, int K,
-                        um_arena *step, um_err *err)
+um_status um_dispatch_plan_build(um_dispatch_plan *out, const um_topology *topo,
+                                 const int32_t *experts, int T, int K, um_arena *step, um_err *err)
 {
-    um_plan p = {.T = T, .K = K, .peers = topo->count[UM_ROLE_EXPERT]};
+    um_dispatch_plan p = {.T = T, .K = K, .peers = topo->count[UM_ROLE_EXPERT]};
     plan_alloc(&p, step);
     um_mark mark = um_arena_mark(step);
     um_status st = plan_count(&p, topo, experts, step, err);
@@ -77,14 +77,14 @@ um_status um_plan_build(um_plan *out, const um_topology *topo, const int32_t *ex
         um_put_u32(p.meta + (size_t)pair * PAIR_BYTES, (uint32_t)(filled[peer] - 1));
         um_put_u32(p.meta + (size_t)pair * PAIR_BYTES + 4, (uint32_t)e);
     }
-    UM_ASSERT_SLOW(um_plan_is_permutation(&p));
+    UM_ASSERT_SLOW(um_dispatch_plan_is_permutation(&p));
     *out = p;
 out:
     um_arena_reset(step, mark);
     return st;
 }
 
-bool um_plan_is_permutation(const um_plan *p)
+bool um_dispatch_plan_is_permutation(const um_dispatch_plan *p)
 {
     int pairs = p->pair_at[p->peers], filled = 0;
     for (int i = 0; i < p->T * p->K; i++) {
@@ -102,7 +102,7 @@ bool um_plan_is_permutation(const um_plan *p)
     return filled == pairs;
 }
 
-um_status um_exchange_dispatch(um_link *l, const um_plan *plan, const float *x, int D,
+um_status um_exchange_dispatch(um_link *l, const um_dispatch_plan *plan, const float *x, int D,
                                uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
                                um_err *err)
 {
@@ -130,7 +130,7 @@ um_status um_exchange_dispatch(um_link *l, const um_plan *plan, const float *x, 
 }
 
 /* Puts the rows of one combine frame in their place. */
-static um_status take_answer(um_link *l, float *rows, uint8_t *seen, const um_plan *plan,
+static um_status take_answer(um_link *l, float *rows, uint8_t *seen, const um_dispatch_plan *plan,
                              const um_inbound *in, int D, uint32_t layer, uint64_t step,
                              um_arena *scratch, um_err *err)
 {
@@ -155,9 +155,9 @@ static um_status take_answer(um_link *l, float *rows, uint8_t *seen, const um_pl
     return um_wrap(err, um_link_rows(l, to, in, scratch, err), "combine frame of %s", label);
 }
 
-um_status um_exchange_combine(um_link *l, float *y, const um_plan *plan, const float *weights,
-                              int D, uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
-                              um_err *err)
+um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan,
+                              const float *weights, int D, uint32_t layer, uint64_t step,
+                              um_dev *dev, um_arena *scratch, um_err *err)
 {
     um_mark mark = um_arena_mark(scratch);
     float *rows = um_arena_f32(scratch, (size_t)plan->pair_at[plan->peers], (size_t)D);
@@ -165,10 +165,10 @@ um_status um_exchange_combine(um_link *l, float *y, const um_plan *plan, const f
     um_status st = UM_OK;
     for (int owed = plan->peers; st == UM_OK && owed > 0;) {
         um_inbound in = {0};
-        st = um_link_next_new(l, &in, -1, err);
+        st = um_link_next_received(l, &in, -1, err);
         if (st != UM_OK) break;
         if (in.frame.kind != UM_KIND_COMBINE) {
-            um_link_keep(l, &in);
+            um_link_defer(l, &in);
             continue;
         }
         st = take_answer(l, rows, seen, plan, &in, D, layer, step, scratch, err);
@@ -192,17 +192,17 @@ um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err
     return UM_OK;
 }
 
-um_status um_exchange_open(um_link *l, um_share *out, const um_inbound *in, int D, um_arena *step,
-                           um_err *err)
+um_status um_exchange_open(um_link *l, um_dispatch_batch *out, const um_inbound *in, int D,
+                           um_arena *step, um_err *err)
 {
     const um_topology *topo = &l->comm->topo;
     const um_frame *f = &in->frame;
     int me = topo->ranks[l->comm->rank].index;
-    um_share s = {.rows = (int)f->rows,
-                  .pairs = (int)(f->meta_bytes / PAIR_BYTES),
-                  .D = D,
-                  .layer = f->layer,
-                  .step = f->step};
+    um_dispatch_batch s = {.rows = (int)f->rows,
+                           .pairs = (int)(f->meta_bytes / PAIR_BYTES),
+                           .D = D,
+                           .layer = f->layer,
+                           .step = f->step};
     if (f->rows > 0 && f->cols != (uint32_t)D)
         return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: %u columns, want %d", f->cols, D);
     if ((uint64_t)f->rows * (uint64_t)D * um_dtype_size(l->wire) > l->credit ||
@@ -236,14 +236,14 @@ um_status um_exchange_open(um_link *l, um_share *out, const um_inbound *in, int 
     return UM_OK;
 }
 
-um_status um_exchange_answer(um_link *l, int peer, const um_share *share, const float *y,
+um_status um_exchange_answer(um_link *l, int peer, const um_dispatch_batch *batch, const float *y,
                              um_arena *scratch, um_err *err)
 {
     um_data_frame f = {.kind = UM_KIND_COMBINE,
-                       .layer = share->layer,
-                       .step = share->step,
+                       .layer = batch->layer,
+                       .step = batch->step,
                        .rows = y,
-                       .n = (uint32_t)share->pairs,
-                       .cols = (uint32_t)share->D};
+                       .n = (uint32_t)batch->pairs,
+                       .cols = (uint32_t)batch->D};
     return um_link_send_rows(l, peer, &f, scratch, err);
 }

@@ -13,7 +13,7 @@
 #include "core/tensor/ops.h"
 
 /* Which rows go where. Pure data: built from the routes alone, the same on every machine. */
-typedef struct um_plan {
+typedef struct um_dispatch_plan {
     int T, K, peers;
     int *rows_n, *pairs_n; /* [peers] distinct rows and pairs of each expert rank */
     int *pair_at;          /* [peers+1] first pair of each peer in the concatenation of all pairs */
@@ -22,40 +22,40 @@ typedef struct um_plan {
     uint8_t *
         meta; /* [pairs][8] {u32 row within the peer's rows, u32 expert}, by rising expert, then row */
     int32_t *slot; /* [T*K] which pair answers (token t, slot k); -1 where the slot has no expert */
-} um_plan;
+} um_dispatch_plan;
 
 /* experts [T,K] in 0..E-1, distinct within a row; UM_NO_EXPERT where a slot goes to none: it costs nothing on the wire. Lives in
  * step. */
-um_status um_plan_build(um_plan *out, const um_topology *topo, const int32_t *experts, int T, int K,
-                        um_arena *step, um_err *err);
+um_status um_dispatch_plan_build(um_dispatch_plan *out, const um_topology *topo,
+                                 const int32_t *experts, int T, int K, um_arena *step, um_err *err);
 /* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer: O(T K). */
-bool um_plan_is_permutation(const um_plan *p);
+bool um_dispatch_plan_is_permutation(const um_dispatch_plan *p);
 
 /* Router side. x [T,D]. Sends one frame to each expert rank. */
-um_status um_exchange_dispatch(um_link *l, const um_plan *plan, const float *x, int D,
+um_status um_exchange_dispatch(um_link *l, const um_dispatch_plan *plan, const float *x, int D,
                                uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
                                um_err *err);
 /* y[T,D] = sum over the slots that have an expert of weights[T,K] * (expert row), in slot order; a token without any is zero. Waits
  * for one frame of each expert rank; other useful frames are kept for later. A repeated frame, one of another step or with other
  * counts is UM_E_CORRUPT. */
-um_status um_exchange_combine(um_link *l, float *y, const um_plan *plan, const float *weights,
-                              int D, uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
-                              um_err *err);
+um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan,
+                              const float *weights, int D, uint32_t layer, uint64_t step,
+                              um_dev *dev, um_arena *scratch, um_err *err);
 /* Most rows of a micro-batch so that no frame of either direction is over the credit; at least 1, else UM_E_USAGE. */
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err);
 
 /* Expert side: a dispatch frame, opened and checked. */
-typedef struct um_share {
+typedef struct um_dispatch_batch {
     int rows, pairs, D;
     const float *x;          /* [rows, D] */
     const int32_t *pair_row; /* [pairs] */
     const int32_t *expert;   /* [pairs] rising */
     uint32_t layer;
     uint64_t step;
-} um_share;
+} um_dispatch_batch;
 /* Lives in step. Every row index and every expert is checked against topo: a pair that this rank does not own is UM_E_CORRUPT. */
-um_status um_exchange_open(um_link *l, um_share *out, const um_inbound *in, int D, um_arena *step,
-                           um_err *err);
+um_status um_exchange_open(um_link *l, um_dispatch_batch *out, const um_inbound *in, int D,
+                           um_arena *step, um_err *err);
 /* Sends y [pairs, D] back to peer. */
-um_status um_exchange_answer(um_link *l, int peer, const um_share *share, const float *y,
+um_status um_exchange_answer(um_link *l, int peer, const um_dispatch_batch *batch, const float *y,
                              um_arena *scratch, um_err *err);

@@ -3,7 +3,7 @@
  * Ready. Group: all ranks, once at the start. */
 #pragma once
 
-#include "core/base/config.h"
+#include "core/options/config.h"
 #include "core/comm/link.h"
 #include "core/model/model.h"
 
@@ -11,7 +11,7 @@
 int um_join_leader(const um_comm *comm);
 
 /* How many compute threads this rank may use: cores of the host (or --threads), shared by the ranks of its role on that host.
- * Roles work in turns, so the roles do not share with one another. */
+ * Roles work in turns, so the roles do not batch with one another. */
 int um_join_threads(const um_comm *comm, int64_t threads);
 
 /* Router 0: collects the Hellos, places the experts, sends the Plan, agrees on the link. `place` keeps the topology's lists. */

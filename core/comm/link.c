@@ -71,7 +71,7 @@ static um_status silence(um_link *l, um_err *err)
     return UM_OK;
 }
 
-um_status um_link_beat(um_link *l, um_err *err)
+um_status um_link_heartbeat(um_link *l, um_err *err)
 {
     int64_t now = um_now_ns();
     if (l->deadline_ns == 0 || now - l->beaten < l->deadline_ns / 8) return UM_OK;
@@ -80,7 +80,7 @@ um_status um_link_beat(um_link *l, um_err *err)
     step.step = l->step;
     step.layer = l->layer;
     for (int r = 0; r < l->comm->topo.n; r++)
-        if (watches(l, r)) UM_TRY(um_link_control(l, r, UM_KIND_STEP, &step.base, err));
+        if (watches(l, r)) UM_TRY(um_link_control(l, r, UM_KIND_HEARTBEAT, &step.base, err));
     return UM_OK;
 }
 
@@ -98,7 +98,7 @@ static um_status inspect(um_link *l, um_inbound *in, bool *useful, um_err *err)
         st = UM_FAIL(err, UM_E_CORRUPT, "frame: epoch %u, want %u", in->frame.epoch, l->epoch);
     if (st != UM_OK) return um_wrap(err, st, "frame of %s", label);
     l->heard[in->msg.peer] = um_now_ns();
-    *useful = in->frame.kind != UM_KIND_STEP;
+    *useful = in->frame.kind != UM_KIND_HEARTBEAT;
     if (in->frame.kind != UM_KIND_ERROR) return UM_OK;
     um_arena scratch;
     um_arena_init(&scratch, "error message", 4096);
@@ -113,12 +113,12 @@ static um_status inspect(um_link *l, um_inbound *in, bool *useful, um_err *err)
     return st;
 }
 
-um_status um_link_next_new(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
 {
     int64_t start = um_now_ns(), end = timeout_us < 0 ? INT64_MAX : start + timeout_us * 1000;
     um_status st;
     for (;;) {
-        UM_TRY(um_link_beat(l, err));
+        UM_TRY(um_link_heartbeat(l, err));
         int64_t now = um_now_ns(), left = end == INT64_MAX ? IDLE_SLICE_US : (end - now) / 1000;
         int64_t slice = left < 0 ? 0 : left > IDLE_SLICE_US ? IDLE_SLICE_US : left;
         um_inbound in = {0};
@@ -150,13 +150,13 @@ um_status um_link_next_new(um_link *l, um_inbound *out, int64_t timeout_us, um_e
 
 um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
 {
-    if (l->n_kept == 0) return um_link_next_new(l, out, timeout_us, err);
+    if (l->n_kept == 0) return um_link_next_received(l, out, timeout_us, err);
     *out = l->kept[0];
     memmove(l->kept, l->kept + 1, (size_t)--l->n_kept * sizeof *l->kept);
     return UM_OK;
 }
 
-void um_link_keep(um_link *l, um_inbound *in)
+void um_link_defer(um_link *l, um_inbound *in)
 {
     if (l->n_kept == l->cap_kept) {
         l->cap_kept = l->cap_kept == 0 ? 8 : 2 * l->cap_kept;

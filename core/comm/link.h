@@ -1,8 +1,8 @@
-/* A link: frames over a transport, with the rules that all roles share. It owns what a rank knows of its peers' liveness.
+/* A link: frames over a transport, with the rules that all roles batch. It owns what a rank knows of its peers' liveness.
  *
  * - Every frame that comes in is checked (frame.h); source and epoch must fit. A bad frame is an error that names the peer.
  * - STEP frames ("I am alive") are consumed here; an ERROR frame becomes UM_E_PEER with the peer's own text.
- * - A rank that works long calls um_link_beat between pieces of work; a rank that waits beats by itself. Routers beat to all
+ * - A rank that works long calls um_link_heartbeat between pieces of work; a rank that waits beats by itself. Routers beat to all
  *   other ranks, experts and encoders to the routers. A rank that was not heard of for the deadline is a UM_E_TIMEOUT naming it:
  *   routers watch everybody, the others watch the routers.
  * Thread: the rank's main thread. */
@@ -42,7 +42,7 @@ typedef struct um_link {
     int64_t looked;   /* when it last looked at the transport */
     int64_t worked;   /* when it last got or sent a frame that is work */
     int64_t yield_us; /* of the transport, while work is near; idle ranks sleep at once */
-    um_inbound *kept; /* frames put aside by um_link_keep */
+    um_inbound *kept; /* frames put aside by um_link_defer */
     int n_kept, cap_kept;
     um_link_stats stats;
 } um_link;
@@ -57,8 +57,8 @@ um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_l
  * wait time is counted in stats. */
 um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
 /* The same, past the kept ones: for somebody who waits for a particular frame and keeps the others. */
-um_status um_link_next_new(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
-void um_link_keep(um_link *l, um_inbound *in); /* takes it over */
+um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
+void um_link_defer(um_link *l, um_inbound *in); /* takes it over */
 void um_link_release(um_link *l, um_inbound *in);
 
 /* A control message to peer. */
@@ -87,6 +87,6 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
 um_status um_link_rows(um_link *l, float *to, const um_inbound *in, um_arena *scratch, um_err *err);
 
 /* Between pieces of long work: tells the others that this rank lives, if it is time. Cheap otherwise. */
-um_status um_link_beat(um_link *l, um_err *err);
+um_status um_link_heartbeat(um_link *l, um_err *err);
 /* Tells every rank (as far as possible) that this one cannot go on. */
 void um_link_error(um_link *l, um_status st, const char *text);

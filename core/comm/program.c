@@ -33,7 +33,7 @@ int um_program_main(int argc, char **argv, um_role role, um_program who, um_role
     const char *help = NULL;
     char name[32];
     um_arena_init(&options, "options", 1 << 16);
-    um_openmp_settle(argv);
+    um_openmp_init(argv);
     um_status st = um_config_load(&cfg, who, argc, argv, &options, &help, &err);
     if (st == UM_OK && help != NULL) {
         fputs(help, stdout);

@@ -1,8 +1,8 @@
-/* What the three rank programs share: options, signals, transport, the role, the end. CONVENTIONS 2.13: a program is its role
+/* What the three rank programs batch: options, signals, transport, the role, the end. CONVENTIONS 2.13: a program is its role
  * function plus MPI. This header's function is in comm_mpi's library, since it opens the MPI transport. */
 #pragma once
 
-#include "core/base/config.h"
+#include "core/options/config.h"
 #include "core/comm/comm.h"
 
 typedef um_status (*um_role_fn)(const um_config *cfg, um_comm *comm, um_err *err);

@@ -13,7 +13,7 @@ const char *um_role_name(um_role role); /* "router" "expert" "encoder" */
 typedef struct um_rank {
     um_role role;
     int index; /* among the ranks of its role */
-    int host;  /* ranks with the same number share memory */
+    int host;  /* ranks with the same number batch memory */
     char hostname[64];
     int pid;
     uint32_t

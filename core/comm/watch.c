@@ -54,7 +54,7 @@ um_status um_watch_look(um_watch *w, um_err *err)
     return UM_OK;
 }
 
-um_status um_watch_halted(um_watch *w, int looks, um_err *err)
+um_status um_watch_stopped(um_watch *w, int looks, um_err *err)
 {
     char halted[512] = "";
     for (int i = 0; i < w->n; i++) {

@@ -22,4 +22,4 @@ typedef struct um_watch {
  * ended the job with an error of its own, which it reports itself. Else UM_OK. */
 um_status um_watch_look(um_watch *w, um_err *err);
 /* UM_E_PEER when a neighbour was found halted (by a signal or a debugger) at `looks` calls in a row. */
-um_status um_watch_halted(um_watch *w, int looks, um_err *err);
+um_status um_watch_stopped(um_watch *w, int looks, um_err *err);

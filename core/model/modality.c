@@ -80,8 +80,8 @@ static um_status count_parse(int *out, const char *text, size_t n, um_err *err)
     return UM_OK;
 }
 
-/* Clips go to the ranks of pictures, unless some rank is named for them. */
-static void clips_place(um_encoders *e)
+/* Videos go to the ranks of images, unless some rank is named for them. */
+static void videos_place(um_encoders *e)
 {
     uint32_t named = 0;
     for (int i = 0; i < e->n; i++) named |= e->group[i].set;
@@ -117,7 +117,7 @@ um_status um_encoders_parse(um_encoders *out, const char *text, um_arena *arena,
     um_encoders e = {0};
     um_status st = um_wrap(err, groups_parse(&e, text, err), "--encoders %.100s", text);
     if (st != UM_OK) return st;
-    clips_place(&e);
+    videos_place(&e);
     for (int i = 0; i < e.n; i++) {
         e.group[i].modalities = set_text(e.group[i].set, arena);
         e.ranks += e.group[i].ranks;

@@ -43,5 +43,5 @@ typedef struct um_encoders {
 } um_encoders;
 
 /* The value of --encoders: a number of ranks that read everything, or "image=1,speech=2,sound=1" (a group may read several:
- * "image+speech=2"). Clips are read by ranks of image unless a group names video. Strings live in arena. */
+ * "image+speech=2"). Videos are read by ranks of image unless a group names video. Strings live in arena. */
 um_status um_encoders_parse(um_encoders *out, const char *text, um_arena *arena, um_err *err);

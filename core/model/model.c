@@ -319,7 +319,7 @@ static void renew(um_model *m)
     m->fingerprint = fingerprint_of(m);
 }
 
-void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
+void um_model_resolve(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
 {
     m->gate = gate;
     m->moe_layer = moe_layer;

@@ -161,14 +161,14 @@ enum {
 
 /* Puts into m what only the tensors show: the gate style and the MoE placement (config silent, or contradicted), and renews what
  * follows from them and from the connectors' sizes (moe_layers, variant, fingerprint). moe_layer [layers] must live as long as m. */
-void um_model_settle(um_model *m, um_gate_style gate, const uint8_t *moe_layer);
+void um_model_resolve(um_model *m, um_gate_style gate, const uint8_t *moe_layer);
 
 /* Which rank needs a tensor. */
 typedef enum um_part {
     UM_PART_TRUNK,
     UM_PART_GATE,
     UM_PART_EXPERT,
-    UM_PART_PROJECTOR, /* of pictures */
+    UM_PART_PROJECTOR, /* of images */
     UM_PART_SPEECH_ALIGNER,
     UM_PART_SOUND_ALIGNER,
     UM_PART_VISION, /* the towers, each from its own folder */
@@ -192,9 +192,9 @@ typedef struct um_spec {
 } um_spec;
 
 typedef um_status (*um_spec_fn)(void *ctx, const um_spec *spec, um_err *err);
-/* Calls fn for every tensor the model has, trunk first, layer by layer, towers last. The one list of names and shapes: loading,
+/* Calls fn for every tensor the model has, backbone first, layer by layer, towers last. The one list of names and shapes: loading,
  * inspect, init and the memory plan all come from it. Stops at the first status that is not UM_OK and returns it. */
-um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err);
+um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err);
 
 /* Names. which: "gate_proj" "up_proj" "down_proj" and with "_lora_A"/"_lora_B" behind. */
 void um_name_layer(char out[200], int layer, const char *rest); /* model.layers.N.rest */

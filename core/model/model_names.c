@@ -66,7 +66,7 @@ void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)
     snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[fm], leaf);
 }
 
-void um_walk_give(um_walker *w, int64_t a, int64_t b, int64_t c, int64_t d)
+void um_visit_give(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d)
 {
     int64_t shape[4] = {a, b, c, d};
     if (w->st != UM_OK) return;
@@ -79,25 +79,25 @@ void um_walk_give(um_walker *w, int64_t a, int64_t b, int64_t c, int64_t d)
     w->st = w->fn(w->ctx, &w->s, w->err);
 }
 
-void um_walk_normal(um_walker *w, const char *name, int64_t a, int64_t b)
+void um_visit_normal(um_tensor_visitor *w, const char *name, int64_t a, int64_t b)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_NORMAL;
-    um_walk_give(w, a, b, 0, 0);
+    um_visit_give(w, a, b, 0, 0);
 }
 
-void um_walk_ones(um_walker *w, const char *name, int64_t a)
+void um_visit_ones(um_tensor_visitor *w, const char *name, int64_t a)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_ONES;
-    um_walk_give(w, a, 0, 0, 0);
+    um_visit_give(w, a, 0, 0, 0);
 }
 
-void um_walk_zeros(um_walker *w, const char *name, int64_t a, int64_t b)
+void um_visit_zeros(um_tensor_visitor *w, const char *name, int64_t a, int64_t b)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_ZEROS;
-    um_walk_give(w, a, b, 0, 0);
+    um_visit_give(w, a, b, 0, 0);
 }
 
 static void ffn_name(char out[200], const um_model *m, int layer, int expert, const char *which)
@@ -109,7 +109,7 @@ static void ffn_name(char out[200], const um_model *m, int layer, int expert, co
 }
 
 /* gate, up, down of one expert, or of the dense MLP when expert is -1, with the LoRA of 8e files. */
-static void walk_ffn(um_walker *w, int layer, int expert)
+static void walk_ffn(um_tensor_visitor *w, int layer, int expert)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
@@ -120,22 +120,22 @@ static void walk_ffn(um_walker *w, int layer, int expert)
         int64_t n = i < 2 ? width : m->dim, k = i < 2 ? m->dim : width;
         char name[200], which[32];
         ffn_name(name, m, layer, expert, proj[i]);
-        um_walk_normal(w, name, n, k);
+        um_visit_normal(w, name, n, k);
         if (m->lora_r == 0 || m->gate != UM_GATE_GSHARD) continue;
         w->s.optional = true;
         snprintf(which, sizeof which, "%s_lora_A", proj[i]);
         ffn_name(name, m, layer, expert, which);
-        um_walk_normal(w, name, m->lora_r, k);
+        um_visit_normal(w, name, m->lora_r, k);
         snprintf(which, sizeof which, "%s_lora_B", proj[i]);
         ffn_name(name, m, layer, expert, which);
-        um_walk_zeros(w, name, n, m->lora_r);
+        um_visit_zeros(w, name, n, m->lora_r);
         w->s.optional = false;
     }
     w->s.expert = -1;
 }
 
 /* The experts that every token has: the routers run them. */
-static void walk_shared(um_walker *w, int layer)
+static void walk_shared(um_tensor_visitor *w, int layer)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
@@ -144,32 +144,32 @@ static void walk_shared(um_walker *w, int layer)
         for (int i = 0; i < 3 && w->st == UM_OK; i++) {
             char name[200];
             um_name_shared(name, layer, j, proj[i]);
-            um_walk_normal(w, name, i < 2 ? m->dynamic.shared_dim : m->dim,
-                           i < 2 ? m->dim : m->dynamic.shared_dim);
+            um_visit_normal(w, name, i < 2 ? m->dynamic.shared_dim : m->dim,
+                            i < 2 ? m->dim : m->dynamic.shared_dim);
         }
     }
 }
 
 /* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. */
-static void walk_gate(um_walker *w, int layer)
+static void walk_gate(um_tensor_visitor *w, int layer)
 {
     const um_model *m = w->m;
     char name[200];
     w->s.part = UM_PART_GATE;
     um_name_gate(name, m, layer);
-    um_walk_normal(w, name, um_model_gate_rows(m), m->dim);
+    um_visit_normal(w, name, um_model_gate_rows(m), m->dim);
     for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
         w->s.optional = i == UM_FM_AUDIO;
         um_name_fm(w->s.name, layer, (um_fm)i, "weight");
         w->s.init = UM_INIT_NORMAL;
-        um_walk_give(w, m->dim, m->dim, 1, 0);
+        um_visit_give(w, m->dim, m->dim, 1, 0);
         um_name_fm(name, layer, (um_fm)i, "bias");
-        um_walk_zeros(w, name, m->dim, 0);
+        um_visit_zeros(w, name, m->dim, 0);
     }
     w->s.optional = false;
 }
 
-static void walk_layer(um_walker *w, int layer)
+static void walk_layer(um_tensor_visitor *w, int layer)
 {
     const um_model *m = w->m;
     char name[200];
@@ -177,17 +177,17 @@ static void walk_layer(um_walker *w, int layer)
     w->s.layer = layer;
     w->s.part = UM_PART_TRUNK;
     um_name_layer(name, layer, "input_layernorm.weight");
-    um_walk_ones(w, name, m->dim);
+    um_visit_ones(w, name, m->dim);
     um_name_layer(name, layer, "self_attn.q_proj.weight");
-    um_walk_normal(w, name, q, m->dim);
+    um_visit_normal(w, name, q, m->dim);
     um_name_layer(name, layer, "self_attn.k_proj.weight");
-    um_walk_normal(w, name, kv, m->dim);
+    um_visit_normal(w, name, kv, m->dim);
     um_name_layer(name, layer, "self_attn.v_proj.weight");
-    um_walk_normal(w, name, kv, m->dim);
+    um_visit_normal(w, name, kv, m->dim);
     um_name_layer(name, layer, "self_attn.o_proj.weight");
-    um_walk_normal(w, name, m->dim, q);
+    um_visit_normal(w, name, m->dim, q);
     um_name_layer(name, layer, "post_attention_layernorm.weight");
-    um_walk_ones(w, name, m->dim);
+    um_visit_ones(w, name, m->dim);
     if (m->moe_layer[layer]) {
         walk_gate(w, layer);
         walk_shared(w, layer);
@@ -198,33 +198,33 @@ static void walk_layer(um_walker *w, int layer)
     w->s.layer = -1;
 }
 
-void um_walk_projector(um_walker *w, const char *prefix, um_projector proj, int layers, int64_t in,
-                       int64_t out)
+void um_visit_projector(um_tensor_visitor *w, const char *prefix, um_projector proj, int layers,
+                        int64_t in, int64_t out)
 {
     for (int i = 0; i < layers; i++) {
         char name[200], number[16] = "";
         if (proj == UM_PROJ_MLP)
             snprintf(number, sizeof number, "%d.", 2 * i); /* the odd ones are the GELUs */
         snprintf(name, sizeof name, "%s%sweight", prefix, number);
-        um_walk_normal(w, name, out, i == 0 ? in : out);
+        um_visit_normal(w, name, out, i == 0 ? in : out);
         snprintf(name, sizeof name, "%s%sbias", prefix, number);
-        um_walk_zeros(w, name, out, 0);
+        um_visit_zeros(w, name, out, 0);
     }
 }
 
-void um_walk_pair(um_walker *w, const char *prefix, const char *name, int64_t n, int64_t k)
+void um_visit_pair(um_tensor_visitor *w, const char *prefix, const char *name, int64_t n, int64_t k)
 {
     char full[200];
     snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     if (k > 0)
-        um_walk_normal(w, full, n, k);
+        um_visit_normal(w, full, n, k);
     else
-        um_walk_ones(w, full, n);
+        um_visit_ones(w, full, n);
     snprintf(full, sizeof full, "%s%s.bias", prefix, name);
-    um_walk_zeros(w, full, n, 0);
+    um_visit_zeros(w, full, n, 0);
 }
 
-static void walk_vision_layer(um_walker *w, int layer)
+static void walk_vision_layer(um_tensor_visitor *w, int layer)
 {
     static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj",
                                             "self_attn.v_proj", "self_attn.out_proj"};
@@ -233,49 +233,50 @@ static void walk_vision_layer(um_walker *w, int layer)
     snprintf(prefix, sizeof prefix, "vision_model.encoder.layers.%d.", layer);
     w->s.layer = layer;
     w->s.optional = layer >= v->run_layers; /* past the feature that is taken */
-    um_walk_pair(w, prefix, "layer_norm1", v->dim, 0);
-    for (int i = 0; i < 4; i++) um_walk_pair(w, prefix, attention[i], v->dim, v->dim);
-    um_walk_pair(w, prefix, "layer_norm2", v->dim, 0);
-    um_walk_pair(w, prefix, "mlp.fc1", v->ffn_dim, v->dim);
-    um_walk_pair(w, prefix, "mlp.fc2", v->dim, v->ffn_dim);
+    um_visit_pair(w, prefix, "layer_norm1", v->dim, 0);
+    for (int i = 0; i < 4; i++) um_visit_pair(w, prefix, attention[i], v->dim, v->dim);
+    um_visit_pair(w, prefix, "layer_norm2", v->dim, 0);
+    um_visit_pair(w, prefix, "mlp.fc1", v->ffn_dim, v->dim);
+    um_visit_pair(w, prefix, "mlp.fc2", v->dim, v->ffn_dim);
     w->s.layer = -1;
 }
 
-static void walk_vision(um_walker *w)
+static void walk_vision(um_tensor_visitor *w)
 {
     const um_vision_model *v = &w->m->vision;
     int64_t side = v->image_size / v->patch;
     w->s.part = UM_PART_VISION;
-    um_walk_normal(w, "vision_model.embeddings.class_embedding", v->dim, 0);
+    um_visit_normal(w, "vision_model.embeddings.class_embedding", v->dim, 0);
     snprintf(w->s.name, sizeof w->s.name, "vision_model.embeddings.patch_embedding.weight");
-    um_walk_give(w, v->dim, v->channels, v->patch, v->patch);
-    um_walk_normal(w, "vision_model.embeddings.position_embedding.weight", side * side + 1, v->dim);
-    um_walk_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
+    um_visit_give(w, v->dim, v->channels, v->patch, v->patch);
+    um_visit_normal(w, "vision_model.embeddings.position_embedding.weight", side * side + 1,
+                    v->dim);
+    um_visit_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
     for (int i = 0; i < v->layers && w->st == UM_OK; i++) walk_vision_layer(w, i);
     w->s.optional = true;
-    um_walk_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
+    um_visit_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
     w->s.optional = false;
 }
 
-um_status um_model_walk(const um_model *m, um_spec_fn fn, void *ctx, um_err *err)
+um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err)
 {
-    um_walker w = {.m = m,
-                   .fn = fn,
-                   .ctx = ctx,
-                   .err = err,
-                   .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
-    um_walk_normal(&w, "model.embed_tokens.weight", m->vocab, m->dim);
+    um_tensor_visitor w = {.m = m,
+                           .fn = fn,
+                           .ctx = ctx,
+                           .err = err,
+                           .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
+    um_visit_normal(&w, "model.embed_tokens.weight", m->vocab, m->dim);
     for (int i = 0; i < m->layers && w.st == UM_OK; i++) walk_layer(&w, i);
     w.s.part = UM_PART_TRUNK;
-    um_walk_ones(&w, "model.norm.weight", m->dim);
-    if (!m->tied) um_walk_normal(&w, "lm_head.weight", m->vocab, m->dim);
+    um_visit_ones(&w, "model.norm.weight", m->dim);
+    if (!m->tied) um_visit_normal(&w, "lm_head.weight", m->vocab, m->dim);
     if (m->vision.present) {
         const um_vision_model *v = &m->vision;
         w.s.part = UM_PART_PROJECTOR;
-        um_walk_projector(&w, "model.mm_projector.", v->proj, v->proj_layers, v->dim, m->dim);
+        um_visit_projector(&w, "model.mm_projector.", v->proj, v->proj_layers, v->dim, m->dim);
         walk_vision(&w);
     }
-    um_walk_audio(&w);
+    um_visit_audio(&w);
     return w.st;
 }
 
@@ -286,8 +287,8 @@ void um_model_params(const um_model *m, int64_t *total, int64_t *active)
     int64_t ffn = 3 * D * m->ffn_dim, moe = m->moe_layers, fm = m->fm_block ? D * D + D : 0;
     int64_t expert = 3 * D * m->expert_dim, gate = um_model_gate_rows(m) * D,
             shared = m->dynamic.shared * 3 * D * m->dynamic.shared_dim;
-    int64_t trunk = (m->tied ? 1 : 2) * D * m->vocab + D;
-    trunk += m->layers * (2 * q * D + 2 * kv * D + 2 * D) + (m->layers - moe) * ffn;
-    *total = trunk + moe * (gate + m->experts * expert + shared + UM_FMS * fm);
-    *active = trunk + moe * (gate + m->top_k * expert + shared + fm);
+    int64_t backbone = (m->tied ? 1 : 2) * D * m->vocab + D;
+    backbone += m->layers * (2 * q * D + 2 * kv * D + 2 * D) + (m->layers - moe) * ffn;
+    *total = backbone + moe * (gate + m->experts * expert + shared + UM_FMS * fm);
+    *active = backbone + moe * (gate + m->top_k * expert + shared + fm);
 }

@@ -142,7 +142,7 @@ static void read_values(um_vision_model *v, um_reader *r)
     }
 }
 
-/* Every picture must leave preprocessing at the size that the tower takes. */
+/* Every image must leave preprocessing at the size that the tower takes. */
 static void check_pixels(const um_vision_model *v, um_reader *r)
 {
     int w = v->crop     ? v->crop_w
@@ -154,7 +154,7 @@ static void check_pixels(const um_vision_model *v, um_reader *r)
     if (w == v->image_size && h == v->image_size) return;
     if (w == 0 || h == 0) {
         um_refuse(r,
-                  "do_center_crop: off and size is no fixed {\"height\", \"width\"}: pictures "
+                  "do_center_crop: off and size is no fixed {\"height\", \"width\"}: images "
                   "would not all be %d x %d",
                   v->image_size, v->image_size);
     } else {

@@ -5,25 +5,26 @@
 #include "core/model/model.h"
 
 /* One walk: whom to call, and the first status that was not UM_OK. */
-typedef struct um_walker {
+typedef struct um_tensor_visitor {
     const um_model *m;
     um_spec_fn fn;
     void *ctx;
     um_err *err;
     um_status st;
     um_spec s; /* part, layer, expert, optional and init stay until changed */
-} um_walker;
+} um_tensor_visitor;
 
 /* Shape [a], [a,b], ...: the first 0 ends it. s.name and s.init are already there. */
-void um_walk_give(um_walker *w, int64_t a, int64_t b, int64_t c, int64_t d);
-void um_walk_normal(um_walker *w, const char *name, int64_t a, int64_t b);
-void um_walk_ones(um_walker *w, const char *name, int64_t a);
-void um_walk_zeros(um_walker *w, const char *name, int64_t a, int64_t b);
+void um_visit_give(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d);
+void um_visit_normal(um_tensor_visitor *w, const char *name, int64_t a, int64_t b);
+void um_visit_ones(um_tensor_visitor *w, const char *name, int64_t a);
+void um_visit_zeros(um_tensor_visitor *w, const char *name, int64_t a, int64_t b);
 /* A linear layer [n,k], or a norm [n] when k is 0: PREFIX NAME.weight and PREFIX NAME.bias. */
-void um_walk_pair(um_walker *w, const char *prefix, const char *name, int64_t n, int64_t k);
+void um_visit_pair(um_tensor_visitor *w, const char *prefix, const char *name, int64_t n,
+                   int64_t k);
 /* A projector from in to out: PREFIX{weight,bias}, or PREFIX{0,2,4,...}.{weight,bias}. */
-void um_walk_projector(um_walker *w, const char *prefix, um_projector proj, int layers, int64_t in,
-                       int64_t out);
+void um_visit_projector(um_tensor_visitor *w, const char *prefix, um_projector proj, int layers,
+                        int64_t in, int64_t out);
 
 /* The towers and connectors that the model has. */
-void um_walk_audio(um_walker *w);
+void um_visit_audio(um_tensor_visitor *w);

@@ -246,7 +246,7 @@ static um_status placement_settle(um_checkpoint *c, const survey *s, um_gate_sty
                        "layers have experts",
                        m->experts);
     }
-    um_model_settle(&c->model, style, layer);
+    um_model_resolve(&c->model, style, layer);
     return UM_OK;
 }
 
@@ -270,7 +270,7 @@ static um_status dense_check(um_checkpoint *c, const survey *s, um_err *err)
                            gate->name);
         }
     }
-    um_model_settle(&c->model, c->model.gate, c->model.moe_layer);
+    um_model_resolve(&c->model, c->model.gate, c->model.moe_layer);
     return UM_OK;
 }
 
@@ -300,7 +300,7 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
     if (st == UM_OK) st = vocab_check(c, "model.embed_tokens.weight", err);
     if (st == UM_OK) st = vocab_check(c, "lm_head.weight", err);
     if (st == UM_OK) st = lora_check(&c->model, &s, err);
-    if (st == UM_OK) st = um_connectors_settle(&c->model, c->llm, c->speech, err);
+    if (st == UM_OK) st = um_connectors_resolve(&c->model, c->llm, c->speech, err);
     if (st == UM_OK && c->model.experts == 0) {
         st = dense_check(c, &s, err);
     } else if (st == UM_OK) {
@@ -489,7 +489,7 @@ um_status um_checkpoint_audit(const um_checkpoint *c, um_audit *out, um_audit_fn
         const um_tensors *set = set_at(c, (um_set)i);
         a.seen[i] = um_arena_zero(&scratch, set != NULL ? um_tensors_count(set) : 0);
     }
-    um_status st = um_model_walk(&c->model, audit_wanted, &a, err);
+    um_status st = um_model_for_each_tensor(&c->model, audit_wanted, &a, err);
     for (int i = 0; i < UM_SETS; i++) audit_rest(&a, (um_set)i);
     um_arena_free(&scratch);
     if (st == UM_OK) *out = a.a;

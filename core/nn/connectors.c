@@ -201,8 +201,8 @@ static um_status settle_sound(um_sound_model *s, const um_tensors *llm, um_err *
     return projector(&g, s->proj, s->proj_layers);
 }
 
-um_status um_connectors_settle(um_model *m, const um_tensors *llm, const um_tensors *speech,
-                               um_err *err)
+um_status um_connectors_resolve(um_model *m, const um_tensors *llm, const um_tensors *speech,
+                                um_err *err)
 {
     if (m->speech.present) UM_TRY(settle_speech(&m->speech, llm, speech, err));
     if (m->sound.present) UM_TRY(settle_sound(&m->sound, llm, err));

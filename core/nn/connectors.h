@@ -7,6 +7,6 @@
 
 /* Puts into m->speech and m->sound what the tensors show. llm: those of the model's own folder; speech: those of the speech tower's
  * folder, or NULL. A connector with no tensors at all keeps the sizes of the configs: whoever loads it names what is missing.
- * UM_E_MODEL names the tensor, or the key, that cannot be. um_model_settle must follow. */
-um_status um_connectors_settle(um_model *m, const um_tensors *llm, const um_tensors *speech,
-                               um_err *err);
+ * UM_E_MODEL names the tensor, or the key, that cannot be. um_model_resolve must follow. */
+um_status um_connectors_resolve(um_model *m, const um_tensors *llm, const um_tensors *speech,
+                                um_err *err);

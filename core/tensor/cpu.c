@@ -42,7 +42,7 @@ typedef struct args {
 static void rows_of(const args *j, int part, int parts, size_t *from, int *count)
 {
     size_t to;
-    um_share((size_t)j->T, 1, part, parts, from, &to);
+    um_team_share((size_t)j->T, 1, part, parts, from, &to);
     *count = (int)(to - *from);
 }
 
@@ -83,7 +83,7 @@ static void rmsnorm_bwd_w_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t d0, d1;
-    um_share((size_t)j->D, UM_PANEL, part, parts, &d0, &d1);
+    um_team_share((size_t)j->D, UM_PANEL, part, parts, &d0, &d1);
     j->kernels->rmsnorm_bwd_w(j->y2, j->a, j->b, j->d, j->T, j->D, (int)d0, (int)d1);
 }
 
@@ -124,7 +124,7 @@ static void swiglu_fwd_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t i, to;
-    um_share(j->n, UM_PANEL, part, parts, &i, &to);
+    um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
     j->kernels->swiglu_fwd(j->y + i, j->a + i, j->b + i, to - i);
 }
 
@@ -138,7 +138,7 @@ static void swiglu_bwd_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t i, to;
-    um_share(j->n, UM_PANEL, part, parts, &i, &to);
+    um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
     j->kernels->swiglu_bwd(j->y + i, j->y2 + i, j->a + i, j->b + i, j->c + i, to - i);
 }
 
@@ -153,7 +153,7 @@ static void gelu_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t i, to;
-    um_share(j->n, UM_PANEL, part, parts, &i, &to);
+    um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
     j->kernels->gelu(j->y + i, j->a + i, to - i);
 }
 
@@ -167,7 +167,7 @@ static void quick_gelu_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t i, to;
-    um_share(j->n, UM_PANEL, part, parts, &i, &to);
+    um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
     j->kernels->quick_gelu(j->y + i, j->a + i, to - i);
 }
 
@@ -181,7 +181,7 @@ static void add_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t i, to;
-    um_share(j->n, UM_PANEL, part, parts, &i, &to);
+    um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
     j->kernels->add(j->y + i, j->a + i, to - i);
 }
 
@@ -195,7 +195,7 @@ static void scale_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t i, to;
-    um_share(j->n, UM_PANEL, part, parts, &i, &to);
+    um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
     j->kernels->scale(j->y + i, j->f, to - i);
 }
 

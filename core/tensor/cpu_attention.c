@@ -58,7 +58,7 @@ static void append_part(void *ctx, int part, int parts)
 {
     const append_job *j = ctx;
     size_t h0, h1;
-    um_share((size_t)j->kv->kv_heads, 1, part, parts, &h0, &h1);
+    um_team_share((size_t)j->kv->kv_heads, 1, part, parts, &h0, &h1);
     for (size_t h = h0; h < h1; h++)
         for (int t = 0; t < j->T; t++) {
             const size_t col = h * (size_t)j->kv->head_dim;

@@ -52,7 +52,7 @@ static bool take(const job *j, int rows_unit, size_t *p0, size_t *p1, size_t *r0
     *p1 = *p0 + (size_t)n * (size_t)j->unit;
     const size_t panels = um_round_up((size_t)j->g.N, UM_PANEL) / UM_PANEL;
     if (*p1 > panels) *p1 = panels;
-    um_share((size_t)j->g.M, (size_t)rows_unit, i / j->units, j->tall, r0, r1);
+    um_team_share((size_t)j->g.M, (size_t)rows_unit, i / j->units, j->tall, r0, r1);
     return true;
 }
 
@@ -69,7 +69,7 @@ static void pack_part(void *ctx, int part, int parts)
 {
     const um_gemm *g = &((const job *)ctx)->g;
     size_t r0, r1;
-    um_share((size_t)g->M, 1, part, parts, &r0, &r1);
+    um_team_share((size_t)g->M, 1, part, parts, &r0, &r1);
     for (size_t r = r0; r < r1; r++) {
         float *to = g->packed + r * UM_KSTRIDE;
         for (int k = 0; k < g->K; k += UM_KBLOCK, to += (size_t)g->M * UM_KSTRIDE)

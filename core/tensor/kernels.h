@@ -116,7 +116,8 @@ void um_team_run(int team, void (*fn)(void *ctx, int part, int parts), void *ctx
 /* As many threads as the work can feed: one per `least` units, at most d->threads. */
 int um_team_size(const um_dev *d, size_t work, size_t least);
 /* The part'th of `parts` even pieces of 0..n-1, cut at multiples of `unit`. */
-static inline void um_share(size_t n, size_t unit, int part, int parts, size_t *from, size_t *to)
+static inline void um_team_share(size_t n, size_t unit, int part, int parts, size_t *from,
+                                 size_t *to)
 {
     size_t units = (n + unit - 1) / unit, p = (size_t)part, of = (size_t)parts;
     *from = units * p / of * unit;

@@ -49,7 +49,7 @@ static void pack_part(void *ctx, int part, int parts)
     const size_t N = (size_t)j->dst->N, K = (size_t)j->dst->K;
     float strip[STRIP * UM_PANEL] = {0};
     size_t p0, p1;
-    um_share(um_round_up(N, UM_PANEL) / UM_PANEL, 1, part, parts, &p0, &p1);
+    um_team_share(um_round_up(N, UM_PANEL) / UM_PANEL, 1, part, parts, &p0, &p1);
     for (size_t p = p0; p < p1; p++) {
         const size_t row0 = p * UM_PANEL, rows = N - row0 < UM_PANEL ? N - row0 : UM_PANEL;
         if (rows < UM_PANEL) memset(strip, 0, sizeof strip);

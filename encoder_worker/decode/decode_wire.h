@@ -2,7 +2,7 @@
  * still checks every field of what it hears, the rank because a media file may have taken the decoder over.
  *
  * The rank sends a hello (limits, number 0), then requests, each followed by the bytes of its file. The decoder answers each with
- * blocks and a block "end": picture: one frame; wave: one run of samples; clip: up to `want` frames. An error may come after some
+ * blocks and a block "end": image: one frame; wave: one run of samples; video: up to `want` frames. An error may come after some
  * blocks: what came before it is then void.
  *
  * Request, 64 bytes, little-endian
@@ -11,7 +11,7 @@
  *     4   2  version 1                       32   8  limit: seconds     } hello only, else 0
  *     6   2  kind (um_ask)                   40   8  limit: frames      }
  *     8   4  number: 0, then counting up     48   8  limit: wait_ms     }
- *    12   4  want: frames; clip only, else 0 56   8  0
+ *    12   4  want: frames; video only, else 0 56   8  0
  *    16   8  bytes of the file behind this; hello 0
  *
  * Block, 32 bytes, little-endian
@@ -33,7 +33,7 @@ enum {
     UM_TOLD_TEXT = 511,
     UM_TOLD_LAST = 1, /* flag: this process answers no more */
 };
-/* Largest file: what a decoder's memory has room for besides the pictures. */
+/* Largest file: what a decoder's memory has room for besides the images. */
 #define UM_MEDIA_FILE_MAX ((uint64_t)512 << 20)
 
 /* Most bytes of all the frames of one answer. */

@@ -1,0 +1,268 @@
+/* The option table: the one place where an option is described. See config_table.h. */
+#include "core/options/config_table.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Who takes what: the ranks of a job, and the commands that start one. */
+#define JOB (UM_PROG_RANKS | UM_PROG_LAUNCH | UM_PROG_BENCH)
+#define ROUTE (UM_PROG_ROUTER | UM_PROG_LAUNCH | UM_PROG_BENCH)
+#define START (UM_PROG_LAUNCH | UM_PROG_BENCH)
+#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT)
+
+#define AT(field) offsetof(um_config, field)
+#define STR(name, fallback, choices, who, group, meaning)                                          \
+    {                                                                                              \
+#name, UM_OPT_STR, AT(name), fallback, 0, 0, choices, who, group, meaning                  \
+    }
+#define NUM(type, name, fallback, min, max, who, group, meaning)                                   \
+    {                                                                                              \
+#name, type, AT(name), fallback, min, max, NULL, who, group, meaning                       \
+    }
+#define BOOL(name, who, group, meaning)                                                            \
+    {                                                                                              \
+#name, UM_OPT_BOOL, AT(name), "false", 0, 1, NULL, who, group, meaning                     \
+    }
+#define LIST(name, who, group, meaning)                                                            \
+    {                                                                                              \
+#name, UM_OPT_LIST, AT(name), NULL, 0, 0, NULL, who, group, meaning                        \
+    }
+
+#define WHAT "what to run"
+#define WHERE "ranks and hosts"
+#define WIRE "numbers and wire"
+#define TIME "time and threads"
+#define TEXT "generation"
+#define MEDIA "media"
+#define MAKE "making a model"
+#define DRAW "drawing"
+#define CONVERT "converting a checkpoint"
+#define MISC "this program"
+
+/* clang-format off */
+const um_option um_options[] = {
+    STR(model, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
+        "model directory: config.json, safetensors, tokenizer.model"),
+    STR(vision_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
+        "folder of the vision tower, when not the one of config.json"),
+    STR(speech_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
+        "folder of the speech tower (Whisper), when not the one of config.json"),
+    STR(sound_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
+        "folder of the sound tower (BEATs), or its .pt file for convert, when not the one of config.json"),
+    STR(prompt, "", NULL, UM_PROG_GENERATE, WHAT, "the question"),
+    LIST(image, UM_PROG_GENERATE, WHAT, "an image for the question; may be given again"),
+    LIST(video, UM_PROG_GENERATE, WHAT, "a video for the question; may be given again"),
+    LIST(speech, UM_PROG_GENERATE, WHAT, "an audio file that is heard as speech; may be given again"),
+    LIST(sound, UM_PROG_GENERATE, WHAT, "an audio file that is heard as sound; may be given again"),
+    STR(video_audio, "", "speech sound", UM_PROG_GENERATE, WHAT,
+        "hear the sound tracks of the videos too, as speech or as sound"),
+    STR(requests, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
+        "file of requests, one JSON object a line; - is standard input"),
+    STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
+        "the one request to trace (unimoe trace takes it as its first word)"),
+    STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT, WHAT,
+        "file or folder to write"),
+    STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
+        "count which experts the tokens go to, into this CSV; unimoe generate takes NAME.svg for NAME.csv and its image"),
+    BOOL(json, UM_PROG_GENERATE | UM_PROG_INSPECT | UM_PROG_BENCH, WHAT, "print JSON instead of plain text"),
+    BOOL(verify, UM_PROG_INSPECT, WHAT, "check every file against the sizes and checksums of manifest.json"),
+
+    NUM(UM_OPT_INT, routers, "1", 1, 4096, START, WHERE, "router ranks"),
+    NUM(UM_OPT_INT, experts, "4", 0, 65536, START, WHERE,
+        "expert ranks; at most one for each expert is started"),
+    STR(encoders, "1", NULL, START, WHERE,
+        "encoder ranks, or ranks by modality: image=1,speech=2,sound=1; none by default when the model has no tower"),
+    STR(modalities, "all", NULL, UM_PROG_ENCODER, WHERE,
+        "what this encoder rank reads, of image, video, speech and sound: image,speech"),
+    STR(hostfile, "", NULL, START | UM_PROG_DOCTOR, WHERE, "hosts for mpirun, as its --hostfile takes them"),
+    STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "more words for mpirun, separated by spaces"),
+    BOOL(dry_run, START | UM_PROG_CONVERT | UM_PROG_LOCAL, WHERE,
+        "print the mpirun line and the memory of every rank, or what would be converted; do nothing"),
+
+    STR(isa, "auto", "auto generic avx2 avx512", JOB | UM_PROG_DOCTOR, WIRE,
+        "vector instructions; every choice gives the same bits"),
+    STR(weights, "auto", "auto f32 bf16", JOB | UM_PROG_CONVERT, WIRE,
+        "type that weights are kept in, or written in by convert; auto keeps that of the file"),
+    STR(wire, "f32", "f32 bf16", JOB, WIRE, "type that rows travel in; bf16 rounds every row once"),
+    STR(codec, "none", "none zstd", JOB, WIRE, "compression of rows; every choice gives the same bits"),
+    NUM(UM_OPT_INT, zstd_level, "0", -131072, 22, JOB, WIRE, "zstd's level; 0 is the codec's own fast one"),
+    NUM(UM_OPT_SIZE, credit, "64M", 65536, INT64_C(1) << 40, JOB, WIRE,
+        "bytes that may be under way from one router to one expert rank"),
+
+    NUM(UM_OPT_INT, threads, "0", 0, 4096, JOB, TIME,
+        "compute threads of one host, shared by its ranks; 0 is its cores"),
+    NUM(UM_OPT_INT, deadline_ms, "3500", 100, 86400000, JOB, TIME,
+        "a peer that is silent for longer ends the job"),
+    NUM(UM_OPT_INT, yield_us, "500", 0, 60000000, JOB, TIME,
+        "a waiting rank yields its core for so long before it sleeps"),
+
+    NUM(UM_OPT_INT, max_new_tokens, "128", 0, 1 << 24, ROUTE, TEXT, "tokens to generate at most"),
+    NUM(UM_OPT_REAL, temperature, "-1", -1, 100, ROUTE, TEXT,
+        "0 is greedy; below 0 as generation_config.json says"),
+    NUM(UM_OPT_REAL, top_p, "-1", -1, 1, ROUTE, TEXT,
+        "sample from the likeliest tokens of this total probability; below 0 as generation_config.json says"),
+    NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE, TEXT,
+        "sample from so many tokens; 0 is all; below 0 as generation_config.json says"),
+    NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | UM_PROG_INIT, TEXT,
+        "seed of sampling, or of the weights that init makes"),
+    BOOL(ignore_eos, ROUTE, TEXT, "go on after the end token, up to max_new_tokens"),
+    NUM(UM_OPT_INT, context, "0", 0, 1 << 24, JOB, TEXT,
+        "positions to keep keys and values for; 0 is as many as the request needs"),
+    NUM(UM_OPT_INT, prefill_chunk, "256", 1, 1 << 20, JOB, TEXT,
+        "rows of a prompt that go through the layers together"),
+    NUM(UM_OPT_INT, max_batch, "32", 1, 4096, JOB, TEXT, "requests decoded together"),
+    BOOL(gate_noise, ROUTE, TEXT, "draw the second expert of GShard gates with noise, as in training"),
+
+    STR(image_aspect, "", "square pad", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
+        "square crops, pad fills up to a square; empty is as the config says"),
+    NUM(UM_OPT_SIZE, image_max_pixels, "50M", 1, INT64_C(1) << 32, UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
+        "larger images and frames are refused"),
+    NUM(UM_OPT_SIZE, media_max_bytes, "64M", 1, INT64_C(192) << 20, UM_PROG_ROUTER | START, MEDIA,
+        "larger media files are refused"),
+    NUM(UM_OPT_INT, media_max_seconds, "3600", 1, 86400, UM_PROG_ENCODER | START, MEDIA,
+        "longer audio and videos are refused"),
+    NUM(UM_OPT_INT, media_wait_ms, "60000", 100, 86400000, UM_PROG_ENCODER | START, MEDIA,
+        "a file that takes longer to decode is given up"),
+    NUM(UM_OPT_SIZE, media_cache, "256M", 0, INT64_C(1) << 40, ROUTE, MEDIA,
+        "memory of a router for encoded media, so that a file that comes again is not encoded again"),
+    NUM(UM_OPT_INT, video_frames, "8", 1, 1024, UM_PROG_ENCODER | START, MEDIA,
+        "frames taken out of a video file"),
+    BOOL(speech_exact_windows, UM_PROG_ENCODER | START, MEDIA,
+        "cut speech every 480000 samples; else as the original does, which loses one of 480001"),
+    STR(decoder, "", NULL, UM_PROG_ENCODER | START, MEDIA,
+        "the unimoe-decoder program, when not beside the others"),
+
+    STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
+    STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
+    STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
+
+    STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "another run's counters: draw the first file minus this one"),
+    STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows: of prompts, of new tokens, or both"),
+    STR(csv, "", NULL, UM_PROG_PLOT, DRAW, "write the table behind the image to this file"),
+    STR(base, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the base weights of a release"),
+    STR(tuned, "", NULL, UM_PROG_CONVERT, CONVERT,
+        "folder of what was trained on them: adapter, gates, projector, aligner, experts"),
+    STR(expert_files, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the mlp_*.bin files of an 8-expert release"),
+    STR(adapter, "merge", "merge keep", UM_PROG_CONVERT, CONVERT,
+        "add the adapter to the weights, or keep it beside them in PEFT form"),
+    NUM(UM_OPT_SIZE, shard_size, "5G", 1, INT64_C(1) << 50, UM_PROG_CONVERT, CONVERT,
+        "a larger set of weights is written as several files of about this size"),
+    STR(to, "", "peft hf", UM_PROG_CONVERT, CONVERT,
+        "write --model out: its LoRA as a PEFT adapter, or its parts as transformers names them"),
+
+    STR(config_file, "", NULL, ANY | UM_PROG_LOCAL, MISC, "file of options, name = value a line"),
+    BOOL(print_config, ANY | UM_PROG_LOCAL, MISC,
+        "print every option with its value and origin, do nothing else"),
+    STR(log_level, "warn", "error warn info debug trace", ANY, MISC, "least weight of what is logged"),
+};
+/* clang-format on */
+const int um_option_count = (int)(sizeof um_options / sizeof um_options[0]);
+_Static_assert(sizeof um_options / sizeof um_options[0] <= UM_MAX_OPTIONS, "grow UM_MAX_OPTIONS");
+
+static const struct {
+    um_program who;
+    const char *name, *usage, *purpose;
+} programs[] = {
+    {UM_PROG_ROUTER, "unimoe-router", "[OPTION]...",
+     "A router rank: tokeniser, backbone, gate, sampling. Started by mpirun."},
+    {UM_PROG_EXPERT, "unimoe-expert", "[OPTION]...",
+     "An expert rank: the experts it owns, for all layers. Started by mpirun."},
+    {UM_PROG_ENCODER, "unimoe-encoder", "[OPTION]...",
+     "An encoder rank: images, videos, speech and sounds to rows. Started by mpirun."},
+    {UM_PROG_GENERATE, "unimoe generate",
+     "--model DIR --prompt TEXT [--image FILE]... [--video FILE]... [--speech FILE]... [--sound "
+     "FILE]... | --requests FILE",
+     "Answers a question, or a file of requests, with an MPI job."},
+    {UM_PROG_TRACE, "unimoe trace", "REQUEST.json --out FILE.safetensors",
+     "Runs one request and writes every tensor on its way to a file."},
+    {UM_PROG_INSPECT, "unimoe inspect", "DIR",
+     "Shows what a model directory holds and what is wrong with it."},
+    {UM_PROG_DOCTOR, "unimoe doctor", "[--hostfile FILE]",
+     "Checks this machine and its MPI, with a remedy for every fault."},
+    {UM_PROG_INIT, "unimoe init", "--preset NAME | --config FILE, --out DIR",
+     "Makes a model directory with random weights."},
+    {UM_PROG_PLOT, "unimoe plot", "routing FILE.csv --out FILE.svg [--compare OTHER.csv]",
+     "Draws what generate --routing counted: which experts the tokens of each modality go to."},
+    {UM_PROG_CONVERT, "unimoe convert",
+     "--base DIR [--tuned DIR] --out DIR | --model DIR --to WORD --out DIR",
+     "Makes a model directory from released checkpoints, or writes one in the form of other "
+     "programs."},
+    {UM_PROG_BENCH, "bench", "[OPTION]...", "Measures."},
+};
+
+static int program_index(um_program who)
+{
+    int n = (int)(sizeof programs / sizeof programs[0]);
+    for (int i = 0; i < n; i++)
+        if (programs[i].who == who) return i;
+    return n - 1;
+}
+
+const char *um_program_name(um_program who) { return programs[program_index(who)].name; }
+const char *um_program_usage(um_program who) { return programs[program_index(who)].usage; }
+const char *um_program_purpose(um_program who) { return programs[program_index(who)].purpose; }
+
+const char *um_program_list(unsigned who, um_arena *arena)
+{
+    const char *s = "";
+    for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++)
+        if (who & programs[i].who)
+            s = um_arena_fmt(arena, "%s%s%s", s, s[0] ? ", " : "", programs[i].name);
+    return s;
+}
+
+static bool same_name(const char *a, const char *b)
+{
+    for (; *a != '\0' || *b != '\0'; a++, b++)
+        if ((*a == '-' ? '_' : *a) != (*b == '-' ? '_' : *b)) return false;
+    return true;
+}
+
+const um_option *um_option_find(const char *name)
+{
+    for (int i = 0; i < um_option_count; i++)
+        if (same_name(um_options[i].name, name)) return &um_options[i];
+    return NULL;
+}
+
+const char *um_option_flag(const um_option *o, um_arena *arena)
+{
+    char *s = um_arena_str(arena, o->name);
+    for (char *p = s; *p != '\0'; p++)
+        if (*p == '_') *p = '-';
+    return s;
+}
+
+int um_option_items(const um_config *cfg, const um_option *o)
+{
+    return o->type == UM_OPT_LIST ? ((const um_list *)((const char *)cfg + o->offset))->n : 1;
+}
+
+static const char *size_text(int64_t v, um_arena *arena)
+{
+    static const char *const unit[] = {"", "K", "M", "G"};
+    int u = 0;
+    for (; u < 3 && v != 0 && v % 1024 == 0; u++) v /= 1024;
+    return um_arena_fmt(arena, "%" PRId64 "%s", v, unit[u]);
+}
+
+const char *um_option_value(const um_config *cfg, const um_option *o, int i, um_arena *arena,
+                            bool exact)
+{
+    const void *at = (const char *)cfg + o->offset;
+    switch (o->type) {
+    case UM_OPT_BOOL:
+        return *(const bool *)at ? "true" : "false";
+    case UM_OPT_INT:
+        return um_arena_fmt(arena, "%" PRId64, *(const int64_t *)at);
+    case UM_OPT_SIZE:
+        return size_text(*(const int64_t *)at, arena);
+    case UM_OPT_REAL:
+        return um_arena_fmt(arena, exact ? "%.17g" : "%g", *(const double *)at);
+    case UM_OPT_LIST:
+        return ((const um_list *)at)->item[i];
+    case UM_OPT_STR:
+        break;
+    }
+    return *(const char *const *)at;
+}

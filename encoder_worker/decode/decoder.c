@@ -1,0 +1,267 @@
+/* See decoder.h. */
+#include "encoder_worker/decode/decoder.h"
+
+#include "encoder_worker/decode/decode_wire.h"
+#include "encoder_worker/decode/decoder_child.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct um_decoder {
+    char *program;
+    um_media_limits limits;
+    void (*beat)(void *ctx);
+    void *beat_ctx;
+    um_decoder_child child;
+    uint32_t number; /* of the last request */
+};
+
+/* What an answer is put into: images or a wave. */
+typedef struct answer {
+    um_ask_kind kind;
+    int want, n;    /* images */
+    uint64_t bytes; /* of them so far */
+    um_image *images;
+    um_wave wave;
+} answer;
+
+/* ---- opening ---- */
+
+/* unimoe-decoder in the folder of the running program, or in the one above it, where a build folder keeps it for its tests. */
+static um_status look_beside(char *out, size_t size, um_err *err)
+{
+    char self[4000], beside[4096] = "";
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0) return UM_FAIL(err, UM_E_USAGE, "unimoe-decoder: /proc/self/exe cannot be read");
+    self[n] = '\0';
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(self, '/');
+        if (slash == NULL) break;
+        *slash = '\0';
+        snprintf(out, size, "%s/unimoe-decoder", self);
+        if (access(out, X_OK) == 0) return UM_OK;
+        if (up == 0) snprintf(beside, sizeof beside, "%s", out);
+    }
+    return UM_FAIL(err, UM_E_USAGE, "%s: no such program, and media are decoded by it only",
+                   beside);
+}
+
+um_status um_decoder_open(um_decoder **out, const char *program, const um_media_limits *limits,
+                          void (*beat)(void *ctx), void *beat_ctx, um_err *err)
+{
+    char path[4096];
+    UM_ASSERT(limits->pixels > 0 && limits->seconds > 0 && limits->frames > 0 &&
+              limits->wait_ms > 0);
+    if (program[0] == '\0')
+        UM_TRY(look_beside(path, sizeof path, err));
+    else if (snprintf(path, sizeof path, "%s", program) >= (int)sizeof path ||
+             access(path, X_OK) != 0)
+        return UM_FAIL(err, UM_E_USAGE, "%s: no such program", program);
+    um_decoder *d = um_zalloc(sizeof *d);
+    d->program = um_strdup(path);
+    d->limits = *limits;
+    d->beat = beat;
+    d->beat_ctx = beat_ctx;
+    *out = d;
+    return UM_OK;
+}
+
+void um_decoder_close(um_decoder *d)
+{
+    if (d == NULL) return;
+    um_decoder_child_stop(&d->child);
+    um_free(d->program);
+    um_free(d);
+}
+
+/* ---- talking ---- */
+
+static um_decoder_wait patience(const um_decoder *d)
+{
+    return um_decoder_wait_new(d->limits.wait_ms, d->beat, d->beat_ctx);
+}
+
+static um_status next_block(um_decoder *d, um_told *t, uint32_t number, um_decoder_wait *w,
+                            um_err *err)
+{
+    uint8_t head[UM_TOLD_BYTES];
+    UM_TRY(um_decoder_child_receive(&d->child, head, sizeof head, w, err));
+    UM_TRY(um_wrap(err, um_told_get(t, head, err), "the decoder sent a bad block"));
+    if (t->number != number)
+        return UM_FAIL(err, UM_E_CORRUPT,
+                       "the decoder answered request %" PRIu32 ", asked was %" PRIu32, t->number,
+                       number);
+    return UM_OK;
+}
+
+/* The message of an end block. Its bytes come from a process that may be in a stranger's hands. */
+static um_status end_text(um_decoder *d, char text[UM_TOLD_TEXT + 1], const um_told *t,
+                          um_decoder_wait *w, um_err *err)
+{
+    UM_TRY(um_decoder_child_receive(&d->child, text, (size_t)t->bytes, w, err));
+    text[t->bytes] = '\0';
+    for (size_t i = 0; i < t->bytes; i++)
+        if (text[i] < ' ' || text[i] > '~') text[i] = '?';
+    return UM_OK;
+}
+
+static um_status greet(um_decoder *d, um_err *err)
+{
+    uint8_t head[UM_ASK_BYTES];
+    char text[UM_TOLD_TEXT + 1];
+    um_told t = {0};
+    um_decoder_wait w = patience(d);
+    um_ask a = {.kind = UM_ASK_HELLO,
+                .pixels = d->limits.pixels,
+                .seconds = d->limits.seconds,
+                .frames = d->limits.frames,
+                .wait_ms = d->limits.wait_ms};
+    um_ask_put(head, &a);
+    d->number = 0;
+    UM_TRY(um_decoder_child_send(&d->child, head, sizeof head, &w, err));
+    UM_TRY(next_block(d, &t, 0, &w, err));
+    if (t.kind != UM_TOLD_END) return UM_FAIL(err, UM_E_CORRUPT, "the decoder did not greet");
+    UM_TRY(end_text(d, text, &t, &w, err));
+    return t.status == UM_OK ? UM_OK : um_fail(err, t.status, "%s", text);
+}
+
+/* A process that is ready. What fails here is not the file's fault. */
+static um_status ready(um_decoder *d, um_err *err)
+{
+    if (um_decoder_child_alive(&d->child)) return UM_OK;
+    um_status st = um_decoder_child_start(&d->child, d->program, err);
+    if (st == UM_OK) {
+        st = greet(d, err);
+        if (st != UM_OK) um_decoder_child_stop(&d->child);
+    }
+    if (st == UM_OK) return UM_OK;
+    um_wrap(err, st, "start of %s", d->program);
+    return UM_E_IO;
+}
+
+static um_status no_memory(um_err *err)
+{
+    return UM_FAIL(err, UM_E_MEMORY, "no memory for what it decodes to");
+}
+
+static um_status take_frame(um_decoder *d, answer *a, const um_told *t, um_decoder_wait *w,
+                            um_arena *arena, um_err *err)
+{
+    a->bytes += t->bytes;
+    if (a->kind == UM_ASK_WAVE || a->n == a->want || (int64_t)t->w * t->h > d->limits.pixels ||
+        a->bytes > UM_MEDIA_ANSWER_MAX)
+        return UM_FAIL(err, UM_E_CORRUPT, "the decoder sent a frame that was not asked for");
+    if (!um_arena_reserve(arena, (size_t)t->bytes)) return no_memory(err);
+    um_image p = {.w = (int)t->w, .h = (int)t->h, .rgb = um_arena_alloc(arena, (size_t)t->bytes)};
+    a->images[a->n++] = p;
+    return um_decoder_child_receive(&d->child, p.rgb, (size_t)t->bytes, w, err);
+}
+
+static um_status take_samples(um_decoder *d, answer *a, const um_told *t, um_decoder_wait *w,
+                              um_arena *arena, um_err *err)
+{
+    uint64_t n = t->bytes / sizeof(float);
+    if (a->kind != UM_ASK_WAVE || a->n > 0 || n / UM_WAVE_RATE > (uint64_t)d->limits.seconds)
+        return UM_FAIL(err, UM_E_CORRUPT, "the decoder sent samples that were not asked for");
+    if (!um_arena_reserve(arena, (size_t)t->bytes)) return no_memory(err);
+    a->n = 1;
+    a->wave = (um_wave){.samples = um_arena_f32(arena, 1, (size_t)n), .n = (int64_t)n};
+    return um_decoder_child_receive(&d->child, a->wave.samples, (size_t)t->bytes, w, err);
+}
+
+/* Blocks up to the end. *clean: the process told the end itself and may be asked again. */
+static um_status hear(um_decoder *d, answer *a, um_decoder_wait *w, bool *clean, um_arena *arena,
+                      um_err *err)
+{
+    um_told t = {0};
+    char text[UM_TOLD_TEXT + 1];
+    for (;;) {
+        UM_TRY(next_block(d, &t, d->number, w, err));
+        if (t.kind == UM_TOLD_END) break;
+        if (t.kind == UM_TOLD_FRAME)
+            UM_TRY(take_frame(d, a, &t, w, arena, err));
+        else
+            UM_TRY(take_samples(d, a, &t, w, arena, err));
+    }
+    UM_TRY(end_text(d, text, &t, w, err));
+    if (t.status != UM_OK) {
+        *clean = !t.last;
+        return um_fail(err, t.status, "%s", text);
+    }
+    if (a->n == 0) return UM_FAIL(err, UM_E_CORRUPT, "the decoder sent nothing");
+    *clean = !t.last;
+    return UM_OK;
+}
+
+static um_status ask(um_decoder *d, answer *a, const uint8_t *bytes, size_t n, um_arena *arena,
+                     um_err *err)
+{
+    uint8_t head[UM_ASK_BYTES];
+    bool clean = false;
+    um_decoder_wait w = patience(d);
+    um_ask q = {.kind = a->kind,
+                .number = ++d->number,
+                .want = a->kind == UM_ASK_CLIP ? (uint32_t)a->want : 0,
+                .bytes = n};
+    um_ask_put(head, &q);
+    um_status st = um_decoder_child_send(&d->child, head, sizeof head, &w, err);
+    if (st == UM_OK) st = um_decoder_child_send(&d->child, bytes, n, &w, err);
+    if (st == UM_OK) st = hear(d, a, &w, &clean, arena, err);
+    if (!clean) um_decoder_child_stop(&d->child);
+    return st;
+}
+
+/* One file. A process that died since the last one (killed, out of memory) is replaced: the file is not to blame. */
+static um_status decode(um_decoder *d, answer *a, const char *name, const uint8_t *bytes, size_t n,
+                        um_arena *arena, um_err *err)
+{
+    um_mark mark = um_arena_mark(arena);
+    if (n > UM_MEDIA_FILE_MAX)
+        return UM_FAIL(err, UM_E_DATA, "%s: %zu bytes, limit %" PRIu64, name, n,
+                       (uint64_t)UM_MEDIA_FILE_MAX);
+    um_status st = um_wrap(err, ready(d, err), "%s", name);
+    if (st != UM_OK) return st;
+    a->n = 0;
+    if (a->kind != UM_ASK_WAVE)
+        a->images = um_arena_zero(arena, (size_t)a->want * sizeof *a->images);
+    st = ask(d, a, bytes, n, arena, err);
+    if (st == UM_OK) return UM_OK;
+    um_arena_reset(arena, mark);
+    um_wrap(err, st, "%s", name);
+    return UM_E_DATA;
+}
+
+um_status um_decode_image(um_decoder *d, um_image *out, const char *name, const uint8_t *bytes,
+                          size_t n, um_arena *arena, um_err *err)
+{
+    answer a = {.kind = UM_ASK_PICTURE, .want = 1};
+    UM_TRY(decode(d, &a, name, bytes, n, arena, err));
+    *out = a.images[0];
+    return UM_OK;
+}
+
+um_status um_decode_wave(um_decoder *d, um_wave *out, const char *name, const uint8_t *bytes,
+                         size_t n, um_arena *arena, um_err *err)
+{
+    answer a = {.kind = UM_ASK_WAVE};
+    UM_TRY(decode(d, &a, name, bytes, n, arena, err));
+    *out = a.wave;
+    return UM_OK;
+}
+
+um_status um_decode_video(um_decoder *d, um_image **frames, int *n_frames, int want,
+                          const char *name, const uint8_t *bytes, size_t n, um_arena *arena,
+                          um_err *err)
+{
+    UM_ASSERT(want > 0);
+    if (want > d->limits.frames)
+        return UM_FAIL(err, UM_E_DATA, "%s: %d frames wanted, limit %" PRId64, name, want,
+                       d->limits.frames);
+    answer a = {.kind = UM_ASK_CLIP, .want = want};
+    UM_TRY(decode(d, &a, name, bytes, n, arena, err));
+    *frames = a.images;
+    *n_frames = a.n;
+    return UM_OK;
+}

@@ -1,0 +1,24 @@
+/* The speech tower: log-mel, a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries that brings every window
+ * to a fixed number of rows of the language model's width (spec 3.2). Wave in, rows out. */
+#pragma once
+
+#include "core/nn/checkpoint.h"
+#include "core/tensor/ops.h"
+#include "encoder_worker/frontend/wave.h"
+
+typedef struct um_speech um_speech;
+
+/* Packs the tower, its aligner and projector and lets their mapped pages go. weights: auto, f32, bf16 (linear.h). ck must outlive
+ * *out, which lives in model. UM_E_MODEL names the tensor, the wanted and the found shape. */
+um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
+                         um_arena *model, um_err *err);
+
+/* Rows that n samples become: windows x queries. exact: windows of 480000 samples; else the reference's rule, which takes 480001
+ * and so loses one sample of every full window (spec 2.3, 12 #7). 0 for an empty wave. */
+int64_t um_speech_rows(const um_speech_model *m, int64_t n, bool exact);
+
+/* rows[um_speech_rows, dim] of wave[n], 16 kHz mono. beat (may be NULL) is called between layers, so that a peer who waits sees
+ * that this rank lives. Memory: scratch, given back. The same bits for every thread count and instruction set. */
+um_status um_speech_encode(float *rows, const um_speech *s, const float *wave, int64_t n,
+                           bool exact, um_dev *dev, um_arena *scratch, void (*beat)(void *ctx),
+                           void *beat_ctx, um_err *err);

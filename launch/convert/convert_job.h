@@ -1,0 +1,123 @@
+/* What the files of the converter share. Flow (spec 7.4): convert_assemble.c opens the sources and claims a name of the model for
+ * each of their tensors, stage by stage; a later claim of a name replaces an earlier one. convert_towers.c does that for the towers,
+ * convert_adapter.c for PEFT adapters, convert_config.c writes config.json, convert_check.c holds the claims to what the model wants,
+ * convert_write.c writes the weights, convert_report.c says what became of every tensor. Only convert*.c include this. */
+#pragma once
+
+#include "core/options/config.h"
+#include "core/base/json.h"
+#include "core/model/model.h"
+#include "launch/torch/tensor_source.h"
+
+#include <stdio.h>
+
+/* The order of assembly. Adapters are merged into what was claimed before UM_STAGE_MERGE; what comes later replaces the result. */
+typedef enum um_stage {
+    UM_STAGE_BASE,
+    UM_STAGE_BASE_PARTS, /* mm_projector and mm_audio_aligner of the base folder */
+    UM_STAGE_SLOTS,      /* {e}_mlp_experts of the tuned folder */
+    UM_STAGE_EXPERTS,    /* mlp_* of the expert folder */
+    UM_STAGE_TRAINED,    /* non_lora_trainables */
+    UM_STAGE_GATES_8E,
+    UM_STAGE_FM,
+    UM_STAGE_MERGE,
+    UM_STAGE_ALIGNER,
+    UM_STAGE_GATES_4E,
+} um_stage;
+
+typedef struct um_claim {
+    const char *name; /* in the model */
+    um_source_tensor *t;
+    um_stage stage;
+    size_t order;
+    bool wanted;             /* goes into the directory */
+    um_source_tensor *a, *b; /* LoRA to merge: a [r, in], b [out, r], f32 sum W + scale * (b a) */
+} um_claim;
+
+/* The folders that are written: those of um_set, and of an export what no other program has a name for. */
+enum { UM_FOLDER_REST = UM_SETS, UM_FOLDERS };
+
+typedef struct um_folder {
+    const char *name; /* below the directory; "" is the directory itself */
+    um_claim *claim;  /* sorted by name once settled, one for each name */
+    size_t n, cap;
+} um_folder;
+
+typedef struct um_adapter {
+    const um_source_list *list; /* NULL: no adapter */
+    const char *dir;
+    double scale; /* alpha / r */
+    int64_t r;
+} um_adapter;
+
+typedef struct um_convert {
+    const um_config *cfg;
+    FILE *out;
+    um_arena arena;
+    um_sources src;
+    um_folder folder[UM_FOLDERS];
+    um_adapter adapter;
+    bool gshard; /* an 8-expert model: DeepSpeed's names */
+    um_json *config;
+    const char *config_path;
+    const char *tower[UM_SETS]; /* where the towers come from, NULL without */
+    const char *key[UM_SETS];   /* of the config that names them */
+    const um_value *beats_cfg;  /* of a BEATs .pt file */
+    const char *tmp;            /* the directory while it is made */
+    um_model model;
+    um_text problems; /* a line for every wanted tensor that is missing or of another shape */
+    um_text notes;    /* a line for everything a person should know */
+    int64_t missing, misshapen, rounded;
+    int64_t written; /* bytes of weights */
+} um_convert;
+
+/* What is common to import and export. open: cv zeroed and bound to cfg and out. finish: manifest, then the directory takes its
+ * name. close: after a failure nothing is left. */
+void um_convert_open(um_convert *cv, const um_config *cfg, FILE *out);
+um_status um_convert_finish(um_convert *cv, const char *source, um_err *err);
+void um_convert_close(um_convert *cv, um_status st);
+
+void um_convert_note(um_convert *cv, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* assemble */
+void um_convert_claim(um_convert *cv, int folder, const char *name, um_source_tensor *t,
+                      um_stage stage);
+um_claim *um_convert_find(const um_convert *cv, int folder, const char *name); /* after settle */
+/* The name without what PEFT puts before it. */
+const char *um_convert_bare(const char *name);
+um_status um_convert_assemble(um_convert *cv, um_err *err);
+/* Notes the files of weights in the source folders that nothing has opened. */
+um_status um_convert_unread(um_convert *cv, um_err *err);
+/* Sorts the claims; of each name the last stays, the others become unused. */
+void um_convert_resolve(um_convert *cv);
+
+/* towers: where they are and their claims; their config files into tmp */
+um_status um_convert_towers(um_convert *cv, um_err *err);
+um_status um_convert_tower_files(um_convert *cv, um_err *err);
+
+/* adapter */
+um_status um_convert_adapter_open(um_convert *cv, um_err *err);
+um_status um_convert_adapter_match(um_convert *cv, um_err *err);
+um_status um_convert_adapter_keep(um_convert *cv, um_err *err);
+
+/* config */
+um_status um_convert_config_open(um_convert *cv, um_err *err);
+um_status um_convert_config_write(um_convert *cv, um_err *err);
+
+/* check */
+um_status um_convert_check(um_convert *cv, um_err *err);
+
+/* write */
+um_status um_convert_weights(um_convert *cv, um_err *err);
+um_status um_convert_copy(um_convert *cv, const char *from, const char *name, um_err *err);
+/* The small files of the tokeniser and of generation, from the first of two folders that has them ("" is none). */
+um_status um_convert_small_files(um_convert *cv, const char *first, const char *second,
+                                 um_err *err);
+
+/* report */
+um_status um_convert_report(um_convert *cv, um_err *err);
+void um_convert_summary(um_convert *cv);
+
+/* export: --model with --to peft or hf, into tmp, which is there */
+um_status um_convert_to_peft(um_convert *cv, um_err *err);
+um_status um_convert_to_hf(um_convert *cv, um_err *err);

@@ -1,0 +1,197 @@
+/* See job.h. */
+#include "launch/job/job.h"
+
+#include "core/base/bytes.h"
+#include "core/base/file.h"
+#include "core/base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { MAX_WORDS = 512 };
+
+static const struct {
+    const char *program;
+    um_program who;
+} roles[UM_ROLES] = {
+    [UM_ROLE_ROUTER] = {"unimoe-router", UM_PROG_ROUTER},
+    [UM_ROLE_EXPERT] = {"unimoe-expert", UM_PROG_EXPERT},
+    [UM_ROLE_ENCODER] = {"unimoe-encoder", UM_PROG_ENCODER},
+};
+
+/* Some containers forbid process_vm_readv even on oneself; Open MPI 4.1 notices only when a large message fails. */
+static bool cross_memory_works(void)
+{
+    char from = 1, to = 0;
+    struct iovec local = {&to, 1}, remote = {&from, 1};
+    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == 1;
+}
+
+um_status um_job_site_here(um_job_site *out, um_arena *arena, um_err *err)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0) return UM_FAIL(err, UM_E_IO, "/proc/self/exe: %s", strerror(errno));
+    self[n] = '\0';
+    cpu_set_t cpus;
+    bool known = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
+    *out = (um_job_site){
+        .programs = um_path_dir(arena, self),
+        .cpus = known ? CPU_COUNT(&cpus) : (int)sysconf(_SC_NPROCESSORS_ONLN),
+        .root = geteuid() == 0,
+        .no_cross_memory = !cross_memory_works(),
+    };
+    return UM_OK;
+}
+
+um_status um_job_resolve(um_config *cfg, const um_model *m, um_err *err)
+{
+    bool asked = um_config_origin(cfg, "experts") != UM_FROM_DEFAULT;
+    if (m->experts > 0 && cfg->experts == 0)
+        return UM_FAIL(err, UM_E_USAGE, "--experts: 0, but %s has %d experts, allowed: 1..%d",
+                       m->dir, m->experts, m->experts);
+    if (cfg->experts > m->experts) {
+        if (asked && m->experts > 0)
+            um_log_warn("experts %" PRId64 " is more than the %d of the model: %d expert ranks",
+                        cfg->experts, m->experts, m->experts);
+        if (asked && m->experts == 0) um_log_warn("the model is dense: no expert ranks");
+        cfg->experts = m->experts;
+    }
+    bool tower = m->vision.present || m->speech.present || m->sound.present;
+    if (!tower && um_config_origin(cfg, "encoders") == UM_FROM_DEFAULT) cfg->encoders = "0";
+    return UM_OK;
+}
+
+/* The growing mpirun line. */
+typedef struct line {
+    const char *word[MAX_WORDS];
+    int n;
+    um_arena *arena;
+    um_err *err;
+} line;
+
+static um_status add(line *l, const char *word)
+{
+    if (l->n + 1 >= MAX_WORDS)
+        return UM_FAIL(l->err, UM_E_LIMIT, "mpirun line: more than %d words", MAX_WORDS);
+    l->word[l->n++] = word;
+    return UM_OK;
+}
+
+/* Space-separated words. */
+static um_status add_words(line *l, const char *words)
+{
+    for (const char *p = words; *p != '\0';) {
+        size_t skip = strspn(p, " \t"), len = strcspn(p + skip, " \t");
+        if (len > 0) UM_TRY(add(l, um_arena_strn(l->arena, p + skip, len)));
+        p += skip + len;
+    }
+    return UM_OK;
+}
+
+/* Ranks of one role: "-np 4 /path/unimoe-expert --model DIR ...". */
+static um_status add_role(line *l, const um_config *cfg, const um_job_site *site, um_role role,
+                          int count)
+{
+    if (count == 0) return UM_OK;
+    if (role != UM_ROLE_ROUTER) UM_TRY(add(l, ":"));
+    UM_TRY(add_words(l, um_arena_fmt(l->arena, "-np %d", count)));
+    UM_TRY(add(l, um_path_join(l->arena, site->programs, roles[role].program)));
+    return um_config_words(cfg, roles[role].who, l->word, MAX_WORDS - 1, &l->n, l->arena, l->err);
+}
+
+/* Encoder ranks, a part of the line for each group of them that read the same. */
+static um_status add_encoders(line *l, const um_config *cfg, const um_job_site *site,
+                              const um_encoders *e)
+{
+    for (int i = 0; i < e->n; i++) {
+        um_config own = *cfg;
+        own.modalities = e->group[i].modalities;
+        UM_TRY(add_role(l, &own, site, UM_ROLE_ENCODER, e->group[i].ranks));
+    }
+    return UM_OK;
+}
+
+um_status um_job_compose(um_job *out, const um_config *cfg, const um_job_site *site,
+                         um_arena *arena, um_err *err)
+{
+    line l = {.arena = arena, .err = err};
+    um_encoders encoders;
+    UM_TRY(um_encoders_parse(&encoders, cfg->encoders, arena, err));
+    um_job job = {.count = {(int)cfg->routers, (int)cfg->experts, encoders.ranks}};
+    UM_TRY(add(&l, "mpirun"));
+    if (site->root) UM_TRY(add(&l, "--allow-run-as-root"));
+    /* Open MPI counts cores where cpus counts hardware threads: half of them are sure to be there. */
+    if (cfg->hostfile[0] == '\0' && um_job_ranks(&job) > um_max_int(site->cpus / 2, 1))
+        UM_TRY(add(&l, "--oversubscribe"));
+    UM_TRY(add_words(&l, "--bind-to none --mca odls_base_sigkill_timeout 0"));
+    if (site->no_cross_memory) UM_TRY(add_words(&l, "--mca btl_vader_single_copy_mechanism none"));
+    if (cfg->hostfile[0] != '\0') {
+        UM_TRY(add(&l, "--hostfile"));
+        UM_TRY(add(&l, cfg->hostfile));
+    }
+    UM_TRY(add_words(&l, cfg->mpirun_args));
+    UM_TRY(add_role(&l, cfg, site, UM_ROLE_ROUTER, job.count[UM_ROLE_ROUTER]));
+    UM_TRY(add_role(&l, cfg, site, UM_ROLE_EXPERT, job.count[UM_ROLE_EXPERT]));
+    UM_TRY(add_encoders(&l, cfg, site, &encoders));
+    const char **argv = um_arena_zero(arena, (size_t)(l.n + 1) * sizeof *argv);
+    memcpy(argv, l.word, (size_t)l.n * sizeof *argv);
+    job.argv = argv;
+    job.argc = l.n;
+    *out = job;
+    return UM_OK;
+}
+
+static const char *shell_word(const char *s, um_arena *arena)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
+    if (s[0] != '\0' && s[strspn(s, plain)] == '\0') return s;
+    char *out = um_arena_alloc(arena, 4 * strlen(s) + 3), *to = out;
+    *to++ = '\'';
+    for (; *s != '\0'; s++) {
+        if (*s != '\'')
+            *to++ = *s;
+        else
+            to = (char *)memcpy(to, "'\\''", 4) + 4;
+    }
+    memcpy(to, "'", 2);
+    return out;
+}
+
+const char *um_job_line(const um_job *job, um_arena *arena)
+{
+    size_t bytes = 1;
+    for (int i = 0; i < job->argc; i++) bytes += 4 * strlen(job->argv[i]) + 3;
+    char *out = um_arena_alloc(arena, bytes), *to = out;
+    for (int i = 0; i < job->argc; i++)
+        to += snprintf(to, bytes - (size_t)(to - out), "%s%s", i > 0 ? " " : "",
+                       shell_word(job->argv[i], arena));
+    *to = '\0';
+    return out;
+}
+
+int um_job_ranks(const um_job *job)
+{
+    int n = 0;
+    for (int r = 0; r < UM_ROLES; r++) n += job->count[r];
+    return n;
+}
+
+void um_job_label(const um_job *job, int rank, const char *host, char out[160])
+{
+    bool named = host != NULL && host[0] != '\0';
+    int first = 0;
+    for (int r = 0; r < UM_ROLES; first += job->count[r++]) {
+        if (rank < first || rank >= first + job->count[r]) continue;
+        snprintf(out, 160, "%s/%d (rank %d%s%.64s)", um_role_name((um_role)r), rank - first, rank,
+                 named ? ", host " : "", named ? host : "");
+        return;
+    }
+    snprintf(out, 160, "rank %d", rank);
+}

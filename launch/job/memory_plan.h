@@ -1,0 +1,29 @@
+/* How much memory each rank of a job takes: the weights it owns, counted over the model's own list of tensors, and an upper
+ * estimate of its buffers and of what every rank takes. */
+#pragma once
+
+#include "core/options/config.h"
+#include "core/comm/topology.h"
+#include "core/nn/checkpoint.h"
+
+#include <stdio.h>
+
+typedef struct um_memory_plan_rank {
+    um_role role;
+    int index;
+    uint32_t reads;           /* encoder ranks: which modalities (model/modality.h) */
+    int first, experts;       /* expert ranks: which experts, [first, first + experts) */
+    int64_t weights, buffers; /* bytes */
+} um_memory_plan_rank;
+
+typedef struct um_memory_plan {
+    um_memory_plan_rank *rank; /* [n] */
+    int n;
+} um_memory_plan;
+
+/* cfg has its settled numbers of ranks (um_job_resolve). sequences: requests decoded together. */
+um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const um_checkpoint *c,
+                              int64_t sequences, um_arena *arena, um_err *err);
+void um_memory_plan_print(const um_memory_plan *p, FILE *to);
+/* "1.5 GiB" into out. */
+void um_bytes_text(char out[32], int64_t bytes);

@@ -1,0 +1,151 @@
+/* See banner.h. The texts are those of Open MPI 4.1 (orte/tools/orterun/help-orterun.txt, ompi help-mpi-api.txt). */
+#include "launch/job/mpirun_output.h"
+
+#include "core/base/bytes.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { DASHES = 40 }; /* a line of so many is the edge of a box */
+
+static bool is_edge(const char *line)
+{
+    size_t n = strspn(line, "-");
+    return n >= DASHES && line[n + strspn(line + n, " \t\r")] == '\0';
+}
+
+/* "12:04:31.207 W expert/3 ...": written by log.c. */
+static bool is_log_line(const char *s)
+{
+    return strlen(s) > 15 && isdigit((unsigned char)s[0]) && s[2] == ':' && s[5] == ':' &&
+           s[8] == '.' && s[12] == ' ' && s[14] == ' ';
+}
+
+/* A line that a rank wrote while mpirun was writing its box. */
+static bool is_ours(const char *s) { return strncmp(s, "unimoe", 6) == 0 || is_log_line(s); }
+
+/* Sentences that repeat what a report says, or that only an Open MPI developer needs. */
+static bool is_boilerplate(const char *s)
+{
+    static const char *const known[] = {
+        "Primary job  terminated normally",
+        "a non-zero exit code. Per user-direction",
+        "help message help-",
+        "orte/util/show_help.c at line", /* a help text of Open MPI that came too late to be shown */
+        "Set MCA parameter \"orte_base_help_aggregate\"",
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strstr(s, known[i]) != NULL) return true;
+    return false;
+}
+
+__attribute__((format(printf, 2, 3))) static void report(um_mpirun_output *b, const char *fmt, ...)
+{
+    char text[UM_MPIRUN_OUTPUT_WIDTH], line[UM_MPIRUN_OUTPUT_WIDTH + 16];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (!b->fatal) {
+        memcpy(b->cause, text, sizeof text); /* the caller says it at the end */
+    } else {
+        snprintf(line, sizeof line, "unimoe: %s", text);
+        b->print(b->ctx, line);
+    }
+    b->fatal = true;
+}
+
+/* The number behind key in any line of the box, or -1. */
+static int number_after(const um_mpirun_output *b, const char *key)
+{
+    int v = -1;
+    for (int i = 0; i < b->n; i++) {
+        const char *at = strstr(b->line[i], key);
+        if (at != NULL && sscanf(at + strlen(key), "%d", &v) == 1) return v;
+    }
+    return -1;
+}
+
+/* "mpirun noticed that process rank 2 with PID 0 on node h exited on signal 9 (Killed)." */
+static bool report_signal(um_mpirun_output *b)
+{
+    int rank = number_after(b, "process rank "), sig = number_after(b, "exited on signal ");
+    if (rank < 0 || sig < 0) return false;
+    char host[65] = "", label[160];
+    for (int i = 0; i < b->n; i++) {
+        const char *at = strstr(b->line[i], " on node ");
+        if (at != NULL) sscanf(at + 9, "%64s", host);
+    }
+    um_job_label(b->job, rank, host, label);
+    report(b, "%s was killed by signal %d", label, sig);
+    return true;
+}
+
+/* "MPI_ABORT was invoked on rank 2 in communicator ... / with errorcode 1." */
+static bool report_abort(um_mpirun_output *b)
+{
+    int rank = number_after(b, "MPI_ABORT was invoked on rank "),
+        code = number_after(b, "errorcode ");
+    if (rank < 0) return false;
+    char label[160];
+    um_job_label(b->job, rank, NULL, label);
+    report(b, "%s ended the job with code %d%s%s", label, code, b->error[0] ? ": " : "", b->error);
+    return true;
+}
+
+/* "Process name: [[17439,1],2] / Exit code:    3" */
+static bool report_exit(um_mpirun_output *b)
+{
+    int rank = -1, code = number_after(b, "Exit code:");
+    for (int i = 0; i < b->n; i++) {
+        const char *at = strstr(b->line[i], "Process name: [[");
+        if (at != NULL) sscanf(at, "Process name: [[%*d,%*d],%d]", &rank);
+    }
+    if (rank < 0 || code < 0) return false;
+    char label[160];
+    um_job_label(b->job, rank, NULL, label);
+    report(b, "%s ended with code %d before the job was done%s%s", label, code,
+           b->error[0] ? ": " : "", b->error);
+    return true;
+}
+
+static void close_box(um_mpirun_output *b)
+{
+    bool drop = false;
+    for (int i = 0; i < b->n; i++) drop = drop || is_boilerplate(b->line[i]);
+    if (!drop && !report_signal(b) && !report_abort(b) && !report_exit(b)) {
+        for (int i = 0; i < b->n; i++) {
+            char line[UM_MPIRUN_OUTPUT_WIDTH + 16];
+            snprintf(line, sizeof line, "mpirun: %s", b->line[i]);
+            if (b->line[i][0] != '\0') b->print(b->ctx, line);
+        }
+    }
+    b->n = 0;
+    b->inside = false;
+}
+
+void um_mpirun_output_line(um_mpirun_output *b, const char *line)
+{
+    /* The first error of the job is most likely its cause: "12:04:31.207 E expert/1 ..." */
+    if (b->error[0] == '\0' && is_log_line(line) && line[13] == 'E')
+        snprintf(b->error, sizeof b->error, "%s", line + 15);
+    if (is_edge(line)) {
+        if (b->inside)
+            close_box(b);
+        else
+            b->inside = true;
+    } else if (b->inside && b->n < UM_MPIRUN_OUTPUT_LINES && !is_ours(line)) {
+        snprintf(b->line[b->n++], UM_MPIRUN_OUTPUT_WIDTH, "%s", line);
+        if (b->n == UM_MPIRUN_OUTPUT_LINES)
+            close_box(b); /* no box of mpirun is so long: this was none */
+    } else if (!is_boilerplate(line)) {
+        b->print(b->ctx, line);
+    }
+}
+
+void um_mpirun_output_end(um_mpirun_output *b)
+{
+    if (b->inside) close_box(b);
+}

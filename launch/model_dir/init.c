@@ -1,0 +1,388 @@
+/* See init.h. The config files are written first and read back as a model (um_model_read), so that what is made is checked like what
+ * is loaded; then um_model_for_each_tensor says which tensors to draw. */
+#include "launch/model_dir/init.h"
+
+#include "core/base/bytes.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/base/nearest.h"
+#include "core/base/rng.h"
+#include "core/model/model.h"
+#include "core/nn/safetensors.h"
+#include "launch/model_dir/presets.h"
+#include "launch/model_dir/shards.h"
+#include "launch/model_dir/vocabulary.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+enum { PIECE = 65536, CONFIG_MAX = 1 << 24 };
+#define SHARD_BYTES INT64_C(4000000000) /* a file holds about so much, then the next one begins */
+
+/* Everything one run needs. */
+typedef struct maker {
+    const um_config *cfg;
+    const char *dir;
+    um_arena arena; /* names, tensor lists */
+    um_dtype dtype;
+    um_model model;
+    int64_t shard_bytes;
+    double range;   /* initializer_range */
+    float *values;  /* [PIECE] */
+    uint8_t *bytes; /* [PIECE] in dtype */
+    int64_t written;
+} maker;
+
+/* Tensors to write into one folder, with what to draw for each. */
+typedef struct batch {
+    maker *m;
+    um_set set; /* whose tensors */
+    um_tensor *list;
+    um_spec *spec; /* as walked */
+    size_t n, cap;
+} batch;
+
+/* --- config files --- */
+
+static um_status put_text(maker *m, const char *name, um_text *t, um_err *err)
+{
+    um_status st = um_file_write(um_path_join(&m->arena, m->dir, name), t->s, t->n, err);
+    um_text_free(t);
+    return st;
+}
+
+static const char *long_name(um_dtype t) { return t == UM_BF16 ? "bfloat16" : "float32"; }
+
+typedef void (*write_fn)(um_text *t, const um_preset *p, const char *dtype);
+
+/* A tower's folder: config.json, and preprocessor_config.json unless pre is NULL. */
+static um_status tower_from_preset(maker *m, const um_preset *p, const char *folder,
+                                   write_fn config, void (*pre)(um_text *t, const um_preset *p),
+                                   um_err *err)
+{
+    um_text t = {0};
+    UM_TRY(um_file_mkdirs(um_path_join(&m->arena, m->dir, folder), err));
+    config(&t, p, long_name(m->dtype));
+    UM_TRY(put_text(m, um_arena_fmt(&m->arena, "%s/config.json", folder), &t, err));
+    if (pre == NULL) return UM_OK;
+    pre(&t, p);
+    return put_text(m, um_arena_fmt(&m->arena, "%s/preprocessor_config.json", folder), &t, err);
+}
+
+static um_status configs_from_preset(maker *m, const um_preset *p, um_err *err)
+{
+    um_text t = {0};
+    if (p->vision.dim > 0)
+        UM_TRY(
+            tower_from_preset(m, p, "vision_tower", um_preset_tower, um_preset_preprocessor, err));
+    if (p->speech.dim > 0)
+        UM_TRY(tower_from_preset(m, p, "speech_tower", um_preset_speech_tower,
+                                 um_preset_speech_preprocessor, err));
+    if (p->sound.dim > 0)
+        UM_TRY(tower_from_preset(m, p, "sound_tower", um_preset_sound_tower, NULL, err));
+    um_preset_config(&t, p, long_name(m->dtype));
+    return put_text(m, "config.json", &t, err);
+}
+
+static um_status copy_file(maker *m, const char *from, const char *name, um_err *err)
+{
+    uint8_t *data;
+    size_t size;
+    UM_TRY(um_file_read(&data, &size, from, CONFIG_MAX, &m->arena, err));
+    return um_file_write(um_path_join(&m->arena, m->dir, name), data, size, err);
+}
+
+/* The files of the tower that `key` of the config names, from the folder beside it. An audio tower may have no
+ * preprocessor_config.json. */
+static um_status tower_from_file(maker *m, const char *path, const um_json *root, const char *key,
+                                 um_err *err)
+{
+    const char *tower = um_arena_str(&m->arena, um_json_str(um_json_get(root, key), ""));
+    if (tower[0] == '\0') return UM_OK;
+    if (tower[0] == '/' || strncmp(tower, "..", 2) == 0 || strstr(tower, "/..") != NULL) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "%s: %s: \"%s\", allowed a folder beside the file, as \"%s\"", path, key,
+                       tower, key + 3);
+    }
+    const char *from = um_path_join(&m->arena, um_path_dir(&m->arena, path), tower);
+    const char *pre = um_path_join(&m->arena, from, "preprocessor_config.json");
+    UM_TRY(um_file_mkdirs(um_path_join(&m->arena, m->dir, tower), err));
+    um_status st = copy_file(m, um_path_join(&m->arena, from, "config.json"),
+                             um_arena_fmt(&m->arena, "%s/config.json", tower), err);
+    if (st == UM_OK && (strcmp(key, "mm_vision_tower") == 0 || um_file_exists(pre)))
+        st = copy_file(m, pre, um_arena_fmt(&m->arena, "%s/preprocessor_config.json", tower), err);
+    return um_wrap(err, st, "%s: %s names a folder that must have its sizes", path, key);
+}
+
+/* The config file as it is, and the files of its towers. */
+static um_status configs_from_file(maker *m, const char *path, um_err *err)
+{
+    static const char *const keys[] = {"mm_vision_tower", "mm_audio_tower", "mm_speech_tower",
+                                       "mm_sound_tower"};
+    um_json *root = NULL;
+    UM_TRY(um_json_load(&root, path, CONFIG_MAX, err));
+    um_status st = UM_OK;
+    for (int i = 0; i < 4 && st == UM_OK; i++) st = tower_from_file(m, path, root, keys[i], err);
+    um_json_free(root);
+    return st == UM_OK ? copy_file(m, path, "config.json", err) : st;
+}
+
+static um_status preset_unknown(const char *name, um_err *err)
+{
+    const char *names[32];
+    um_text all = {0};
+    int n = 0;
+    for (const um_preset *p; n < 32 && (p = um_preset_at(n)) != NULL; n++) {
+        names[n] = p->name;
+        um_text_fmt(&all, "%s%s", n > 0 ? ", " : "", p->name);
+    }
+    const char *near = um_nearest(name, names, n);
+    um_status st =
+        UM_FAIL(err, UM_E_USAGE, "no preset and no file is called %s%s%s%s: presets are %s", name,
+                near != NULL ? " (did you mean " : "", near != NULL ? near : "",
+                near != NULL ? "?)" : "", all.s);
+    um_text_free(&all);
+    return st;
+}
+
+static um_status configs_write(maker *m, um_err *err)
+{
+    const um_config *cfg = m->cfg;
+    bool by_name = cfg->preset[0] != '\0', by_file = cfg->config[0] != '\0';
+    if (by_name == by_file)
+        return UM_FAIL(err, UM_E_USAGE,
+                       "say what to make with either --preset NAME or --config FILE");
+    const um_preset *p = um_preset_find(by_name ? cfg->preset : cfg->config);
+    bool is_file = by_file && um_file_exists(cfg->config);
+    if (p == NULL && !is_file) return preset_unknown(by_name ? cfg->preset : cfg->config, err);
+    UM_TRY(um_file_mkdirs(m->dir, err));
+    return is_file ? configs_from_file(m, cfg->config, err) : configs_from_preset(m, p, err);
+}
+
+/* Greedy by default: what a random model says is then the same every time. */
+static um_status small_files(maker *m, um_err *err)
+{
+    static const char token[] =
+        "{\"content\": \"%s\", \"lstrip\": false, \"normalized\": false, \"rstrip\": false, "
+        "\"single_word\": false}";
+    static const char *const name[] = {"bos_token", "eos_token", "unk_token"}, *const text[] = {
+                                                                                   "<s>", "</s>",
+                                                                                   "<unk>"};
+    um_text t = {0}, special = {0};
+    um_text_fmt(&t,
+                "{\n \"bos_token_id\": %d,\n \"eos_token_id\": %d,\n \"pad_token_id\": %d,\n "
+                "\"do_sample\": false\n}\n",
+                m->model.bos, m->model.eos, m->model.pad);
+    UM_TRY(put_text(m, "generation_config.json", &t, err));
+    um_vocabulary_write(&t, m->model.vocab);
+    UM_TRY(put_text(m, "tokenizer.model", &t, err));
+    um_text_fmt(&t, "{\n \"add_bos_token\": true,\n \"add_eos_token\": false,\n");
+    um_text_fmt(&special, "{\n");
+    for (int i = 0; i < 3; i++) {
+        um_text piece = {0};
+        um_text_fmt(&piece, token, text[i]);
+        um_text_fmt(&special, " \"%s\": %s,\n", name[i], piece.s);
+        um_text_fmt(&t, " \"%s\": {\"__type\": \"AddedToken\", %s,\n", name[i], piece.s + 1);
+        um_text_free(&piece);
+    }
+    um_text_fmt(&special, " \"pad_token\": \"<unk>\"\n}\n");
+    um_text_fmt(
+        &t,
+        " \"pad_token\": null,\n \"clean_up_tokenization_spaces\": false,\n \"legacy\": true,\n"
+        " \"model_max_length\": 2048,\n \"padding_side\": \"right\",\n \"sp_model_kwargs\": {},\n"
+        " \"tokenizer_class\": \"LlamaTokenizer\"\n}\n");
+    um_status st = put_text(m, "special_tokens_map.json", &special, err);
+    if (st != UM_OK) {
+        um_text_free(&t);
+        return st;
+    }
+    return put_text(m, "tokenizer_config.json", &t, err);
+}
+
+/* --- weights --- */
+
+static um_status collect(void *ctx, const um_spec *s, um_err *err)
+{
+    (void)err;
+    batch *w = ctx;
+    maker *m = w->m;
+    if (um_set_of(s->part) != w->set) return UM_OK;
+    if (w->n == w->cap) {
+        w->cap = w->cap == 0 ? 256 : w->cap * 2;
+        w->list = um_realloc(w->list, w->cap * sizeof *w->list);
+        w->spec = um_realloc(w->spec, w->cap * sizeof *w->spec);
+    }
+    um_tensor t = {.name = um_arena_str(&m->arena, s->name),
+                   .dtype = m->dtype,
+                   .rank = s->rank,
+                   .bytes = um_dtype_size(m->dtype)};
+    for (int i = 0; i < s->rank; i++) {
+        t.shape[i] = s->shape[i];
+        t.bytes *=
+            (size_t)s->shape[i]; /* cannot overflow: um_model_read keeps the total under 2^50 */
+    }
+    w->spec[w->n] = *s;
+    w->list[w->n++] = t;
+    return UM_OK;
+}
+
+/* FNV-1a of the name: a stream of random numbers for each tensor. */
+static uint64_t stream_of(const char *name)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+    for (const char *c = name; *c != '\0'; c++) h = (h ^ (uint8_t)*c) * 0x100000001B3u;
+    return h;
+}
+
+/* Gates see normalised rows of size sqrt(D): wide weights make the experts' shares differ from token to token. */
+static float std_of(const maker *m, const um_spec *s)
+{
+    double root = sqrt((double)m->model.dim);
+    if (s->part != UM_PART_GATE) return (float)m->range;
+    return (float)(s->rank == 2 ? 2.0 / root : 1.0 / root);
+}
+
+static void fill(maker *m, const um_spec *s, um_rng *rng, size_t n)
+{
+    if (s->init == UM_INIT_NORMAL) {
+        um_rng_normal_f32(rng, m->values, n, std_of(m, s));
+        return;
+    }
+    for (size_t i = 0; i < n; i++) m->values[i] = s->init == UM_INIT_ONES ? 1.0f : 0.0f;
+}
+
+/* An um_shards_fn. */
+static um_status draw(void *ctx, size_t i, um_tensors_writer *w, um_err *err)
+{
+    batch *b = ctx;
+    maker *m = b->m;
+    size_t size = um_dtype_size(m->dtype);
+    um_rng rng = um_rng_seed((uint64_t)m->cfg->seed, stream_of(b->list[i].name));
+    for (size_t left = b->list[i].bytes / size; left > 0;) {
+        size_t n = left < PIECE ? left : PIECE;
+        fill(m, &b->spec[i], &rng, n);
+        um_from_f32(m->bytes, m->dtype, m->values, n);
+        UM_TRY(um_tensors_writer_add(w, m->bytes, n * size, err));
+        left -= n;
+    }
+    m->written += (int64_t)b->list[i].bytes;
+    return UM_OK;
+}
+
+static um_status part_write(maker *m, um_set set, const char *dir, um_err *err)
+{
+    batch w = {.m = m, .set = set};
+    um_status st = um_model_for_each_tensor(&m->model, collect, &w, err);
+    if (st == UM_OK) st = um_shards_write(dir, w.list, w.n, m->shard_bytes, draw, &w, err);
+    um_free(w.list);
+    um_free(w.spec);
+    return st;
+}
+
+/* --- the run --- */
+
+/* The answer to a disk too small is better before hours of writing than after. */
+static um_status room_check(const maker *m, um_err *err)
+{
+    int64_t total, active;
+    struct statvfs fs;
+    um_model_params(&m->model, &total, &active);
+    double want = (double)total * (double)um_dtype_size(m->dtype);
+    if (statvfs(m->dir, &fs) != 0) return UM_OK;
+    double room = (double)fs.f_bavail * (double)fs.f_frsize;
+    if (room >= want) return UM_OK;
+    return UM_FAIL(err, UM_E_IO, "%s: the model needs %.1f GB, %.1f GB are free there", m->dir,
+                   want / 1e9, room / 1e9);
+}
+
+static um_status range_read(maker *m, um_err *err)
+{
+    um_json *root = NULL;
+    const char *path = um_path_join(&m->arena, m->dir, "config.json");
+    UM_TRY(um_json_load(&root, path, CONFIG_MAX, err));
+    m->range = 0.02;
+    um_status st = um_json_read_num(root, "initializer_range", false, 0.0, 10.0, &m->range, err);
+    um_json_free(root);
+    return um_wrap(err, st, "%s", path);
+}
+
+static um_status model_check(maker *m, um_err *err)
+{
+    UM_TRY(um_model_read(&m->model, m->dir, NULL, &m->arena, err));
+    if (m->model.experts > 0 && m->model.moe_unplaced) {
+        return UM_FAIL(err, UM_E_MODEL,
+                       "%s: moe_type: missing; say \"dense\" (experts in every layer) or "
+                       "\"sparse\" with moe_stride",
+                       m->cfg->config);
+    }
+    if (m->model.vocab < UM_VOCABULARY_MIN) {
+        return UM_FAIL(
+            err, UM_E_MODEL,
+            "%s: vocab_size: %d, at least %d are needed for a vocabulary that can write every byte",
+            m->cfg->config, m->model.vocab, UM_VOCABULARY_MIN);
+    }
+    UM_TRY(range_read(m, err));
+    return room_check(m, err);
+}
+
+static um_status make(maker *m, um_err *err)
+{
+    UM_TRY(configs_write(m, err));
+    UM_TRY(model_check(m, err));
+    UM_TRY(small_files(m, err));
+    const um_model *model = &m->model;
+    if (model->vision.present) UM_TRY(part_write(m, UM_SET_VISION, model->vision.dir, err));
+    if (model->speech.present) UM_TRY(part_write(m, UM_SET_SPEECH, model->speech.dir, err));
+    if (model->sound.present) UM_TRY(part_write(m, UM_SET_SOUND, model->sound.dir, err));
+    return part_write(m, UM_SET_LLM, m->dir, err);
+}
+
+static bool holds_model(maker *m)
+{
+    static const char *const signs[] = {"config.json", "model.safetensors",
+                                        "model.safetensors.index.json"};
+    for (int i = 0; i < 3; i++) {
+        if (um_file_exists(um_path_join(&m->arena, m->dir, signs[i]))) return true;
+    }
+    return false;
+}
+
+um_status um_init_make(const um_config *cfg, int64_t shard_bytes, FILE *out, um_err *err)
+{
+    if (cfg->out[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "say where to put the model with --out DIR");
+    maker m = {.cfg = cfg, .dir = cfg->out, .shard_bytes = shard_bytes};
+    m.dtype = strcmp(cfg->dtype, "bf16") == 0 ? UM_BF16 : UM_F32;
+    um_arena_init(&m.arena, "init", 1 << 16);
+    m.values = um_arena_f32(&m.arena, 1, PIECE);
+    m.bytes = um_arena_alloc(&m.arena, PIECE * sizeof(float));
+    um_status st = UM_OK;
+    if (holds_model(&m)) {
+        st = UM_FAIL(err, UM_E_USAGE,
+                     "%s already holds a model: choose another --out, or delete it first", m.dir);
+    } else {
+        st = make(&m, err);
+        /* what is left of a failed run is no model, and the next run may take the folder */
+        if (st != UM_OK) unlink(um_path_join(&m.arena, m.dir, "config.json"));
+    }
+    if (st == UM_OK) {
+        int64_t total, active;
+        um_model_params(&m.model, &total, &active);
+        fprintf(out,
+                "%s: random weights of seed %" PRId64
+                ", %.2f M parameters (%.2f M for a token), %.2f GB in %s\n",
+                m.dir, cfg->seed, (double)total / 1e6, (double)active / 1e6,
+                (double)m.written / 1e9, um_dtype_lower(m.dtype));
+    }
+    um_arena_free(&m.arena);
+    return st;
+}
+
+um_status um_init_run(const um_config *cfg, FILE *out, um_err *err)
+{
+    return um_init_make(cfg, SHARD_BYTES, out, err);
+}

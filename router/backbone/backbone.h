@@ -1,0 +1,97 @@
+/* The backbone: everything of the language model but its experts: embedding, attention, norms, gates, dense MLPs, head (spec 4).
+ *
+ * A micro-batch is a list of rows: segments of one or several sequences, each at its own positions with its own keys and values.
+ * Prefill, decode and (later) training are the same function: forward writes the activations that backward needs into um_acts;
+ * inference binds one for all layers, training one for each. */
+#pragma once
+
+#include "core/comm/exchange.h"
+#include "core/nn/dynamic.h"
+#include "core/nn/ffn.h"
+#include "core/nn/gate.h"
+#include "router/backbone/rope.h"
+#include "router/backbone/routing.h"
+#include "router/backbone/trace.h"
+
+typedef struct um_layer {
+    const float *norm1, *norm2; /* [D] */
+    um_linear q, k, v, o;
+    bool moe;
+    um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
+    um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
+    um_ffn dense;
+    um_ffn *shared; /* [F] of the dynamic style */
+} um_layer;
+
+typedef struct um_backbone {
+    const um_model *model;
+    const um_tensor *embed; /* [V,D], read row by row from the mapped file */
+    um_layer *blocks;       /* [layers] */
+    const float *norm;      /* [D] */
+    um_linear head;         /* [V,D] */
+    um_rope rope;
+    size_t weight_bytes;
+} um_backbone;
+
+/* Loads all that a router needs. Beats over link. Memory: model. */
+um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
+                           const char *keep, um_arena *model, um_err *err);
+void um_backbone_close(um_backbone *t);
+
+/* Row id of the embedding table to out[D]. 0 <= id < vocab. */
+void um_backbone_embed(const um_backbone *t, float *out, int32_t id);
+
+typedef struct um_segment {
+    um_kv *kv;       /* [layers] of its sequence */
+    int row, T;      /* rows row .. row+T-1 of the batch are positions kv->n .. */
+    um_trace *trace; /* NULL, or where its tensors are recorded */
+    um_phase phase;  /* rows of the prompt, or of a new token */
+} um_segment;
+
+typedef struct um_batch {
+    int T;
+    float *h;                /* [T,D] embeddings in, last layer's output out */
+    int32_t *pos;            /* [T] */
+    const uint8_t *modality; /* [T] um_modality */
+    const uint64_t *noise;   /* [T] stream numbers of gate noise, or NULL */
+    uint64_t noise_seed;
+    um_segment *seg;
+    int segs;
+    um_routing *routing; /* NULL, or where the gates' choices are counted */
+    uint64_t step;       /* number of this micro-batch, rising */
+} um_batch;
+
+/* What one layer keeps for its backward. */
+typedef struct um_acts {
+    float *in, *mid,
+        *out; /* [T,D] residual stream: before, after attention, after the feed-forward block */
+    float *ln1, *ln2;       /* [T,D] */
+    float *rstd1, *rstd2;   /* [T] */
+    float *q, *k, *v, *att; /* [T,H*hd], [T,Hkv*hd] twice, [T,H*hd] */
+    float *lse;             /* [T,H] */
+    float *gate_in;         /* [T,D], ln2 where there is no pre-projection */
+    um_route route;         /* dynamic style: a view of what dynamic holds for the exchange */
+    um_dynamic dynamic;
+    um_ffn_acts dense;
+    um_ffn_acts *shared; /* [F] */
+    float *
+        parts; /* [1+F][T,D] what an MoE block adds up: the routed experts together, each shared one */
+    float *y; /* [T,D] output of a block before it is added */
+} um_acts;
+/* Binds one layer's buffers; in, mid and out share batch->h unless keep. This is also the table of their sizes. */
+void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep);
+
+/* a->y [T,D] = the MoE block of one layer for the rows a->ln2 [T,D]: gate here, routed experts at their ranks, shared ones here.
+ * Collective with the expert ranks: one exchange, numbered (b->step, layer). Thread: main. */
+um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
+                                um_link *link, um_dev *dev, um_arena *scratch, um_err *err);
+
+/* All layers. batch->h becomes the last layer's output. Collective with the expert ranks: every MoE layer is one exchange.
+ * Thread: main. */
+um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *link, um_dev *dev,
+                              um_arena *step, um_err *err);
+
+/* logits [n, V] of the given rows of h: final norm and head. Beats. */
+um_status um_backbone_logits(const um_backbone *t, float *logits, const float *h,
+                             const int32_t *rows, int n, um_link *link, um_dev *dev,
+                             um_arena *scratch, um_err *err);

@@ -1,0 +1,22 @@
+/* From turns to token ids: the conversation template of the reference, byte for byte (spec 1.2), and the split at media
+ * placeholders (spec 1.3). */
+#pragma once
+
+#include "core/model/model.h"
+#include "router/request/request.h"
+#include "router/request/tokenizer.h"
+
+/* Ids that stand where the rows of an image, sound or video will be spliced in (spec 0.3). */
+enum { UM_ID_IMAGE = -200, UM_ID_AUDIO = -300, UM_ID_VIDEO = -400 };
+
+/* The whole text: system sentence, then the turns; it ends in "ASSISTANT:" when the answer is left out or empty. */
+char *um_prompt_text(const um_request *r, um_arena *arena);
+/* The id that stands for a medium; speech and sound share one. */
+int32_t um_prompt_id(um_modality modality);
+/* BOS, then the ids of the pieces between media, each encoded alone, with the negative id of every medium between them. ids live
+ * in arena. */
+um_status um_prompt_ids(const um_tokenizer *t, const um_request *r, int32_t **ids, int *n,
+                        um_arena *arena, um_err *err);
+/* Only kinds of media that this model has a tower for, and ids of its vocabulary. */
+um_status um_prompt_check(const um_request *r, const int32_t *ids, int n, const um_model *m,
+                          um_err *err);

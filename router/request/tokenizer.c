@@ -1,0 +1,157 @@
+/* See tokenizer.h. */
+#include "router/request/tokenizer.h"
+
+#include "core/base/file.h"
+#include "router/request/tokenizer_sp.h"
+
+#include <string.h>
+
+struct um_tokenizer {
+    um_sp *sp;
+};
+
+um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *err)
+{
+    um_arena scratch;
+    um_file f = {0};
+    char why[256] = "";
+    um_arena_init(&scratch, "tokenizer", 4096);
+    const char *path = um_path_join(&scratch, model_dir, "tokenizer.model");
+    um_sp *sp = NULL;
+    um_status st = um_file_map(&f, path, err);
+    if (st == UM_OK) sp = um_sp_open(f.data, f.size, why, sizeof why);
+    if (st == UM_OK && sp == NULL)
+        st = UM_FAIL(err, UM_E_MODEL, "%s: no SentencePiece model: %s", path, why);
+    if (st == UM_OK && (um_sp_bos(sp) < 0 || um_sp_eos(sp) < 0))
+        st = UM_FAIL(err, UM_E_MODEL, "%s: has no begin and end of sentence pieces", path);
+    if (st == UM_OK) {
+        *out = um_zalloc(sizeof **out);
+        (*out)->sp = sp;
+    } else if (sp != NULL) {
+        um_sp_close(sp);
+    }
+    um_file_unmap(&f);
+    um_arena_free(&scratch);
+    return st == UM_E_IO ? UM_E_MODEL : st;
+}
+
+void um_tokenizer_close(um_tokenizer *t)
+{
+    if (t == NULL) return;
+    um_sp_close(t->sp);
+    um_free(t);
+}
+
+int um_tokenizer_vocab(const um_tokenizer *t) { return um_sp_vocab(t->sp); }
+
+typedef struct id_list {
+    int32_t *ids;
+    int n, cap;
+} id_list;
+
+static void push(void *ctx, int32_t id)
+{
+    id_list *l = ctx;
+    if (l->n == l->cap) {
+        l->cap = l->cap == 0 ? 64 : 2 * l->cap;
+        l->ids = um_realloc(l->ids, (size_t)l->cap * sizeof *l->ids);
+    }
+    l->ids[l->n++] = id;
+}
+
+/* The id of a special piece that text begins with, or -1. */
+static int special_at(const um_tokenizer *t, const char *text, size_t n, size_t *bytes)
+{
+    const char *spell[] = {"<s>", "</s>", "<unk>"};
+    int id[] = {um_sp_bos(t->sp), um_sp_eos(t->sp), um_sp_unk(t->sp)};
+    for (int i = 0; i < 3; i++) {
+        *bytes = strlen(spell[i]);
+        if (n >= *bytes && memcmp(text, spell[i], *bytes) == 0) return id[i];
+    }
+    return -1;
+}
+
+um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
+                              int *count, um_arena *arena, um_err *err)
+{
+    id_list list = {0};
+    int failed = 0;
+    push(&list, um_sp_bos(t->sp));
+    for (size_t from = 0, at = 0; at <= n && failed == 0; at++) {
+        size_t bytes = 0;
+        int special = at < n && text[at] == '<' ? special_at(t, text + at, n - at, &bytes) : -1;
+        if (special < 0 && at < n) continue;
+        if (at > from) failed = um_sp_encode(t->sp, text + from, at - from, push, &list);
+        if (special >= 0) push(&list, special);
+        if (special >= 0) at += bytes - 1;
+        from = at + 1;
+    }
+    *ids = um_arena_i32(arena, (size_t)list.n);
+    memcpy(*ids, list.ids, (size_t)list.n * sizeof *list.ids);
+    *count = list.n;
+    um_free(list.ids);
+    return failed == 0 ? UM_OK : UM_FAIL(err, UM_E_DATA, "the text could not be encoded");
+}
+
+typedef struct text_out {
+    um_arena *arena;
+    char *s;
+} text_out;
+
+/* Bytes of the white space character that ends at s[n-1] (or begins at s[0] when front), as str.strip() of Python knows them. */
+static size_t space_here(const char *s, size_t n, bool front)
+{
+    static const char *const spaces[] = {
+        "\t",           "\n",           "\v",           "\f",           "\r",
+        "\x1c",         "\x1d",         "\x1e",         "\x1f",         " ",
+        "\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\x80", "\xe2\x80\x81",
+        "\xe2\x80\x82", "\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86",
+        "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89", "\xe2\x80\x8a", "\xe2\x80\xa8",
+        "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
+    for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++) {
+        size_t m = strlen(spaces[i]);
+        if (m <= n && memcmp(front ? s : s + n - m, spaces[i], m) == 0) return m;
+    }
+    return 0;
+}
+
+/* A C string of text: zero bytes, which it could not hold, become U+FFFD. */
+static char *without_zeros(um_arena *arena, const char *text, size_t n)
+{
+    size_t zeros = 0, at = 0;
+    for (size_t i = 0; i < n; i++) zeros += text[i] == '\0';
+    char *out = um_arena_alloc(arena, n + 2 * zeros + 1);
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] != '\0') {
+            out[at++] = text[i];
+        } else {
+            memcpy(out + at, "\xef\xbf\xbd", 3);
+            at += 3;
+        }
+    }
+    out[at] = '\0';
+    return out;
+}
+
+static void keep_stripped(void *ctx, const char *text, size_t n)
+{
+    text_out *o = ctx;
+    for (size_t m; n > 0 && (m = space_here(text, n, true)) > 0; n -= m) text += m;
+    for (size_t m; n > 0 && (m = space_here(text, n, false)) > 0;) n -= m;
+    o->s = without_zeros(o->arena, text, n);
+}
+
+char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena)
+{
+    text_out out = {.arena = arena};
+    int32_t *plain = um_arena_i32(arena, (size_t)n);
+    int m = 0, vocab = um_sp_vocab(t->sp);
+    for (int i = 0; i < n; i++) {
+        bool special =
+            ids[i] == um_sp_bos(t->sp) || ids[i] == um_sp_eos(t->sp) || ids[i] == um_sp_unk(t->sp);
+        if (!special && ids[i] >= 0 && ids[i] < vocab) plain[m++] = ids[i];
+    }
+    if (um_sp_decode(t->sp, plain, m, keep_stripped, &out) != 0 || out.s == NULL)
+        return um_arena_str(arena, "");
+    return out.s;
+}

@@ -1,0 +1,64 @@
+// See tokenizer_sp.h: the one door to SentencePiece.
+#include "router/request/tokenizer_sp.h"
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include <sentencepiece_processor.h>
+
+struct um_sp {
+    sentencepiece::SentencePieceProcessor processor;
+};
+
+um_sp *um_sp_open(const void *model, size_t bytes, char *why, size_t why_bytes)
+{
+    um_sp *sp = nullptr;
+    try {
+        sp = new um_sp;
+        auto status = sp->processor.LoadFromSerializedProto(
+            std::string(static_cast<const char *>(model), bytes));
+        if (status.ok()) return sp;
+        std::snprintf(why, why_bytes, "%s", status.ToString().c_str());
+    } catch (const std::exception &e) {
+        std::snprintf(why, why_bytes, "%s", e.what());
+    } catch (...) {
+        std::snprintf(why, why_bytes, "unknown fault in SentencePiece");
+    }
+    delete sp;
+    return nullptr;
+}
+
+void um_sp_close(um_sp *sp) { delete sp; }
+int um_sp_vocab(const um_sp *sp) { return sp->processor.GetPieceSize(); }
+int um_sp_bos(const um_sp *sp) { return sp->processor.bos_id(); }
+int um_sp_eos(const um_sp *sp) { return sp->processor.eos_id(); }
+int um_sp_unk(const um_sp *sp) { return sp->processor.unk_id(); }
+
+int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
+                 void *ctx)
+{
+    try {
+        std::vector<int> ids;
+        if (!sp->processor.Encode(std::string(text, n), &ids).ok()) return -1;
+        for (int id : ids) take(ctx, id);
+        return 0;
+    } catch (...) {
+        return -1;
+    }
+}
+
+int um_sp_decode(const um_sp *sp, const int32_t *ids, int n,
+                 void (*take)(void *ctx, const char *text, size_t n), void *ctx)
+{
+    try {
+        std::string text;
+        if (!sp->processor.Decode(std::vector<int>(ids, ids + n), &text).ok()) return -1;
+        take(ctx, text.data(), text.size());
+        return 0;
+    } catch (...) {
+        return -1;
+    }
+}

@@ -1,0 +1,27 @@
+/* A whole cluster as threads of one process on the in-process transport: the same role functions that the programs run. */
+#pragma once
+
+#include "core/options/config.h"
+#include "core/comm/comm.h"
+
+enum { CLUSTER_LINES = 256 };
+
+typedef struct cluster {
+    um_config cfg;       /* routers, experts, encoders and all other options; model must be set */
+    um_comm_fault fault; /* or NULL */
+    void *fault_ctx;
+    int freeze_rank; /* -1, or a rank that never starts (as if it were stopped) */
+    /* after cluster_run */
+    char *lines[CLUSTER_LINES]; /* what router 0 emitted */
+    int n_lines;
+    um_status status[64]; /* of each rank: routers, experts, encoders */
+    um_err err[64];
+    int ranks;
+} cluster;
+
+void cluster_init(cluster *c, const char *model);
+/* Runs to the end; returns the first status of a router that is not UM_OK, else the first of any rank. */
+um_status cluster_run(cluster *c);
+void cluster_free(cluster *c);
+/* The first emitted line that contains text, or NULL. */
+const char *cluster_line(const cluster *c, const char *text);

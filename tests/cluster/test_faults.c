@@ -1,0 +1,241 @@
+/* Faults on the wire, in a cluster of threads: every damaged, lost or repeated message ends the job with a message that names a
+ * rank, or does no harm; nothing hangs, nothing leaks (the sanitizers look). Faults of one request never end the job. */
+#include "tests/cluster/cluster.h"
+
+#include "core/base/arena.h"
+#include "core/base/bytes.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "proto/frame.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define DATA UM_TEST_DATA "/golden/"
+
+typedef enum fault_kind { FLIP, TRUNCATE, VERSION, LOSE, TWICE, MUTE, FAULT_KINDS } fault_kind;
+
+typedef struct fault {
+    fault_kind kind;
+    um_kind frame; /* only frames of this kind; 0 = all but STEP */
+    int nth;       /* which of them */
+    int mute_from; /* MUTE: nothing of this rank arrives any more once the nth frame passed */
+    _Atomic int seen, done;
+    uint32_t random;
+} fault;
+
+static int inject(void *ctx, int from, int to, um_msg *msg)
+{
+    (void)to;
+    fault *f = ctx;
+    um_kind kind = msg->size >= UM_FRAME_HEADER ? (um_kind)msg->data[6] : UM_KINDS;
+    if (f->kind == MUTE && f->done && from == f->mute_from) return 0;
+    if (kind == UM_KIND_HEARTBEAT || (f->frame != 0 && kind != f->frame) ||
+        atomic_fetch_add(&f->seen, 1) != f->nth)
+        return 1;
+    f->done = 1;
+    switch (f->kind) {
+    case FLIP:
+        msg->data[f->random % msg->size] ^= (uint8_t)(1u << (f->random >> 20) % 8);
+        return 1;
+    case TRUNCATE:
+        msg->size = f->random % msg->size;
+        return 1;
+    case VERSION:
+        um_put_u16(msg->data + 4, 9);
+        return 1;
+    case LOSE:
+        return 0;
+    case TWICE:
+        return 2;
+    default:
+        return from == f->mute_from ? 0 : 1;
+    }
+}
+
+/* Runs a small request with two expert ranks and an encoder; text receives all error messages. */
+static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text_bytes, int *lines)
+{
+    cluster c;
+    cluster_init(&c, DATA "models/s4");
+    const char *requests = "faults.jsonl";
+    um_text t = {0};
+    um_err err = {0};
+    um_text_fmt(&t,
+                "{\"prompt\":\"<image>\\nHi\",\"image\":\"%smedia/"
+                "small.png\",\"max_new_tokens\":2,\"temperature\":0}\n",
+                DATA);
+    assert_int_equal(um_file_write(requests, t.s, t.n, &err), UM_OK);
+    um_text_free(&t);
+    c.cfg.requests = requests;
+    c.cfg.experts = 2;
+    c.cfg.deadline_ms = deadline_ms;
+    c.fault = f == NULL ? NULL : inject;
+    c.fault_ctx = f;
+    um_status st = cluster_run(&c);
+    text[0] = '\0';
+    for (int r = 0; r < c.ranks; r++)
+        if (c.status[r] != UM_OK)
+            snprintf(text + strlen(text), text_bytes - strlen(text), "%s\n", c.err[r].msg);
+    *lines = c.n_lines;
+    cluster_free(&c);
+    unlink(requests);
+    return st;
+}
+
+/* Every message of a run in turn is damaged in one way. The run ends by itself; if it fails, the words name a rank. */
+static void damage_each_message(fault_kind kind, int stride)
+{
+    char text[8192];
+    int lines = 0;
+    for (int nth = 0;; nth += stride) {
+        fault f = {.kind = kind, .nth = nth, .random = (uint32_t)nth * 2654435761u};
+        um_status st = run_with(&f, 3000, text, sizeof text, &lines);
+        if (!f.done) break;
+        if (st == UM_OK) {
+            assert_true(kind == TWICE); /* a control message that comes twice can be harmless */
+            continue;
+        }
+        bool named = strstr(text, "router/0") != NULL || strstr(text, "expert/") != NULL ||
+                     strstr(text, "encoder/0") != NULL || strstr(text, "rank ") != NULL;
+        if (!named) printf("message %d: %s\n", nth, text);
+        assert_true(named);
+    }
+}
+
+static void a_flipped_bit_anywhere_is_caught(void **state)
+{
+    (void)state;
+    damage_each_message(FLIP, 1);
+}
+
+static void a_truncated_message_is_caught(void **state)
+{
+    (void)state;
+    damage_each_message(TRUNCATE, 1);
+}
+
+static void a_repeated_message_is_refused_or_harmless(void **state)
+{
+    (void)state;
+    damage_each_message(TWICE, 1);
+}
+
+static void fails_with(fault f, const char *words)
+{
+    char text[8192];
+    int lines = 0;
+    um_status st = run_with(&f, 1000, text, sizeof text, &lines);
+    if (st == UM_OK || strstr(text, words) == NULL)
+        printf("status %d, want \"%s\" in: %s\n", (int)st, words, text);
+    assert_int_not_equal(st, UM_OK);
+    assert_non_null(strstr(text, words));
+}
+
+static void each_fault_of_a_frame_has_its_words(void **state)
+{
+    (void)state;
+    fails_with((fault){.kind = VERSION, .frame = UM_KIND_DISPATCH, .nth = 3}, "version 9");
+    fails_with((fault){.kind = VERSION, .frame = UM_KIND_HELLO}, "version 9");
+    fails_with((fault){.kind = TWICE, .frame = UM_KIND_DISPATCH, .nth = 2},
+               "repeated dispatch frame of router/0");
+    fails_with((fault){.kind = TWICE, .frame = UM_KIND_COMBINE, .nth = 2},
+               "combine frame of expert/");
+}
+
+static void a_silent_rank_is_named_within_the_deadline(void **state)
+{
+    (void)state;
+    fails_with((fault){.kind = MUTE, .frame = UM_KIND_DISPATCH, .nth = 2, .mute_from = 2},
+               "expert/1");
+    fails_with((fault){.kind = MUTE, .frame = UM_KIND_ENCODE, .mute_from = 3}, "encoder/0");
+    fails_with((fault){.kind = MUTE, .frame = UM_KIND_ENCODE, .mute_from = 0}, "router/0");
+    fails_with((fault){.kind = LOSE, .frame = UM_KIND_SHUTDOWN}, "router/0");
+}
+
+/* Requests that are wrong in themselves: one error line each, and the good one among them gets its answer. */
+static void faults_of_a_request_stay_with_it(void **state)
+{
+    (void)state;
+    const struct {
+        const char *json, *words;
+    } bad[] = {
+        {"{\"prompt\":\"<image> <image> two\",\"image\":\"" DATA "media/small.png\"}",
+         "2 <image> placeholders, but 1 image given"},
+        {"{\"sample\":{\"conversations\":[{\"from\":\"human\",\"value\":\"none\"}],\"image\":"
+         "\"" DATA "media/small.png\"}}",
+         "0 <image> placeholders, but 1 image given"},
+        {"{\"prompt\":\"x\",\"image\":\"" DATA "media/no-such.png\"}", "no-such.png"},
+        {"{\"prompt\":\"x\",\"image\":\"" DATA "models/s4/config.json\"}", "config.json"},
+        {"{\"prompt\":\"x\",\"tempreture\":1}", "did you mean temperature"},
+        {"{\"prompt\":\"x\",\"voice\":\"" DATA "media/small.png\"}", "small.png"},
+        {"not json", "request"},
+    };
+    cluster c;
+    cluster_init(&c, DATA "models/s4");
+    um_text t = {0};
+    um_err err = {0};
+    size_t n = sizeof bad / sizeof *bad;
+    for (size_t i = 0; i < n; i++) um_text_fmt(&t, "%s\n", bad[i].json);
+    um_text_fmt(&t, "{\"id\":\"good\",\"prompt\":\"hi\",\"max_new_tokens\":3,\"temperature\":0,"
+                    "\"ignore_eos\":true}\n");
+    assert_int_equal(um_file_write("faults.jsonl", t.s, t.n, &err), UM_OK);
+    um_text_free(&t);
+    c.cfg.requests = "faults.jsonl";
+    c.cfg.experts = 2;
+    assert_int_equal(cluster_run(&c), UM_OK);
+    for (size_t i = 0; i < n; i++) {
+        if (cluster_line(&c, bad[i].words) == NULL) printf("no line says \"%s\"\n", bad[i].words);
+        assert_non_null(cluster_line(&c, bad[i].words));
+    }
+    const char *good = cluster_line(&c, "\"id\":\"good\"");
+    assert_non_null(good);
+    assert_non_null(strstr(good, "\"new_tokens\":3"));
+    assert_non_null(cluster_line(&c, "\"errors\":7"));
+    cluster_free(&c);
+    unlink("faults.jsonl");
+}
+
+/* The first image is broken; the others are still at the encoder when the last request is answered and the job ends. */
+static void pictures_of_a_failed_request_may_come_late(void **state)
+{
+    (void)state;
+    cluster c;
+    um_err err = {0};
+    const char *text =
+        "{\"prompt\":\"x\",\"image\":[\"" DATA "models/s4/config.json\",\"" DATA
+        "media/photo.jpg\",\"" DATA "media/wide.png\",\"" DATA "media/tall.png\"]}\n";
+    cluster_init(&c, DATA "models/s4");
+    assert_int_equal(um_file_write("late.jsonl", text, strlen(text), &err), UM_OK);
+    c.cfg.requests = "late.jsonl";
+    c.cfg.experts = 1;
+    um_status st = cluster_run(&c);
+    if (st != UM_OK) printf("%s\n", c.err[0].msg);
+    assert_int_equal(st, UM_OK);
+    assert_non_null(cluster_line(&c, "config.json"));
+    assert_non_null(cluster_line(&c, "\"errors\":1"));
+    cluster_free(&c);
+    unlink("late.jsonl");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_flipped_bit_anywhere_is_caught),
+        cmocka_unit_test(a_truncated_message_is_caught),
+        cmocka_unit_test(a_repeated_message_is_refused_or_harmless),
+        cmocka_unit_test(each_fault_of_a_frame_has_its_words),
+        cmocka_unit_test(a_silent_rank_is_named_within_the_deadline),
+        cmocka_unit_test(faults_of_a_request_stay_with_it),
+        cmocka_unit_test(pictures_of_a_failed_request_may_come_late),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

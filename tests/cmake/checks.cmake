@@ -1,0 +1,16 @@
+# Tests of the sources themselves (label checks): floors and doors, style, formatting. Each check proves on a copy with planted
+# violations that it would find them.
+find_package(Python3 COMPONENTS Interpreter)
+if(NOT Python3_FOUND)
+  message(FATAL_ERROR "python3 not found: apt-get install python3")
+endif()
+
+foreach(check IN ITEMS floors style)
+  add_test(NAME check_${check} COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/checks/check_${check}.py)
+  add_test(NAME check_${check}_self COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/checks/check_${check}.py --self-test)
+  set_tests_properties(check_${check} check_${check}_self PROPERTIES LABELS checks TIMEOUT 300)
+endforeach()
+
+# 77: no clang-format of the version that the style file is written for.
+add_test(NAME check_format COMMAND sh ${CMAKE_SOURCE_DIR}/cmake/format.sh --check)
+set_tests_properties(check_format PROPERTIES LABELS checks TIMEOUT 300 SKIP_RETURN_CODE 77)

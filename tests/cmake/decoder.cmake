@@ -1,0 +1,16 @@
+# unimoe-decoder and the rank's side of it.
+function(um_decoder_test name)
+  um_test(${name} SOURCES encoder_worker/${name}.c support/media_files.c support/tiny_png.c LIBS um_towers um_decode um_nn)
+  target_compile_definitions(${name} PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
+  add_dependencies(${name} unimoe-decoder)
+endfunction()
+
+um_decoder_test(test_decoder)
+
+add_executable(lying_decoder programs/lying_decoder.c)
+target_link_libraries(lying_decoder PRIVATE um_decode_wire um_flags)
+set_target_properties(lying_decoder PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+um_decoder_test(test_decoder_faults)
+target_compile_definitions(test_decoder_faults PRIVATE UM_LYING_DECODER="$<TARGET_FILE:lying_decoder>")
+add_dependencies(test_decoder_faults lying_decoder)
+um_decoder_test(test_sandbox)

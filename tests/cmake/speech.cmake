@@ -1,0 +1,15 @@
+um_test(test_fft SOURCES encoder_worker/test_fft.c LIBS um_towers)
+um_test(test_mel SOURCES encoder_worker/test_mel.c support/tiny_wav.c LIBS um_towers)
+um_test(test_speech SOURCES encoder_worker/test_speech.c support/tiny_wav.c LIBS um_towers)
+um_test(test_linear SOURCES core/nn/test_linear.c support/folder.c LIBS um_nn)
+um_test(test_model_audio SOURCES core/model/test_model_audio.c support/edit.c support/folder.c LIBS um_model)
+
+# The front ends beside the libraries that the reference uses; skipped where tests/requirements.txt is not installed.
+add_executable(front_ends programs/front_ends.c)
+target_link_libraries(front_ends PRIVATE um_towers um_nn)
+target_compile_definitions(front_ends PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
+set_target_properties(front_ends PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+if(NOT UM_SANITIZE)
+  add_test(NAME front_ends COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_front_ends.py $<TARGET_FILE:front_ends> ${CMAKE_SOURCE_DIR})
+  set_tests_properties(front_ends PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77)
+endif()

@@ -1,8 +1,0 @@
-# The option table, the unimoe command, and the files that are made from them.
-um_test(test_config SOURCES test_config.c LIBS um_base)
-um_test(test_job SOURCES test_job.c LIBS um_launch)
-um_test(test_run SOURCES test_run.c LIBS um_launch)
-
-# The command line, without ranks. Starts mpirun (doctor does), so it runs in that ring.
-add_test(NAME test_cli COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/test_cli.py $<TARGET_FILE:unimoe> ${CMAKE_SOURCE_DIR})
-set_tests_properties(test_cli PROPERTIES LABELS mpi TIMEOUT 300)

@@ -1,0 +1,474 @@
+/* From options to a job: the mpirun line, what mpirun says about ranks, requests as the routers get them, answers as people get
+ * them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/base/file.h"
+#include "launch/job/results.h"
+#include "launch/job/mpirun_output.h"
+#include "launch/job/job.h"
+#include "launch/job/memory_plan.h"
+#include "launch/job/requests.h"
+
+typedef struct fixture {
+    um_arena arena;
+    um_config cfg;
+    um_err err;
+    um_text seen; /* lines that came, each with a newline */
+} fixture;
+
+static int setup(void **state)
+{
+    fixture *f = um_zalloc(sizeof *f);
+    um_arena_init(&f->arena, "test", 1 << 14);
+    um_config_default(&f->cfg);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    um_text_free(&f->seen);
+    um_arena_free(&f->arena);
+    um_free(f);
+    return 0;
+}
+
+static void load(fixture *f, int argc, const char *const *argv)
+{
+    const char *help = NULL;
+    assert_int_equal(um_config_load(&f->cfg, UM_PROG_GENERATE, argc, (char **)(uintptr_t)argv,
+                                    &f->arena, &help, &f->err),
+                     UM_OK);
+}
+
+/* ---- composing ---- */
+
+static const char *line_of(fixture *f, um_job_site site)
+{
+    um_job job;
+    assert_int_equal(um_job_compose(&job, &f->cfg, &site, &f->arena, &f->err), UM_OK);
+    assert_null(job.argv[job.argc]);
+    return um_job_line(&job, &f->arena);
+}
+
+static void test_compose(void **state)
+{
+    fixture *f = *state;
+    load(f, 7, (const char *const[]){"x", "--model", "/m", "--codec", "zstd", "--top-k", "5"});
+    f->cfg.requests = "-";
+    assert_string_equal(line_of(f, (um_job_site){.programs = "/b", .cpus = 64}),
+                        "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
+                        " -np 1 /b/unimoe-router --model /m --requests - --codec zstd --top-k 5"
+                        " : -np 4 /b/unimoe-expert --model /m --codec zstd"
+                        " : -np 1 /b/unimoe-encoder --model /m --codec zstd");
+    f->cfg.encoders = "0";
+    f->cfg.experts = 2;
+    f->cfg.mpirun_args = " --tag-output   --mca  btl self,tcp ";
+    f->cfg.model = "/my 'best' model";
+    assert_string_equal(
+        line_of(f,
+                (um_job_site){.programs = "/b", .cpus = 2, .root = true, .no_cross_memory = true}),
+        "mpirun --allow-run-as-root --oversubscribe --bind-to none --mca odls_base_sigkill_timeout "
+        "0"
+        " --mca btl_vader_single_copy_mechanism none --tag-output --mca btl self,tcp"
+        " -np 1 /b/unimoe-router --model '/my '\\''best'\\'' model' --requests - --codec zstd "
+        "--top-k 5"
+        " : -np 2 /b/unimoe-expert --model '/my '\\''best'\\'' model' --codec zstd");
+}
+
+/* With a hostfile the slots are the user's: never more ranks than they say. */
+static void test_compose_hostfile(void **state)
+{
+    fixture *f = *state;
+    f->cfg.hostfile = "/etc/hosts.mpi";
+    f->cfg.encoders = "0";
+    f->cfg.experts = 0;
+    assert_string_equal(
+        line_of(f, (um_job_site){.programs = "/b", .cpus = 1}),
+        "mpirun --bind-to none --mca odls_base_sigkill_timeout 0 --hostfile /etc/hosts.mpi"
+        " -np 1 /b/unimoe-router");
+}
+
+/* Ranks by modality are parts of the line of their own; videos go where images go unless a group names them. */
+static void test_compose_encoders(void **state)
+{
+    fixture *f = *state;
+    um_job_site site = {.programs = "/b", .cpus = 64};
+    um_job job;
+    f->cfg.encoders = "image=1,speech+sound=2";
+    f->cfg.experts = 0;
+    assert_string_equal(line_of(f, site), "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
+                                          " -np 1 /b/unimoe-router"
+                                          " : -np 1 /b/unimoe-encoder --modalities image,video"
+                                          " : -np 2 /b/unimoe-encoder --modalities speech,sound");
+    f->cfg.encoders = "image=1,video=2,speech=0";
+    assert_string_equal(line_of(f, site), "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
+                                          " -np 1 /b/unimoe-router"
+                                          " : -np 1 /b/unimoe-encoder --modalities image"
+                                          " : -np 2 /b/unimoe-encoder --modalities video");
+    static const struct {
+        const char *encoders, *says;
+    } bad[] = {
+        {"x", "\"x\" is no number of ranks from 0 to 4096"},
+        {"-1", "\"-1\" is no number of ranks"},
+        {"", "\"\" is no number of ranks"},
+        {"image=", "\"\" is no number of ranks"},
+        {"image=1,", "\"\": want MODALITY=RANKS"},
+        {"imgae=1", "\"imgae\" is no modality, did you mean image"},
+        {"text=1", "\"text\" is no modality"},
+        {"image=1;speech=1", "no number of ranks"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        f->cfg.encoders = bad[i].encoders;
+        assert_int_equal(um_job_compose(&job, &f->cfg, &site, &f->arena, &f->err), UM_E_USAGE);
+        if (strstr(f->err.msg, bad[i].says) == NULL)
+            fail_msg("%s: %s", bad[i].encoders, f->err.msg);
+    }
+}
+
+static void test_compose_too_long(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.argc = -1};
+    char words[2 * 600 + 1];
+    memset(words, ' ', sizeof words);
+    for (int i = 0; i < 600; i++) words[2 * i] = 'w';
+    words[sizeof words - 1] = '\0';
+    f->cfg.mpirun_args = words;
+    um_job_site site = {.programs = "/b", .cpus = 1};
+    assert_int_equal(um_job_compose(&job, &f->cfg, &site, &f->arena, &f->err), UM_E_LIMIT);
+    assert_int_equal(job.argc, -1);
+}
+
+static void test_settle(void **state)
+{
+    fixture *f = *state;
+    um_model m = {.dir = "m", .experts = 2};
+    m.vision.present = true;
+    assert_int_equal(um_job_resolve(&f->cfg, &m, &f->err), UM_OK);
+    assert_int_equal(f->cfg.experts, 2); /* lowered to the model's */
+    assert_string_equal(f->cfg.encoders, "1");
+    m.vision.present = false;
+    m.experts = 0;
+    assert_int_equal(um_job_resolve(&f->cfg, &m, &f->err), UM_OK);
+    assert_int_equal(f->cfg.experts, 0);
+    assert_string_equal(f->cfg.encoders, "0");
+    m.experts = 8;
+    load(f, 5, (const char *const[]){"x", "--encoders", "2", "--experts", "3"});
+    assert_int_equal(um_job_resolve(&f->cfg, &m, &f->err), UM_OK);
+    assert_int_equal(f->cfg.experts, 3);
+    assert_string_equal(f->cfg.encoders, "2"); /* asked for */
+    load(f, 3, (const char *const[]){"x", "--experts", "0"});
+    assert_int_equal(um_job_resolve(&f->cfg, &m, &f->err), UM_E_USAGE);
+    assert_string_equal(f->err.msg, "--experts: 0, but m has 8 experts, allowed: 1..8");
+}
+
+static void test_label(void **state)
+{
+    (void)state;
+    um_job job = {.count = {2, 3, 1}};
+    char s[160];
+    um_job_label(&job, 1, NULL, s);
+    assert_string_equal(s, "router/1 (rank 1)");
+    um_job_label(&job, 2, "node3", s);
+    assert_string_equal(s, "expert/0 (rank 2, host node3)");
+    um_job_label(&job, 5, "", s);
+    assert_string_equal(s, "encoder/0 (rank 5)");
+    um_job_label(&job, 6, NULL, s);
+    assert_string_equal(s, "rank 6");
+}
+
+/* ---- what mpirun says ---- */
+
+static void keep(void *ctx, const char *line) { um_text_fmt(ctx, "%s\n", line); }
+
+#define EDGE "--------------------------------------------------------------------------\n"
+
+static void banner(fixture *f, um_mpirun_output *b, const um_job *job, const char *text)
+{
+    *b = (um_mpirun_output){.job = job, .print = keep, .ctx = &f->seen};
+    f->seen.n = 0;
+    um_text_add(&f->seen, "", 0);
+    char *copy = um_arena_str(&f->arena, text);
+    for (char *line = copy, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        *end = '\0';
+        um_mpirun_output_line(b, line);
+    }
+    um_mpirun_output_end(b);
+}
+
+static const char *seen(const fixture *f) { return f->seen.n == 0 ? "" : f->seen.s; }
+
+static void test_banner_signal(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(f, &b, &job,
+           EDGE "Primary job  terminated normally, but 1 process returned\n"
+                "a non-zero exit code. Per user-direction, the job has been aborted.\n" EDGE EDGE
+                "12:04:31.207 W expert/3 exchange: peer 0 silent\n"
+                "mpirun noticed that process rank 2 with PID 0 on node h7 exited on signal 9 "
+                "(Killed).\n" EDGE);
+    assert_true(b.fatal);
+    assert_string_equal(b.cause, "expert/1 (rank 2, host h7) was killed by signal 9");
+    assert_string_equal(seen(f), "12:04:31.207 W expert/3 exchange: peer 0 silent\n");
+}
+
+static void test_banner_abort_and_exit(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(f, &b, &job,
+           EDGE
+           "MPI_ABORT was invoked on rank 5 in communicator MPI_COMM_WORLD\nwith errorcode 3.\n\n"
+           "NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.\n" EDGE
+           "[h7:123] 1 more process has sent help message help-mpi-api.txt / mpi-abort\n"
+           "[h7:123] Set MCA parameter \"orte_base_help_aggregate\" to 0 to see all help / error "
+           "messages\n" EDGE
+           "mpirun detected that one or more processes exited with non-zero status, thus causing\n"
+           "the job to be terminated. The first process to do so was:\n\n"
+           "  Process name: [[17439,1],0]\n  Exit code:    4\n" EDGE);
+    assert_string_equal(b.cause, "encoder/0 (rank 5) ended the job with code 3");
+    assert_string_equal(seen(f),
+                        "unimoe: router/0 (rank 0) ended with code 4 before the job was done\n");
+}
+
+/* The first error that a rank logs explains why it ended the job. */
+static void test_banner_error(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(
+        f, &b, &job,
+        "12:04:31.207 W expert/0 slow\n12:04:31.208 E expert/1 peer 3 is gone\n12:04:31.209 E "
+        "expert/2 other\n" EDGE
+        "MPI_ABORT was invoked on rank 3 in communicator MPI_COMM_WORLD\nwith errorcode 1.\n" EDGE);
+    assert_string_equal(b.cause,
+                        "expert/2 (rank 3) ended the job with code 1: expert/1 peer 3 is gone");
+    assert_string_equal(seen(f),
+                        "12:04:31.207 W expert/0 slow\n12:04:31.208 E expert/1 peer 3 is gone\n"
+                        "12:04:31.209 E expert/2 other\n");
+}
+
+static void test_banner_keeps_the_rest(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(f, &b, &job,
+           "a line of a rank\n---- short dashes ----\n" EDGE
+           "There are not enough slots available\n\nin the system\n" EDGE EDGE "an open box\n");
+    assert_false(b.fatal);
+    assert_string_equal(
+        seen(f),
+        "a line of a rank\n---- short dashes ----\nmpirun: There are not enough slots available\n"
+        "mpirun: in the system\nmpirun: an open box\n");
+    char many[UM_MPIRUN_OUTPUT_LINES * 8 + 600] = EDGE;
+    for (int i = 0; i < UM_MPIRUN_OUTPUT_LINES + 2; i++)
+        snprintf(many + strlen(many), 8, "row %02d\n", i);
+    banner(f, &b, &job, many);
+    assert_non_null(strstr(seen(f), "mpirun: row 23\nrow 24\nrow 25\n")); /* nothing is lost */
+}
+
+/* ---- requests and answers ---- */
+
+static void test_prompt(void **state)
+{
+    fixture *f = *state;
+    um_text t = {0};
+    int n = 0;
+    char cwd[512];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    f->cfg.prompt = "Say \"hi\"";
+    assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_OK);
+    assert_int_equal(n, 1);
+    assert_string_equal(t.s, "{\"id\":\"0\",\"prompt\":\"Say \\\"hi\\\"\"}\n");
+    um_text_free(&t);
+    assert_int_equal(um_file_write("test_job.tmp.png", "x", 1, &f->err), UM_OK);
+    f->cfg.image = (um_list){.item = {"test_job.tmp.png", "./test_job.tmp.png"}, .n = 2};
+    f->cfg.prompt = "What?";
+    t = (um_text){0};
+    assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_OK);
+    assert_string_equal(
+        t.s, um_arena_fmt(&f->arena,
+                          "{\"id\":\"0\",\"prompt\":\"What?\",\"image\":[\"%s/test_job.tmp.png\","
+                          "\"%s/test_job.tmp.png\"]}\n",
+                          cwd, cwd));
+    um_text_free(&t);
+    unlink("test_job.tmp.png");
+    t = (um_text){0};
+    assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "--image test_job.tmp.png: No such file or directory");
+    um_text_free(&t);
+}
+
+static um_status build(fixture *f, um_text *t, int *n, const char *text)
+{
+    assert_int_equal(um_file_write("test_job.tmp.jsonl", text, strlen(text), &f->err), UM_OK);
+    um_text_free(t);
+    *t = (um_text){0};
+    f->cfg.requests = "test_job.tmp.jsonl";
+    um_status st = um_requests_build(t, n, &f->cfg, &f->arena, &f->err);
+    unlink("test_job.tmp.jsonl");
+    return st;
+}
+
+static void test_request_file(void **state)
+{
+    fixture *f = *state;
+    um_text t = {0};
+    int n = 0;
+    char cwd[512];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    assert_int_equal(
+        build(f, &t, &n,
+              "{\"sample\":{\"conversations\":[],\"image\":\"a.png\",\"video\":[[\"/"
+              "b\",\"c\"]],\"k\":[1,2.5,"
+              "true,null]},\"max_new_tokens\":12}\r\n\n"
+              "{\"prompt\":\"p\",\"image\":\"d.png\",\"id\":\"mine\",\"top_k\":3}\n{\"sample\":7}"),
+        UM_OK);
+    assert_int_equal(n, 3);
+    const char *want =
+        um_arena_fmt(&f->arena,
+                     "{\"id\":\"0\",\"sample\":{\"conversations\":[],\"image\":\"%s/"
+                     "a.png\",\"video\":[[\"/b\",\"%s/c\"]],"
+                     "\"k\":[1,2.5,true,null]},\"max_new_tokens\":12}\n"
+                     "{\"prompt\":\"p\",\"image\":\"%s/d.png\",\"id\":\"mine\",\"top_k\":3}\n"
+                     "{\"id\":\"2\",\"sample\":7}\n",
+                     cwd, cwd, cwd);
+    assert_string_equal(t.s, want);
+    um_text_free(&t);
+    t = (um_text){0};
+    n = 0;
+    assert_int_equal(build(f, &t, &n,
+                           "{\"prompt\":[\"<image>\",{\"image\":\"a.png\"},{\"video\":\"b.mp4\","
+                           "\"audio\":\"sound\"}]}\n"
+                           "{\"sample\":{\"conversations\":[{\"from\":\"human\",\"value\":[\"x\",{"
+                           "\"speech\":\"c.wav\"}]},"
+                           "{\"from\":\"gpt\",\"value\":\"\"}]}}\n"),
+                     UM_OK);
+    want = um_arena_fmt(&f->arena,
+                        "{\"id\":\"0\",\"prompt\":[\"<image>\",{\"image\":\"%s/"
+                        "a.png\"},{\"video\":\"%s/b.mp4\",\"audio\":\"sound\"}]}\n"
+                        "{\"id\":\"1\",\"sample\":{\"conversations\":[{\"from\":\"human\","
+                        "\"value\":[\"x\",{\"speech\":\"%s/c.wav\"}]},"
+                        "{\"from\":\"gpt\",\"value\":\"\"}]}}\n",
+                        cwd, cwd, cwd);
+    assert_string_equal(t.s, want); /* parts too, wherever they may stand */
+    um_text_free(&t);
+}
+
+static void test_request_mistakes(void **state)
+{
+    fixture *f = *state;
+    static const char *const bad[][2] = {
+        {"", "test_job.tmp.jsonl: no request in it"},
+        {"{\"prompt\":\"a\"}\n[1]\n", "test_job.tmp.jsonl:2: not a JSON object"},
+    };
+    um_text t = {0};
+    int n = 0;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(build(f, &t, &n, bad[i][0]), UM_E_DATA);
+        assert_string_equal(f->err.msg, bad[i][1]);
+    }
+    assert_int_equal(build(f, &t, &n, "{\"prompt\":\"a\"}\n{\"prompt\":"), UM_E_DATA);
+    assert_non_null(strstr(f->err.msg, "test_job.tmp.jsonl:2: "));
+    um_text_free(&t);
+}
+
+/* Feeds lines to an um_results; what it wrote to out and log goes to f->seen, log behind "|". */
+static void answer(fixture *f, um_results *a, const char *const *lines, int n)
+{
+    char *out = NULL, *log = NULL;
+    size_t out_size = 0, log_size = 0;
+    a->out = open_memstream(&out, &out_size);
+    a->log = open_memstream(&log, &log_size);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(um_results_line(a, lines[i]), strstr(lines[i], "summary") != NULL);
+    fclose(a->out);
+    fclose(a->log);
+    f->seen.n = 0;
+    um_text_fmt(&f->seen, "%s|%s", out, log);
+    um_free(out);
+    um_free(log);
+}
+
+#define RESULT "{\"kind\":\"result\",\"id\":\"7\",\"answer\":\"A circle.\"}"
+#define SUMMARY                                                                                    \
+    "{\"kind\":\"summary\",\"requests\":1,\"prompt_tokens\":111,\"new_tokens\":12,\"prefill_"      \
+    "tokens_per_second\":52.14,"                                                                   \
+    "\"decode_tokens_per_second\":8.26,\"raw_bytes\":3145728,\"wire_bytes\":1572864}"
+#define FIGURES                                                                                    \
+    "111 prompt tokens at 52.1/s, 12 new tokens at 8.3/s; rows 3.0 MiB raw, 1.5 MiB on the wire "  \
+    "(2.00x)\n"
+
+static void test_answers(void **state)
+{
+    fixture *f = *state;
+    um_results a = {.wanted = 1};
+    answer(f, &a, (const char *const[]){RESULT, SUMMARY}, 2);
+    assert_string_equal(f->seen.s, "A circle.\n|" FIGURES);
+    assert_int_equal(um_results_verdict(&a, &f->err), UM_OK);
+
+    a = (um_results){.wanted = 2};
+    answer(f, &a,
+           (const char *const[]){RESULT, "{\"kind\":\"error\",\"id\":\"8\",\"error\":\"no image\"}",
+                                 "stray", SUMMARY},
+           4);
+    assert_string_equal(f->seen.s, "[7] A circle.\n|unimoe: request 8: no image\nstray\n" FIGURES);
+    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "1 of 2 requests failed");
+
+    a = (um_results){.wanted = 1, .json = true};
+    answer(f, &a, (const char *const[]){RESULT, SUMMARY}, 2);
+    assert_string_equal(f->seen.s, RESULT "\n" SUMMARY "\n|");
+
+    a = (um_results){.wanted = 2};
+    answer(f, &a, (const char *const[]){RESULT}, 1);
+    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_PEER);
+    assert_string_equal(f->err.msg, "the job ended after 1 of 2 answers, without its summary");
+}
+
+/* ---- memory ---- */
+
+static void test_bytes_text(void **state)
+{
+    (void)state;
+    char s[32];
+    um_bytes_text(s, 0);
+    assert_string_equal(s, "0 B");
+    um_bytes_text(s, 1023);
+    assert_string_equal(s, "1023 B");
+    um_bytes_text(s, 1536);
+    assert_string_equal(s, "1.5 KiB");
+    um_bytes_text(s, INT64_C(5) << 40);
+    assert_string_equal(s, "5.0 TiB");
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_compose),          T(test_compose_hostfile),
+        T(test_compose_encoders), T(test_compose_too_long),
+        T(test_settle),           T(test_label),
+        T(test_banner_signal),    T(test_banner_abort_and_exit),
+        T(test_banner_error),     T(test_banner_keeps_the_rest),
+        T(test_prompt),           T(test_request_file),
+        T(test_request_mistakes), T(test_answers),
+        T(test_bytes_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,5 +1,0 @@
-um_test(test_json SOURCES test_json.c folder.c LIBS um_base)
-um_test(test_safetensors SOURCES test_safetensors.c folder.c LIBS um_nn)
-um_test(test_model SOURCES test_model.c edit.c folder.c LIBS um_model)
-um_test(test_checkpoint SOURCES test_checkpoint.c edit.c folder.c LIBS um_nn)
-um_test(test_init SOURCES test_init.c folder.c LIBS um_launch)

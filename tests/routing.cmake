@@ -1,5 +1,0 @@
-# Routing counters and their pictures.
-um_test(test_routing SOURCES test_routing.c folder.c LIBS um_cluster um_launch)
-add_test(NAME test_plot COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/test_plot.py $<TARGET_FILE:unimoe>)
-set_tests_properties(test_plot PROPERTIES TIMEOUT 300)
-um_fuzz(routes MUTATIONS 3000 SOURCES fuzz_file.c LIBS um_launch)

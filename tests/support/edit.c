@@ -1,0 +1,27 @@
+/* See edit.h. */
+#include "tests/support/edit.h"
+
+#include "core/base/json.h"
+#include "tests/support/folder.h"
+
+#include <string.h>
+
+void edit_config(const char *dir, const char *name, const edit *base, size_t n, const edit *change,
+                 size_t changes)
+{
+    um_text t = {0};
+    um_text_fmt(&t, "{\"_\":0");
+    for (size_t i = 0; i < n; i++) {
+        bool changed = false;
+        for (size_t k = 0; k < changes; k++) {
+            changed = changed || strcmp(change[k].key, base[i].key) == 0;
+        }
+        if (!changed) um_text_fmt(&t, ",\"%s\":%s", base[i].key, base[i].value);
+    }
+    for (size_t k = 0; k < changes; k++) {
+        if (change[k].value != NULL) um_text_fmt(&t, ",\"%s\":%s", change[k].key, change[k].value);
+    }
+    um_text_fmt(&t, "}");
+    folder_text(dir, name, t.s);
+    um_text_free(&t);
+}

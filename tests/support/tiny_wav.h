@@ -1,0 +1,7 @@
+/* Reads the golden waves: 16-bit PCM, one channel. Only for tests; what people bring is read by the decoder. */
+#pragma once
+
+#include "encoder_worker/frontend/wave.h"
+
+/* The file of tests/golden/media called name, as the original reads it (sample / 32768). Fails the test when it is anything else. */
+um_wave tiny_wav(const char *name, um_arena *arena);

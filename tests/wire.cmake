@@ -1,6 +1,0 @@
-um_test(test_frame SOURCES test_frame.c LIBS um_proto um_base)
-um_test(test_codec SOURCES test_codec.c LIBS um_proto um_base)
-um_test(test_control SOURCES test_control.c LIBS um_proto um_base)
-if(COMMAND um_fuzz)
-  um_fuzz(control MUTATIONS 20000 LIBS um_proto um_base)
-endif()
