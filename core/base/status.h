@@ -45,8 +45,12 @@ int um_exit_code(um_status st);
         if (um_try_status != UM_OK) return um_try_status;                                          \
     } while (0)
 
-/* Our own mistakes. Anything from a file, socket, peer, user or environment is an error, not an assert. */
+/* Our own mistakes. Anything from a file, socket, peer, user or environment is an error, not an assert.
+ * UM_ASSERT is compiled out of release builds. UM_CHECK stays in every build: it guards writes into memory whose size follows from
+ * the configuration or a request (capacity of a list, of a key/value cache, of a token's slots), where a mistake elsewhere would
+ * otherwise become a write past the end. Use it once per call, not once per element. */
 void um_assert_failed(const char *expr, const char *file, int line) __attribute__((noreturn));
+#define UM_CHECK(expr) ((expr) ? (void)0 : um_assert_failed(#expr, __FILE__, __LINE__))
 #ifdef UM_RELEASE
 #define UM_ASSERT(expr) ((void)0)
 #else

@@ -183,7 +183,7 @@ static void fill_slots(um_dynamic *g, const row *r, int t)
     for (int i = 0; i < r->n; i++) {
         int c = r->pick[i];
         if (c >= g->m->routed || !r->mask[c]) continue;
-        UM_ASSERT(n < g->K);
+        UM_CHECK(n < g->K);
         experts[n] = c;
         slots[n++] = r->w[c];
     }

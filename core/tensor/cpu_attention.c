@@ -69,7 +69,7 @@ static void append_part(void *ctx, int part, int parts)
 
 void um_cpu_kv_append(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv, int T)
 {
-    UM_ASSERT(T >= 0 && T <= kv->cap - kv->n);
+    UM_CHECK(T >= 0 && T <= kv->cap - kv->n);
     append_job j = {kv, k, v, (size_t)ldk, (size_t)ldv, T};
     const size_t floats = (size_t)T * (size_t)kv->kv_heads * (size_t)kv->head_dim;
     um_team_run(um_team_size(d, floats, COPY_WORK), append_part, &j);

@@ -56,6 +56,8 @@ typedef struct um_request {
     bool has_seed, has_ignore_eos;
     int64_t seed;
     bool ignore_eos;
+    const char **stop; /* [n_stop] texts that end the answer, none of them empty */
+    int n_stop;
 } um_request;
 
 /* "<image>", "<audio>" (speech and sound) or "<video>": how a medium is written in a text. */
