@@ -3,7 +3,7 @@
 
 #include "core/options/config.h"
 #include "launch/job/results.h"
-#include "launch/job/job.h"
+#include "launch/job/mpirun_line.h"
 
 /* unimoe generate: answers on standard output, one line of figures on standard error; with --json the routers' lines. */
 um_status um_generate(const um_config *cfg, um_err *err);

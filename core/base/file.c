@@ -105,16 +105,39 @@ um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, si
     return st;
 }
 
-static um_status write_all(int fd, const void *data, size_t size)
+um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err)
 {
-    const char *p = data;
-    while (size > 0) {
+    for (const char *p = data; size > 0;) {
         ssize_t n = write(fd, p, size);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return UM_E_IO;
+        if (n < 0) return sys_fail(err, tmp);
         p += n;
         size -= (size_t)n;
     }
+    return UM_OK;
+}
+
+void um_file_sync_folder(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err)
+{
+    um_status st = fsync(fd) != 0 ? sys_fail(err, tmp) : UM_OK;
+    if (close(fd) != 0 && st == UM_OK) st = sys_fail(err, tmp);
+    if (st == UM_OK && rename(tmp, path) != 0) st = sys_fail(err, path);
+    if (st != UM_OK) {
+        unlink(tmp);
+        return st;
+    }
+    um_arena a;
+    um_arena_init(&a, "path", 4096);
+    um_file_sync_folder(um_path_dir(&a, path));
+    um_arena_free(&a);
     return UM_OK;
 }
 
@@ -122,23 +145,15 @@ um_status um_file_write(const char *path, const void *data, size_t size, um_err 
 {
     um_arena a;
     um_arena_init(&a, "path", 4096);
-    char *tmp = um_arena_fmt(&a, "%s.tmp.%ld", path, (long)getpid()), *dir = um_path_dir(&a, path);
-    um_status st = UM_OK;
+    char *tmp = um_arena_fmt(&a, "%s.tmp.%ld", path, (long)getpid());
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) {
-        st = sys_fail(err, tmp);
-        goto out;
+    um_status st = fd < 0 ? sys_fail(err, tmp) : um_file_put(fd, data, size, tmp, err);
+    if (st == UM_OK) {
+        st = um_file_commit(fd, tmp, path, err);
+    } else if (fd >= 0) {
+        close(fd);
+        unlink(tmp);
     }
-    if (write_all(fd, data, size) != UM_OK || fsync(fd) != 0) st = sys_fail(err, tmp);
-    if (close(fd) != 0 && st == UM_OK) st = sys_fail(err, tmp);
-    if (st == UM_OK && rename(tmp, path) != 0) st = sys_fail(err, path);
-    if (st != UM_OK) unlink(tmp);
-    int dfd = st == UM_OK ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (dfd >= 0) {
-        fsync(dfd); /* some file systems refuse it on folders; the rename is atomic all the same */
-        close(dfd);
-    }
-out:
     um_arena_free(&a);
     return st;
 }

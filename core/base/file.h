@@ -25,6 +25,13 @@ um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, si
                                um_arena *arena, um_err *err);
 /* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never a part. */
 um_status um_file_write(const char *path, const void *data, size_t size, um_err *err);
+/* The steps of a durable write, for files that are written piece by piece. um_file_put writes all of data to fd; um_file_commit
+ * does fsync and close of fd (closed in any case), renames tmp to path, and does fsync of its folder; on failure it removes tmp.
+ * Messages name tmp or path. */
+um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err);
+um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err);
+/* fsync of a folder, so that the names in it survive a power cut. Some file systems refuse that, which is no error. */
+void um_file_sync_folder(const char *dir);
 bool um_file_exists(const char *path);
 /* mkdir -p. */
 um_status um_file_mkdirs(const char *path, um_err *err);

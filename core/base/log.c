@@ -11,6 +11,14 @@
 static _Atomic int log_level = UM_LOG_WARN;
 static _Thread_local char log_name[32];
 
+int um_log_level_from_name(const char *name)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug", "trace"};
+    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++)
+        if (strcmp(names[i], name) == 0) return i;
+    return -1;
+}
+
 void um_log_set_level(um_log_level level) { atomic_store(&log_level, (int)level); }
 
 void um_log_set_name(const char *name) { snprintf(log_name, sizeof log_name, "%s", name); }

@@ -16,14 +16,6 @@ static void on_signal(int sig)
     stop_flag = 1;
 }
 
-static um_log_level level_of(const char *name)
-{
-    const char *names[] = {"error", "warn", "info", "debug", "trace"};
-    for (int i = 0; i < 5; i++)
-        if (strcmp(name, names[i]) == 0) return (um_log_level)i;
-    return UM_LOG_WARN;
-}
-
 int um_program_main(int argc, char **argv, um_role role, um_program who, um_role_fn run)
 {
     um_err err = {0};
@@ -41,10 +33,7 @@ int um_program_main(int argc, char **argv, um_role role, um_program who, um_role
         return 0;
     }
     um_log_set_name(um_role_name(role));
-    if (st == UM_OK) {
-        um_log_set_level(level_of(cfg.log_level));
-        st = um_comm_mpi_open(&comm, &argc, &argv, role, &err);
-    }
+    if (st == UM_OK) st = um_comm_mpi_open(&comm, &argc, &argv, role, &err);
     if (st == UM_OK) {
         const um_rank *me = &comm->topo.ranks[comm->rank];
         snprintf(name, sizeof name, "%s/%d", um_role_name(role), me->index);

@@ -24,18 +24,6 @@ static um_status sys_fail(um_err *err, const char *path)
     return UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
 }
 
-static um_status put(um_tensors_writer *w, const void *data, size_t size, um_err *err)
-{
-    for (const char *p = data; size > 0;) {
-        ssize_t n = write(w->fd, p, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_fail(err, w->tmp);
-        p += n;
-        size -= (size_t)n;
-    }
-    return UM_OK;
-}
-
 static void metadata_text(um_text *t, const char *const *metadata)
 {
     um_text_fmt(t, "\"__metadata__\":{");
@@ -103,7 +91,8 @@ um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, cons
     w->tmp = um_arena_fmt(&w->arena, "%s.tmp.%ld", path, (long)getpid());
     header_text(&header, &w->want, list, n, metadata);
     w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    um_status st = w->fd < 0 ? sys_fail(err, w->tmp) : put(w, header.s, header.n, err);
+    um_status st =
+        w->fd < 0 ? sys_fail(err, w->tmp) : um_file_put(w->fd, header.s, header.n, w->tmp, err);
     um_text_free(&header);
     if (st == UM_OK)
         *out = w;
@@ -119,16 +108,7 @@ um_status um_tensors_writer_add(um_tensors_writer *w, const void *data, size_t b
                        w->want);
     }
     w->given += bytes;
-    return put(w, data, bytes, err);
-}
-
-/* The folder too, so that the new name survives a power cut; some file systems refuse that, and the rename is whole all the same. */
-static void sync_folder(um_tensors_writer *w)
-{
-    int fd = open(um_path_dir(&w->arena, w->path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    fsync(fd);
-    close(fd);
+    return um_file_put(w->fd, data, bytes, w->tmp, err);
 }
 
 um_status um_tensors_writer_finish(um_tensors_writer *w, um_err *err)
@@ -137,16 +117,9 @@ um_status um_tensors_writer_finish(um_tensors_writer *w, um_err *err)
         return UM_FAIL(err, UM_E_LIMIT, "%s: %zu bytes of data given, the header promises %zu",
                        w->path, w->given, w->want);
     }
-    if (fsync(w->fd) != 0) return sys_fail(err, w->tmp);
     int fd = w->fd;
     w->fd = -1;
-    if (close(fd) != 0 || rename(w->tmp, w->path) != 0) {
-        um_status st = sys_fail(err, w->path);
-        unlink(w->tmp);
-        return st;
-    }
-    sync_folder(w);
-    return UM_OK;
+    return um_file_commit(fd, w->tmp, w->path, err);
 }
 
 void um_tensors_writer_close(um_tensors_writer *w)

@@ -373,13 +373,6 @@ static bool asks(int argc, char **argv, const char *flag, const char *brief)
     return false;
 }
 
-static void apply_log_level(const char *name)
-{
-    static const char *const names[] = {"error", "warn", "info", "debug", "trace"};
-    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++)
-        if (strcmp(names[i], name) == 0) um_log_set_level((um_log_level)i);
-}
-
 um_status um_config_load(um_config *out, um_program who, int argc, char **argv, um_arena *arena,
                          const char **help, um_err *err)
 {
@@ -395,7 +388,7 @@ um_status um_config_load(um_config *out, um_program who, int argc, char **argv, 
         UM_TRY(read_flags(&r, argc, argv));
         UM_TRY(read_environment(&r));
         UM_TRY(read_config_file(&r));
-        apply_log_level(cfg.log_level);
+        um_log_set_level((um_log_level)um_log_level_from_name(cfg.log_level));
     }
     *out = cfg;
     return UM_OK;

@@ -1,6 +1,7 @@
 /* See decoder.h. */
 #include "encoder_worker/decode/decoder.h"
 
+#include "core/base/process.h"
 #include "encoder_worker/decode/decode_wire.h"
 #include "encoder_worker/decode/decoder_child.h"
 
@@ -33,9 +34,7 @@ typedef struct answer {
 static um_status look_beside(char *out, size_t size, um_err *err)
 {
     char self[4000], beside[4096] = "";
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0) return UM_FAIL(err, UM_E_USAGE, "unimoe-decoder: /proc/self/exe cannot be read");
-    self[n] = '\0';
+    UM_TRY(um_wrap(err, um_process_program(self, sizeof self, err), "unimoe-decoder"));
     for (int up = 0; up < 2; up++) {
         char *slash = strrchr(self, '/');
         if (slash == NULL) break;

@@ -87,9 +87,9 @@ um_status um_convert_finish(um_convert *cv, const char *source, um_err *err)
 {
     const char *out = cv->cfg->out;
     UM_TRY(um_manifest_write(cv->tmp, source, err));
-    um_tree_sync(cv->tmp);
+    um_file_sync_folder(cv->tmp);
     if (rename(cv->tmp, out) != 0) return UM_FAIL(err, UM_E_IO, "%s: %s", out, strerror(errno));
-    um_tree_sync(um_path_dir(&cv->arena, out));
+    um_file_sync_folder(um_path_dir(&cv->arena, out));
     return UM_OK;
 }
 

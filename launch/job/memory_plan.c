@@ -157,7 +157,7 @@ static void fill_rank(um_memory_plan_rank *p, const counting *k, int64_t sequenc
     p->buffers += idle_bytes;
 }
 
-/* What encoder rank i reads: groups come one after another, as job.c composes them. */
+/* What encoder rank i reads: groups come one after another, as mpirun_line.c composes them. */
 static uint32_t reads_of(const um_encoders *e, int i)
 {
     int g = 0;

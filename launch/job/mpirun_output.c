@@ -1,4 +1,4 @@
-/* See banner.h. The texts are those of Open MPI 4.1 (orte/tools/orterun/help-orterun.txt, ompi help-mpi-api.txt). */
+/* See mpirun_output.h. The texts are those of Open MPI 4.1 (orte/tools/orterun/help-orterun.txt, ompi help-mpi-api.txt). */
 #include "launch/job/mpirun_output.h"
 
 #include "core/base/bytes.h"

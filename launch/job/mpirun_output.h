@@ -2,7 +2,7 @@
  * role and rank, boilerplate goes, everything else stays as it is. Fed with lines, one at a time. */
 #pragma once
 
-#include "launch/job/job.h"
+#include "launch/job/mpirun_line.h"
 
 enum { UM_MPIRUN_OUTPUT_LINES = 24, UM_MPIRUN_OUTPUT_WIDTH = 512 };
 

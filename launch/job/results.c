@@ -1,4 +1,4 @@
-/* See answers.h. */
+/* See results.h. */
 #include "launch/job/results.h"
 
 #include "launch/job/memory_plan.h"

@@ -3,6 +3,7 @@
 
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
+#include "core/base/process.h"
 #include "launch/job/mpirun_output.h"
 #include "launch/job/stale_shm.h"
 
@@ -112,22 +113,6 @@ static um_status start(run *r, const um_job *job, const sigset_t *mask, um_err *
 
 /* ---- the end ---- */
 
-/* The parent of a process, or -1. /proc/PID/stat: "pid (name) state ppid ..."; the name may hold anything. */
-static long parent_of(const char *pid)
-{
-    char path[300], text[512];
-    snprintf(path, sizeof path, "/proc/%s/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n <= 0) return -1;
-    text[n] = '\0';
-    const char *behind = strrchr(text, ')');
-    long parent = -1;
-    return behind != NULL && sscanf(behind + 1, " %*c %ld", &parent) == 1 ? parent : -1;
-}
-
 /* Kills our children; returns how many there were. Ranks whose mpirun is gone are ours, for we are their subreaper. */
 static int kill_children(void)
 {
@@ -136,7 +121,9 @@ static int kill_children(void)
     int n = 0;
     for (struct dirent *e; (e = readdir(proc)) != NULL;) {
         int pid = 0;
-        if (sscanf(e->d_name, "%d", &pid) != 1 || pid <= 1 || parent_of(e->d_name) != getpid())
+        um_process p;
+        if (sscanf(e->d_name, "%d", &pid) != 1 || pid <= 1 || !um_process_read(&p, pid) ||
+            p.parent != getpid())
             continue;
         kill(pid, SIGKILL);
         n++;

@@ -2,7 +2,7 @@
  * report or a signal, and no process of the job is left on this machine. Ranks on other hosts end with mpirun's daemons there. */
 #pragma once
 
-#include "launch/job/job.h"
+#include "launch/job/mpirun_line.h"
 
 typedef struct um_job_io {
     const char *input; /* goes to rank 0's standard input */

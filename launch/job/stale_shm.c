@@ -1,4 +1,4 @@
-/* See leftovers.h. Linux: /dev/shm, /proc/PID/maps. */
+/* See stale_shm.h. Linux: /dev/shm, /proc/PID/maps. */
 #include "launch/job/stale_shm.h"
 
 #include "core/base/arena.h"

@@ -94,11 +94,3 @@ static void remove_in(int parent, const char *name, int depth)
 }
 
 void um_tree_remove(const char *dir) { remove_in(AT_FDCWD, dir, 0); }
-
-void um_tree_sync(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    fsync(fd);
-    close(fd);
-}

@@ -14,5 +14,3 @@ typedef struct um_names {
 um_status um_tree_list(um_names *out, const char *dir, um_arena *arena, um_err *err);
 /* Removes dir with all that is in it, as far as the system allows. Links are removed, not followed. */
 void um_tree_remove(const char *dir);
-/* fsync of the folder, so that the names in it survive a power cut; some file systems refuse that. */
-void um_tree_sync(const char *dir);

@@ -1,5 +1,6 @@
 # The option table, the unimoe command, and the files that are made from them.
 um_test(test_config SOURCES core/options/test_config.c LIBS um_options)
+um_test(test_process SOURCES core/base/test_process.c LIBS um_base)
 um_test(test_job SOURCES launch/test_job.c LIBS um_launch)
 um_test(test_run SOURCES launch/test_run.c LIBS um_launch)
 

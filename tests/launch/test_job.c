@@ -13,7 +13,7 @@
 #include "core/base/file.h"
 #include "launch/job/results.h"
 #include "launch/job/mpirun_output.h"
-#include "launch/job/job.h"
+#include "launch/job/mpirun_line.h"
 #include "launch/job/memory_plan.h"
 #include "launch/job/requests.h"
 

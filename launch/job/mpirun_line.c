@@ -1,9 +1,10 @@
-/* See job.h. */
-#include "launch/job/job.h"
+/* See mpirun_line.h. */
+#include "launch/job/mpirun_line.h"
 
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
+#include "core/base/process.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -35,9 +36,7 @@ static bool cross_memory_works(void)
 um_status um_job_site_here(um_job_site *out, um_arena *arena, um_err *err)
 {
     char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0) return UM_FAIL(err, UM_E_IO, "/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
+    UM_TRY(um_process_program(self, sizeof self, err));
     cpu_set_t cpus;
     bool known = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
     *out = (um_job_site){

@@ -1,0 +1,47 @@
+/* See process.h. /proc/PID/stat is "pid (command) state ppid ..."; the command may hold anything, also ')', so fields are counted
+ * from its last one. */
+#include "core/base/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { START_FIELD = 20 }; /* field 22, so the 20th behind the command */
+
+bool um_process_read(um_process *out, int pid)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return false;
+    text[n] = '\0';
+    const char *p = strrchr(text, ')');
+    um_process got = {.parent = -1};
+    if (p == NULL || sscanf(p + 1, " %c %d", &got.state, &got.parent) != 2) return false;
+    for (int field = 0; field < START_FIELD && p != NULL; field++) p = strchr(p + 1, ' ');
+    if (p != NULL) got.started = strtoull(p, NULL, 10);
+    *out = got;
+    return true;
+}
+
+bool um_process_lives(int pid)
+{
+    um_process p;
+    return um_process_read(&p, pid) && p.state != 'Z' && p.state != 'X';
+}
+
+um_status um_process_program(char *out, size_t size, um_err *err)
+{
+    ssize_t n = readlink("/proc/self/exe", out, size);
+    if (n < 0) return UM_FAIL(err, UM_E_IO, "/proc/self/exe: %s", strerror(errno));
+    if ((size_t)n >= size)
+        return UM_FAIL(err, UM_E_LIMIT, "/proc/self/exe: longer than %zu characters", size - 1);
+    out[n] = '\0';
+    return UM_OK;
+}

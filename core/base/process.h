@@ -1,0 +1,19 @@
+/* Processes of this machine, as proc(5) shows them. */
+#pragma once
+
+#include "core/base/status.h"
+
+#include <stdint.h>
+
+typedef struct um_process {
+    char state; /* the letter of proc(5): R, S, D, T (stopped by a signal), t (traced), Z, X ... */
+    int parent;
+    uint64_t started; /* clock ticks after boot: with the pid it names a process for good */
+} um_process;
+
+/* False when pid has no entry in /proc (any more). A zombie has one. */
+bool um_process_read(um_process *out, int pid);
+/* The process exists and runs or may run again: neither a zombie nor dead. */
+bool um_process_lives(int pid);
+/* The path of the running program, at most size - 1 characters. */
+um_status um_process_program(char *out, size_t size, um_err *err);
