@@ -58,18 +58,34 @@ static um_status image_encode(const um_encode *e, float **rows, int *n,
     return pixels_encode(e, *rows, &p, req->name, step, err);
 }
 
-/* sum[n, D] += rows of one frame; one is a buffer of the same size. */
-static um_status frame_add(const um_encode *e, float *sum, float *one, size_t all,
-                           const um_image *p, const char *name, um_arena *step, um_err *err)
+/* The sum over a video's frames, in blocks of FRAME_BLOCK frames: a block is added up in order, then the blocks in order, so that
+ * many frames cost no accuracy. */
+enum { FRAME_BLOCK = 16 };
+typedef struct frame_sum {
+    float *total, *block, *one; /* [n*D] of the video, of the block that is open, of one frame */
+    size_t all;                 /* n*D */
+    int open;                   /* frames in block */
+} frame_sum;
+
+static void block_close(const um_encode *e, frame_sum *s)
 {
-    UM_TRY(pixels_encode(e, one, p, name, step, err));
-    e->dev->ops->add(e->dev, sum, one, all);
+    e->dev->ops->add(e->dev, s->total, s->block, s->all);
+    memset(s->block, 0, s->all * sizeof *s->block);
+    s->open = 0;
+}
+
+static um_status frame_add(const um_encode *e, frame_sum *s, const um_image *p, const char *name,
+                           um_arena *step, um_err *err)
+{
+    UM_TRY(pixels_encode(e, s->one, p, name, step, err));
+    e->dev->ops->add(e->dev, s->block, s->one, s->all);
+    if (++s->open == FRAME_BLOCK) block_close(e, s);
     return UM_OK;
 }
 
 /* A list of images: one is held at a time, for there may be many large ones. */
-static um_status list_add(const um_encode *e, float *sum, float *one, size_t all,
-                          const Um__EncodeRequest *req, um_arena *step, um_err *err)
+static um_status list_add(const um_encode *e, frame_sum *sum, const Um__EncodeRequest *req,
+                          um_arena *step, um_err *err)
 {
     um_status st = UM_OK;
     for (size_t i = 0; i < req->n_media && st == UM_OK; i++) {
@@ -77,32 +93,35 @@ static um_status list_add(const um_encode *e, float *sum, float *one, size_t all
         um_mark mark = um_arena_mark(step);
         st = um_decode_image(e->decoder, &p, req->name, req->media[i].data, req->media[i].len, step,
                              err);
-        if (st == UM_OK) st = frame_add(e, sum, one, all, &p, req->name, step, err);
+        if (st == UM_OK) st = frame_add(e, sum, &p, req->name, step, err);
         um_arena_reset(step, mark);
     }
     return st;
 }
 
 /* Mean over the frames, in their order, after the projector: those of a list of images, or some out of a video file. */
-static um_status clip_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
-                             um_arena *step, um_err *err)
+static um_status video_encode(const um_encode *e, float **rows, int *n,
+                              const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
     um_image *frames = NULL;
     int count = (int)req->n_media;
     *n = um_vision_rows(&e->towers.model->vision);
-    size_t all = (size_t)*n * (size_t)e->towers.model->dim;
     UM_TRY(rows_fit(e, *n, req->name, err));
-    float *sum = um_arena_zero(step, all * sizeof *sum), *one = um_arena_f32(step, 1, all);
+    frame_sum sum = {.all = (size_t)*n * (size_t)e->towers.model->dim};
+    sum.total = um_arena_zero(step, sum.all * sizeof(float));
+    sum.block = um_arena_zero(step, sum.all * sizeof(float));
+    sum.one = um_arena_f32(step, 1, sum.all);
     if (req->frames) {
-        UM_TRY(list_add(e, sum, one, all, req, step, err));
+        UM_TRY(list_add(e, &sum, req, step, err));
     } else {
         UM_TRY(um_decode_video(e->decoder, &frames, &count, e->video_frames, req->name,
                                req->media[0].data, req->media[0].len, step, err));
         for (int i = 0; i < count; i++)
-            UM_TRY(frame_add(e, sum, one, all, &frames[i], req->name, step, err));
+            UM_TRY(frame_add(e, &sum, &frames[i], req->name, step, err));
     }
-    for (size_t i = 0; i < all; i++) sum[i] /= (float)count;
-    *rows = sum;
+    block_close(e, &sum);
+    for (size_t i = 0; i < sum.all; i++) sum.total[i] /= (float)count;
+    *rows = sum.total;
     return UM_OK;
 }
 
@@ -140,6 +159,6 @@ um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__Enc
         return UM_FAIL(err, UM_E_DATA, "%s: this encoder rank does not read %s", req->name,
                        um_modality_name(modality));
     if (modality == UM_IMAGE) return image_encode(e, rows, n, req, step, err);
-    if (modality == UM_VIDEO) return clip_encode(e, rows, n, req, step, err);
+    if (modality == UM_VIDEO) return video_encode(e, rows, n, req, step, err);
     return wave_encode(e, rows, n, req, step, err);
 }

@@ -120,7 +120,7 @@ static void attend(um_dev *d, const um_attn *a, int seen)
     j.tile_rows = (rows + j.tiles - 1) / j.tiles;
     const size_t work = (size_t)a->T * (size_t)a->heads * (size_t)seen * (size_t)a->head_dim;
     const int team = um_team_size(d, work, THREAD_WORK);
-    j.each = um_attn_scores(j.tile_rows, seen);
+    j.each = um_attn_scores(j.tile_rows, seen, a->head_dim);
     if (j.each > SMALL_SCORES) j.memory = um_alloc_aligned(j.each * (size_t)team * sizeof(float));
     um_team_run(team, attn_part, &j);
     um_free(j.memory);

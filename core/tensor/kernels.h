@@ -2,10 +2,12 @@
  * (kernels_gemm.inc, kernels_attention.inc, kernels_rows.inc). All run in the calling thread; cpu*.c divide the work. */
 #pragma once
 
+#include "core/base/bytes.h"
 #include "core/tensor/ops.h"
 
 enum {
-    UM_KBLOCK = 512, /* k of one block of packed rows, positions of one block of scores */
+    UM_KBLOCK = 512,    /* k of one block of packed rows, positions of one block of scores */
+    UM_SUM_BLOCK = 128, /* positions whose sum begins at zero: ops.h */
     UM_KSTRIDE =
         UM_KBLOCK +
         16, /* floats from row to row in a block: 33 cache lines, so that rows do not share L1 sets */
@@ -90,11 +92,13 @@ static inline size_t um_gemm_partial(const um_gemm *g)
     return g->accumulate && g->K > UM_KBLOCK ? (size_t)UM_BLOCK_ROWS * UM_CHUNK * UM_PANEL : 0;
 }
 
-/* Scores of `rows` rows over n positions: thin ones one after another, else blocks [ceil(n/KBLOCK)][rows][KSTRIDE]. */
-static inline size_t um_attn_scores(int rows, int n)
+/* Scores of `rows` rows over n positions: thin ones one after another, else blocks [ceil(n/KBLOCK)][rows][KSTRIDE]. In front of
+ * them the sums of an unfinished block, [rows][head_dim up to whole panels]. */
+static inline size_t um_attn_scores(int rows, int n, int head_dim)
 {
     size_t blocks = ((size_t)n + UM_KBLOCK - 1) / UM_KBLOCK;
-    return blocks * (size_t)rows * UM_KSTRIDE;
+    size_t tail = um_round_up((size_t)head_dim, UM_PANEL);
+    return (size_t)rows * (tail + blocks * UM_KSTRIDE);
 }
 
 /* cpu_gemm.c, cpu_attention.c, pack.c: entries of the op table. */

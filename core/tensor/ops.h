@@ -7,6 +7,9 @@
  *   - gemm: y[m][n] = fma chain over k = 0, 1, ... K-1 from +0, then + bias[n], then + old y if accumulating;
  *   - every other sum over a row of n values: sixteen lanes, lane i adds elements i, i+16, ... (fma where it squares), then the
  *     lanes are added as a fixed tree (8+8, 4+4, 2+2, 1+1);
+ *   - attention: positions in blocks of 128 from position 0; a block is summed from zero (values by a chain of fma, softmax's
+ *     denominator in sixteen lanes), then the blocks are added in order. One chain over thousands of keys would cost several bits
+ *     of accuracy (docs/adr/0011);
  *   - exp, tanh, erf and sigmoid are our own polynomials, built from the same fma sequence on every instruction set.
  *
  * Thread: the caller's; a dev uses up to dev->threads OpenMP threads inside one call. */
