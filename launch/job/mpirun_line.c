@@ -70,6 +70,8 @@ um_status um_job_resolve(um_config *cfg, const um_model *m, um_err *err)
 typedef struct line {
     const char *word[MAX_WORDS];
     int n;
+    int own;  /* so many words are for mpirun itself, */
+    int head; /* and those from there to here stand before the first program */
     um_arena *arena;
     um_err *err;
 } line;
@@ -93,13 +95,36 @@ static um_status add_words(line *l, const char *words)
     return UM_OK;
 }
 
-/* Ranks of one role: "-np 4 /path/unimoe-expert --model DIR ...". */
+/* The words that Open MPI 5 applies to the program behind them only, where Open MPI 4 applies them to every program: settings of the
+ * ranks (--mca NAME VALUE) and variables (-x NAME). They must stand in each part of the line. */
+static int words_of_setting(const char *word)
+{
+    static const char *const names[] = {"-mca", "-gmca", "-omca"};
+    const char *name = word[0] == '-' && word[1] == '-' ? word + 1 : word;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) return 3;
+    return strcmp(word, "-x") == 0 ? 2 : 0;
+}
+
+static um_status add_settings(line *l)
+{
+    for (int i = l->own, size; i<l->head; i += size> 0 ? size : 1) {
+        size = words_of_setting(l->word[i]);
+        if (size == 3) UM_TRY(add(l, "--mca")); /* Open MPI 4 allows a --gmca once in a line */
+        for (int k = size == 3 ? i + 1 : i; k < i + size && k < l->head; k++)
+            UM_TRY(add(l, l->word[k]));
+    }
+    return UM_OK;
+}
+
+/* Ranks of one role: "-np 4 --mca NAME VALUE /path/unimoe-expert --model DIR ...". */
 static um_status add_role(line *l, const um_config *cfg, const um_job_site *site, um_role role,
                           int count)
 {
     if (count == 0) return UM_OK;
     if (role != UM_ROLE_ROUTER) UM_TRY(add(l, ":"));
     UM_TRY(add_words(l, um_arena_fmt(l->arena, "-np %d", count)));
+    if (role != UM_ROLE_ROUTER) UM_TRY(add_settings(l));
     UM_TRY(add(l, um_path_join(l->arena, site->programs, roles[role].program)));
     return um_config_words(cfg, roles[role].who, l->word, MAX_WORDS - 1, &l->n, l->arena, l->err);
 }
@@ -125,16 +150,22 @@ um_status um_job_compose(um_job *out, const um_config *cfg, const um_job_site *s
     um_job job = {.count = {(int)cfg->routers, (int)cfg->experts, encoders.ranks}};
     UM_TRY(add(&l, "mpirun"));
     if (site->root) UM_TRY(add(&l, "--allow-run-as-root"));
-    /* Open MPI counts cores where cpus counts hardware threads: half of them are sure to be there. */
+    /* Open MPI 5 calls this --map-by :OVERSUBSCRIBE and still knows the old name, which can stand beside a --map-by of the user.
+     * Open MPI counts cores where cpus counts hardware threads: half of them are sure to be there. */
     if (cfg->hostfile[0] == '\0' && um_job_ranks(&job) > um_max_int(site->cpus / 2, 1))
         UM_TRY(add(&l, "--oversubscribe"));
-    UM_TRY(add_words(&l, "--bind-to none --mca odls_base_sigkill_timeout 0"));
-    if (site->no_cross_memory) UM_TRY(add_words(&l, "--mca btl_vader_single_copy_mechanism none"));
+    /* pmdl: mpirun of Open MPI 5 with a PMIx library of its own (Debian 13, Ubuntu 25.04) crashes on every line with a colon in a part
+     * that does no more than set OMPI_* variables for the ranks (open-mpi/ompi issue 13303). Open MPI 4 ignores the word. */
+    UM_TRY(add_words(&l, "--bind-to none --mca pmdl ^ompi --mca odls_base_sigkill_timeout 0"));
+    l.own = l.n;
+    if (site->no_cross_memory) /* the first is Open MPI 4's name, the second Open MPI 5's */
+        UM_TRY(add_words(&l, "--mca btl_vader_single_copy_mechanism none --mca smsc ^cma"));
     if (cfg->hostfile[0] != '\0') {
         UM_TRY(add(&l, "--hostfile"));
         UM_TRY(add(&l, cfg->hostfile));
     }
     UM_TRY(add_words(&l, cfg->mpirun_args));
+    l.head = l.n;
     UM_TRY(add_role(&l, cfg, site, UM_ROLE_ROUTER, job.count[UM_ROLE_ROUTER]));
     UM_TRY(add_role(&l, cfg, site, UM_ROLE_EXPERT, job.count[UM_ROLE_EXPERT]));
     UM_TRY(add_encoders(&l, cfg, site, &encoders));

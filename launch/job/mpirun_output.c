@@ -1,4 +1,5 @@
-/* See mpirun_output.h. The texts are those of Open MPI 4.1 (orte/tools/orterun/help-orterun.txt, ompi help-mpi-api.txt). */
+/* See mpirun_output.h. The texts are those of Open MPI 4.1 (help-orterun.txt, help-mpi-api.txt) and Open MPI 5.0 (help-prun.txt of
+ * PRRTE, which calls itself prterun and breaks its lines elsewhere). */
 #include "launch/job/mpirun_output.h"
 
 #include "core/base/bytes.h"
@@ -35,6 +36,7 @@ static bool is_boilerplate(const char *s)
         "help message help-",
         "orte/util/show_help.c at line", /* a help text of Open MPI that came too late to be shown */
         "Set MCA parameter \"orte_base_help_aggregate\"",
+        "prterun has exited due to process rank", /* comes after the box about MPI_ABORT */
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strstr(s, known[i]) != NULL) return true;
@@ -57,52 +59,57 @@ __attribute__((format(printf, 2, 3))) static void report(um_mpirun_output *b, co
     b->fatal = true;
 }
 
-/* The number behind key in any line of the box, or -1. */
-static int number_after(const um_mpirun_output *b, const char *key)
+/* The open box as one line: where mpirun breaks its lines differs between versions. */
+static const char *box_text(const um_mpirun_output *b, char *out, size_t size)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (int i = 0; i < b->n && n < size; i++)
+        n += (size_t)snprintf(out + n, size - n, "%s%s", i > 0 ? " " : "", b->line[i]);
+    return out;
+}
+
+/* The number behind key, or -1. */
+static int number_after(const char *text, const char *key)
 {
     int v = -1;
-    for (int i = 0; i < b->n; i++) {
-        const char *at = strstr(b->line[i], key);
-        if (at != NULL && sscanf(at + strlen(key), "%d", &v) == 1) return v;
-    }
-    return -1;
+    const char *at = strstr(text, key);
+    return at != NULL && sscanf(at + strlen(key), "%d", &v) == 1 ? v : -1;
 }
 
 /* "mpirun noticed that process rank 2 with PID 0 on node h exited on signal 9 (Killed)." */
-static bool report_signal(um_mpirun_output *b)
+static bool report_signal(um_mpirun_output *b, const char *text)
 {
-    int rank = number_after(b, "process rank "), sig = number_after(b, "exited on signal ");
+    int rank = number_after(text, "process rank "), sig = number_after(text, "exited on signal ");
     if (rank < 0 || sig < 0) return false;
     char host[65] = "", label[160];
-    for (int i = 0; i < b->n; i++) {
-        const char *at = strstr(b->line[i], " on node ");
-        if (at != NULL) sscanf(at + 9, "%64s", host);
-    }
+    const char *at = strstr(text, " on node ");
+    if (at != NULL) sscanf(at + 9, "%64s", host);
     um_job_label(b->job, rank, host, label);
     report(b, "%s was killed by signal %d", label, sig);
     return true;
 }
 
-/* "MPI_ABORT was invoked on rank 2 in communicator ... / with errorcode 1." */
-static bool report_abort(um_mpirun_output *b)
+/* "MPI_ABORT was invoked on rank 2 in communicator ... with errorcode 1." or "... Errorcode: 1" */
+static bool report_abort(um_mpirun_output *b, const char *text)
 {
-    int rank = number_after(b, "MPI_ABORT was invoked on rank "),
-        code = number_after(b, "errorcode ");
+    int rank = number_after(text, "MPI_ABORT was invoked on rank ");
+    int code = number_after(text, "errorcode "), code5 = number_after(text, "Errorcode: ");
     if (rank < 0) return false;
     char label[160];
     um_job_label(b->job, rank, NULL, label);
-    report(b, "%s ended the job with code %d%s%s", label, code, b->error[0] ? ": " : "", b->error);
+    report(b, "%s ended the job with code %d%s%s", label, code >= 0 ? code : code5,
+           b->error[0] ? ": " : "", b->error);
     return true;
 }
 
-/* "Process name: [[17439,1],2] / Exit code:    3" */
-static bool report_exit(um_mpirun_output *b)
+/* "Process name: [[17439,1],2] Exit code: 3" or, of Open MPI 5, "Process name: [prterun-host-76@1,2] ..." */
+static bool report_exit(um_mpirun_output *b, const char *text)
 {
-    int rank = -1, code = number_after(b, "Exit code:");
-    for (int i = 0; i < b->n; i++) {
-        const char *at = strstr(b->line[i], "Process name: [[");
-        if (at != NULL) sscanf(at, "Process name: [[%*d,%*d],%d]", &rank);
-    }
+    int rank = -1, code = number_after(text, "Exit code:");
+    const char *at = strstr(text, "Process name: [");
+    if (at != NULL && sscanf(at, "Process name: [[%*d,%*d],%d]", &rank) != 1)
+        sscanf(at, "Process name: [%*[^]@]@%*d,%d]", &rank);
     if (rank < 0 || code < 0) return false;
     char label[160];
     um_job_label(b->job, rank, NULL, label);
@@ -115,7 +122,9 @@ static void close_box(um_mpirun_output *b)
 {
     bool drop = false;
     for (int i = 0; i < b->n; i++) drop = drop || is_boilerplate(b->line[i]);
-    if (!drop && !report_signal(b) && !report_abort(b) && !report_exit(b)) {
+    char text[UM_MPIRUN_OUTPUT_LINES * (UM_MPIRUN_OUTPUT_WIDTH + 1)];
+    box_text(b, text, sizeof text);
+    if (!drop && !report_signal(b, text) && !report_abort(b, text) && !report_exit(b, text)) {
         for (int i = 0; i < b->n; i++) {
             char line[UM_MPIRUN_OUTPUT_WIDTH + 16];
             snprintf(line, sizeof line, "mpirun: %s", b->line[i]);
@@ -126,7 +135,37 @@ static void close_box(um_mpirun_output *b)
     b->inside = false;
 }
 
-void um_mpirun_output_line(um_mpirun_output *b, const char *line)
+/* Where the words "[host][[17439,1],2][file:line:function] " begin that end at `function`. */
+static char *trace_start(char *line, char *function)
+{
+    static const char opening[] = "[[";
+    for (char *p = function; p > line; p--) {
+        if (strncmp(p, opening, 2) != 0 || p[-1] != ']') continue;
+        while (p > line && *p != ' ') /* to the bracket of the host */
+            if (*--p == '[') return p;
+        break;
+    }
+    return function;
+}
+
+/* Cuts what the tcp part of Open MPI 5 writes for every pair of ranks on a machine whose interfaces have no route to one another. Ranks
+ * of one host talk through memory and lose nothing by it. The pieces come without regard for lines. Returns whether any was there. */
+static bool cut_unreachable(char *line)
+{
+    static const char function[] = "mca_btl_tcp_proc_create_interface_graph] ",
+                      sentence[] =
+                          "Unable to find reachable pairing between local and remote interfaces";
+    bool found = false;
+    for (char *at; (at = strstr(line, function)) != NULL; found = true) {
+        char *start = trace_start(line, at), *end = at + sizeof function - 1;
+        memmove(start, end, strlen(end) + 1);
+    }
+    for (char *at; (at = strstr(line, sentence)) != NULL; found = true)
+        memmove(at, at + sizeof sentence - 1, strlen(at + sizeof sentence - 1) + 1);
+    return found;
+}
+
+static void read_line(um_mpirun_output *b, const char *line)
 {
     /* The first error of the job is most likely its cause: "12:04:31.207 E expert/1 ..." */
     if (b->error[0] == '\0' && is_log_line(line) && line[13] == 'E')
@@ -143,6 +182,19 @@ void um_mpirun_output_line(um_mpirun_output *b, const char *line)
     } else if (!is_boilerplate(line)) {
         b->print(b->ctx, line);
     }
+}
+
+void um_mpirun_output_line(um_mpirun_output *b, const char *line)
+{
+    char text[8 * UM_MPIRUN_OUTPUT_WIDTH];
+    if (strstr(line, "interface_graph]") == NULL && strstr(line, "reachable pairing") == NULL) {
+        read_line(b, line);
+        return;
+    }
+    snprintf(text, sizeof text, "%s", line);
+    bool cut = cut_unreachable(text);
+    b->unreachable = b->unreachable || cut;
+    if (!cut || text[0] != '\0') read_line(b, cut ? text : line);
 }
 
 void um_mpirun_output_end(um_mpirun_output *b)

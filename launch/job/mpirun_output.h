@@ -14,6 +14,7 @@ typedef struct um_mpirun_output {
     char error
         [UM_MPIRUN_OUTPUT_WIDTH]; /* what the first rank that logged an error said: "expert/1 ..." */
     bool fatal;                   /* a rank ended the job */
+    bool unreachable; /* a rank saw no way from its network interfaces to another rank's */
     char cause[UM_MPIRUN_OUTPUT_WIDTH]; /* the first such report, without "unimoe: " */
     void (*print)(void *ctx, const char *line);
     void *ctx;

@@ -284,6 +284,13 @@ static um_status verdict(const run *r, um_err *err)
     return UM_OK;
 }
 
+static bool has_word(const um_job *job, const char *word)
+{
+    for (int i = 0; i < job->argc; i++)
+        if (strcmp(job->argv[i], word) == 0) return true;
+    return false;
+}
+
 um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
 {
     run r = {.io = io, .in = -1, .out.fd = -1, .log.fd = -1};
@@ -307,6 +314,10 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
         sweep(&r);
         um_mpirun_output_end(&r.banner);
         st = verdict(&r, err);
+        if (st != UM_OK && r.banner.unreachable && has_word(job, "--hostfile"))
+            io->log(io->ctx, "mpirun: some ranks found no way from their network interfaces to "
+                             "those of others; --mpirun-args \"--mca btl_tcp_if_include "
+                             "NETWORK/BITS\" names the network that joins the hosts");
         if (st != UM_OK) um_stale_shm(began, true);
     }
     close_fd(&r.in);

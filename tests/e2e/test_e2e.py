@@ -90,7 +90,7 @@ def media(tmp):
 
 
 def mpirun(*apps):
-    words = ["mpirun", "--oversubscribe", "--bind-to", "none"]
+    words = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pmdl", "^ompi"]
     if os.geteuid() == 0:
         words.append("--allow-run-as-root")
     for i, (n, role, *flags) in enumerate(apps):

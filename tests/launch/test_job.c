@@ -66,7 +66,7 @@ static void test_compose(void **state)
     load(f, 7, (const char *const[]){"x", "--model", "/m", "--codec", "zstd", "--top-k", "5"});
     f->cfg.requests = "-";
     assert_string_equal(line_of(f, (um_job_site){.programs = "/b", .cpus = 64}),
-                        "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
+                        "mpirun --bind-to none --mca pmdl '^ompi' --mca odls_base_sigkill_timeout 0"
                         " -np 1 /b/unimoe-router --model /m --requests - --codec zstd --top-k 5"
                         " : -np 4 /b/unimoe-expert --model /m --codec zstd"
                         " : -np 1 /b/unimoe-encoder --model /m --codec zstd");
@@ -77,12 +77,15 @@ static void test_compose(void **state)
     assert_string_equal(
         line_of(f,
                 (um_job_site){.programs = "/b", .cpus = 2, .root = true, .no_cross_memory = true}),
-        "mpirun --allow-run-as-root --oversubscribe --bind-to none --mca odls_base_sigkill_timeout "
+        "mpirun --allow-run-as-root --oversubscribe --bind-to none --mca pmdl '^ompi' --mca "
+        "odls_base_sigkill_timeout "
         "0"
-        " --mca btl_vader_single_copy_mechanism none --tag-output --mca btl self,tcp"
+        " --mca btl_vader_single_copy_mechanism none --mca smsc '^cma' --tag-output --mca btl "
+        "self,tcp"
         " -np 1 /b/unimoe-router --model '/my '\\''best'\\'' model' --requests - --codec zstd "
         "--top-k 5"
-        " : -np 2 /b/unimoe-expert --model '/my '\\''best'\\'' model' --codec zstd");
+        " : -np 2 --mca btl_vader_single_copy_mechanism none --mca smsc '^cma' --mca btl self,tcp"
+        " /b/unimoe-expert --model '/my '\\''best'\\'' model' --codec zstd");
 }
 
 /* With a hostfile the slots are the user's: never more ranks than they say. */
@@ -92,10 +95,25 @@ static void test_compose_hostfile(void **state)
     f->cfg.hostfile = "/etc/hosts.mpi";
     f->cfg.encoders = "0";
     f->cfg.experts = 0;
-    assert_string_equal(
-        line_of(f, (um_job_site){.programs = "/b", .cpus = 1}),
-        "mpirun --bind-to none --mca odls_base_sigkill_timeout 0 --hostfile /etc/hosts.mpi"
-        " -np 1 /b/unimoe-router");
+    assert_string_equal(line_of(f, (um_job_site){.programs = "/b", .cpus = 1}),
+                        "mpirun --bind-to none --mca pmdl '^ompi' --mca odls_base_sigkill_timeout "
+                        "0 --hostfile /etc/hosts.mpi"
+                        " -np 1 /b/unimoe-router");
+}
+
+/* Open MPI 5 applies settings and variables to the program behind them only: they stand before each. */
+static void test_compose_settings(void **state)
+{
+    fixture *f = *state;
+    f->cfg.encoders = "0";
+    f->cfg.experts = 2;
+    f->cfg.mpirun_args = "--map-by node -x A -x B=1 -mca btl_tcp_if_include eth0 --gmca pml ob1 "
+                         "--report-bindings --mca last";
+    const char *line = line_of(f, (um_job_site){.programs = "/b", .cpus = 64});
+    const char *expert = strstr(line, " : ");
+    assert_non_null(expert);
+    assert_string_equal(expert, " : -np 2 -x A -x B=1 --mca btl_tcp_if_include eth0 --mca pml ob1 "
+                                "--mca last /b/unimoe-expert");
 }
 
 /* Ranks by modality are parts of the line of their own; videos go where images go unless a group names them. */
@@ -106,15 +124,17 @@ static void test_compose_encoders(void **state)
     um_job job;
     f->cfg.encoders = "image=1,speech+sound=2";
     f->cfg.experts = 0;
-    assert_string_equal(line_of(f, site), "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
-                                          " -np 1 /b/unimoe-router"
-                                          " : -np 1 /b/unimoe-encoder --modalities image,video"
-                                          " : -np 2 /b/unimoe-encoder --modalities speech,sound");
+    assert_string_equal(line_of(f, site),
+                        "mpirun --bind-to none --mca pmdl '^ompi' --mca odls_base_sigkill_timeout 0"
+                        " -np 1 /b/unimoe-router"
+                        " : -np 1 /b/unimoe-encoder --modalities image,video"
+                        " : -np 2 /b/unimoe-encoder --modalities speech,sound");
     f->cfg.encoders = "image=1,video=2,speech=0";
-    assert_string_equal(line_of(f, site), "mpirun --bind-to none --mca odls_base_sigkill_timeout 0"
-                                          " -np 1 /b/unimoe-router"
-                                          " : -np 1 /b/unimoe-encoder --modalities image"
-                                          " : -np 2 /b/unimoe-encoder --modalities video");
+    assert_string_equal(line_of(f, site),
+                        "mpirun --bind-to none --mca pmdl '^ompi' --mca odls_base_sigkill_timeout 0"
+                        " -np 1 /b/unimoe-router"
+                        " : -np 1 /b/unimoe-encoder --modalities image"
+                        " : -np 2 /b/unimoe-encoder --modalities video");
     static const struct {
         const char *encoders, *says;
     } bad[] = {
@@ -242,6 +262,62 @@ static void test_banner_abort_and_exit(void **state)
     assert_string_equal(b.cause, "encoder/0 (rank 5) ended the job with code 3");
     assert_string_equal(seen(f),
                         "unimoe: router/0 (rank 0) ended with code 4 before the job was done\n");
+}
+
+/* The same reports in the words of Open MPI 5. */
+static void test_banner_open_mpi_5(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(f, &b, &job,
+           EDGE "prterun noticed that process rank 2 with PID 127 on node h7 exited on\n"
+                "signal 9 (Killed).\n" EDGE);
+    assert_string_equal(b.cause, "expert/1 (rank 2, host h7) was killed by signal 9");
+    banner(f, &b, &job,
+           EDGE "MPI_ABORT was invoked on rank 5 in communicator MPI_COMM_WORLD\n"
+                "  Proc: [[83,1],5]\n  Errorcode: 4\n\n"
+                "NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.\n"
+                "You may or may not see output from other processes, depending on\n"
+                "exactly when Open MPI kills them.\n" EDGE EDGE
+                "prterun has exited due to process rank 5 with PID 0 on node h7 calling\n"
+                "\"abort\". This may have caused other processes in the application to be\n"
+                "terminated by signals sent by prterun (as reported here).\n" EDGE);
+    assert_string_equal(b.cause, "encoder/0 (rank 5) ended the job with code 4");
+    assert_string_equal(seen(f), "");
+    banner(f, &b, &job,
+           EDGE "prterun detected that one or more processes exited with non-zero status,\n"
+                "thus causing the job to be terminated. The first process to do so was:\n\n"
+                "   Process name: [prterun-my-h7.org-145@1,0]\n   Exit code:    3\n" EDGE);
+    assert_string_equal(b.cause, "router/0 (rank 0) ended with code 3 before the job was done");
+    assert_string_equal(seen(f), "");
+}
+
+#define GRAPH                                                                                      \
+    "[h7][[53318,1],3][../../../opal/mca/btl/tcp/btl_tcp_proc.c:266:"                              \
+    "mca_btl_tcp_proc_create_interface_graph] "
+#define PAIRING "Unable to find reachable pairing between local and remote interfaces"
+
+/* Every rank of Open MPI 5 says so for every other one where a network interface has no route back, although ranks of one host do
+ * not use the network. The ranks write without regard for one another. */
+static void test_banner_unreachable(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(f, &b, &job,
+           GRAPH PAIRING "\n" GRAPH GRAPH PAIRING "\n" PAIRING PAIRING "\n" GRAPH
+                         "\n\nbefore\n" GRAPH "12:04:31.207 W expert/3 slow\n" GRAPH PAIRING
+                         "12:04:31.208 W expert/1 slow\n" EDGE GRAPH PAIRING
+                         "\nThere are not enough slots\n" EDGE);
+    assert_string_equal(seen(f), "\nbefore\n12:04:31.207 W expert/3 slow\n"
+                                 "12:04:31.208 W expert/1 slow\n"
+                                 "mpirun: There are not enough slots\n");
+    assert_true(b.unreachable);
+    banner(f, &b, &job, "[h7][[a b\n]" PAIRING "x\n[[\n");
+    assert_string_equal(seen(f), "[h7][[a b\n]x\n[[\n");
+    banner(f, &b, &job, "mca_btl_tcp_proc_create_interface_graph] x\n");
+    assert_string_equal(seen(f), "x\n");
 }
 
 /* The first error that a rank logs explains why it ended the job. */
@@ -461,13 +537,23 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_compose),          T(test_compose_hostfile),
-        T(test_compose_encoders), T(test_compose_too_long),
-        T(test_settle),           T(test_label),
-        T(test_banner_signal),    T(test_banner_abort_and_exit),
-        T(test_banner_error),     T(test_banner_keeps_the_rest),
-        T(test_prompt),           T(test_request_file),
-        T(test_request_mistakes), T(test_answers),
+        T(test_compose),
+        T(test_compose_hostfile),
+        T(test_compose_settings),
+        T(test_compose_encoders),
+        T(test_compose_too_long),
+        T(test_settle),
+        T(test_label),
+        T(test_banner_signal),
+        T(test_banner_abort_and_exit),
+        T(test_banner_error),
+        T(test_banner_open_mpi_5),
+        T(test_banner_unreachable),
+        T(test_banner_keeps_the_rest),
+        T(test_prompt),
+        T(test_request_file),
+        T(test_request_mistakes),
+        T(test_answers),
         T(test_bytes_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
