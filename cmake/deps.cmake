@@ -2,10 +2,16 @@
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 
+# um_need(NAME MODULE PACKAGE): pkg-config's MODULE as um::NAME. When it cannot be used pkg-config's own reason is shown, for the package
+# may well be there and another one that its .pc file names be missing.
 function(um_need name module package)
   pkg_check_modules(${name} QUIET IMPORTED_TARGET GLOBAL ${module})
   if(NOT ${name}_FOUND)
-    message(FATAL_ERROR "${module} not found: apt-get install ${package}")
+    execute_process(COMMAND ${PKG_CONFIG_EXECUTABLE} --print-errors --exists ${module}
+                    ERROR_VARIABLE reason OUTPUT_VARIABLE reason ERROR_STRIP_TRAILING_WHITESPACE)
+    string(REPLACE "\n" "\n  " reason "  ${reason}")
+    message(FATAL_ERROR "${module} cannot be used:\n${reason}\napt-get install ${package}\n"
+                        "(launch/install-packages build installs everything that is needed.)")
   endif()
   add_library(um::${name} ALIAS PkgConfig::${name})
 endfunction()
@@ -14,7 +20,8 @@ um_need(jansson jansson libjansson-dev)
 um_need(crypto libcrypto libssl-dev)
 um_need(zstd libzstd libzstd-dev)
 um_need(protobufc libprotobuf-c libprotobuf-c-dev)
-um_need(sentencepiece sentencepiece libsentencepiece-dev)
+# From 0.2 on sentencepiece.pc requires protobuf-lite, which its package does not depend on.
+um_need(sentencepiece sentencepiece "libsentencepiece-dev libprotobuf-dev")
 um_need(png libpng libpng-dev)
 um_need(jpeg libjpeg libjpeg-dev)
 um_need(webp libwebp libwebp-dev)

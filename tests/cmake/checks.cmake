@@ -14,3 +14,14 @@ endforeach()
 # 77: no clang-format of the version that the style file is written for.
 add_test(NAME check_format COMMAND sh ${CMAKE_SOURCE_DIR}/cmake/format.sh --check)
 set_tests_properties(check_format PROPERTIES LABELS checks TIMEOUT 300 SKIP_RETURN_CODE 77)
+
+# A library that is installed but requires another one that is not: configure says which, in pkg-config's words.
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/broken/sentencepiece.pc "Name: sentencepiece
+Description: requires what is not there
+Version: 0.2.0
+Requires: um-absent
+")
+add_test(NAME check_configure
+         COMMAND ${CMAKE_SOURCE_DIR}/tests/expect_failure.sh "um-absent.*required by 'sentencepiece'"
+                 env PKG_CONFIG_PATH=${CMAKE_CURRENT_BINARY_DIR}/broken ${CMAKE_COMMAND} -G Ninja -S ${CMAKE_SOURCE_DIR} -B ${CMAKE_CURRENT_BINARY_DIR}/broken/build)
+set_tests_properties(check_configure PROPERTIES LABELS checks)
