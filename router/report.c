@@ -15,15 +15,16 @@ void um_report_error(um_text *out, const char *id, const char *message)
 void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok)
 {
     if (s->status != UM_OK) {
-        um_report_error(out, s->req->id, s->why.msg);
+        um_report_error(out, s->req.id, s->why.msg);
         return;
     }
     um_arena a;
     um_arena_init(&a, "answer", 4096);
     um_text_fmt(out, "{\"kind\":\"result\",\"id\":");
-    um_text_json(out, s->req->id);
+    um_text_json(out, s->req.id);
     um_text_fmt(out, ",\"answer\":");
-    um_text_json(out, um_tokenizer_decode(tok, s->out, s->n_out, &a));
+    um_text_json(out,
+                 s->answer != NULL ? s->answer : um_tokenizer_decode(tok, s->out, s->n_out, &a));
     um_text_fmt(out, ",\"ids\":[");
     for (int i = 0; i < s->n_out; i++) um_text_fmt(out, i > 0 ? ",%d" : "%d", s->out[i]);
     um_text_fmt(out,

@@ -2,7 +2,7 @@
 #include "router/engine/sequence.h"
 
 #include "core/base/clock.h"
-#include "core/base/memory.h"
+#include "router/engine/stop_text.h"
 #include "router/request/prompt.h"
 
 #include <stdio.h>
@@ -11,14 +11,57 @@
 /* Ids that are spliced between two signs of life. */
 enum { BEAT_IDS = 4096 };
 
+/* --- from text to ids --- */
+
+void um_sequence_open(um_sequence *s, uint64_t number, const char *json, size_t n,
+                      const char *folder, um_trace *trace)
+{
+    um_err why = {0};
+    *s = (um_sequence){.number = number, .trace = trace};
+    um_arena_init(&s->arena, "sequence", 4096);
+    um_arena_init(&s->media, "rows of media", 4096);
+    um_arena_init(&s->prompt, "prompt embeddings", 4096);
+    um_status st = um_request_parse(&s->req, json, n, folder, &s->arena, &why);
+    if (st != UM_OK) {
+        um_sequence_fail(s, st, &why);
+        s->req = (um_request){.id = um_request_id(json, n, &s->arena)};
+    }
+    if (s->req.id == NULL) s->req.id = um_arena_fmt(&s->arena, "%llu", (unsigned long long)number);
+}
+
+void um_sequence_close(um_sequence *s)
+{
+    um_arena_free(&s->arena);
+    um_arena_free(&s->media);
+    um_arena_free(&s->prompt);
+}
+
+void um_sequence_fail(um_sequence *s, um_status st, const um_err *why)
+{
+    s->status = st;
+    s->why = *why;
+    s->state = UM_SEQ_DONE;
+}
+
+/* A seed of the request's own gives the same draws wherever the request stands; else the job's seed and the request's number
+ * decide, so that equal prompts without a seed do not get equal draws. */
+static void seed(um_sequence *s, const um_config *cfg)
+{
+    const um_request *r = &s->req;
+    uint64_t from = (uint64_t)(r->has_seed ? r->seed : cfg->seed);
+    uint64_t stream = r->has_seed ? 0 : s->number;
+    um_rng noise = um_rng_seed(from, ~stream); /* apart from the stream of the sampler */
+    s->rng = um_rng_seed(from, stream);
+    s->noise = um_rng_u64(&noise);
+}
+
 /* Request, then command line, then generation_config.json. A trace is greedy. */
 static void options(um_sequence *s, const um_config *cfg, const um_model *m)
 {
-    const um_request *r = s->req;
-    s->max_out = (int)(r->max_new_tokens > 0 ? r->max_new_tokens : cfg->max_new_tokens);
+    const um_request *r = &s->req;
+    s->max_out = (int)(r->max_new_tokens >= 0 ? r->max_new_tokens : cfg->max_new_tokens);
     s->ignore_eos = r->has_ignore_eos ? r->ignore_eos : cfg->ignore_eos;
-    s->seed = (uint64_t)(r->has_seed ? r->seed : cfg->seed);
-    s->rng = um_rng_seed(s->seed, 0);
+    seed(s, cfg);
     double fallback = m->do_sample ? (double)m->temperature : 0;
     s->sampling.temperature = r->temperature >= 0     ? r->temperature
                               : cfg->temperature >= 0 ? cfg->temperature
@@ -30,77 +73,113 @@ static void options(um_sequence *s, const um_config *cfg, const um_model *m)
     if (s->trace != NULL) s->sampling.temperature = 0;
 }
 
+/* Positions that the model was made for; linear scaling of the angles stretches them. */
+static int64_t positions_of(const um_model *m)
+{
+    double factor = m->rope_factor > 1 ? (double)m->rope_factor : 1;
+    return (int64_t)((double)m->max_positions * factor);
+}
+
+/* The prompt has at least `rows` rows. Refuses what fits neither the model nor --context; what is behind the number is a sentence
+ * for the message ("", " (at least: ...)"). */
+static um_status length_check(const um_sequence *s, int64_t rows, const char *behind,
+                              const um_config *cfg, const um_model *m, um_err *err)
+{
+    if (rows > positions_of(m))
+        return UM_FAIL(err, UM_E_DATA,
+                       "the prompt has %lld rows%s, the model has %lld positions "
+                       "(max_position_embeddings): shorten the prompt",
+                       (long long)rows, behind, (long long)positions_of(m));
+    if (cfg->context > 0 && rows + s->max_out > cfg->context)
+        return UM_FAIL(
+            err, UM_E_DATA,
+            "%lld prompt rows%s and %d new tokens, --context is %lld: raise it, or lower "
+            "max_new_tokens",
+            (long long)rows, behind, s->max_out, (long long)cfg->context);
+    return UM_OK;
+}
+
+/* Before tokenising, which takes long for long texts: a token stands for um_tokenizer_longest bytes at most. */
+static um_status bytes_check(const um_sequence *s, const um_config *cfg, const um_model *m,
+                             const um_tokenizer *tok, um_err *err)
+{
+    size_t bytes = um_prompt_bytes(&s->req), longest = um_tokenizer_longest(tok);
+    if (longest == 0) return UM_OK;
+    char behind[96];
+    snprintf(behind, sizeof behind, " or more (%zu bytes of text, at most %zu a token)", bytes,
+             longest);
+    return length_check(s, (int64_t)(bytes / longest) + s->req.n_items, behind, cfg, m, err);
+}
+
 static void features_list(um_sequence *s)
 {
-    const um_request *r = s->req;
+    const um_request *r = &s->req;
     s->n_features = r->n_items;
     s->features = um_arena_zero(&s->arena, (size_t)r->n_items * sizeof *s->features);
     for (int i = 0; i < r->n_items; i++)
         s->features[i] = (um_feature){.modality = r->items[i].modality, .item = &r->items[i]};
 }
 
-void um_sequence_open(um_sequence *s, uint64_t number, const um_request *req, const um_config *cfg,
-                      const um_model *m, const um_tokenizer *tok, um_trace *trace)
+/* All rows are known: fits the answer to the positions that are left. The last token is never read back, so it needs none. */
+static void make_ready(um_sequence *s, const um_model *m)
+{
+    int64_t room = positions_of(m) - s->T + 1;
+    s->shortened = s->max_out > room;
+    if (s->shortened) s->max_out = (int)room;
+    s->cap = s->T + s->max_out;
+    s->state = UM_SEQ_READY;
+}
+
+void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
+                       const um_tokenizer *tok)
 {
     um_err why = {0};
-    *s = (um_sequence){.number = number, .req = req, .trace = trace};
-    um_arena_init(&s->arena, "sequence", 1 << 16);
+    s->begun_ns = um_now_ns();
     options(s, cfg, m);
-    um_status st = um_prompt_ids(tok, req, &s->ids, &s->n_ids, &s->arena, &why);
-    if (st == UM_OK) st = um_prompt_check(req, s->ids, s->n_ids, m, &why);
-    if (st == UM_OK && cfg->context > 0 && s->n_ids + s->max_out > cfg->context)
-        st = UM_FAIL(&why, UM_E_DATA, "%d prompt tokens and %d new ones, --context is %lld",
-                     s->n_ids, s->max_out, (long long)cfg->context);
+    um_status st = bytes_check(s, cfg, m, tok, &why);
+    if (st == UM_OK) st = um_prompt_ids(tok, &s->req, &s->ids, &s->n_ids, &s->arena, &why);
+    if (st == UM_OK) st = um_prompt_check(&s->req, s->ids, s->n_ids, m, &why);
+    if (st == UM_OK)
+        st = length_check(s, s->n_ids, s->req.n_items > 0 ? " or more" : "", cfg, m, &why);
     if (st != UM_OK) {
         um_sequence_fail(s, st, &why);
         return;
     }
-    um_trace_rows(trace, "input_ids", UM_I32, s->ids, s->n_ids, 0);
+    um_trace_rows(s->trace, "input_ids", UM_I32, s->ids, s->n_ids, 0);
     features_list(s);
+    s->T = s->n_ids - s->n_features;
+    s->state = UM_SEQ_ENCODING;
+    if (s->n_features == 0) make_ready(s, m);
 }
 
-void um_sequence_close(um_sequence *s) { um_arena_free(&s->arena); }
+/* --- media --- */
 
-void um_sequence_fail(um_sequence *s, um_status st, const um_err *why)
+void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, const um_config *cfg,
+                         const um_model *m)
 {
-    s->status = st;
-    s->why = *why;
-    s->state = UM_SEQ_DONE;
-}
-
-void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, int D)
-{
+    um_err why = {0};
+    size_t D = (size_t)m->dim;
     um_feature *f = &s->features[i];
-    f->rows = um_arena_f32(&s->arena, (size_t)n, (size_t)D);
+    UM_CHECK(s->state == UM_SEQ_ENCODING && f->rows == NULL);
+    bool last = ++s->n_encoded == s->n_features;
+    int64_t T = (int64_t)s->T + n; /* a frame bounds n; the sum is checked before it is kept */
+    um_status st = length_check(s, T + s->n_features - s->n_encoded,
+                                last ? " with its media" : " or more with its media", cfg, m, &why);
+    if (st != UM_OK) {
+        um_sequence_fail(s, st, &why);
+        return;
+    }
+    s->T = (int)T;
+    f->rows = um_arena_f32(&s->media, (size_t)n, D);
     f->n = n;
-    memcpy(f->rows, rows, (size_t)n * (size_t)D * sizeof(float));
-}
-
-/* Keys, values and embeddings must fit into what is free now: a request that is too long fails, not the rank. */
-static um_status memory_check(const um_sequence *s, const um_model *m, um_err *err)
-{
-    double kv = (double)um_kv_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
-    double need = 4 * (kv + (double)s->T * m->dim), available = (double)um_memory_available();
-    if (available <= 0 || need < 0.9 * available) return UM_OK;
-    return UM_FAIL(
-        err, UM_E_DATA,
-        "%d prompt rows and %d new tokens need %.1f GiB for keys and values, %.1f GiB are "
-        "free: lower max_new_tokens",
-        s->T, s->max_out, need / 1073741824.0, available / 1073741824.0);
-}
-
-static void cache_bind(um_sequence *s, const um_model *m)
-{
-    size_t floats = um_kv_floats(m->kv_heads, m->head_dim, s->cap);
-    s->kv = um_arena_alloc(&s->arena, (size_t)m->layers * sizeof *s->kv);
-    for (int l = 0; l < m->layers; l++)
-        um_kv_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim, s->cap);
+    memcpy(f->rows, rows, (size_t)n * D * sizeof(float));
+    if (last) make_ready(s, m);
 }
 
 /* The features of each kind, all items of it in order: [images or videos, rows, D], or for audio [windows, queries, D]. */
 static void trace_features(const um_sequence *s, const um_model *m)
 {
-    for (int k = UM_IMAGE; k < UM_MODALITIES; k++) {
+    for (int k = UM_IMAGE; s->trace != NULL && k < UM_MODALITIES; k++) {
         char name[32];
         int64_t items = 0, rows = 0;
         int queries = k == UM_SPEECH ? m->speech.queries : k == UM_SOUND ? m->sound.queries : 0;
@@ -116,25 +195,47 @@ static void trace_features(const um_sequence *s, const um_model *m)
     }
 }
 
+/* --- memory and prompt --- */
+
+static int64_t embedding_bytes(const um_sequence *s, const um_model *m)
+{
+    return (int64_t)s->T * ((int64_t)m->dim * (int64_t)sizeof(float) + 1);
+}
+
+/* Keys and values of one position, all layers. */
+static int64_t position_bytes(const um_model *m)
+{
+    return (int64_t)m->layers * 2 * m->kv_heads * m->head_dim * (int64_t)sizeof(float);
+}
+
+int64_t um_sequence_bytes(const um_sequence *s, const um_model *m)
+{
+    int64_t kv = (int64_t)um_kv_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
+    return embedding_bytes(s, m) + kv * (int64_t)sizeof(float) +
+           (int64_t)s->max_out * (int64_t)sizeof(int32_t);
+}
+
+static void cache_bind(um_sequence *s, const um_model *m)
+{
+    size_t floats = um_kv_floats(m->kv_heads, m->head_dim, s->cap);
+    s->kv = um_arena_alloc(&s->arena, (size_t)m->layers * sizeof *s->kv);
+    for (int l = 0; l < m->layers; l++)
+        um_kv_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim, s->cap);
+}
+
 void um_sequence_splice(um_sequence *s, const um_backbone *backbone, um_link *link)
 {
     const um_model *m = backbone->model;
     size_t D = (size_t)m->dim;
-    s->T = s->n_ids - s->n_features;
-    for (int i = 0; i < s->n_features; i++) s->T += s->features[i].n;
-    s->cap = s->T + s->max_out;
     um_err why = {0};
-    um_status st = memory_check(s, m, &why);
-    if (st != UM_OK) {
-        um_sequence_fail(s, st, &why);
-        return;
-    }
-    s->embeddings = um_arena_f32(&s->arena, (size_t)s->T, D);
-    s->modality = um_arena_zero(&s->arena, (size_t)s->T); /* UM_TEXT is 0 */
+    UM_CHECK(s->state == UM_SEQ_READY);
+    s->embeddings = um_arena_f32(&s->prompt, (size_t)s->T, D);
+    s->modality = um_arena_zero(&s->prompt, (size_t)s->T); /* UM_TEXT is 0 */
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
-    for (int i = 0, row = 0, next = 0; i < s->n_ids; i++) {
+    int row = 0;
+    for (int i = 0, next = 0; i < s->n_ids; i++) {
         if (i % BEAT_IDS == BEAT_IDS - 1)
-            um_link_heartbeat(link, &why); /* who cannot be told now is noticed later */
+            um_link_heartbeat(link, &why); /* a failed heartbeat is reported by the next receive */
         if (s->ids[i] >= 0) {
             um_backbone_embed(backbone, s->embeddings + (size_t)row++ * D, s->ids[i]);
             continue;
@@ -144,29 +245,56 @@ void um_sequence_splice(um_sequence *s, const um_backbone *backbone, um_link *li
         memset(s->modality + row, (int)f->modality, (size_t)f->n);
         row += f->n;
     }
+    UM_CHECK(row == s->T);
     cache_bind(s, m);
     trace_features(s, m);
     um_trace_rows(s->trace, "embeddings", UM_F32, s->embeddings, s->T, m->dim);
+    for (int i = 0; i < s->n_features; i++) s->features[i].rows = NULL;
+    um_arena_free(&s->media);
+    s->touched = embedding_bytes(s, m);
     s->state = UM_SEQ_PREFILL;
 }
 
-void um_sequence_take(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch)
+bool um_sequence_advance(um_sequence *s, int rows, const um_model *m)
+{
+    s->filled += rows;
+    s->touched += rows * position_bytes(m);
+    UM_CHECK(s->filled <= s->cap);
+    if (s->filled < s->T) return false;
+    if (s->embeddings != NULL) {
+        s->promised -= embedding_bytes(s, m);
+        s->touched -= embedding_bytes(s, m);
+        s->embeddings = NULL;
+        s->modality = NULL;
+        um_arena_free(&s->prompt);
+    }
+    return true;
+}
+
+/* --- the answer --- */
+
+void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m,
+                        const um_tokenizer *tok, um_arena *scratch)
 {
     um_err why = {0};
     int32_t id = 0;
-    um_status st = um_sample(&id, logits, m->vocab, &s->sampling, &s->rng, scratch, &why);
-    if (st != UM_OK) {
-        um_sequence_fail(s, st, &why);
-        return;
-    }
     if (s->n_out == 0) s->first_ns = um_now_ns();
-    um_trace_rows(s->trace, "greedy_ids", UM_I32, &id, 1, 0);
-    um_trace_rows(s->trace, "greedy_logits", UM_F32, logits, 1, m->vocab);
-    s->out[s->n_out++] = id;
     s->state = UM_SEQ_DECODE;
-    if (id == m->eos && !s->ignore_eos)
-        s->finish = "stop";
-    else if (s->n_out == s->max_out)
-        s->finish = "length";
+    if (s->max_out > 0) {
+        um_status st = um_sample(&id, logits, m->vocab, &s->sampling, &s->rng, scratch, &why);
+        if (st != UM_OK) {
+            um_sequence_fail(s, st, &why);
+            return;
+        }
+        um_trace_rows(s->trace, "greedy_ids", UM_I32, &id, 1, 0);
+        um_trace_rows(s->trace, "greedy_logits", UM_F32, logits, 1, m->vocab);
+        UM_CHECK(s->n_out < s->max_out);
+        s->out[s->n_out++] = id;
+        if (id == m->eos && !s->ignore_eos) s->finish = "stop";
+        if (s->finish == NULL)
+            s->answer = um_stop_text(tok, s->out, s->n_out, s->req.stop, s->req.n_stop, &s->arena);
+        if (s->answer != NULL) s->finish = "stop";
+    }
+    if (s->finish == NULL && s->n_out == s->max_out) s->finish = "length";
     if (s->finish != NULL) s->state = UM_SEQ_DONE;
 }

@@ -106,6 +106,15 @@ um_status um_prompt_ids(const um_tokenizer *t, const um_request *r, int32_t **id
     return UM_OK;
 }
 
+size_t um_prompt_bytes(const um_request *r)
+{
+    size_t n = 0;
+    for (int i = 0; i < r->n_turns; i++)
+        for (int k = 0; k < r->turns[i].n; k++)
+            if (r->turns[i].parts[k].text != NULL) n += strlen(r->turns[i].parts[k].text);
+    return n;
+}
+
 int32_t um_prompt_id(um_modality modality)
 {
     return modality == UM_IMAGE ? UM_ID_IMAGE : modality == UM_VIDEO ? UM_ID_VIDEO : UM_ID_AUDIO;

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TURNS_MAX = 4096, NEW_TOKENS_MAX = 1000000 };
+enum { TURNS_MAX = 4096, NEW_TOKENS_MAX = 1 << 24 /* as --max-new-tokens */ };
 
 /* Refuses a key that is not among known, naming the nearest. */
 static um_status keys_check(const um_json *object, const char *where, const char *const *known,
@@ -141,7 +141,7 @@ static um_status options_read(um_request *r, const um_json *j, um_arena *arena, 
     r->id = id_text(id, arena);
     if (id != NULL && r->id == NULL)
         return UM_FAIL(err, UM_E_DATA, "id: want a text or a whole number");
-    UM_TRY(int_read(j, "max_new_tokens", 1, NEW_TOKENS_MAX, &r->max_new_tokens, err));
+    UM_TRY(int_read(j, "max_new_tokens", 0, NEW_TOKENS_MAX, &r->max_new_tokens, err));
     UM_TRY(int_read(j, "top_k", 0, INT32_MAX, &r->top_k, err));
     UM_TRY(number_read(j, "temperature", 0, 100, &r->temperature, err));
     UM_TRY(number_read(j, "top_p", 0, 1, &r->top_p, err));

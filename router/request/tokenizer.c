@@ -8,7 +8,40 @@
 
 struct um_tokenizer {
     um_sp *sp;
+    size_t longest; /* um_tokenizer_longest */
 };
+
+typedef struct counted {
+    const um_sp *sp;
+    size_t bytes;
+} counted;
+
+static void count_bytes(void *ctx, int32_t id)
+{
+    counted *c = ctx;
+    c->bytes += um_sp_piece_bytes(c->sp, id);
+}
+
+/* A normaliser may shorten a text (spaces, wide letters, control characters), and a model without byte pieces makes one unknown token
+ * of any number of characters. What comes back for a text of all of these shows whether this one does. */
+static size_t longest_of(const um_sp *sp)
+{
+    static const char probe[] =
+        "a                                                                a \t\t\n\n\x01\x7f"
+        "\xef\xbc\xa1\xef\xbc\xa1\xe3\x80\x80\xe3\x80\x80" /* wide A and wide space */
+        "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8"             /* one syllable as three letters */
+        "\xf4\x8f\xbf\xbd\xf4\x8f\xbf\xbd";                /* in no vocabulary */
+    counted c = {.sp = sp};
+    size_t longest = strlen("<unk>"); /* the longest spelling that is one special id */
+    if (um_sp_encode(sp, probe, sizeof probe - 1, count_bytes, &c) != 0 ||
+        c.bytes < sizeof probe - 1)
+        return 0;
+    for (int32_t id = 0; id < um_sp_vocab(sp); id++) {
+        size_t n = um_sp_piece_bytes(sp, id);
+        if (n > longest) longest = n;
+    }
+    return longest;
+}
 
 um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *err)
 {
@@ -27,6 +60,7 @@ um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *e
     if (st == UM_OK) {
         *out = um_zalloc(sizeof **out);
         (*out)->sp = sp;
+        (*out)->longest = longest_of(sp);
     } else if (sp != NULL) {
         um_sp_close(sp);
     }
@@ -43,6 +77,7 @@ void um_tokenizer_close(um_tokenizer *t)
 }
 
 int um_tokenizer_vocab(const um_tokenizer *t) { return um_sp_vocab(t->sp); }
+size_t um_tokenizer_longest(const um_tokenizer *t) { return t->longest; }
 
 typedef struct id_list {
     int32_t *ids;
@@ -133,15 +168,13 @@ static char *without_zeros(um_arena *arena, const char *text, size_t n)
     return out;
 }
 
-static void keep_stripped(void *ctx, const char *text, size_t n)
+static void keep_text(void *ctx, const char *text, size_t n)
 {
     text_out *o = ctx;
-    for (size_t m; n > 0 && (m = space_here(text, n, true)) > 0; n -= m) text += m;
-    for (size_t m; n > 0 && (m = space_here(text, n, false)) > 0;) n -= m;
     o->s = without_zeros(o->arena, text, n);
 }
 
-char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena)
+char *um_tokenizer_decode_raw(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena)
 {
     text_out out = {.arena = arena};
     int32_t *plain = um_arena_i32(arena, (size_t)n);
@@ -151,7 +184,21 @@ char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_a
             ids[i] == um_sp_bos(t->sp) || ids[i] == um_sp_eos(t->sp) || ids[i] == um_sp_unk(t->sp);
         if (!special && ids[i] >= 0 && ids[i] < vocab) plain[m++] = ids[i];
     }
-    if (um_sp_decode(t->sp, plain, m, keep_stripped, &out) != 0 || out.s == NULL)
+    if (um_sp_decode(t->sp, plain, m, keep_text, &out) != 0 || out.s == NULL)
         return um_arena_str(arena, "");
     return out.s;
+}
+
+char *um_tokenizer_strip(char *text)
+{
+    size_t n = strlen(text);
+    for (size_t m; n > 0 && (m = space_here(text, n, true)) > 0; n -= m) text += m;
+    for (size_t m; n > 0 && (m = space_here(text, n, false)) > 0;) n -= m;
+    text[n] = '\0';
+    return text;
+}
+
+char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena)
+{
+    return um_tokenizer_strip(um_tokenizer_decode_raw(t, ids, n, arena));
 }

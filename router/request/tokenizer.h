@@ -18,6 +18,12 @@ int um_tokenizer_vocab(const um_tokenizer *t);
 /* BOS and the ids of text[0..n), in arena. Bytes that are not UTF-8 are encoded as SentencePiece sees them. Thread: any. */
 um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
                               int *count, um_arena *arena, um_err *err);
+/* Bytes of text that one token stands for at most, so that a text of n bytes is at least n divided by it tokens. 0: unknown, for this
+ * model may leave out or merge characters. */
+size_t um_tokenizer_longest(const um_tokenizer *t);
 /* The text of ids: special ids and ids that are no piece left out, bytes that are no UTF-8 and zero bytes as U+FFFD, white space
  * at both ends removed (what Python's strip() takes). */
 char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);
+/* The same with the white space at both ends, and what removes it from text (returns a part of it). */
+char *um_tokenizer_decode_raw(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);
+char *um_tokenizer_strip(char *text);

@@ -37,6 +37,18 @@ int um_sp_bos(const um_sp *sp) { return sp->processor.bos_id(); }
 int um_sp_eos(const um_sp *sp) { return sp->processor.eos_id(); }
 int um_sp_unk(const um_sp *sp) { return sp->processor.unk_id(); }
 
+size_t um_sp_piece_bytes(const um_sp *sp, int32_t id)
+{
+    if (sp->processor.IsUnknown(id) || sp->processor.IsControl(id)) return 0;
+    if (sp->processor.IsByte(id)) return 1;
+    static const std::string mark = "\xe2\x96\x81"; // U+2581 stands for a space
+    const std::string &piece = sp->processor.IdToPiece(id);
+    size_t n = piece.size();
+    for (size_t at = piece.find(mark); at != std::string::npos; at = piece.find(mark, at + 3))
+        n -= 2;
+    return n;
+}
+
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
                  void *ctx)
 {

@@ -16,6 +16,9 @@ int um_sp_vocab(const um_sp *sp);
 int um_sp_bos(const um_sp *sp);
 int um_sp_eos(const um_sp *sp);
 int um_sp_unk(const um_sp *sp);
+/* Bytes of text that piece id stands for: its spelling, with the space mark as one byte; 1 for a byte piece, 0 for the unknown piece
+ * and for control pieces. */
+size_t um_sp_piece_bytes(const um_sp *sp, int32_t id);
 /* Calls take for every id of text. Returns 0, or -1. */
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
                  void *ctx);

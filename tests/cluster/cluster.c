@@ -31,10 +31,14 @@ void cluster_init(cluster *c, const char *model)
     c->freeze_rank = -1;
 }
 
-static void keep_line(void *ctx, const char *line)
+static um_status keep_line(void *ctx, const char *line, um_err *err)
 {
     cluster *c = ctx;
+    c->all_lines++;
+    if (c->accept > 0 && c->all_lines > c->accept)
+        return UM_FAIL(err, UM_E_IO, "nobody reads the answers");
     if (c->n_lines < CLUSTER_LINES) c->lines[c->n_lines++] = um_strdup(line);
+    return UM_OK;
 }
 
 static void *rank_main(void *p)

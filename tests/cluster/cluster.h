@@ -12,8 +12,9 @@ typedef struct cluster {
     void *fault_ctx;
     int freeze_rank; /* -1, or a rank that never starts (as if it were stopped) */
     /* after cluster_run */
-    char *lines[CLUSTER_LINES]; /* what router 0 emitted */
-    int n_lines;
+    char *lines[CLUSTER_LINES]; /* the first that router 0 emitted */
+    int n_lines, all_lines;     /* of these, and of all */
+    int accept;           /* lines before emit fails, as a closed output does; 0: it never fails */
     um_status status[64]; /* of each rank: routers, experts, encoders */
     um_err err[64];
     int ranks;

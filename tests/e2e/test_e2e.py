@@ -185,7 +185,7 @@ def alive(pid):
 def faults(tmp):
     """A rank of each role killed, and stopped, in the middle of the work."""
     request = json.dumps({"prompt": "go on", "max_new_tokens": 60000, "ignore_eos": True, "temperature": 0})
-    (tmp / "r.jsonl").write_text(request + "\n")
+    (tmp / "r.jsonl").write_text((request + "\n") * 200)  # each ends where the model has no more positions
     for number, name in ((signal.SIGKILL, "killed"), (signal.SIGSTOP, "stopped")):
         for role in ROLES:
             words = [UNIMOE, "generate", "--model", GOLDEN / "models" / "s4", "--requests", tmp / "r.jsonl", "--experts", "3", "--encoders", "1"]

@@ -1,0 +1,229 @@
+/* See dispatcher.h. */
+#include "router/dispatcher.h"
+
+#include "core/base/file.h"
+#include "core/comm/join.h"
+#include "router/request/input.h"
+
+#include <string.h>
+
+enum {
+    INPUT_LOOK_US = 50000, /* an idle router 0 looks for new requests this often */
+    READ_BYTES = 1 << 20,  /* requests are read until so many bytes came, then other work goes on */
+    WINDOW_BYTES =
+        16 << 20,      /* a router that has more request text unfinished is assigned no more */
+    WINDOW_BATCHES = 2 /* the same by number: so many times --max-batch */
+};
+#define REQUEST_BYTES_MAX ((size_t)64 << 20)
+
+/* The unfinished requests of a router, as router 0 knows them. */
+typedef struct load {
+    int requests;
+    size_t bytes;
+} load;
+
+struct um_dispatcher {
+    const um_config *cfg;
+    um_link *link;
+    um_engine *engine;
+    const um_tokenizer *tok;
+    um_emit emit;
+    void *ctx;
+    um_report *report;
+    bool leads; /* this is router 0; all below is its own */
+    um_input input;
+    uint64_t next; /* number of the next request */
+    bool more;     /* the last read ended before it had looked at all that is there */
+    load *routers; /* [R] */
+    int unfinished;
+    um_arena scratch;
+};
+
+um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine *engine,
+                                  const um_tokenizer *tok, um_emit emit, void *ctx,
+                                  um_report *report)
+{
+    const um_topology *topo = &link->comm->topo;
+    um_dispatcher *d = um_zalloc(sizeof *d);
+    *d = (um_dispatcher){.cfg = cfg,
+                         .link = link,
+                         .engine = engine,
+                         .tok = tok,
+                         .emit = emit,
+                         .ctx = ctx,
+                         .report = report,
+                         .leads = link->comm->rank == um_join_leader(link->comm),
+                         .input.fd = -1};
+    d->routers = um_zalloc((size_t)topo->count[UM_ROLE_ROUTER] * sizeof *d->routers);
+    um_arena_init(&d->scratch, "requests", 1 << 16);
+    return d;
+}
+
+void um_dispatcher_close(um_dispatcher *d)
+{
+    if (d == NULL) return;
+    um_input_close(&d->input);
+    um_arena_free(&d->scratch);
+    um_free(d->routers);
+    um_free(d);
+}
+
+/* --- in --- */
+
+um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err)
+{
+    const char *path = d->cfg->requests;
+    if (path[0] == '\0') return UM_OK;
+    if (strcmp(path, "-") == 0 && d->link->comm->rank != 0)
+        return UM_FAIL(
+            err, UM_E_USAGE,
+            "--requests -: mpirun gives its standard input to rank 0, so name unimoe-router first");
+    return um_input_open(&d->input, path, err);
+}
+
+/* The router with the fewest unfinished requests of those whose window has room; on ties number mod R comes first. -1: all are full. */
+static int router_choose(const um_dispatcher *d)
+{
+    int n = d->link->comm->topo.count[UM_ROLE_ROUTER], best = -1;
+    int64_t window = WINDOW_BATCHES * d->cfg->max_batch;
+    for (int i = 0; i < n; i++) {
+        int r = (int)((d->next + (uint64_t)i) % (uint64_t)n);
+        const load *l = &d->routers[r];
+        if (l->requests >= window || l->bytes >= WINDOW_BYTES) continue;
+        if (best < 0 || l->requests < d->routers[best].requests) best = r;
+    }
+    return best;
+}
+
+static void load_add(um_dispatcher *d, int router, size_t bytes)
+{
+    d->routers[router].requests++;
+    d->routers[router].bytes += bytes;
+    d->unfinished++;
+}
+
+/* One request of the router is finished. Which one does not matter: it counts as an average one. */
+static void load_remove(um_dispatcher *d, int router)
+{
+    load *l = &d->routers[router];
+    UM_CHECK(l->requests > 0);
+    l->bytes -= l->bytes / (size_t)l->requests--;
+    d->unfinished--;
+}
+
+static um_status assign(um_dispatcher *d, int router, const char *json, const char *folder,
+                        um_trace *trace, um_err *err)
+{
+    size_t n = strlen(json);
+    uint64_t number = d->next++;
+    load_add(d, router, n);
+    if (router == 0) return um_engine_submit(d->engine, number, json, n, folder, trace, err);
+    Um__Request req = UM__REQUEST__INIT;
+    req.id = number;
+    req.json = (char *)(uintptr_t)json;
+    req.folder = (char *)(uintptr_t)folder;
+    return um_link_control(d->link, d->link->comm->topo.of_role[UM_ROLE_ROUTER][router],
+                           UM_KIND_REQUEST, &req.base, err);
+}
+
+um_status um_dispatcher_read(um_dispatcher *d, um_err *err)
+{
+    size_t bytes = 0;
+    for (d->more = false; !um_input_ended(&d->input);) {
+        int router = router_choose(d);
+        if (router < 0) return UM_OK;
+        char *line = NULL;
+        UM_TRY(um_input_line(&d->input, &line, err));
+        if (line == NULL) return UM_OK;
+        if (line[strspn(line, " \t\r")] == '\0') continue;
+        bytes += strlen(line);
+        UM_TRY(assign(d, router, line, ".", NULL, err));
+        d->more = bytes >= READ_BYTES;
+        if (d->more) return UM_OK;
+    }
+    return UM_OK;
+}
+
+um_status um_dispatcher_trace(um_dispatcher *d, um_trace *trace, um_err *err)
+{
+    uint8_t *text = NULL;
+    size_t n = 0;
+    const char *path = d->cfg->request;
+    um_mark mark = um_arena_mark(&d->scratch);
+    um_status st = um_file_read(&text, &n, path, REQUEST_BYTES_MAX, &d->scratch, err);
+    if (st == UM_OK)
+        st = assign(d, 0, (const char *)text, um_path_dir(&d->scratch, path), trace, err);
+    um_arena_reset(&d->scratch, mark);
+    return st;
+}
+
+um_status um_dispatcher_request(um_dispatcher *d, const um_inbound *in, um_err *err)
+{
+    um_mark mark = um_arena_mark(&d->scratch);
+    ProtobufCMessage *msg = NULL;
+    um_status st = um_link_unpack(&msg, &um__request__descriptor, in, &d->scratch, err);
+    const Um__Request *req = (const Um__Request *)msg;
+    if (st == UM_OK && in->msg.peer != um_join_leader(d->link->comm))
+        st = UM_FAIL(err, UM_E_CORRUPT, "request frame of rank %d, which is not router 0",
+                     in->msg.peer);
+    if (st == UM_OK)
+        st = um_engine_submit(d->engine, req->id, req->json, strlen(req->json), req->folder, NULL,
+                              err);
+    um_arena_reset(&d->scratch, mark);
+    return st;
+}
+
+/* --- what is left --- */
+
+uint64_t um_dispatcher_requests(const um_dispatcher *d) { return d->next; }
+
+bool um_dispatcher_finished(const um_dispatcher *d)
+{
+    return d->unfinished == 0 && um_input_ended(&d->input);
+}
+
+int64_t um_dispatcher_wait_us(const um_dispatcher *d)
+{
+    if (um_input_ended(&d->input) || router_choose(d) < 0) return -1;
+    return d->more ? 0 : INPUT_LOOK_US;
+}
+
+/* --- out --- */
+
+um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err)
+{
+    bool failed = s->status != UM_OK;
+    um_text line = {0};
+    um_status st;
+    um_report_sequence(&line, s, d->tok);
+    if (d->leads) {
+        load_remove(d, 0);
+        d->report->errors += failed;
+        st = d->emit(d->ctx, line.s, err);
+    } else {
+        Um__Result res = UM__RESULT__INIT;
+        res.id = s->number << 1 | (failed ? 1 : 0);
+        res.json = line.s;
+        st =
+            um_link_control(d->link, um_join_leader(d->link->comm), UM_KIND_RESULT, &res.base, err);
+    }
+    um_text_free(&line);
+    return st;
+}
+
+um_status um_dispatcher_result(um_dispatcher *d, const um_inbound *in, um_err *err)
+{
+    const um_rank *from = &d->link->comm->topo.ranks[in->msg.peer];
+    um_mark mark = um_arena_mark(&d->scratch);
+    ProtobufCMessage *msg = NULL;
+    if (from->role != UM_ROLE_ROUTER || d->routers[from->index].requests == 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "result frame of rank %d, which was assigned no request",
+                       in->msg.peer);
+    UM_TRY(um_link_unpack(&msg, &um__result__descriptor, in, &d->scratch, err));
+    const Um__Result *res = (const Um__Result *)msg;
+    load_remove(d, from->index);
+    d->report->errors += (int64_t)(res->id & 1);
+    um_status st = d->emit(d->ctx, res->json, err);
+    um_arena_reset(&d->scratch, mark);
+    return st;
+}

@@ -1,0 +1,42 @@
+/* Requests in, answers out: which router works on which request.
+ *
+ *   router 0   --requests --> read --> number --> the router with the fewest unfinished requests
+ *                                                   |  itself: um_engine_submit
+ *                                                   |  another: REQUEST frame --> its engine --> RESULT frame
+ *   answers of all routers --> emit (standard output)
+ *
+ * Intake is bounded: a router has at most a window of requests and of their bytes unfinished. While every window is full router 0 does not
+ * read on, so whoever writes to it waits, and a file of any length is read in flat memory. */
+#pragma once
+
+#include "router/engine/engine.h"
+#include "router/report.h"
+#include "router/router.h"
+
+typedef struct um_dispatcher um_dispatcher;
+
+/* All pointers stay the caller's. emit and ctx: where router 0 puts lines; report: whose errors it counts. */
+um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine *engine,
+                                  const um_tokenizer *tok, um_emit emit, void *ctx,
+                                  um_report *report);
+void um_dispatcher_close(um_dispatcher *d); /* accepts NULL */
+
+/* Router 0: opens --requests. */
+um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err);
+/* Router 0: the one request of --request, traced. */
+um_status um_dispatcher_trace(um_dispatcher *d, um_trace *trace, um_err *err);
+/* Router 0: reads and assigns requests as long as there is room for them, a bounded number of bytes a call. */
+um_status um_dispatcher_read(um_dispatcher *d, um_err *err);
+
+/* Router 0: how long the loop may wait for a frame (um_link_next) before um_dispatcher_read has something to do again. */
+int64_t um_dispatcher_wait_us(const um_dispatcher *d);
+/* Router 0: requests that came, and whether all of them are answered and no more will come. */
+uint64_t um_dispatcher_requests(const um_dispatcher *d);
+bool um_dispatcher_finished(const um_dispatcher *d);
+
+/* A request of this router's engine is done: its line goes to emit, or to router 0. */
+um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err);
+/* Router 0: a RESULT frame. */
+um_status um_dispatcher_result(um_dispatcher *d, const um_inbound *in, um_err *err);
+/* Other routers: a REQUEST frame. */
+um_status um_dispatcher_request(um_dispatcher *d, const um_inbound *in, um_err *err);

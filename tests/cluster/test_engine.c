@@ -1,0 +1,362 @@
+/* Requests in a whole cluster of threads: lengths and memory that are refused, shortened or waited for, the order in which answers come,
+ * thousands of requests, seeds, and an output that nobody reads. */
+#include "tests/cluster/cluster.h"
+#include "tests/support/folder.h"
+#include "tests/support/test_support.h"
+
+#include "core/base/file.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define GREEDY "\"temperature\":0,\"ignore_eos\":true"
+
+typedef struct bench {
+    cluster c;
+    um_arena a;
+    um_text lines;
+    char *dir;
+} bench;
+
+static bench *bench_open(void)
+{
+    bench *b = um_zalloc(sizeof *b);
+    um_arena_init(&b->a, "test", 1 << 16);
+    b->dir = folder_make();
+    cluster_init(&b->c, golden_path(&b->a, "models/s4"));
+    b->c.cfg.experts = 2;
+    return b;
+}
+
+static void bench_close(bench *b)
+{
+    cluster_free(&b->c);
+    um_text_free(&b->lines);
+    folder_remove(b->dir);
+    um_free(b->dir);
+    um_arena_free(&b->a);
+    um_free(b);
+}
+
+static um_status try_run(bench *b)
+{
+    cluster_free(&b->c);
+    b->c.all_lines = 0;
+    folder_write(b->dir, "requests.jsonl", b->lines.s, b->lines.n);
+    b->c.cfg.requests = um_path_join(&b->a, b->dir, "requests.jsonl");
+    return cluster_run(&b->c);
+}
+
+static void run(bench *b)
+{
+    um_status st = try_run(b);
+    for (int r = 0; r < b->c.ranks; r++)
+        if (b->c.status[r] != UM_OK) printf("rank %d: %s\n", r, b->c.err[r].msg);
+    assert_int_equal(st, UM_OK);
+}
+
+/* The line of request id, which must be there. */
+static const char *line_of(const bench *b, const char *id)
+{
+    char key[64];
+    snprintf(key, sizeof key, "\"id\":\"%s\"", id);
+    const char *line = cluster_line(&b->c, key);
+    if (line == NULL) printf("no line of request %s\n", id);
+    assert_non_null(line);
+    return line;
+}
+
+/* How many lines came before that of request id. */
+static int place_of(const bench *b, const char *id)
+{
+    const char *line = line_of(b, id);
+    for (int i = 0;; i++)
+        if (b->c.lines[i] == line) return i;
+}
+
+static void says(const bench *b, const char *id, const char *text)
+{
+    const char *line = line_of(b, id);
+    if (strstr(line, text) == NULL) printf("want %s in %s\n", text, line);
+    assert_non_null(strstr(line, text));
+}
+
+/* A prompt of about n tokens: words of one letter. */
+static const char *words(bench *b, int n)
+{
+    char *s = um_arena_zero(&b->a, (size_t)(2 * n) + 1);
+    for (int i = 0; i < n; i++) memcpy(s + 2 * i, "a ", 2);
+    return s;
+}
+
+static int64_t number_in(const char *line, const char *key)
+{
+    um_json *j = NULL;
+    um_err err = {0};
+    assert_int_equal(um_json_parse(&j, line, strlen(line), &err), UM_OK);
+    int64_t v = um_json_int(um_json_get(j, key), -1);
+    um_json_free(j);
+    return v;
+}
+
+/* --- lengths --- */
+
+static void no_new_tokens_give_an_empty_answer(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    b->c.cfg.max_new_tokens = 0;
+    um_text_fmt(&b->lines,
+                "{\"id\":\"option\",\"prompt\":\"hi\"}\n"
+                "{\"id\":\"image\",\"prompt\":\"hi\",\"image\":\"%s\"}\n"
+                "{\"id\":\"request\",\"prompt\":\"hi\",\"max_new_tokens\":0," GREEDY "}\n"
+                "{\"id\":\"sampled\",\"prompt\":\"hi\",\"max_new_tokens\":0,\"temperature\":1}\n"
+                "{\"id\":\"one\",\"prompt\":\"hi\",\"max_new_tokens\":1," GREEDY "}\n",
+                golden_path(&b->a, "media/small.png"));
+    run(b);
+    const char *empty[] = {"option", "image", "request", "sampled"};
+    for (int i = 0; i < 4; i++) {
+        says(b, empty[i], "\"answer\":\"\",\"ids\":[]");
+        says(b, empty[i], "\"new_tokens\":0,\"finish\":\"length\"");
+    }
+    says(b, "one", "\"new_tokens\":1,");
+    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "new_tokens"), 1);
+    bench_close(b);
+}
+
+/* --context counts the rows of images, whatever the number of placeholders. */
+static void context_counts_the_rows_of_media(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    const char *image = golden_path(&b->a, "media/small.png");
+    const char *line =
+        "{\"id\":\"image\",\"prompt\":\"hi\",\"image\":\"%s\",\"max_new_tokens\":4," GREEDY
+        "}\n{\"id\":\"text\",\"prompt\":\"hi\",\"max_new_tokens\":4," GREEDY "}\n";
+    um_text_fmt(&b->lines, line, image);
+    run(b);
+    int rows = (int)number_in(line_of(b, "image"), "prompt_tokens");
+    assert_true(rows > number_in(line_of(b, "text"), "prompt_tokens") + 4);
+    b->c.cfg.context = rows + 4;
+    run(b);
+    says(b, "image", "\"kind\":\"result\"");
+    b->c.cfg.context = rows + 3;
+    run(b);
+    says(b, "image",
+         um_arena_fmt(&b->a, "%d prompt rows with its media and 4 new tokens, --context is %d",
+                      rows, rows + 3));
+    says(b, "text", "\"kind\":\"result\"");
+    bench_close(b);
+}
+
+/* A model directory like s4 with fewer positions. */
+static void few_positions(bench *b, int positions)
+{
+    static const char *const files[] = {"generation_config.json", "model.safetensors",
+                                        "tokenizer.model", "audio_tower", "vision_tower"};
+    uint8_t *text = NULL;
+    size_t n = 0;
+    um_err err = {0};
+    char here[PATH_MAX];
+    assert_non_null(realpath(b->c.cfg.model, here));
+    assert_int_equal(
+        um_file_read(&text, &n, um_path_join(&b->a, here, "config.json"), 1 << 20, &b->a, &err),
+        UM_OK);
+    char *at = strstr((char *)text, "\"max_position_embeddings\": 4096");
+    assert_non_null(at);
+    *at = '\0';
+    folder_text(b->dir, "model/config.json",
+                um_arena_fmt(&b->a, "%s\"max_position_embeddings\": %d%s", (char *)text, positions,
+                             at + strlen("\"max_position_embeddings\": 4096")));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        folder_link(b->dir, um_arena_fmt(&b->a, "model/%s", files[i]),
+                    um_path_join(&b->a, here, files[i]));
+    b->c.cfg.model = um_path_join(&b->a, b->dir, "model");
+}
+
+static void the_models_positions_are_an_end(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    um_text_fmt(&b->lines, "{\"id\":\"x\",\"prompt\":\"%s\",\"max_new_tokens\":40," GREEDY "}\n",
+                words(b, 60));
+    run(b);
+    int rows = (int)number_in(line_of(b, "x"), "prompt_tokens");
+    few_positions(b, rows + 9);
+    run(b); /* the last token needs no position */
+    says(b, "x", "\"new_tokens\":10,\"finish\":\"length\"");
+    bench_close(b);
+    b = bench_open();
+    few_positions(b, rows);
+    um_text_fmt(&b->lines,
+                "{\"id\":\"fits\",\"prompt\":\"%s\",\"max_new_tokens\":40," GREEDY "}\n"
+                "{\"id\":\"long\",\"prompt\":\"%s\",\"max_new_tokens\":1," GREEDY "}\n"
+                "{\"id\":\"media\",\"prompt\":\"%s\",\"max_new_tokens\":1,\"image\":\"%s\"}\n"
+                "{\"id\":\"short\",\"prompt\":\"hi\",\"max_new_tokens\":1," GREEDY "}\n",
+                words(b, 60), words(b, 61), words(b, 55), golden_path(&b->a, "media/small.png"));
+    run(b);
+    says(b, "fits", "\"new_tokens\":1,\"finish\":\"length\"");
+    says(b, "long", um_arena_fmt(&b->a, "the model has %d positions", rows));
+    says(b, "media", "rows with its media, the model has");
+    says(b, "short", "\"kind\":\"result\"");
+    bench_close(b);
+}
+
+/* Megabytes of text are refused by their length, before anything is made of them. */
+static void a_text_of_megabytes_is_refused_at_once(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    um_text_fmt(&b->lines, "{\"id\":\"long\",\"prompt\":\"%s\"}\n", words(b, 1500000));
+    um_text_fmt(&b->lines, "{\"id\":\"good\",\"prompt\":\"hi\",\"max_new_tokens\":2," GREEDY "}\n");
+    run(b);
+    says(b, "long", "or more (3000000 bytes of text, at most ");
+    says(b, "good", "\"new_tokens\":2");
+    bench_close(b);
+}
+
+/* --- memory --- */
+
+static void requests_wait_for_memory_of_others(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    for (int i = 0; i < 6; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"r%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d," GREEDY "}\n", i,
+                    words(b, 100), 5 + i);
+    um_text_fmt(&b->lines,
+                "{\"id\":\"huge\",\"prompt\":\"hi\",\"max_new_tokens\":3900," GREEDY "}\n");
+    run(b);
+    char *want[6];
+    for (int i = 0; i < 6; i++)
+        want[i] = um_arena_str(&b->a, strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\""));
+    b->c.cfg.request_memory = 700 << 10; /* for one or two of them at a time */
+    run(b);
+    for (int i = 0; i < 6; i++) {
+        const char *ids = strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\"");
+        assert_non_null(ids);
+        assert_int_equal(strncmp(ids, want[i], strcspn(want[i], "]")), 0);
+    }
+    says(b, "huge", "are allowed by --request-memory");
+    says(b, "huge", "GiB for keys, values and embeddings");
+    b->c.cfg.request_memory = 1;
+    run(b);
+    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "errors"), 7);
+    bench_close(b);
+}
+
+/* --- order --- */
+
+/* A short question behind a long document comes long before its answer; the document's answer does not wait for all questions. */
+static void short_prompts_do_not_wait_and_long_ones_go_on(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    b->c.cfg.prefill_chunk = 32;
+    b->c.cfg.max_batch = 6;
+    um_text_fmt(&b->lines, "{\"id\":\"long\",\"prompt\":\"%s\",\"max_new_tokens\":1," GREEDY "}\n",
+                words(b, 1500));
+    um_text_fmt(&b->lines, "{\"id\":\"hi\",\"prompt\":\"hi\",\"max_new_tokens\":3," GREEDY "}\n");
+    run(b);
+    assert_true(place_of(b, "hi") < place_of(b, "long"));
+    for (int i = 0; i < 200; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"s%d\",\"prompt\":\"hello %d\",\"max_new_tokens\":1," GREEDY "}\n", i,
+                    i);
+    run(b);
+    assert_true(place_of(b, "hi") < 10);
+    /* alone: about 50 steps; with a quarter of the rows about 200; the short ones need about 400 */
+    assert_true(place_of(b, "long") > 20 && place_of(b, "long") < 170);
+    bench_close(b);
+}
+
+/* More requests than are kept at a time, over one and over two routers; each is answered once. */
+static void thousands_of_requests_are_answered(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    for (int i = 0; i < 3000; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d," GREEDY "}\n", i,
+                    i % 7 == 3 ? "<image>" : "x", i % 3);
+    b->c.cfg.max_batch = 4;
+    b->c.cfg.encoders = "0";
+    run(b);
+    assert_int_equal(b->c.all_lines, 3001);
+    b->c.cfg.routers = 2;
+    run(b);
+    assert_int_equal(b->c.all_lines, 3001);
+    bench_close(b);
+}
+
+/* --- seeds and output --- */
+
+/* Requests without a seed of their own draw apart; one seed draws alike wherever the request stands. */
+static void seeds(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    const char *own[] = {"", "", ",\"seed\":7", ",\"seed\":4294967303", ",\"seed\":7", ""};
+    char *ids[6];
+    for (int noisy = 0; noisy < 2; noisy++) {
+        b->c.cfg.model = golden_path(&b->a, noisy ? "models/s8" : "models/s4");
+        b->c.cfg.gate_noise = noisy;
+        b->lines.n = 0;
+        for (int i = 0; i < 6; i++)
+            um_text_fmt(&b->lines,
+                        "{\"id\":\"r%d\",\"prompt\":\"hi\",\"max_new_tokens\":40,\"temperature\":%"
+                        "s,\"ignore_eos\":true%s}\n",
+                        i, noisy ? "0" : "2", own[i]);
+        run(b);
+        for (int i = 0; i < 6; i++) {
+            ids[i] =
+                um_arena_str(&b->a, strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\""));
+            *strchr(ids[i], ']') = '\0';
+        }
+        assert_string_equal(ids[2], ids[4]);
+        assert_string_not_equal(ids[0], ids[1]);
+        assert_string_not_equal(ids[0], ids[5]);
+        assert_string_not_equal(ids[0], ids[2]);
+        assert_string_not_equal(ids[2], ids[3]); /* their lower 32 bits are equal */
+    }
+    bench_close(b);
+}
+
+static void a_closed_output_ends_the_job(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    for (int i = 0; i < 500; i++)
+        um_text_fmt(&b->lines, "{\"prompt\":\"x\",\"max_new_tokens\":5," GREEDY "}\n");
+    b->c.cfg.routers = 2;
+    b->c.cfg.max_batch = 4;
+    b->c.accept = 3;
+    assert_int_equal(try_run(b), UM_E_IO);
+    assert_int_equal(b->c.all_lines, 4);
+    assert_string_equal(b->c.err[0].msg, "nobody reads the answers");
+    bench_close(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_new_tokens_give_an_empty_answer),
+        cmocka_unit_test(context_counts_the_rows_of_media),
+        cmocka_unit_test(the_models_positions_are_an_end),
+        cmocka_unit_test(a_text_of_megabytes_is_refused_at_once),
+        cmocka_unit_test(requests_wait_for_memory_of_others),
+        cmocka_unit_test(short_prompts_do_not_wait_and_long_ones_go_on),
+        cmocka_unit_test(thousands_of_requests_are_answered),
+        cmocka_unit_test(seeds),
+        cmocka_unit_test(a_closed_output_ends_the_job),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
