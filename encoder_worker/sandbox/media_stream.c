@@ -1,8 +1,9 @@
-/* See media_open.h. */
+/* See media_stream.h. */
 #include "encoder_worker/sandbox/media_stream.h"
 
 #include "core/base/bytes.h"
 #include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/sound_chunk.h"
 #include "encoder_worker/sandbox/wave_read.h"
 
 #include <libavutil/avstring.h>
@@ -15,21 +16,38 @@
 enum { IO_BYTES = 1 << 15 };
 
 /* Containers that are read, by libavformat's names. None of them reads a second file. */
-static const char *const formats[] = {
-    "wav",           "w64", "aiff", "au",   "caf",
-    "flac",          "mp3", "aac",  "ogg",  "mov,mp4,m4a,3gp,3g2,mj2",
-    "matroska,webm", "avi", "gif",  "apng", "mpegts",
-    "mpeg",          "flv", "asf"};
+static const char *const formats[] = {"wav",
+                                      "w64",
+                                      "aiff",
+                                      "au",
+                                      "caf",
+                                      "flac",
+                                      "mp3",
+                                      "aac",
+                                      "ogg",
+                                      "mov,mp4,m4a,3gp,3g2,mj2",
+                                      "matroska,webm",
+                                      "avi",
+                                      "gif",
+                                      "apng",
+                                      "mpegts",
+                                      "mpeg",
+                                      "flv",
+                                      "asf",
+                                      "amr",
+                                      "ac3",
+                                      "voc"};
 
 /* Decoders that are used, by libavcodec's names. */
 static const char codecs[] =
     "pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,"
-    "pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,flac,alac,mp3float,"
-    "mp3,mp2float,mp2,aac,vorbis,opus,ac3,eac3,amrnb,amrwb,wmav1,wmav2,"
+    "pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,g722,"
+    "g726,gsm,gsm_ms,flac,alac,mp3float,"
+    "mp3,mp2float,mp2,aac,vorbis,libopus,opus,speex,ac3,eac3,amrnb,amrwb,wmav1,wmav2,"
     "h264,hevc,vp8,vp9,libdav1d,mpeg4,mpeg2video,mpeg1video,h263,flv,msmpeg4,msmpeg4v2,wmv1,wmv2,"
     "wmv3,vc1,theora,mjpeg,prores,ffv1,huffyuv,ffvhuff,utvideo,qtrle,png,apng,gif,rawvideo";
 
-static const char reads[] = "wav, flac, mp3, ogg, m4a, mp4, webm, mkv, avi and gif are read";
+static const char reads[] = "wav, aiff, flac, mp3, ogg, m4a, mp4, webm, mkv, avi and gif are read";
 
 static int on_read(void *opaque, uint8_t *to, int room)
 {
@@ -116,39 +134,63 @@ static um_status probe(um_media_stream *m, const AVInputFormat **format, um_err 
     return unknown(m, f->name, err);
 }
 
-/* Bytes of sound that the header of a WAV declares, or -1. libavformat cuts the number down to what the file has; so that a file
- * that is cut off is told from a whole one, it is read here. Programs that write to a pipe leave 0 or a number near 2 or 4 GiB:
- * that declares nothing. */
-static int64_t wav_bytes(const um_media_stream *m)
+/* Matroska counts a length from zero, even where the first packet comes later. */
+static double late(const um_media_stream *m)
 {
-    enum { HEAD = 12, OPEN = 0x7ffff000 };
-    if (m->n < HEAD || memcmp(m->bytes, "RIFF", 4) != 0 || memcmp(m->bytes + 8, "WAVE", 4) != 0)
-        return -1;
-    for (size_t at = HEAD; m->n - at >= 8;) {
-        size_t size = um_get_u32(m->bytes + at + 4);
-        if (memcmp(m->bytes + at, "data", 4) == 0)
-            return size == 0 || (size >= OPEN && size > m->n) ? -1 : (int64_t)size;
-        if (size + (size & 1) > m->n - at - 8) break;
-        at += 8 + size + (size & 1);
-    }
-    return -1;
+    int64_t start = m->format->start_time;
+    bool counts = strcmp(said(m), "webm") == 0 && start != AV_NOPTS_VALUE && start > 0;
+    return counts ? (double)start / AV_TIME_BASE : 0;
 }
 
 double um_media_stream_declared(const um_media_stream *m)
 {
     const AVStream *st = m->stream;
     const AVCodecParameters *p = st->codecpar;
-    int64_t bytes = wav_bytes(m);
+    um_sound_chunk c = {0};
     int bits = av_get_exact_bits_per_sample(p->codec_id);
-    if (bytes >= 0 && bits > 0 && p->ch_layout.nb_channels > 0 && p->sample_rate > 0)
-        return (double)(bytes * 8 / (bits * p->ch_layout.nb_channels)) / p->sample_rate;
+    /* libavformat cuts the number down to what the file has */
+    if (bits > 0 && p->ch_layout.nb_channels > 0 && p->sample_rate > 0 &&
+        um_sound_chunk_find(&c, m->bytes, m->n) && !c.open)
+        return (double)c.size * 8 / ((double)bits * p->ch_layout.nb_channels) / p->sample_rate;
     if (m->format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE) return -1;
+    if (strcmp(said(m), "ogg") == 0) return -1; /* taken from its last page: no declaration */
     if (st->duration != AV_NOPTS_VALUE && st->duration >= 0)
-        return (double)st->duration * av_q2d(st->time_base);
+        return (double)st->duration * av_q2d(st->time_base) - late(m);
     /* the container's length is that of its longest stream */
     return m->format->nb_streams == 1 && m->format->duration > 0
-               ? (double)m->format->duration / AV_TIME_BASE
+               ? (double)m->format->duration / AV_TIME_BASE - late(m)
                : -1;
+}
+
+/* Samples of the sound by the tag in which iTunes keeps what its encoder added: "zero delay padding samples ...", in hexadecimal. */
+static int64_t itunes_samples(const um_media_stream *m)
+{
+    const AVDictionaryEntry *e = av_dict_get(m->format->metadata, "iTunSMPB", NULL, 0);
+    unsigned zero = 0, delay = 0, padding = 0;
+    unsigned long long samples = 0;
+    if (e == NULL || sscanf(e->value, "%x %x %x %llx", &zero, &delay, &padding, &samples) != 4)
+        return -1;
+    return samples > 0 && samples < (unsigned long long)1 << 40 ? (int64_t)samples : -1;
+}
+
+int64_t um_media_stream_samples(const um_media_stream *m)
+{
+    const AVStream *st = m->stream;
+    int count = avformat_index_get_entries_count(st);
+    if (strcmp(said(m), "mp4") != 0 || count < 2 || st->duration <= 0 ||
+        st->codecpar->sample_rate <= 0)
+        return -1;
+    const AVIndexEntry *before = avformat_index_get_entry((AVStream *)st, count - 2),
+                       *last = avformat_index_get_entry((AVStream *)st, count - 1);
+    AVRational sample = {1, st->codecpar->sample_rate};
+    int64_t frame = last->timestamp - before->timestamp, start = st->start_time;
+    if (frame <= 0 || start == AV_NOPTS_VALUE) return -1;
+    int64_t itunes = itunes_samples(m);
+    int64_t kept = itunes > 0 ? av_rescale_q(itunes, sample, st->time_base) : st->duration;
+    int64_t end = start + kept;
+    /* an end elsewhere than in the last two packets is a header that is wrong */
+    if (end <= before->timestamp || end >= last->timestamp + frame) return -1;
+    return itunes > 0 ? itunes : av_rescale_q(kept, st->time_base, sample);
 }
 
 static um_status length_ok(const um_media_stream *m, int64_t limit, um_err *err)
@@ -233,10 +275,17 @@ static um_status open_format(um_media_stream *m, const AVInputFormat *format, um
     return UM_OK;
 }
 
+/* Opus by libopus, as libsndfile reads it, where libavcodec was built with it; FFmpeg's own decoder differs audibly at low rates. */
+static const AVCodec *decoder_for(enum AVCodecID id)
+{
+    const AVCodec *c = id == AV_CODEC_ID_OPUS ? avcodec_find_decoder_by_name("libopus") : NULL;
+    return c != NULL ? c : avcodec_find_decoder(id);
+}
+
 static um_status open_codec(um_media_stream *m, int64_t max_pixels, um_err *err)
 {
     const AVCodecParameters *p = m->stream->codecpar;
-    const AVCodec *c = avcodec_find_decoder(p->codec_id);
+    const AVCodec *c = decoder_for(p->codec_id);
     if (c == NULL || av_match_list(c->name, codecs, ',') <= 0)
         return UM_FAIL(err, UM_E_DATA, "codec %s is not read: convert it",
                        avcodec_get_name(p->codec_id));
@@ -249,6 +298,7 @@ static um_status open_codec(um_media_stream *m, int64_t max_pixels, um_err *err)
     m->codec->pkt_timebase = m->stream->time_base;
     m->codec->thread_count = 1; /* threads cannot be made in the sandbox */
     m->codec->max_pixels = max_pixels;
+    m->codec->request_sample_fmt = AV_SAMPLE_FMT_FLT; /* libopus has 16-bit integers too */
     m->codec->flags |= AV_CODEC_FLAG_BITEXACT;
     if (p->codec_id == AV_CODEC_ID_FLAC)
         m->codec->err_recognition |= AV_EF_CRCCHECK | AV_EF_EXPLODE;

@@ -1,5 +1,5 @@
 /* A media file in memory, opened with libavformat: nothing but these bytes is ever read, and only formats and codecs of the lists in
- * media_open.c. Which format it is, its bytes say, never its name. */
+ * media_stream.c. Which format it is, its bytes say, never its name. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -41,3 +41,5 @@ bool um_media_stream_may_jump(const um_media_stream *m, int64_t now, int64_t at,
 
 /* Seconds that the stream's header declares, or < 0 where it does not say or only guesses. */
 double um_media_stream_declared(const um_media_stream *m);
+/* Samples of sound without those that an encoder added at the end, where an MP4 file says so; else -1. */
+int64_t um_media_stream_samples(const um_media_stream *m);

@@ -2,6 +2,7 @@
 #include "encoder_worker/sandbox/wave_read.h"
 
 #include "encoder_worker/sandbox/media_stream.h"
+#include "encoder_worker/sandbox/sound_file.h"
 
 #include <libavutil/cpu.h>
 
@@ -14,6 +15,7 @@ enum {
     SOXR_ROOM = 1 << 24,    /* more than libsoxr takes for any rate that is read */
     PART = 1 << 16,         /* samples of one part of the result */
     COVER_PIXELS = 1 << 25, /* of videos that libavformat looks into beside the sound */
+    MONO = 1024,            /* samples that are mixed at a time */
 };
 
 /* The result as it grows. */
@@ -24,12 +26,13 @@ typedef struct part {
 } part;
 
 typedef struct reader {
-    um_media_stream media;
-    int64_t seconds; /* limit */
-    int rate;        /* of the file */
-    int64_t in, out; /* samples read and made so far */
-    soxr_t soxr;     /* NULL at 16 kHz */
-    um_arena arena;  /* the parts */
+    um_sound_file *file;   /* NULL: libavformat reads */
+    um_media_stream media; /* else unused */
+    int64_t seconds;       /* limit */
+    int rate;              /* of the file */
+    int64_t in, out;       /* samples read and made so far */
+    soxr_t soxr;           /* NULL at 16 kHz */
+    um_arena arena;        /* the parts */
     part *first, *last;
 } reader;
 
@@ -125,57 +128,103 @@ static um_status begin(reader *r, int rate, um_err *err)
     return e == NULL ? UM_OK : UM_FAIL(err, UM_E_MEMORY, "resampling: %s", e);
 }
 
-/* One decoded frame: to floats, to their mean, to the result. */
-static um_status take(reader *r, const AVFrame *f, um_err *err)
+/* n samples of one channel at `rate`: checked, resampled, added to the result. */
+static um_status take(reader *r, const float *mono, size_t n, int rate, um_err *err)
+{
+    UM_TRY(um_wave_rate_ok(rate, err));
+    if (r->rate == 0) UM_TRY(begin(r, rate, err));
+    if (rate != r->rate)
+        return UM_FAIL(err, UM_E_DATA, "its sample rate changes from %d to %d after %.1f s",
+                       r->rate, rate, (double)r->in / r->rate);
+    if (r->in + (int64_t)n > r->seconds * r->rate)
+        return UM_FAIL(err, UM_E_DATA, "longer than %" PRId64 " s, the limit", r->seconds);
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(mono[i]))
+            return UM_FAIL(err, UM_E_DATA, "the sample at %.3f s is not a finite number",
+                           (double)(r->in + (int64_t)i) / r->rate);
+    UM_TRY(push(r, mono, n, err));
+    r->in += (int64_t)n;
+    return UM_OK;
+}
+
+/* The first `most` samples of a decoded frame: to floats, to their mean, to the result. */
+static um_status take_frame(reader *r, const AVFrame *f, int most, um_err *err)
 {
     int channels = f->ch_layout.nb_channels;
+    float mono[MONO];
     if (channels < 1) return UM_FAIL(err, UM_E_DATA, "sound of no channels");
-    UM_TRY(um_wave_rate_ok(f->sample_rate, err));
-    if (r->rate == 0) UM_TRY(begin(r, f->sample_rate, err));
-    if (f->sample_rate != r->rate)
-        return UM_FAIL(err, UM_E_DATA, "its sample rate changes from %d to %d after %.1f s",
-                       r->rate, f->sample_rate, (double)r->in / r->rate);
-    if (r->in + f->nb_samples > r->seconds * r->rate)
-        return UM_FAIL(err, UM_E_DATA, "longer than %" PRId64 " s, the limit", r->seconds);
-    float mono[1024];
-    for (int from = 0; from < f->nb_samples;) {
+    for (int done = 0; done < most;) {
         int n = 0;
-        for (; n < 1024 && from < f->nb_samples; n++, from++) {
+        for (; n < MONO && done < most; n++, done++) {
             float sum = 0;
-            for (int c = 0; c < channels; c++) sum += sample_at(f, c, from);
+            for (int c = 0; c < channels; c++) sum += sample_at(f, c, done);
             mono[n] = sum / (float)channels;
-            if (!isfinite(mono[n]))
-                return UM_FAIL(err, UM_E_DATA, "a sample at %.3f s is no finite number",
-                               (double)(r->in + n) / r->rate);
         }
-        UM_TRY(push(r, mono, (size_t)n, err));
-        r->in += n;
+        UM_TRY(take(r, mono, (size_t)n, f->sample_rate, err));
     }
     return UM_OK;
 }
 
-/* Headers that count samples are held to it (recorders of PCM miscount by a few bytes); others are rounded or guessed, so only much
- * that is missing counts. */
-static um_status whole(const reader *r, um_err *err)
+static um_status length_ok(const reader *r, double declared, double slack, um_err *err)
 {
-    double have = (double)r->in / r->rate, declared = um_media_stream_declared(&r->media);
-    enum AVCodecID id = r->media.stream->codecpar->codec_id;
-    bool exact = id == AV_CODEC_ID_FLAC || av_get_exact_bits_per_sample(id) > 0;
-    double slack = id == AV_CODEC_ID_FLAC ? 0.5 / r->rate : exact ? 0.05 : 1.0 + 0.02 * declared;
+    double have = (double)r->in / r->rate;
     if (declared < 0 || have >= declared - slack) return UM_OK;
     return UM_FAIL(err, UM_E_DATA, "cut off: %.3f s of %.3f s are there", have, declared);
 }
 
-static um_status read_all(reader *r, um_err *err)
+static um_status read_file(reader *r, um_err *err)
 {
+    double declared = um_sound_file_declared(r->file), slack = um_sound_file_slack(r->file);
+    float mono[MONO];
+    UM_TRY(um_wave_rate_ok(um_sound_file_rate(r->file), err));
+    if (declared > (double)r->seconds)
+        return UM_FAIL(err, UM_E_DATA, "%.1f s long by its header, limit %" PRId64 " s", declared,
+                       r->seconds);
+    for (;;) {
+        size_t n = 0;
+        int rate = 0;
+        UM_TRY(um_sound_file_read(r->file, mono, MONO, &n, &rate, err));
+        if (n == 0) break;
+        UM_TRY(take(r, mono, n, rate, err));
+    }
+    if (r->in == 0) return UM_FAIL(err, UM_E_DATA, "no sample of sound could be decoded from it");
+    return length_ok(r, declared, slack, err);
+}
+
+/* Formats that count their samples are held to it; others round or guess, so that only much that is missing counts. */
+static double stream_slack(const reader *r, double declared)
+{
+    enum AVCodecID id = r->media.stream->codecpar->codec_id;
+    if (id == AV_CODEC_ID_FLAC) return 0.5 / r->rate;
+    return av_get_exact_bits_per_sample(id) > 0 ? 0.05 : 1.0 + 0.02 * declared;
+}
+
+static um_status read_stream(reader *r, um_err *err)
+{
+    int64_t most = um_media_stream_samples(&r->media);
     for (;;) {
         bool more = false;
         UM_TRY(um_media_stream_next(&r->media, &more, err));
         if (!more) break;
-        UM_TRY(take(r, r->media.frame, err));
+        int n = r->media.frame->nb_samples;
+        if (most >= 0 && n > most - r->in) n = (int)(most > r->in ? most - r->in : 0);
+        UM_TRY(take_frame(r, r->media.frame, n, err));
     }
     if (r->in == 0) return UM_FAIL(err, UM_E_DATA, "no sample of sound could be decoded from it");
-    UM_TRY(whole(r, err));
+    double declared = um_media_stream_declared(&r->media);
+    return length_ok(r, declared, stream_slack(r, declared), err);
+}
+
+static um_status read_all(reader *r, const uint8_t *bytes, size_t n, um_err *err)
+{
+    UM_TRY(um_sound_file_open(&r->file, bytes, n, &r->arena, err));
+    if (r->file != NULL) {
+        UM_TRY(read_file(r, err));
+    } else {
+        UM_TRY(um_media_stream_open(&r->media, AVMEDIA_TYPE_AUDIO, bytes, n, COVER_PIXELS,
+                                    r->seconds, err));
+        UM_TRY(read_stream(r, err));
+    }
     return push(r, NULL, 0, err);
 }
 
@@ -199,19 +248,28 @@ static um_status finish(um_wave *out, const reader *r, um_arena *arena, um_err *
     return UM_OK;
 }
 
+/* Zeros in front of an MP3 hide its table of contents from libavformat, and with it what the encoder added. */
+static size_t zeros_before_mp3(const uint8_t *bytes, size_t n)
+{
+    size_t at = 0;
+    while (at < n && bytes[at] == 0) at++;
+    bool frame = n - at >= 4 && bytes[at] == 0xff && (bytes[at + 1] & 0xe6) == 0xe2;
+    return frame || (n - at >= 4 && memcmp(bytes + at, "ID3", 3) == 0) ? at : 0;
+}
+
 um_status um_wave_read(um_wave *out, const uint8_t *bytes, size_t n, int64_t seconds,
                        um_arena *arena, um_err *err)
 {
     reader r = {.seconds = seconds};
     um_mark mark = um_arena_mark(arena);
+    size_t zeros = zeros_before_mp3(bytes, n);
     um_arena_init(&r.arena, "wave", 1 << 20);
     av_force_cpu_flags(0);
-    um_status st =
-        um_media_stream_open(&r.media, AVMEDIA_TYPE_AUDIO, bytes, n, COVER_PIXELS, seconds, err);
-    if (st == UM_OK) st = read_all(&r, err);
+    um_status st = read_all(&r, bytes + zeros, n - zeros, err);
     if (st == UM_OK) st = finish(out, &r, arena, err);
     if (st != UM_OK) um_arena_reset(arena, mark);
     soxr_delete(r.soxr);
+    um_sound_file_close(r.file);
     um_media_stream_close(&r.media);
     um_arena_free(&r.arena);
     return st;

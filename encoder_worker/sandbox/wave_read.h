@@ -13,7 +13,7 @@ enum {
 
 /* The first sound track of the bytes, whatever their container: ceil(n 16000 / rate) samples. UM_E_DATA says what is wrong;
  * more than `seconds` is refused as soon as it is known. Memory: arena; on error nothing is kept. Same bytes, same bits, on every
- * x86-64 processor: libavcodec runs without its vector kernels here. Thread: one at a time in a process. */
+ * x86-64 processor: libavcodec runs without its vector kernels here (free-format MP3 apart, ADR 10). Thread: one at a time in a process. */
 um_status um_wave_read(um_wave *out, const uint8_t *bytes, size_t n, int64_t seconds,
                        um_arena *arena, um_err *err);
 /* Whether a rate is one that is read; UM_E_DATA. */

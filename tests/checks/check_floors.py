@@ -88,6 +88,7 @@ DOORS = [
      ["encoder_worker/sandbox/image_*.c"], "image files are decoded in encoder_worker/sandbox/image_*.c"),
     ("ffmpeg", header(r"libav\w+/[\w./-]+", r"libsw\w+/[\w./-]+"), ["encoder_worker/sandbox/*"],
      "media are decoded in the sandboxed process only"),
+    ("sndfile", header(r"sndfile\.h"), ["encoder_worker/sandbox/sound_file.c"], "sound files are read where they are decoded"),
     ("soxr", header(r"soxr[\w./-]*"), ["encoder_worker/sandbox/wave_read.c"], "sound is resampled where it is decoded"),
     ("seccomp", header(r"seccomp\.h", r"linux/(?:seccomp|filter|landlock)\.h"), ["encoder_worker/sandbox/sandbox.c"],
      "the walls of the decoder are built in one place"),

@@ -6,6 +6,7 @@ function(um_decoder_test name)
 endfunction()
 
 um_decoder_test(test_decoder)
+um_decoder_test(test_sound_files)
 
 add_executable(lying_decoder programs/lying_decoder.c)
 target_link_libraries(lying_decoder PRIVATE um_decode_wire um_flags)

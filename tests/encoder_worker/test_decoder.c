@@ -259,9 +259,9 @@ static void test_bad_sound(void **state)
             "cut off: 0.008 s of 2.000 s are there");
     s[33] = NAN;
     refused(WAVE, media_wav_make(&arena, &fine, s, sizeof s),
-            "a sample at 0.002 s is no finite number");
+            "the sample at 0.002 s is not a finite number");
     s[33] = INFINITY;
-    refused(WAVE, media_wav_make(&arena, &fine, s, sizeof s), "is no finite number");
+    refused(WAVE, media_wav_make(&arena, &fine, s, sizeof s), "is not a finite number");
     for (int i = 0; i < 64; i++) s[i] = i % 2 == 0 ? 3e38f : -3e38f;
     refused(WAVE, media_wav_make(&arena, &(media_wav){3, 32, 2, 44100, 0}, s, 0), "no sample");
     refused(WAVE, media_load(&arena, "media/count.mkv"), "no sound in it");
