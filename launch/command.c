@@ -66,9 +66,14 @@ static void on_log(void *ctx, const char *line)
     fprintf(a->log, "%s\n", line);
 }
 
-um_status um_run_job(const um_job *job, const um_text *input, um_results *a, um_err *err)
+um_status um_run_job(const um_job *job, const um_requests *input, um_results *a, um_err *err)
 {
-    um_job_io io = {
-        .input = input->s, .input_size = input->n, .line = on_line, .log = on_log, .ctx = a};
+    um_job_io io = {.line = on_line, .log = on_log, .ctx = a};
+    if (input != NULL) {
+        io.input = input->head.s;
+        io.input_size = input->head.n;
+        io.input_more = input->fd >= 0;
+        io.input_fd = input->fd;
+    }
     return um_job_run(job, &io, err);
 }

@@ -4,6 +4,7 @@
 #include "core/options/config.h"
 #include "launch/job/results.h"
 #include "launch/job/mpirun_line.h"
+#include "launch/job/requests.h"
 
 /* unimoe generate: answers on standard output, one line of figures on standard error; with --json the routers' lines. */
 um_status um_generate(const um_config *cfg, um_err *err);
@@ -15,5 +16,5 @@ um_status um_doctor(const um_config *cfg, FILE *to, um_err *err);
 /* Opens the model, settles the ranks, composes the job. With --dry-run it prints the mpirun line and the memory of every rank
  * and leaves *job with no words. cfg's paths become absolute, for ranks may start elsewhere. sequences: decoded together. */
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err);
-/* Runs the job with its result lines going to a. */
-um_status um_run_job(const um_job *job, const um_text *input, um_results *a, um_err *err);
+/* Runs the job with its result lines going to a. input may be NULL. */
+um_status um_run_job(const um_job *job, const um_requests *input, um_results *a, um_err *err);

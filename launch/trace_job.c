@@ -52,12 +52,13 @@ um_status um_trace(const um_config *given, um_err *err)
     um_config cfg = *given;
     um_arena arena;
     um_job job = {0};
-    um_results answers = {.out = stdout, .log = stderr, .quiet = true, .wanted = 1};
+    um_results answers = {
+        .out = stdout, .log = stderr, .quiet = true, .unnamed = true, .wanted = 1};
     um_arena_init(&arena, "trace", 1 << 16);
     um_status st = settle_paths(&cfg, &arena, err);
     if (st == UM_OK) st = um_prepare(&job, &cfg, 1, &arena, err);
     if (st == UM_OK && job.argc > 0) {
-        st = um_run_job(&job, &(um_text){0}, &answers, err);
+        st = um_run_job(&job, NULL, &answers, err);
         if (st == UM_OK) st = um_results_verdict(&answers, err);
     }
     um_arena_free(&arena);

@@ -14,7 +14,6 @@ enum {
         16 << 20,      /* a router that has more request text unfinished is assigned no more */
     WINDOW_BATCHES = 2 /* the same by number: so many times --max-batch */
 };
-#define REQUEST_BYTES_MAX ((size_t)64 << 20)
 
 /* The unfinished requests of a router, as router 0 knows them. */
 typedef struct load {
@@ -32,11 +31,13 @@ struct um_dispatcher {
     um_report *report;
     bool leads; /* this is router 0; all below is its own */
     um_input input;
-    uint64_t next; /* number of the next request */
-    bool more;     /* the last read ended before it had looked at all that is there */
-    load *routers; /* [R] */
+    const char *folder; /* where relative media paths of requests start */
+    uint64_t next;      /* number of the next request */
+    bool more;          /* the last read ended before it had looked at all that is there */
+    load *routers;      /* [R] */
     int unfinished;
     um_arena scratch;
+    um_arena names; /* lives as long as this */
 };
 
 um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine *engine,
@@ -56,6 +57,7 @@ um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine
                          .input.fd = -1};
     d->routers = um_zalloc((size_t)topo->count[UM_ROLE_ROUTER] * sizeof *d->routers);
     um_arena_init(&d->scratch, "requests", 1 << 16);
+    um_arena_init(&d->names, "folder of the requests", 1 << 12);
     return d;
 }
 
@@ -64,6 +66,7 @@ void um_dispatcher_close(um_dispatcher *d)
     if (d == NULL) return;
     um_input_close(&d->input);
     um_arena_free(&d->scratch);
+    um_arena_free(&d->names);
     um_free(d->routers);
     um_free(d);
 }
@@ -78,6 +81,9 @@ um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err)
         return UM_FAIL(
             err, UM_E_USAGE,
             "--requests -: mpirun gives its standard input to rank 0, so name unimoe-router first");
+    d->folder = d->cfg->media_folder[0] != '\0' ? d->cfg->media_folder
+                : strcmp(path, "-") == 0        ? "."
+                                                : um_path_dir(&d->names, path);
     return um_input_open(&d->input, path, err);
 }
 
@@ -111,17 +117,25 @@ static void load_remove(um_dispatcher *d, int router)
     d->unfinished--;
 }
 
-static um_status assign(um_dispatcher *d, int router, const char *json, const char *folder,
+/* Router 0 keeps what no message can carry, to refuse it. */
+static bool is_kept(const um_request_source *from)
+{
+    return from->bytes > from->n || memchr(from->json, 0, from->n) != NULL;
+}
+
+static um_status assign(um_dispatcher *d, int router, const um_request_source *from,
                         um_trace *trace, um_err *err)
 {
-    size_t n = strlen(json);
     uint64_t number = d->next++;
-    load_add(d, router, n);
-    if (router == 0) return um_engine_submit(d->engine, number, json, n, folder, trace, err);
+    if (is_kept(from)) router = 0;
+    load_add(d, router, from->n);
+    if (router == 0) return um_engine_submit(d->engine, number, from, trace, err);
     Um__Request req = UM__REQUEST__INIT;
     req.id = number;
-    req.json = (char *)(uintptr_t)json;
-    req.folder = (char *)(uintptr_t)folder;
+    req.json = (char *)(uintptr_t)from->json;
+    req.folder = (char *)(uintptr_t)from->folder;
+    req.number = from->number;
+    req.element = from->element;
     return um_link_control(d->link, d->link->comm->topo.of_role[UM_ROLE_ROUTER][router],
                            UM_KIND_REQUEST, &req.base, err);
 }
@@ -130,14 +144,15 @@ um_status um_dispatcher_read(um_dispatcher *d, um_err *err)
 {
     size_t bytes = 0;
     for (d->more = false; !um_input_ended(&d->input);) {
+        um_json_item item;
         int router = router_choose(d);
         if (router < 0) return UM_OK;
-        char *line = NULL;
-        UM_TRY(um_input_line(&d->input, &line, err));
-        if (line == NULL) return UM_OK;
-        if (line[strspn(line, " \t\r")] == '\0') continue;
-        bytes += strlen(line);
-        UM_TRY(assign(d, router, line, ".", NULL, err));
+        UM_TRY(um_input_next(&d->input, &item, err));
+        if (item.text == NULL) return UM_OK;
+        um_request_source from = {item.text, item.n,      item.bytes,
+                                  d->folder, item.number, .element = item.element};
+        bytes += item.n;
+        UM_TRY(assign(d, router, &from, NULL, err));
         d->more = bytes >= READ_BYTES;
         if (d->more) return UM_OK;
     }
@@ -150,9 +165,12 @@ um_status um_dispatcher_trace(um_dispatcher *d, um_trace *trace, um_err *err)
     size_t n = 0;
     const char *path = d->cfg->request;
     um_mark mark = um_arena_mark(&d->scratch);
-    um_status st = um_file_read(&text, &n, path, REQUEST_BYTES_MAX, &d->scratch, err);
-    if (st == UM_OK)
-        st = assign(d, 0, (const char *)text, um_path_dir(&d->scratch, path), trace, err);
+    um_status st = um_file_read(&text, &n, path, UM_REQUEST_BYTES_MAX, &d->scratch, err);
+    if (st == UM_OK) {
+        um_request_source from = {(const char *)text, n, n, um_path_dir(&d->scratch, path), 1,
+                                  .recorded = true};
+        st = assign(d, 0, &from, trace, err);
+    }
     um_arena_reset(&d->scratch, mark);
     return st;
 }
@@ -166,9 +184,12 @@ um_status um_dispatcher_request(um_dispatcher *d, const um_inbound *in, um_err *
     if (st == UM_OK && in->msg.peer != um_join_leader(d->link->comm))
         st = UM_FAIL(err, UM_E_CORRUPT, "request frame of rank %d, which is not router 0",
                      in->msg.peer);
-    if (st == UM_OK)
-        st = um_engine_submit(d->engine, req->id, req->json, strlen(req->json), req->folder, NULL,
-                              err);
+    if (st == UM_OK) {
+        size_t n = strlen(req->json);
+        um_request_source from = {req->json,   n,           n,
+                                  req->folder, req->number, .element = req->element};
+        st = um_engine_submit(d->engine, req->id, &from, NULL, err);
+    }
     um_arena_reset(&d->scratch, mark);
     return st;
 }

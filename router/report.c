@@ -3,25 +3,15 @@
 
 static double seconds(int64_t ns) { return (double)ns * 1e-9; }
 
-void um_report_error(um_text *out, const char *id, const char *message)
-{
-    um_text_fmt(out, "{\"kind\":\"error\",\"id\":");
-    um_text_json(out, id);
-    um_text_fmt(out, ",\"error\":");
-    um_text_json(out, message);
-    um_text_fmt(out, "}");
-}
-
 void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok)
 {
     if (s->status != UM_OK) {
-        um_report_error(out, s->req.id, s->why.msg);
+        um_request_error(out, &s->req, s->why.msg);
         return;
     }
     um_arena a;
     um_arena_init(&a, "answer", 4096);
-    um_text_fmt(out, "{\"kind\":\"result\",\"id\":");
-    um_text_json(out, s->req.id);
+    um_request_head(out, &s->req, "result");
     um_text_fmt(out, ",\"answer\":");
     um_text_json(out,
                  s->answer != NULL ? s->answer : um_tokenizer_decode(tok, s->out, s->n_out, &a));

@@ -7,8 +7,6 @@
 
 /* {"kind":"result",...} or {"kind":"error",...} of a sequence that is done. */
 void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok);
-/* {"kind":"error",...} for a request that did not become a sequence. */
-void um_report_error(um_text *out, const char *id, const char *message);
 
 /* Counters of all ranks for the summary. */
 typedef struct um_report {

@@ -43,10 +43,12 @@ typedef struct um_config {
     const char *vision_tower; /* override the tower folders of config.json; "" = as it says */
     const char *speech_tower, *sound_tower;
     const char *requests; /* JSONL of requests, "-" = standard input */
-    const char *request;  /* trace: the one request.json (positional) */
-    const char *out;      /* output file, "" = standard output */
-    const char *routing;  /* CSV of what the gates chose, "" = do not count */
-    const char *prompt;
+    const char *
+        media_folder; /* routers: where relative media paths of requests start; "" = beside the file */
+    const char *request; /* trace: the one request.json (positional) */
+    const char *out;     /* output file, "" = standard output */
+    const char *routing; /* CSV of what the gates chose, "" = do not count */
+    const char *prompt, *prompt_file;
     um_list image, video, speech, sound;
     const char *video_audio; /* "" speech sound: what the sound tracks of --video are taken as */
     bool json;               /* generate: print JSON lines */

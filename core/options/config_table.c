@@ -49,7 +49,9 @@ const um_option um_options[] = {
         "folder of the speech tower (Whisper), when not the one of config.json"),
     STR(sound_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "folder of the sound tower (BEATs), or its .pt file for convert, when not the one of config.json"),
-    STR(prompt, "", NULL, UM_PROG_GENERATE, WHAT, "the question"),
+    STR(prompt, "", NULL, UM_PROG_GENERATE, WHAT, "the question; - reads it from standard input"),
+    STR(prompt_file, "", NULL, UM_PROG_GENERATE, WHAT,
+        "file with the question, for one that is too long for the command line; - is standard input"),
     LIST(image, UM_PROG_GENERATE, WHAT, "an image for the question; may be given again"),
     LIST(video, UM_PROG_GENERATE, WHAT, "a video for the question; may be given again"),
     LIST(speech, UM_PROG_GENERATE, WHAT, "an audio file that is heard as speech; may be given again"),
@@ -57,7 +59,9 @@ const um_option um_options[] = {
     STR(video_audio, "", "speech sound", UM_PROG_GENERATE, WHAT,
         "hear the sound tracks of the videos too, as speech or as sound"),
     STR(requests, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
-        "file of requests, one JSON object a line; - is standard input"),
+        "file of requests, one JSON object a line, or one JSON array of samples; - is standard input"),
+    STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
+        "where relative media paths in requests start; empty is the folder of the requests file"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
         "the one request to trace (unimoe trace takes it as its first word)"),
     STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT, WHAT,
@@ -173,7 +177,8 @@ static const struct {
     {UM_PROG_ENCODER, "unimoe-encoder", "[OPTION]...",
      "An encoder rank: images, videos, speech and sounds to rows. Started by mpirun."},
     {UM_PROG_GENERATE, "unimoe generate",
-     "--model DIR --prompt TEXT [--image FILE]... [--video FILE]... [--speech FILE]... [--sound "
+     "--model DIR --prompt TEXT | --prompt-file FILE [--image FILE]... [--video FILE]... [--speech "
+     "FILE]... [--sound "
      "FILE]... | --requests FILE",
      "Answers a question, or a file of requests, with an MPI job."},
     {UM_PROG_TRACE, "unimoe trace", "REQUEST.json --out FILE.safetensors",

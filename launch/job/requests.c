@@ -4,183 +4,88 @@
 #include "core/base/file.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-enum { FILE_LIMIT = 256 << 20 };
+enum {
+    HEAD_BYTES = 256 << 10,  /* read before the job starts, to see what can be seen then */
+    HEAD_WAIT_MS = 100,      /* for a pipe whose writer has only just started */
+    PROMPT_BYTES = 48 << 20, /* escaped it must fit a request */
+};
 
-static void write_value(um_text *to, const um_json *j)
+static bool is_stdin(const char *path) { return strcmp(path, "-") == 0; }
+
+/* path as the file system resolves it. */
+static um_status absolute(const char **out, const char *path, const char *what, um_arena *arena,
+                          um_err *err)
 {
-    const char *key = NULL;
-    bool object = um_json_kind_of(j) == UM_JSON_OBJECT;
-    switch (um_json_kind_of(j)) {
-    case UM_JSON_OBJECT:
-    case UM_JSON_ARRAY:
-        um_text_add(to, object ? "{" : "[", 1);
-        for (size_t i = 0; i < um_json_size(j); i++) {
-            const um_json *item = object ? um_json_member(j, i, &key) : um_json_at(j, i);
-            if (i > 0) um_text_add(to, ",", 1);
-            if (object) um_text_json(to, key);
-            if (object) um_text_add(to, ":", 1);
-            write_value(to, item);
-        }
-        um_text_add(to, object ? "}" : "]", 1);
-        break;
-    case UM_JSON_STRING:
-        um_text_json(to, um_json_str(j, ""));
-        break;
-    case UM_JSON_INT:
-        um_text_fmt(to, "%" PRId64, um_json_int(j, 0));
-        break;
-    case UM_JSON_REAL:
-        um_text_fmt(to, "%.17g", um_json_num(j, 0));
-        break;
-    case UM_JSON_BOOL:
-        um_text_fmt(to, "%s", um_json_bool(j, false) ? "true" : "false");
-        break;
-    case UM_JSON_NULL:
-    case UM_JSON_NONE:
-        um_text_add(to, "null", 4);
-        break;
-    }
-}
-
-/* A media value: a path, a list of paths, or for videos a list of lists. Anything else goes on as it is, for the router to refuse. */
-static void write_media(um_text *to, const um_json *media, const char *folder, um_arena *arena)
-{
-    if (um_json_kind_of(media) == UM_JSON_STRING) {
-        um_text_json(to, um_path_join(arena, folder, um_json_str(media, "")));
-    } else if (um_json_kind_of(media) == UM_JSON_ARRAY) {
-        um_text_add(to, "[", 1);
-        for (size_t i = 0; i < um_json_size(media); i++) {
-            if (i > 0) um_text_add(to, ",", 1);
-            write_media(to, um_json_at(media, i), folder, arena);
-        }
-        um_text_add(to, "]", 1);
-    } else {
-        write_value(to, media);
-    }
-}
-
-static bool is_media(const char *key)
-{
-    static const char *const names[] = {"image", "video", "voice", "speech", "sound"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(key, names[i]) == 0) return true;
-    return false;
-}
-
-static void write_object(um_text *to, const um_json *object, const char *folder, um_arena *arena);
-
-/* A list whose objects have media paths in them: the parts of a prompt, or turns with such parts. */
-static void write_list(um_text *to, const um_json *list, const char *folder, um_arena *arena)
-{
-    um_text_add(to, "[", 1);
-    for (size_t i = 0; i < um_json_size(list); i++) {
-        const um_json *item = um_json_at(list, i);
-        if (i > 0) um_text_add(to, ",", 1);
-        if (um_json_kind_of(item) == UM_JSON_OBJECT)
-            write_object(to, item, folder, arena);
-        else
-            write_value(to, item);
-    }
-    um_text_add(to, "]", 1);
-}
-
-/* The keys whose lists are looked into: a prompt of parts, turns, and a turn's value of parts. */
-static bool is_parts(const char *key, const um_json *value)
-{
-    return um_json_kind_of(value) == UM_JSON_ARRAY &&
-           (strcmp(key, "prompt") == 0 || strcmp(key, "conversations") == 0 ||
-            strcmp(key, "value") == 0);
-}
-
-/* The members of a request or of its sample, each behind a comma but the first; *n counts them over both calls. */
-static void write_members(um_text *to, const um_json *object, int *n, const char *folder,
-                          um_arena *arena)
-{
-    for (size_t i = 0; i < um_json_size(object); i++) {
-        const char *key = NULL;
-        const um_json *value = um_json_member(object, i, &key);
-        if ((*n)++ > 0) um_text_add(to, ",", 1);
-        um_text_json(to, key);
-        um_text_add(to, ":", 1);
-        if (is_media(key)) {
-            write_media(to, value, folder, arena);
-        } else if (strcmp(key, "sample") == 0 && um_json_kind_of(value) == UM_JSON_OBJECT) {
-            write_object(to, value, folder, arena);
-        } else if (is_parts(key, value)) {
-            write_list(to, value, folder, arena);
-        } else {
-            write_value(to, value);
-        }
-    }
-}
-
-static void write_object(um_text *to, const um_json *object, const char *folder, um_arena *arena)
-{
-    int n = 0;
-    um_text_add(to, "{", 1);
-    write_members(to, object, &n, folder, arena);
-    um_text_add(to, "}", 1);
-}
-
-/* One request of a file, with its number for a name when it has none. What is in it is the router's to judge. */
-static um_status write_request(um_text *to, const um_json *request, int number, const char *folder,
-                               um_arena *arena, um_err *err)
-{
-    int n = 0;
-    if (um_json_kind_of(request) != UM_JSON_OBJECT)
-        return UM_FAIL(err, UM_E_DATA, "not a JSON object");
-    um_text_add(to, "{", 1);
-    if (um_json_get(request, "id") == NULL) {
-        um_text_fmt(to, "\"id\":\"%d\"", number);
-        n++;
-    }
-    write_members(to, request, &n, folder, arena);
-    um_text_add(to, "}\n", 2);
+    char real[PATH_MAX];
+    if (realpath(path, real) == NULL)
+        return UM_FAIL(err, UM_E_DATA, "%s %s: %s", what, path, strerror(errno));
+    *out = um_arena_str(arena, real);
     return UM_OK;
 }
 
-static um_status write_file(um_text *to, int *count, const char *path, um_arena *arena, um_err *err)
+static um_status folder_set(um_config *cfg, um_arena *arena, um_err *err)
 {
-    char folder[PATH_MAX];
-    bool input = strcmp(path, "-") == 0;
-    const char *name = input ? "standard input" : path;
-    uint8_t *data = NULL;
-    size_t size = 0;
-    UM_TRY(um_wrap(err, um_file_read(&data, &size, path, FILE_LIMIT, arena, err), "requests"));
-    if (realpath(input ? "." : um_path_dir(arena, path), folder) == NULL)
-        return UM_FAIL(err, UM_E_IO, "%s: %s", name, strerror(errno));
-    int number = 0;
-    const char *end = (const char *)data + size;
-    for (const char *line = (const char *)data; line < end; number++) {
-        const char *nl = memchr(line, '\n', (size_t)(end - line)), *stop = nl != NULL ? nl : end;
-        if (strspn(line, " \t\r") < (size_t)(stop - line)) {
-            um_json *request = NULL;
-            um_status st = um_json_parse(&request, line, (size_t)(stop - line), err);
-            if (st == UM_OK) st = write_request(to, request, *count, folder, arena, err);
-            um_json_free(request);
-            if (st != UM_OK) {
-                um_wrap(err, st, "%s:%d", name, number + 1);
-                return UM_E_DATA;
-            }
-            ++*count;
-        }
-        line = stop + 1;
-    }
-    if (*count == 0) return UM_FAIL(err, UM_E_DATA, "%s: no request in it", name);
-    return UM_OK;
+    if (cfg->media_folder[0] != '\0')
+        return absolute(&cfg->media_folder, cfg->media_folder, "--media-folder", arena, err);
+    bool beside = cfg->requests[0] != '\0' && !is_stdin(cfg->requests);
+    return absolute(&cfg->media_folder, beside ? um_path_dir(arena, cfg->requests) : ".",
+                    "the folder of the requests,", arena, err);
 }
 
-static um_status write_files(um_text *to, const char *key, const um_list *files, um_err *err)
+/* Reads into head until it is full, the source ends (fd is then -1), or a pipe has no more for now. */
+static um_status head_read(um_requests *r, um_err *err)
 {
-    char path[PATH_MAX];
+    char *buf = um_zalloc(HEAD_BYTES);
+    um_status st = UM_OK;
+    while (r->head.n < HEAD_BYTES) {
+        struct pollfd p = {.fd = r->fd, .events = POLLIN};
+        if (isatty(r->fd) || poll(&p, 1, HEAD_WAIT_MS) <= 0) break;
+        ssize_t n = read(r->fd, buf, HEAD_BYTES - r->head.n);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+        if (n < 0) {
+            st = UM_FAIL(err, UM_E_DATA, "%s: %s", r->name, strerror(errno));
+            break;
+        }
+        if (n == 0) {
+            close(r->fd);
+            r->fd = -1;
+            break;
+        }
+        um_text_add(&r->head, buf, (size_t)n);
+    }
+    um_free(buf);
+    return st;
+}
+
+static um_status file_open(um_requests *r, const um_config *cfg, um_err *err)
+{
+    const char *path = cfg->requests;
+    struct stat s;
+    r->file = true;
+    r->name = is_stdin(path) ? "standard input" : path;
+    r->fd = is_stdin(path) ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (r->fd < 0) return UM_FAIL(err, UM_E_DATA, "requests %s: %s", r->name, strerror(errno));
+    if (fstat(r->fd, &s) == 0 && S_ISDIR(s.st_mode))
+        return UM_FAIL(err, UM_E_DATA, "requests %s: is a folder; give the file in it", r->name);
+    return head_read(r, err);
+}
+
+/* --- one request from flags --- */
+
+static um_status write_files(um_text *to, const char *key, const um_list *files, um_arena *arena,
+                             um_err *err)
+{
+    const char *path = NULL;
     for (int i = 0; i < files->n; i++) {
-        if (realpath(files->item[i], path) == NULL)
-            return UM_FAIL(err, UM_E_DATA, "--%s %s: %s", key, files->item[i], strerror(errno));
+        UM_TRY(absolute(&path, files->item[i], um_arena_fmt(arena, "--%s", key), arena, err));
         if (i == 0) um_text_fmt(to, ",\"%s\":[", key);
         if (i > 0) um_text_add(to, ",", 1);
         um_text_json(to, path);
@@ -189,24 +94,63 @@ static um_status write_files(um_text *to, const char *key, const um_list *files,
     return UM_OK;
 }
 
-static um_status write_prompt(um_text *to, const um_config *cfg, um_err *err)
+/* The text of --prompt, or of the file that --prompt-file names (or "-": standard input), without the line end behind it. */
+static um_status prompt_read(const char **out, const um_config *cfg, um_arena *arena, um_err *err)
 {
-    um_text_fmt(to, "{\"id\":\"0\",\"prompt\":");
-    um_text_json(to, cfg->prompt);
-    UM_TRY(write_files(to, "image", &cfg->image, err));
-    UM_TRY(write_files(to, "video", &cfg->video, err));
-    UM_TRY(write_files(to, "speech", &cfg->speech, err));
-    UM_TRY(write_files(to, "sound", &cfg->sound, err));
+    const char *path = cfg->prompt_file[0] != '\0' ? cfg->prompt_file : cfg->prompt;
+    uint8_t *data = NULL;
+    size_t n = 0;
+    *out = cfg->prompt;
+    if (cfg->prompt_file[0] == '\0' && !is_stdin(cfg->prompt)) return UM_OK;
+    um_status st = um_file_read(&data, &n, path, PROMPT_BYTES, arena, err);
+    if (st != UM_OK) return um_wrap(err, UM_E_DATA, "prompt");
+    const char *name = is_stdin(path) ? "standard input" : path;
+    if (n >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0) { /* a byte order mark */
+        data += 3;
+        n -= 3;
+    }
+    if (memchr(data, 0, n) != NULL)
+        return UM_FAIL(err, UM_E_DATA,
+                       "prompt %s: holds zero bytes: not a text, or UTF-16; it must be UTF-8",
+                       name);
+    if (n > 0 && data[n - 1] == '\n') n--;
+    if (n > 0 && data[n - 1] == '\r') n--;
+    if (n == 0) return UM_FAIL(err, UM_E_DATA, "prompt %s: is empty", name);
+    data[n] = '\0';
+    *out = (const char *)data;
+    return UM_OK;
+}
+
+static um_status prompt_open(um_requests *r, const um_config *cfg, um_arena *arena, um_err *err)
+{
+    const char *prompt = NULL;
+    um_text *to = &r->head;
+    r->name = "--prompt";
+    UM_TRY(prompt_read(&prompt, cfg, arena, err));
+    um_text_fmt(to, "{\"prompt\":");
+    um_text_json(to, prompt);
+    UM_TRY(write_files(to, "image", &cfg->image, arena, err));
+    UM_TRY(write_files(to, "video", &cfg->video, arena, err));
+    UM_TRY(write_files(to, "speech", &cfg->speech, arena, err));
+    UM_TRY(write_files(to, "sound", &cfg->sound, arena, err));
     if (cfg->video_audio[0] != '\0') um_text_fmt(to, ",\"video_audio\":\"%s\"", cfg->video_audio);
     um_text_add(to, "}\n", 2);
     return UM_OK;
 }
 
-um_status um_requests_build(um_text *out, int *count, const um_config *cfg, um_arena *arena,
-                            um_err *err)
+um_status um_requests_open(um_requests *out, um_config *cfg, um_arena *arena, um_err *err)
 {
-    *count = 0;
-    if (cfg->requests[0] != '\0') return write_file(out, count, cfg->requests, arena, err);
-    *count = 1;
-    return write_prompt(out, cfg, err);
+    *out = (um_requests){.fd = -1};
+    um_status st =
+        cfg->requests[0] != '\0' ? file_open(out, cfg, err) : prompt_open(out, cfg, arena, err);
+    if (st == UM_OK) st = folder_set(cfg, arena, err);
+    if (st != UM_OK) um_requests_close(out);
+    return st;
+}
+
+void um_requests_close(um_requests *r)
+{
+    if (r->fd >= 0) close(r->fd);
+    um_text_free(&r->head);
+    *r = (um_requests){.fd = -1};
 }

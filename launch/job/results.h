@@ -1,7 +1,7 @@
 /* The result lines of router 0 (JSON, one a line: "result", "error", "summary"), made into what a person reads:
  *
- *   {"kind":"result","id":"0","answer":"...","ids":[...],"prompt_tokens":111,"new_tokens":12,"finish":"stop", ...}
- *   {"kind":"error","id":"0","error":"..."}
+ *   {"kind":"result","id":"7","line":3,"answer":"...","ids":[...],"prompt_tokens":111,"new_tokens":12,"finish":"stop", ...}
+ *   {"kind":"error","id":"8","line":4,"error":"..."}
  *   {"kind":"summary","requests":1,"prefill_tokens_per_second":..., "raw_bytes":..., "wire_bytes":..., "ranks":[...]}
  *
  * Lines that are none of these go to standard error as they are. */
@@ -11,11 +11,15 @@
 
 #include <stdio.h>
 
+enum { UM_WANTED_UNKNOWN = -1 };
+
 typedef struct um_results {
     FILE *out, *log;
-    bool json;  /* hand the lines on */
-    bool quiet; /* no answers (trace) */
-    int wanted; /* requests given */
+    bool json;          /* hand the lines on */
+    bool quiet;         /* no answers (trace) */
+    bool unnamed;       /* the one request has no file to look it up in: its error needs no name */
+    const char *source; /* where requests come from, for messages; may be NULL */
+    int wanted;         /* requests given; UM_WANTED_UNKNOWN: the summary will say */
     int done, failed;
     bool summary; /* the last line came */
 } um_results;

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { CHUNK_BYTES = 65536 }; /* of input at a time */
 /* Milliseconds: to end after a fatal report or a signal; after the last line; for the pipes to close once mpirun is gone. */
 enum { GRACE_MS = 3000, FINISH_MS = 10000, DRAIN_MS = 300 };
 
@@ -35,7 +36,11 @@ typedef struct run {
     pid_t mpirun;
     int signals, in;
     lines out, log;
-    size_t written;   /* of the input */
+    const char *input; /* what comes next for rank 0: of io->input, then of chunk */
+    size_t input_left;
+    int source; /* where more of it comes from; -1: nowhere, or at its end */
+    char *chunk;
+    int source_errno; /* why it could not be read to its end */
     bool ended;       /* mpirun was waited for */
     int exit_status;  /* as waitpid gives it */
     int stopped_by;   /* the first signal that asked us to stop */
@@ -191,16 +196,33 @@ static void read_lines(run *r, lines *l)
     }
 }
 
+/* Hands on what there is for rank 0, and closes its standard input behind the last of it. */
 static void write_input(run *r)
 {
-    while (r->written < r->io->input_size) {
-        ssize_t n = write(r->in, r->io->input + r->written, r->io->input_size - r->written);
+    while (r->input_left > 0) {
+        ssize_t n = write(r->in, r->input, r->input_left);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return;
-        if (n < 0) break; /* rank 0 is gone; mpirun will say why */
-        r->written += (size_t)n;
+        if (n < 0) { /* rank 0 is gone; mpirun will say why */
+            r->source = -1;
+            break;
+        }
+        r->input += n;
+        r->input_left -= (size_t)n;
     }
-    close_fd(&r->in);
+    if (r->source < 0) close_fd(&r->in);
+}
+
+/* Reads more input, once all before it is written: as much as rank 0 is behind stays in the source, not here. */
+static void read_source(run *r)
+{
+    ssize_t n = read(r->source, r->chunk, CHUNK_BYTES);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (n < 0) r->source_errno = errno;
+    if (n <= 0) r->source = -1;
+    r->input = r->chunk;
+    r->input_left = n > 0 ? (size_t)n : 0;
+    write_input(r);
 }
 
 static void kill_job(run *r)
@@ -236,16 +258,20 @@ static int time_left(const run *r)
 static void loop(run *r)
 {
     while (!r->ended || r->out.fd >= 0 || r->log.fd >= 0) {
+        bool idle = r->input_left == 0; /* then only the end of rank 0 is news of its pipe */
         struct pollfd fds[] = {{r->signals, POLLIN, 0},
                                {r->out.fd, POLLIN, 0},
                                {r->log.fd, POLLIN, 0},
-                               {r->in, POLLOUT, 0}};
-        int ready = poll(fds, 4, time_left(r));
+                               {r->in, idle ? 0 : POLLOUT, 0},
+                               {r->in >= 0 && idle ? r->source : -1, POLLIN, 0}};
+        int ready = poll(fds, 5, time_left(r));
         if (ready < 0 && errno != EINTR) break;
         if (fds[0].revents) take_signals(r);
         if (fds[1].revents) read_lines(r, &r->out);
         if (fds[2].revents) read_lines(r, &r->log);
-        if (fds[3].revents) write_input(r);
+        if (fds[3].revents & (POLLERR | POLLHUP)) close_fd(&r->in); /* nobody reads any more */
+        if (r->in >= 0 && fds[3].revents) write_input(r);
+        if (r->in >= 0 && fds[4].revents) read_source(r);
         reap(r);
         if (r->deadline != 0 && time_left(r) == 0) {
             if (r->ended) break; /* a stray process holds the pipes: sweep() ends it */
@@ -293,7 +319,13 @@ static bool has_word(const um_job *job, const char *word)
 
 um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
 {
-    run r = {.io = io, .in = -1, .out.fd = -1, .log.fd = -1};
+    run r = {.io = io,
+             .in = -1,
+             .out.fd = -1,
+             .log.fd = -1,
+             .input = io->input,
+             .input_left = io->input_size,
+             .source = io->input_more ? io->input_fd : -1};
     r.banner.job = job;
     r.banner.print = io->log;
     r.banner.ctx = io->ctx;
@@ -309,7 +341,8 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
     if (r.signals < 0) st = UM_FAIL(err, UM_E_IO, "signalfd: %s", strerror(errno));
     if (st == UM_OK) st = start(&r, job, &before, err);
     if (st == UM_OK) {
-        if (io->input_size == 0) close_fd(&r.in);
+        r.chunk = um_zalloc(CHUNK_BYTES);
+        write_input(&r);
         loop(&r);
         sweep(&r);
         um_mpirun_output_end(&r.banner);
@@ -318,12 +351,16 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
             io->log(io->ctx, "mpirun: some ranks found no way from their network interfaces to "
                              "those of others; --mpirun-args \"--mca btl_tcp_if_include "
                              "NETWORK/BITS\" names the network that joins the hosts");
+        if (st == UM_OK && r.source_errno != 0)
+            st = UM_FAIL(err, UM_E_IO, "the requests could not be read to their end: %s",
+                         strerror(r.source_errno));
         if (st != UM_OK) um_stale_shm(began, true);
     }
     close_fd(&r.in);
     close_fd(&r.out.fd);
     close_fd(&r.log.fd);
     close_fd(&r.signals);
+    um_free(r.chunk);
     um_free(r.out.buf);
     um_free(r.log.buf);
     prctl(PR_SET_CHILD_SUBREAPER, 0);

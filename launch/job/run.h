@@ -7,6 +7,8 @@
 typedef struct um_job_io {
     const char *input; /* goes to rank 0's standard input */
     size_t input_size;
+    bool input_more; /* and then what comes from input_fd, until its end; it is only read here */
+    int input_fd;
     /* A line that a rank wrote to standard output. True: that was the last one, the job should end by itself now. */
     bool (*line)(void *ctx, const char *line);
     void (*log)(void *ctx, const char *line); /* a line for people, from standard error */

@@ -117,11 +117,11 @@ static um_status finish(um_engine *e, um_sequence *s, um_err *err)
     return st;
 }
 
-um_status um_engine_submit(um_engine *e, uint64_t number, const char *json, size_t n,
-                           const char *folder, um_trace *trace, um_err *err)
+um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_source *from,
+                           um_trace *trace, um_err *err)
 {
     um_sequence *s = um_zalloc(sizeof *s);
-    um_sequence_open(s, number, json, n, folder, trace);
+    um_sequence_open(s, number, from, trace);
     if (s->state == UM_SEQ_DONE) return finish(e, s, err);
     if (e->first > 0 && e->n_queue == e->cap_queue) {
         memmove(e->queue, e->queue + e->first, (size_t)(e->n_queue - e->first) * sizeof *e->queue);

@@ -28,9 +28,9 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
 void um_engine_close(um_engine *e); /* accepts NULL */
 
 /* Parses a request and queues it; one that cannot be read is done at once. number: its place in the job, which with its seed decides what
- * it draws. Relative media paths are taken from folder. json need not stay. */
-um_status um_engine_submit(um_engine *e, uint64_t number, const char *json, size_t n,
-                           const char *folder, um_trace *trace, um_err *err);
+ * it draws. What from points to need not stay. */
+um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_source *from,
+                           um_trace *trace, um_err *err);
 /* Requests that are submitted and not done. */
 int um_engine_unfinished(const um_engine *e);
 /* True when a step would do something now; false while all wait for encoders or there is nothing. */

@@ -207,6 +207,17 @@ static void begin(um_media_client *c)
     um_sha256_update(&r->hash, head, sizeof head);
 }
 
+/* File i of an item, unless its content came with the request. */
+static um_status file_read(ProtobufCBinaryData *out, const um_item *item, int i, size_t limit,
+                           um_arena *arena, um_err *err)
+{
+    if (item->data == NULL || item->data[i].bytes == NULL)
+        return um_file_read_regular(&out->data, &out->len, item->paths[i], limit, arena, err);
+    if (item->data[i].n > limit) return UM_E_LIMIT;
+    *out = (ProtobufCBinaryData){item->data[i].n, (uint8_t *)(uintptr_t)item->data[i].bytes};
+    return UM_OK;
+}
+
 /* Reads files until all are there or some MiB came. The key covers what the rows depend on besides the model and the job's options,
  * which stay: what the item is, and every file's size and bytes. */
 static um_status read_some(um_media_client *c, const um_item *item, um_err *err)
@@ -217,8 +228,7 @@ static um_status read_some(um_media_client *c, const um_item *item, um_err *err)
         ProtobufCBinaryData *f = &r->file[r->files];
         const char *path = item->paths[r->files];
         uint8_t size[8];
-        um_status st =
-            um_file_read_regular(&f->data, &f->len, path, limit - r->bytes, &r->arena, err);
+        um_status st = file_read(f, item, r->files, limit - r->bytes, &r->arena, err);
         if (st == UM_E_LIMIT)
             return UM_FAIL(err, UM_E_DATA, "%s: larger than --media-max-bytes, which is %lld%s",
                            path, (long long)limit,

@@ -13,20 +13,16 @@ enum { BEAT_IDS = 4096 };
 
 /* --- from text to ids --- */
 
-void um_sequence_open(um_sequence *s, uint64_t number, const char *json, size_t n,
-                      const char *folder, um_trace *trace)
+void um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
+                      um_trace *trace)
 {
     um_err why = {0};
     *s = (um_sequence){.number = number, .trace = trace};
     um_arena_init(&s->arena, "sequence", 4096);
     um_arena_init(&s->media, "rows of media", 4096);
     um_arena_init(&s->prompt, "prompt embeddings", 4096);
-    um_status st = um_request_parse(&s->req, json, n, folder, &s->arena, &why);
-    if (st != UM_OK) {
-        um_sequence_fail(s, st, &why);
-        s->req = (um_request){.id = um_request_id(json, n, &s->arena)};
-    }
-    if (s->req.id == NULL) s->req.id = um_arena_fmt(&s->arena, "%llu", (unsigned long long)number);
+    um_status st = um_request_parse(&s->req, from, &s->arena, &why);
+    if (st != UM_OK) um_sequence_fail(s, st, &why);
 }
 
 void um_sequence_close(um_sequence *s)
@@ -48,7 +44,7 @@ void um_sequence_fail(um_sequence *s, um_status st, const um_err *why)
 static void seed(um_sequence *s, const um_config *cfg)
 {
     const um_request *r = &s->req;
-    uint64_t from = (uint64_t)(r->has_seed ? r->seed : cfg->seed);
+    uint64_t from = r->has_seed ? r->seed : (uint64_t)cfg->seed;
     uint64_t stream = r->has_seed ? 0 : s->number;
     um_rng noise = um_rng_seed(from, ~stream); /* apart from the stream of the sampler */
     s->rng = um_rng_seed(from, stream);

@@ -76,10 +76,10 @@ typedef struct um_sequence {
     int64_t begun_ns, first_ns, done_ns; /* tokenised, first token, done */
 } um_sequence;
 
-/* Parses the request json[0..n): state queued, or done with a status. s->req.id is set in both cases. Relative media paths are taken
- * from folder. trace: greedy, everything recorded. */
-void um_sequence_open(um_sequence *s, uint64_t number, const char *json, size_t n,
-                      const char *folder, um_trace *trace);
+/* Parses the request: state queued, or done with a status. s->req has at least its id and where it stood. trace: greedy, everything
+ * recorded. */
+void um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
+                      um_trace *trace);
 void um_sequence_close(um_sequence *s);
 /* Ends it with an error of its own. */
 void um_sequence_fail(um_sequence *s, um_status st, const um_err *why);

@@ -2,6 +2,7 @@
 #include "router/request/prompt.h"
 
 #include "core/base/json.h"
+#include "router/request/placeholder.h"
 
 #include <string.h>
 
@@ -19,7 +20,9 @@ typedef struct sink {
 /* The template, byte for byte (spec 1.2). */
 static void compose(const um_request *r, const sink *to)
 {
-    to->text(to->ctx, SYSTEM " ");
+    const char *system = r->system != NULL ? r->system : SYSTEM;
+    to->text(to->ctx, system);
+    if (system[0] != '\0') to->text(to->ctx, " ");
     for (int i = 0; i < r->n_turns; i++) {
         const um_turn *t = &r->turns[i];
         to->text(to->ctx, t->human ? "USER" : "ASSISTANT");

@@ -1,33 +1,117 @@
 /* See request.h. */
 #include "router/request/request.h"
 
-#include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/nearest.h"
+#include "router/request/messages.h"
 #include "router/request/request_media.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { TURNS_MAX = 4096, NEW_TOKENS_MAX = 1 << 24 /* as --max-new-tokens */ };
+enum {
+    TURNS_MAX = 4096,
+    NEW_TOKENS_MAX = 1 << 24 /* as --max-new-tokens */,
+    STOPS_MAX = 64,
+    IGNORED_MAX = 32
+};
 
-/* Refuses a key that is not among known, naming the nearest. */
-static um_status keys_check(const um_json *object, const char *where, const char *const *known,
-                            int n, um_err *err)
+/* --- keys --- */
+
+/* What a request may hold, besides the media keys. */
+static const char *const known[] = {
+    "id",    "prompt",         "messages",   "sample",        "system",     "stop",
+    "seed",  "max_new_tokens", "max_tokens", "temperature",   "ignore_eos", "max_completion_tokens",
+    "top_k", "top_p",          "model",      "conversations",
+};
+enum { KNOWN = sizeof known / sizeof known[0] };
+
+/* What else a sample holds in the original's files. */
+static const char *const sample_notes[] = {"tokens", "multi_info", "question_id", "custom_id"};
+
+/* Options of other programs that change nothing at these values, so that their files can be read as they are. */
+static const struct {
+    const char *key;
+    double value; /* null and false count as 0 */
+    bool any;
+} neutral[] = {
+    {"stream", 0, true},
+    {"stream_options", 0, true},
+    {"user", 0, true},
+    {"metadata", 0, true},
+    {"store", 0, true},
+    {"n", 1, false},
+    {"best_of", 1, false},
+    {"num_beams", 1, false},
+    {"presence_penalty", 0, false},
+    {"frequency_penalty", 0, false},
+    {"repetition_penalty", 1, false},
+    {"logprobs", 0, false},
+    {"top_logprobs", 0, false},
+    {"min_p", 0, false},
+    {"echo", 0, false},
+};
+
+static bool is_among(const char *key, const char *const *names, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(key, names[i]) == 0) return true;
+    return false;
+}
+
+/* Whether key is one of neutral; *st says whether its value is. */
+static bool is_neutral(um_status *st, const char *key, const um_json *value, um_err *err)
+{
+    for (size_t i = 0; i < sizeof neutral / sizeof neutral[0]; i++) {
+        if (strcmp(key, neutral[i].key) != 0) continue;
+        bool unset = um_json_kind_of(value) == UM_JSON_NULL ||
+                     (um_json_kind_of(value) == UM_JSON_BOOL && !um_json_bool(value, true));
+        if (!neutral[i].any && !unset && um_json_num(value, -1) != neutral[i].value)
+            *st = UM_FAIL(err, UM_E_DATA, "%s: not supported, other than as %g", key,
+                          neutral[i].value);
+        return true;
+    }
+    return false;
+}
+
+static um_status unknown_key(const char *key, um_err *err)
+{
+    const char *names[KNOWN + UM_MEDIA_KEYS];
+    char list[512] = "";
+    for (int i = 0; i < KNOWN + UM_MEDIA_KEYS; i++) {
+        names[i] = i < KNOWN ? known[i] : um_media_keys[i - KNOWN];
+        size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, "%s%s", i > 0 ? ", " : "", names[i]);
+    }
+    const char *near = um_nearest(key, names, KNOWN + UM_MEDIA_KEYS);
+    return UM_FAIL(err, UM_E_DATA, "%.60s: unknown key, %s %s", key,
+                   near != NULL ? "did you mean" : "known are", near != NULL ? near : list);
+}
+
+/* Refuses a key that is not known; of a sample notes it instead. */
+static um_status keys_check(um_request *r, const um_json *object, bool sample, bool recorded,
+                            um_arena *arena, um_err *err)
 {
     void *iter = NULL;
     const char *key = "";
-    while (um_json_next(object, &iter, &key) != NULL) {
-        bool found = false;
-        for (int k = 0; k < n && !found; k++) found = strcmp(key, known[k]) == 0;
-        if (found || strncmp(key, "smallest_", 9) == 0) continue; /* the golden data's notes */
-        const char *near = um_nearest(key, known, n);
-        return UM_FAIL(err, UM_E_DATA, "%s%s: unknown key%s%s", where, key,
-                       near != NULL ? ", did you mean " : "", near != NULL ? near : "");
+    if (sample) r->ignored = um_arena_zero(arena, IGNORED_MAX * sizeof *r->ignored);
+    for (const um_json *value; (value = um_json_next(object, &iter, &key)) != NULL;) {
+        um_status st = UM_OK;
+        if (is_among(key, known, KNOWN) || is_among(key, um_media_keys, UM_MEDIA_KEYS)) continue;
+        if (recorded && (strcmp(key, "answer") == 0 || strncmp(key, "smallest_", 9) == 0)) continue;
+        if (!sample && is_neutral(&st, key, value, err)) {
+            UM_TRY(st);
+            continue;
+        }
+        if (!sample) return unknown_key(key, err);
+        if (is_among(key, sample_notes, sizeof sample_notes / sizeof sample_notes[0])) continue;
+        if (r->n_ignored < IGNORED_MAX)
+            r->ignored[r->n_ignored++] = um_arena_fmt(arena, "%.60s", key);
     }
     return UM_OK;
 }
+
+/* --- turns --- */
 
 static bool is_content(const um_json *j)
 {
@@ -35,62 +119,84 @@ static bool is_content(const um_json *j)
 }
 
 /* A text, cut at its placeholders, or a list of parts. */
-static um_status content_read(um_turn *turn, um_request_media *media, const um_json *j,
-                              const char *where, um_err *err)
+static um_status content_read(um_turn *turn, um_media_set *media, const um_json *j,
+                              const char *folder, const char *where, um_err *err)
 {
     if (um_json_kind_of(j) == UM_JSON_ARRAY)
-        return um_request_media_parts(media, turn, j, where, err);
-    return um_request_media_cut(media, turn, um_json_str(j, ""), err);
+        return um_request_media_parts(media, turn, j, folder, where, err);
+    return um_placeholder_cut(media, turn, um_json_str(j, ""), err);
 }
 
-/* A leading turn that is not human is dropped (spec 1.1). */
-static um_status conversations_read(um_request *r, um_request_media *media, const um_json *list,
-                                    um_err *err)
+/* The key somebody probably meant by "conversations", for the message that it is missing. */
+static const char *near_conversations(const um_json *sample)
 {
-    size_t n = um_json_size(list);
-    if (um_json_kind_of(list) != UM_JSON_ARRAY || n == 0 || n > TURNS_MAX)
-        return UM_FAIL(err, UM_E_DATA, "sample.conversations: want a list of 1 to %d turns",
-                       TURNS_MAX);
-    r->turns = um_arena_zero(media->arena, n * sizeof *r->turns);
-    for (size_t i = 0; i < n; i++) {
-        const um_json *value = um_json_get(um_json_at(list, i), "value");
-        const char *from = um_json_str(um_json_get(um_json_at(list, i), "from"), "");
-        bool human = strcmp(from, "human") == 0;
-        if ((!human && strcmp(from, "gpt") != 0) || !is_content(value))
-            return UM_FAIL(
-                err, UM_E_DATA,
-                "sample.conversations[%zu]: want {\"from\": \"human\" or \"gpt\", \"value\": text "
-                "or list of parts}",
-                i);
-        if (i == 0 && !human) continue;
-        if (human != (r->n_turns % 2 == 0))
-            return UM_FAIL(err, UM_E_DATA,
-                           "sample.conversations[%zu]: turns must alternate, human first", i);
-        char where[64];
-        snprintf(where, sizeof where, "sample.conversations[%zu].value", i);
-        r->turns[r->n_turns].human = human;
-        UM_TRY(content_read(&r->turns[r->n_turns++], media, value, where, err));
-    }
-    if (r->n_turns == 0) return UM_FAIL(err, UM_E_DATA, "sample.conversations: no human turn");
-    if (!r->turns[r->n_turns - 1].human && r->turns[r->n_turns - 1].n > 0)
+    static const char *const names[] = {"conversations"};
+    void *iter = NULL;
+    const char *key = "";
+    while (um_json_next(sample, &iter, &key) != NULL)
+        if (um_nearest(key, names, 1) != NULL) return key;
+    return NULL;
+}
+
+/* Turn i of n of a data file. A leading turn that is not human is dropped (spec 1.1), and so is the answer at the end. */
+static um_status turn_read(um_request *r, um_media_set *media, const um_json *turn, size_t i,
+                           size_t n, const char *folder, const char *where, um_err *err)
+{
+    const um_json *value = um_json_get(turn, "value");
+    const char *from = um_json_str(um_json_get(turn, "from"), "");
+    bool human = strcmp(from, "human") == 0, last = i + 1 == n;
+    char here[80];
+    if ((!human && strcmp(from, "gpt") != 0) ||
+        (!is_content(value) && (human || !last || um_json_kind_of(value) != UM_JSON_NULL)))
         return UM_FAIL(err, UM_E_DATA,
-                       "sample.conversations[%zu]: is answered already; leave its value empty",
-                       n - 1);
+                       "%s[%zu]: want {\"from\": \"human\" or \"gpt\", \"value\": text or list of "
+                       "parts}",
+                       where, i);
+    if (i == 0 && !human) return UM_OK;
+    if (human != (r->n_turns % 2 == 0))
+        return UM_FAIL(err, UM_E_DATA, "%s[%zu]: turns must alternate, human first", where, i);
+    um_turn *out = &r->turns[r->n_turns++];
+    out->human = human;
+    if (last && !human) return UM_OK;
+    snprintf(here, sizeof here, "%s[%zu].value", where, i);
+    return content_read(out, media, value, folder, here, err);
+}
+
+static um_status conversations_read(um_request *r, um_media_set *media, const um_json *sample,
+                                    const char *folder, const char *where, um_err *err)
+{
+    const um_json *list = um_json_get(sample, "conversations");
+    size_t n = um_json_size(list);
+    if (um_json_kind_of(list) != UM_JSON_ARRAY || n == 0 || n > TURNS_MAX) {
+        const char *near = list == NULL ? near_conversations(sample) : NULL;
+        return UM_FAIL(err, UM_E_DATA, "%s: want a list of 1 to %d turns%s%s%s", where, TURNS_MAX,
+                       near != NULL ? " (" : "", near != NULL ? near : "",
+                       near != NULL ? ": unknown key, did you mean conversations)" : "");
+    }
+    r->turns = um_arena_zero(media->arena, n * sizeof *r->turns);
+    for (size_t i = 0; i < n; i++)
+        UM_TRY(turn_read(r, media, um_json_at(list, i), i, n, folder, where, err));
+    if (r->n_turns == 0) return UM_FAIL(err, UM_E_DATA, "%s: no human turn", where);
     return UM_OK;
 }
 
 /* The flat form: one question. */
-static um_status prompt_read(um_request *r, um_request_media *media, const um_json *prompt,
-                             um_err *err)
+static um_status prompt_read(um_request *r, um_media_set *media, const um_json *prompt,
+                             const char *folder, um_err *err)
 {
+    if (!is_content(prompt))
+        return UM_FAIL(err, UM_E_DATA,
+                       "prompt: want a text or a list of parts (or give messages or a sample)");
     r->turns = um_arena_zero(media->arena, sizeof *r->turns);
     r->turns[0].human = true;
     r->n_turns = 1;
     if (um_json_kind_of(prompt) == UM_JSON_ARRAY)
-        return content_read(&r->turns[0], media, prompt, "prompt", err);
-    return um_request_media_cut(media, &r->turns[0],
-                                um_request_media_fronted(media, um_json_str(prompt, "")), err);
+        return content_read(&r->turns[0], media, prompt, folder, "prompt", err);
+    return um_placeholder_cut(media, &r->turns[0],
+                              um_placeholder_front(media, um_json_str(prompt, "")), err);
 }
+
+/* --- options --- */
 
 /* object[key], NULL when it is absent or null. */
 static const um_json *given(const um_json *object, const char *key)
@@ -99,34 +205,7 @@ static const um_json *given(const um_json *object, const char *key)
     return um_json_kind_of(v) == UM_JSON_NULL ? NULL : v;
 }
 
-static um_status number_read(const um_json *j, const char *key, double min, double max, double *out,
-                             um_err *err)
-{
-    const um_json *v = given(j, key);
-    um_json_kind kind = um_json_kind_of(v);
-    if (v == NULL) return UM_OK;
-    double x = um_json_num(v, NAN);
-    if ((kind != UM_JSON_INT && kind != UM_JSON_REAL) || !(x >= min && x <= max))
-        return UM_FAIL(err, UM_E_DATA, "%s: want a number from %g to %g", key, min, max);
-    *out = x;
-    return UM_OK;
-}
-
-static um_status int_read(const um_json *j, const char *key, int64_t min, int64_t max, int64_t *out,
-                          um_err *err)
-{
-    const um_json *v = given(j, key);
-    um_json_kind kind = um_json_kind_of(v);
-    if (v == NULL) return UM_OK;
-    int64_t x = um_json_int(v, min);
-    if (kind != UM_JSON_INT || x < min || x > max)
-        return UM_FAIL(err, UM_E_DATA, "%s: want a whole number from %lld to %lld", key,
-                       (long long)min, (long long)max);
-    *out = x;
-    return UM_OK;
-}
-
-/* A text or a whole number, as text; NULL for anything else. */
+/* A text, or a whole number as its digits; NULL for anything else. */
 static const char *id_text(const um_json *id, um_arena *arena)
 {
     if (um_json_kind_of(id) == UM_JSON_STRING) return um_arena_str(arena, um_json_str(id, ""));
@@ -135,82 +214,192 @@ static const char *id_text(const um_json *id, um_arena *arena)
     return NULL;
 }
 
-static um_status options_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
+static um_status stop_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
 {
-    const um_json *id = given(j, "id"), *eos = given(j, "ignore_eos");
-    r->id = id_text(id, arena);
-    if (id != NULL && r->id == NULL)
-        return UM_FAIL(err, UM_E_DATA, "id: want a text or a whole number");
-    UM_TRY(int_read(j, "max_new_tokens", 0, NEW_TOKENS_MAX, &r->max_new_tokens, err));
-    UM_TRY(int_read(j, "top_k", 0, INT32_MAX, &r->top_k, err));
-    UM_TRY(number_read(j, "temperature", 0, 100, &r->temperature, err));
-    UM_TRY(number_read(j, "top_p", 0, 1, &r->top_p, err));
-    if (r->top_p == 0) return UM_FAIL(err, UM_E_DATA, "top_p: want a number above 0, up to 1");
-    int64_t seed = -1;
-    UM_TRY(int_read(j, "seed", 0, INT64_MAX, &seed, err));
-    r->has_seed = seed >= 0;
-    r->seed = seed;
-    if (eos != NULL && um_json_kind_of(eos) != UM_JSON_BOOL)
-        return UM_FAIL(err, UM_E_DATA, "ignore_eos: want true or false");
-    r->has_ignore_eos = eos != NULL;
-    r->ignore_eos = um_json_bool(eos, false);
+    bool list = um_json_kind_of(j) == UM_JSON_ARRAY;
+    size_t n = list ? um_json_size(j) : 1;
+    if (j == NULL) return UM_OK;
+    if (n > STOPS_MAX) return UM_FAIL(err, UM_E_DATA, "stop: %zu texts, at most %d", n, STOPS_MAX);
+    r->stop = um_arena_zero(arena, n * sizeof *r->stop);
+    for (size_t i = 0; i < n; i++) {
+        const char *text = um_json_str(list ? um_json_at(j, i) : j, "");
+        if (text[0] == '\0')
+            return UM_FAIL(err, UM_E_DATA,
+                           "stop: want a text that is not empty, or a list of them");
+        r->stop[r->n_stop++] = um_arena_str(arena, text);
+    }
     return UM_OK;
 }
 
-static um_status body_read(um_request *r, const um_json *j, const char *folder, um_arena *arena,
-                           um_err *err)
+/* max_new_tokens has two other names in OpenAI's API; only one of the three may be given. */
+static um_status max_new_tokens_read(um_request *r, const um_json *j, um_err *err)
 {
-    static const char *const flat[] = {
-        "id",    "prompt", "sample",      "image",          "speech",      "voice",
-        "sound", "video",  "video_audio", "max_new_tokens", "temperature", "top_k",
-        "top_p", "seed",   "model",       "ignore_eos",     "answer"};
-    static const char *const nested[] = {"conversations", "image",     "speech",      "voice",
-                                         "sound",         "video",     "video_audio", "id",
-                                         "tokens",        "multi_info"};
-    um_request_media media = {.folder = folder, .arena = arena};
-    const um_json *sample = um_json_get(j, "sample"), *prompt = um_json_get(j, "prompt");
-    if (um_json_kind_of(j) != UM_JSON_OBJECT) return UM_FAIL(err, UM_E_DATA, "want a JSON object");
-    UM_TRY(keys_check(j, "", flat, (int)(sizeof flat / sizeof *flat), err));
-    UM_TRY(options_read(r, j, arena, err));
-    if (sample != NULL) {
-        if (prompt != NULL) return UM_FAIL(err, UM_E_DATA, "prompt and sample: give one of them");
-        if (um_json_kind_of(sample) != UM_JSON_OBJECT)
-            return UM_FAIL(err, UM_E_DATA, "sample: want an object");
-        UM_TRY(keys_check(sample, "sample.", nested, (int)(sizeof nested / sizeof *nested), err));
-        UM_TRY(um_request_media_read(&media, sample, err));
-        UM_TRY(conversations_read(r, &media, um_json_get(sample, "conversations"), err));
-    } else {
-        if (!is_content(prompt))
-            return UM_FAIL(err, UM_E_DATA,
-                           "prompt: want a text or a list of parts (or give a sample)");
-        UM_TRY(um_request_media_read(&media, j, err));
-        UM_TRY(prompt_read(r, &media, prompt, err));
+    static const char *const names[] = {"max_new_tokens", "max_tokens", "max_completion_tokens"};
+    const char *before = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (given(j, names[i]) == NULL) continue;
+        if (before != NULL)
+            return UM_FAIL(err, UM_E_DATA, "%s and %s: give one of them", before, names[i]);
+        before = names[i];
+        UM_TRY(um_json_read_whole(j, names[i], 0, NEW_TOKENS_MAX, &r->max_new_tokens, err));
     }
-    UM_TRY(um_request_media_check(&media, err));
+    return UM_OK;
+}
+
+static um_status options_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
+{
+    const um_json *system = given(j, "system");
+    UM_TRY(max_new_tokens_read(r, j, err));
+    UM_TRY(um_json_read_whole(j, "top_k", 0, INT32_MAX, &r->top_k, err));
+    UM_TRY(um_json_read_num(j, "temperature", false, 0, 100, &r->temperature, err));
+    UM_TRY(um_json_read_num(j, "top_p", false, 0, 1, &r->top_p, err));
+    if (r->top_p == 0) return UM_FAIL(err, UM_E_DATA, "top_p: 0, allowed more than 0, up to 1");
+    UM_TRY(um_json_read_u64(j, "seed", &r->seed, &r->has_seed, err));
+    UM_TRY(um_json_read_bool(j, "ignore_eos", &r->ignore_eos, &r->has_ignore_eos, err));
+    UM_TRY(stop_read(r, given(j, "stop"), arena, err));
+    return system != NULL ? um_system_read(r, system, "system", arena, err) : UM_OK;
+}
+
+/* --- the whole --- */
+
+/* Which of the forms it is; two at once are refused. */
+static um_status form_find(const char **form, const um_json *j, um_err *err)
+{
+    static const char *const forms[] = {"prompt", "messages", "sample", "conversations"};
+    *form = NULL;
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (um_json_get(j, forms[i]) == NULL) continue;
+        if (*form != NULL)
+            return UM_FAIL(err, UM_E_DATA, "%s and %s: give one of them", *form, forms[i]);
+        *form = forms[i];
+    }
+    if (*form == NULL) *form = "prompt";
+    return UM_OK;
+}
+
+static bool has_media(const um_media_set *m)
+{
+    for (int k = 0; k < UM_MODALITIES; k++)
+        if (m->kind[k].n > 0) return true;
+    return false;
+}
+
+static um_status turns_read(um_request *r, um_media_set *media, const um_json *j, const char *form,
+                            const char *folder, um_err *err)
+{
+    const um_json *body = um_json_get(j, form);
+    if (strcmp(form, "sample") == 0) {
+        if (um_json_kind_of(body) != UM_JSON_OBJECT)
+            return UM_FAIL(err, UM_E_DATA, "sample: want an object");
+        UM_TRY(keys_check(r, body, true, false, media->arena, err));
+        UM_TRY(um_wrap(err, um_request_media_read(media, body, folder, err), "sample"));
+        return conversations_read(r, media, body, folder, "sample.conversations", err);
+    }
+    UM_TRY(um_request_media_read(media, j, folder, err));
+    if (strcmp(form, "conversations") == 0)
+        return conversations_read(r, media, j, folder, "conversations", err);
+    if (strcmp(form, "messages") == 0)
+        return um_messages_read(r, media, body, has_media(media), folder, err);
+    return prompt_read(r, media, body, folder, err);
+}
+
+/* A line of OpenAI's batch files has the request in "body". */
+static um_status body_find(const um_json **body, const um_json *j, um_err *err)
+{
+    static const char *const names[] = {"custom_id", "method", "url", "body", "id"};
+    void *iter = NULL;
+    const char *key = "";
+    *body = j;
+    if (um_json_kind_of(j) != UM_JSON_OBJECT)
+        return UM_FAIL(err, UM_E_DATA, "want a JSON object: {\"prompt\": TEXT, ...}");
+    if (um_json_kind_of(um_json_get(j, "body")) != UM_JSON_OBJECT) return UM_OK;
+    while (um_json_next(j, &iter, &key) != NULL)
+        if (!is_among(key, names, sizeof names / sizeof names[0]))
+            return UM_FAIL(err, UM_E_DATA,
+                           "%.60s: unknown key beside body, known are custom_id, method and url",
+                           key);
+    *body = um_json_get(j, "body");
+    return UM_OK;
+}
+
+static um_status body_read(um_request *r, const um_json *root, const um_request_source *from,
+                           um_arena *arena, um_err *err)
+{
+    um_media_set media = {.arena = arena};
+    const um_json *j = NULL;
+    const char *form = NULL;
+    UM_TRY(body_find(&j, root, err));
+    UM_TRY(form_find(&form, j, err));
+    UM_TRY(keys_check(r, j, strcmp(form, "conversations") == 0, from->recorded, arena, err));
+    UM_TRY(options_read(r, j, arena, err));
+    UM_TRY(turns_read(r, &media, j, form, from->folder, err));
+    UM_TRY(um_placeholder_check(&media, err));
     r->items = media.used.items;
     r->n_items = media.used.n;
     return UM_OK;
 }
 
-um_status um_request_parse(um_request *out, const char *json, size_t n, const char *folder,
-                           um_arena *arena, um_err *err)
+/* "id", and what batch and data files call it; the first that is there. */
+static const char *const id_names[] = {"id", "custom_id", "question_id"};
+enum { ID_NAMES = sizeof id_names / sizeof id_names[0] };
+
+static um_status id_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
 {
-    um_json *root = NULL;
-    um_request r = {.max_new_tokens = -1, .top_k = -1, .temperature = -1, .top_p = -1};
-    um_status st = um_json_parse(&root, json, n, err);
-    if (st == UM_OK) st = body_read(&r, root, folder, arena, err);
-    um_json_free(root);
-    if (st != UM_OK) return um_wrap(err, UM_E_DATA, "request");
-    *out = r;
+    for (int i = 0; i < ID_NAMES; i++) {
+        const um_json *id = given(j, id_names[i]);
+        if (id == NULL) continue;
+        r->id = id_text(id, arena);
+        if (r->id != NULL) return UM_OK;
+        return UM_FAIL(err, UM_E_DATA, "%s: want a text or a whole number", id_names[i]);
+    }
     return UM_OK;
 }
 
 const char *um_request_id(const char *json, size_t n, um_arena *arena)
 {
-    um_json *root = NULL;
-    um_err ignored = {0};
     const char *id = NULL;
-    if (um_json_parse(&root, json, n, &ignored) == UM_OK) id = id_text(given(root, "id"), arena);
-    um_json_free(root);
+    for (int i = 0; i < ID_NAMES && id == NULL; i++) id = um_json_find(json, n, id_names[i], arena);
     return id;
+}
+
+um_status um_request_parse(um_request *out, const um_request_source *from, um_arena *arena,
+                           um_err *err)
+{
+    um_json *root = NULL;
+    um_request r = {.max_new_tokens = -1, .top_k = -1, .temperature = -1, .top_p = -1};
+    um_status st = UM_OK;
+    if (from->bytes > from->n)
+        st = UM_FAIL(err, UM_E_DATA, "%zu bytes, one request may have %zu", from->bytes,
+                     UM_REQUEST_BYTES_MAX);
+    if (st == UM_OK) st = um_json_parse_large(&root, from->json, from->n, err);
+    if (st == UM_OK)
+        st = id_read(&r, root, arena, err);
+    else
+        r.id = um_request_id(from->json, from->n, arena);
+    if (r.id == NULL) r.id = um_arena_fmt(arena, "%llu", (unsigned long long)from->number);
+    r.number = from->number;
+    r.element = from->element;
+    if (st == UM_OK) st = body_read(&r, root, from, arena, err);
+    um_json_free(root);
+    if (st == UM_OK)
+        *out = r;
+    else
+        *out = (um_request){.id = r.id, .number = r.number, .element = r.element};
+    return st == UM_OK ? UM_OK : UM_E_DATA;
+}
+
+void um_request_head(um_text *out, const um_request *req, const char *kind)
+{
+    um_text_fmt(out, "{\"kind\":\"%s\",\"id\":", kind);
+    um_text_json(out, req->id);
+    um_text_fmt(out, ",\"%s\":%llu", req->element ? "element" : "line",
+                (unsigned long long)req->number);
+}
+
+void um_request_error(um_text *out, const um_request *req, const char *message)
+{
+    um_request_head(out, req, "error");
+    um_text_fmt(out, ",\"error\":");
+    um_text_json(out, message);
+    um_text_fmt(out, "}");
 }

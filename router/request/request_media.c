@@ -1,23 +1,10 @@
 /* See request_media.h. */
 #include "router/request/request_media.h"
 
-#include "core/base/file.h"
+#include "router/request/media_source.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
-
-/* How the kinds are spelled in texts. <audio> is the original's word for both of the last two. */
-static const struct {
-    const char *mark;
-    um_modality modality;
-    bool either; /* speech first, then sound */
-} marks[] = {
-    {"<image>", UM_IMAGE, false},   {"<video>", UM_VIDEO, false}, {"<audio>", UM_SPEECH, true},
-    {"<speech>", UM_SPEECH, false}, {"<sound>", UM_SOUND, false},
-};
-enum { MARKS = UM_MARKS };
-_Static_assert(sizeof marks / sizeof marks[0] == MARKS, "um_request_media.seen");
 
 static const struct {
     const char *key;
@@ -29,106 +16,99 @@ static const struct {
             {"video", UM_VIDEO}};
 enum { KEYS = sizeof keys / sizeof keys[0] };
 
-static const char *kind_name(um_modality m, int n)
+const char *const um_media_keys[UM_MEDIA_KEYS] = {"image", "speech", "voice",
+                                                  "sound", "video",  "video_audio"};
+
+/* Absent, null, "" and [] all say that there is no medium, as data files do. */
+static bool is_empty(const um_json *j)
 {
-    static const char *const one[UM_MODALITIES] = {"text", "image", "speech file", "sound file",
-                                                   "video"},
-                             *const many[UM_MODALITIES] = {"texts", "images", "speech files",
-                                                           "sound files", "videos"};
-    return n == 1 ? one[m] : many[m];
+    um_json_kind kind = um_json_kind_of(j);
+    if (kind == UM_JSON_STRING) return um_json_str(j, "")[0] == '\0';
+    return kind == UM_JSON_NONE || kind == UM_JSON_NULL ||
+           (kind == UM_JSON_ARRAY && um_json_size(j) == 0);
 }
 
-const char *um_media_placeholder(um_modality modality)
+/* Key and position, as messages name them: "image[2]", or "image" when i < 0. */
+static const char *named(char out[200], const char *where, int i)
 {
-    return modality == UM_IMAGE ? "<image>" : modality == UM_VIDEO ? "<video>" : "<audio>";
+    if (i < 0)
+        snprintf(out, 200, "%.180s", where);
+    else
+        snprintf(out, 200, "%.180s[%d]", where, i);
+    return out;
 }
 
-/* --- lists of media --- */
-
-/* Grown by doubling, in an arena. */
-static um_item *list_add(um_media_list *l, um_arena *arena)
+/* File number i of an item: j, which stands at where. */
+static um_status file_take(um_item *item, int i, const um_json *j, const char *folder,
+                           const char *where, um_arena *arena, um_err *err)
 {
-    if ((l->n & (l->n - 1)) == 0) { /* 0 or a power of two: full */
-        um_item *old = l->items;
-        l->items = um_arena_alloc(arena, (size_t)(l->n == 0 ? 1 : 2 * l->n) * sizeof *l->items);
-        if (l->n > 0) memcpy(l->items, old, (size_t)l->n * sizeof *old);
-    }
-    return &l->items[l->n++];
+    const char *text = um_json_str(j, "");
+    if (text[0] == '\0') return UM_FAIL(err, UM_E_DATA, "%s: want a path", where);
+    return um_media_source(&item->paths[i], &item->data[i], text, folder, where, arena, err);
 }
 
-static um_status path_take(const um_request_media *m, const char **out, const um_json *j,
-                           const char *where, size_t i, um_err *err)
+static um_item item_room(um_modality modality, int n, um_arena *arena)
 {
-    const char *path = um_json_str(j, NULL);
-    if (path == NULL || path[0] == '\0')
-        return UM_FAIL(err, UM_E_DATA, "%s[%zu]: want a path", where, i);
-    *out = um_path_join(m->arena, m->folder, path);
-    return UM_OK;
+    return (um_item){.modality = modality,
+                     .paths = um_arena_alloc(arena, (size_t)n * sizeof(char *)),
+                     .data = um_arena_zero(arena, (size_t)n * sizeof(um_media_data)),
+                     .n = n};
 }
 
-/* An item of files j[0..n), or of the one file j. */
-static um_status item_take(const um_request_media *m, um_item *out, um_modality modality,
-                           const um_json *j, const char *where, um_err *err)
+/* An item of the files j[0..n), the frames of a video, or of the one file j. */
+static um_status item_take(um_item *out, um_modality modality, const um_json *j, const char *folder,
+                           const char *where, um_arena *arena, um_err *err)
 {
-    bool one = um_json_kind_of(j) == UM_JSON_STRING;
-    size_t n = one ? 1 : um_json_size(j);
-    if (!one && (um_json_kind_of(j) != UM_JSON_ARRAY || n == 0))
+    bool list = um_json_kind_of(j) == UM_JSON_ARRAY;
+    size_t n = list ? um_json_size(j) : 1;
+    char here[200];
+    if (n == 0 || (!list && um_json_kind_of(j) != UM_JSON_STRING))
         return UM_FAIL(err, UM_E_DATA, "%s: want a path or a list of paths", where);
     if (n > UM_MEDIA_MAX)
         return UM_FAIL(err, UM_E_DATA, "%s: %zu items, at most %d", where, n, UM_MEDIA_MAX);
-    um_item item = {.modality = modality,
-                    .paths = um_arena_alloc(m->arena, n * sizeof *item.paths),
-                    .n = (int)n,
-                    .frames = modality == UM_VIDEO && !one};
-    for (size_t i = 0; i < n; i++)
-        UM_TRY(path_take(m, &item.paths[i], one ? j : um_json_at(j, i), where, i, err));
+    um_item item = item_room(modality, (int)n, arena);
+    item.frames = list;
+    for (int i = 0; i < (int)n; i++)
+        UM_TRY(file_take(&item, i, list ? um_json_at(j, (size_t)i) : j, folder,
+                         named(here, where, list ? i : -1), arena, err));
     *out = item;
     return UM_OK;
-}
-
-static bool is_image_path(const char *path)
-{
-    static const char *const ends[] = {".png", ".jpg", ".jpeg", ".webp"};
-    size_t n = strlen(path);
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        size_t k = strlen(ends[i]);
-        if (n > k && strcasecmp(path + n - k, ends[i]) == 0) return true;
-    }
-    return false;
 }
 
 /* The original writes a video as the list of its frames. */
 static bool is_frames(const um_json *list)
 {
     size_t n = um_json_size(list);
-    for (size_t i = 0; i < n; i++) {
-        const char *path = um_json_str(um_json_at(list, i), "");
-        if (!is_image_path(path)) return false;
-    }
+    for (size_t i = 0; i < n; i++)
+        if (!um_media_is_image(um_json_str(um_json_at(list, i), ""))) return false;
     return n > 0;
 }
 
-static um_status kind_read(um_request_media *m, const um_json *j, const char *key,
-                           um_modality modality, um_err *err)
+/* What a flat key holds: nothing, one item, or a list of items (for videos also a list of frames). */
+static um_status kind_read(um_media_set *m, const um_json *j, const char *key, um_modality modality,
+                           const char *folder, um_err *err)
 {
     um_media_list *l = &m->kind[modality];
     um_json_kind kind = um_json_kind_of(j);
-    if (kind == UM_JSON_NONE || kind == UM_JSON_NULL) return UM_OK;
+    size_t n = um_json_size(j), empty = 0;
+    if (is_empty(j)) return UM_OK;
     if (kind != UM_JSON_STRING && kind != UM_JSON_ARRAY)
         return UM_FAIL(err, UM_E_DATA, "%s: want a path or a list of paths", key);
     if (kind == UM_JSON_STRING || (modality == UM_VIDEO && is_frames(j)))
-        return item_take(m, list_add(l, m->arena), modality, j, key, err);
-    size_t n = um_json_size(j);
+        return item_take(um_media_list_add(l, m->arena), modality, j, folder, key, m->arena, err);
     if ((size_t)l->n + n > UM_MEDIA_MAX)
         return UM_FAIL(err, UM_E_DATA, "%s: %zu items, at most %d", key, n, UM_MEDIA_MAX);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) empty += is_empty(um_json_at(j, i));
+    for (size_t i = 0; i < n && empty < n;
+         i++) { /* a list of nothing but "" and null is empty too */
         const um_json *one = um_json_at(j, i);
-        bool video = modality == UM_VIDEO && um_json_kind_of(one) == UM_JSON_ARRAY;
         um_item item = {0};
-        if (!video && um_json_str(one, "")[0] == '\0')
-            return UM_FAIL(err, UM_E_DATA, "%s[%zu]: want a path", key, i);
-        UM_TRY(item_take(m, &item, modality, one, key, err));
-        *list_add(l, m->arena) = item;
+        char here[200];
+        if (um_json_kind_of(one) != UM_JSON_STRING &&
+            (modality != UM_VIDEO || um_json_kind_of(one) != UM_JSON_ARRAY))
+            return UM_FAIL(err, UM_E_DATA, "%s: want a path", named(here, key, (int)i));
+        UM_TRY(item_take(&item, modality, one, folder, named(here, key, (int)i), m->arena, err));
+        *um_media_list_add(l, m->arena) = item;
     }
     return UM_OK;
 }
@@ -136,9 +116,8 @@ static um_status kind_read(um_request_media *m, const um_json *j, const char *ke
 /* "speech" or "sound". */
 static um_status track_read(const char **out, const um_json *j, const char *key, um_err *err)
 {
-    const char *word = um_json_str(j, "");
-    um_json_kind kind = um_json_kind_of(j);
-    if (kind == UM_JSON_NONE || kind == UM_JSON_NULL) return UM_OK;
+    const char *word = um_json_str(j, "?");
+    if (is_empty(j)) return UM_OK;
     if (strcmp(word, "speech") == 0)
         *out = "speech";
     else if (strcmp(word, "sound") == 0)
@@ -148,122 +127,106 @@ static um_status track_read(const char **out, const um_json *j, const char *key,
     return UM_OK;
 }
 
-um_status um_request_media_read(um_request_media *m, const um_json *object, um_err *err)
+um_status um_request_media_read(um_media_set *m, const um_json *object, const char *folder,
+                                um_err *err)
 {
     for (int i = 0; i < KEYS; i++)
-        UM_TRY(kind_read(m, um_json_get(object, keys[i].key), keys[i].key, keys[i].modality, err));
+        UM_TRY(kind_read(m, um_json_get(object, keys[i].key), keys[i].key, keys[i].modality, folder,
+                         err));
     return track_read(&m->track, um_json_get(object, "video_audio"), "video_audio", err);
 }
 
-/* --- turns --- */
+/* --- parts --- */
 
-/* Pieces of one turn, grown by doubling. */
-static um_content_part *piece_add(um_turn *t, um_arena *arena)
+static um_status one_item(um_media_set *m, um_turn *turn, um_modality modality, const um_json *j,
+                          const um_json *audio, const char *folder, const char *where, um_err *err)
 {
-    if ((t->n & (t->n - 1)) == 0) {
-        um_content_part *old = t->parts;
-        t->parts = um_arena_alloc(arena, (size_t)(t->n == 0 ? 1 : 2 * t->n) * sizeof *t->parts);
-        if (t->n > 0) memcpy(t->parts, old, (size_t)t->n * sizeof *old);
+    um_item item = {0};
+    const char *track = NULL;
+    if (um_json_kind_of(j) == UM_JSON_ARRAY && modality != UM_VIDEO)
+        return UM_FAIL(err, UM_E_DATA, "%s: want a path", where);
+    UM_TRY(item_take(&item, modality, j, folder, where, m->arena, err));
+    UM_TRY(um_wrap(err, track_read(&track, audio, "audio", err), "%s", where));
+    return um_turn_item(m, turn, &item, track, err);
+}
+
+/* Parts that name their type, as OpenAI's API and those after it write them: {"type": "image_url", "image_url": {"url": URL}}. */
+static const struct {
+    const char *type, *key, *inner; /* the value is part[key], or part[key][inner] */
+    um_modality modality;           /* UM_TEXT: a text */
+} types[] = {
+    {"text", "text", NULL, UM_TEXT},
+    {"input_text", "text", NULL, UM_TEXT},
+    {"output_text", "text", NULL, UM_TEXT},
+    {"image_url", "image_url", "url", UM_IMAGE},
+    {"input_image", "image_url", "url", UM_IMAGE},
+    {"image", "image", NULL, UM_IMAGE},
+    {"audio_url", "audio_url", "url", UM_SPEECH},
+    {"audio", "audio", NULL, UM_SPEECH},
+    {"speech", "speech", NULL, UM_SPEECH},
+    {"sound", "sound", NULL, UM_SOUND},
+    {"video_url", "video_url", "url", UM_VIDEO},
+    {"video", "video", NULL, UM_VIDEO},
+};
+enum { TYPES = sizeof types / sizeof types[0] };
+
+/* {"type": "input_audio", "input_audio": {"data": BASE64, "format": "wav"}} */
+static um_status input_audio(um_media_set *m, um_turn *turn, const um_json *part, const char *where,
+                             um_err *err)
+{
+    const char *text = um_json_str(um_json_get(um_json_get(part, "input_audio"), "data"), NULL);
+    um_item item = item_room(UM_SPEECH, 1, m->arena);
+    char here[200];
+    snprintf(here, sizeof here, "%.150s.input_audio.data", where);
+    if (text == NULL) return UM_FAIL(err, UM_E_DATA, "%s: want the audio file as base64", here);
+    item.paths[0] = um_arena_fmt(m->arena, "%s (given as base64)", here);
+    UM_TRY(um_base64_decode(&item.data[0], text, strlen(text), here, m->arena, err));
+    return um_turn_item(m, turn, &item, NULL, err);
+}
+
+static um_status typed_part(um_media_set *m, um_turn *turn, const um_json *part, const char *type,
+                            const char *folder, const char *where, um_err *err)
+{
+    char here[200];
+    if (strcmp(type, "input_audio") == 0) return input_audio(m, turn, part, where, err);
+    for (int i = 0; i < TYPES; i++) {
+        if (strcmp(type, types[i].type) != 0) continue;
+        const um_json *value = um_json_get(part, types[i].key);
+        if (types[i].inner != NULL && um_json_kind_of(value) == UM_JSON_OBJECT)
+            value = um_json_get(value, types[i].inner);
+        snprintf(here, sizeof here, "%.150s.%s", where, types[i].key);
+        if (types[i].modality != UM_TEXT)
+            return one_item(m, turn, types[i].modality, value, NULL, folder, here, err);
+        const char *text = um_json_str(value, NULL);
+        if (text == NULL) return UM_FAIL(err, UM_E_DATA, "%s: want a text", here);
+        um_turn_text(m, turn, text, strlen(text));
+        return UM_OK;
     }
-    return &t->parts[t->n++];
-}
-
-static void text_add(um_request_media *m, um_turn *t, const char *text, size_t n)
-{
-    if (n > 0)
-        *piece_add(t, m->arena) = (um_content_part){.text = um_arena_strn(m->arena, text, n)};
-}
-
-static void item_add(um_request_media *m, um_turn *t, const um_item *item)
-{
-    *piece_add(t, m->arena) = (um_content_part){.item = m->used.n};
-    *list_add(&m->used, m->arena) = *item;
-}
-
-/* A video, and before it, when asked for, its sound track, as the training samples of the reference have them (spec 1.1). */
-static um_status video_add(um_request_media *m, um_turn *t, const um_item *video, const char *track,
-                           um_err *err)
-{
-    if (track != NULL) {
-        um_item sound = *video;
-        if (video->frames)
-            return UM_FAIL(err, UM_E_DATA,
-                           "%s: frames have no sound track; leave video_audio out, or give the "
-                           "video file",
-                           video->paths[0]);
-        sound.modality = strcmp(track, "speech") == 0 ? UM_SPEECH : UM_SOUND;
-        sound.track = true;
-        item_add(m, t, &sound);
-        text_add(m, t, "\n", 1);
-    }
-    item_add(m, t, video);
-    return UM_OK;
-}
-
-/* The medium of a mark, or NULL when there are no more. */
-static const um_item *item_next(um_request_media *m, int mark)
-{
-    um_media_list *l = &m->kind[marks[mark].modality];
-    if (marks[mark].either && l->next == l->n) l = &m->kind[UM_SOUND];
-    return l->next < l->n ? &l->items[l->next++] : NULL;
-}
-
-/* The first placeholder in text; NULL when there is none. */
-static const char *find_mark(const char *text, int *mark)
-{
-    for (const char *at = strchr(text, '<'); at != NULL; at = strchr(at + 1, '<'))
-        for (int k = 0; k < MARKS; k++)
-            if (strncmp(at, marks[k].mark, strlen(marks[k].mark)) == 0) {
-                *mark = k;
-                return at;
-            }
-    return NULL;
-}
-
-um_status um_request_media_cut(um_request_media *m, um_turn *turn, const char *text, um_err *err)
-{
-    for (;;) {
-        int mark = 0;
-        const char *at = find_mark(text, &mark);
-        text_add(m, turn, text, at != NULL ? (size_t)(at - text) : strlen(text));
-        if (at == NULL) return UM_OK;
-        const um_item *item = item_next(m, mark);
-        m->seen[mark]++;
-        if (item == NULL)
-            m->lacking =
-                true; /* um_request_media_check says so, when it knows how many there are */
-        else if (item->modality == UM_VIDEO)
-            UM_TRY(video_add(m, turn, item, m->track, err));
-        else
-            item_add(m, turn, item);
-        text = at + strlen(marks[mark].mark);
-    }
+    return UM_FAIL(err, UM_E_DATA,
+                   "%s: part of type \"%.60s\", known are text, image_url, input_audio, audio_url, "
+                   "video_url, image, speech, sound and video",
+                   where, type);
 }
 
 /* {"image": PATH}, {"video": PATH or [FRAME, ...], "audio": "speech"}, {"text": TEXT}. */
-static um_status part_take(um_request_media *m, um_turn *turn, const um_json *part,
+static um_status part_take(um_media_set *m, um_turn *turn, const um_json *part, const char *folder,
                            const char *where, um_err *err)
 {
     const um_json *text = um_json_get(part, "text"), *audio = um_json_get(part, "audio");
+    const char *type = um_json_str(um_json_get(part, "type"), NULL);
     size_t members = um_json_size(part);
+    if (type != NULL) return typed_part(m, turn, part, type, folder, where, err);
     if (text != NULL && members == 1 && um_json_kind_of(text) == UM_JSON_STRING) {
-        text_add(m, turn, um_json_str(text, ""), strlen(um_json_str(text, "")));
+        um_turn_text(m, turn, um_json_str(text, ""), strlen(um_json_str(text, "")));
         return UM_OK;
     }
     for (int i = 0; i < KEYS; i++) {
         const um_json *j = um_json_get(part, keys[i].key);
-        bool video = keys[i].modality == UM_VIDEO, list = um_json_kind_of(j) == UM_JSON_ARRAY;
+        bool video = keys[i].modality == UM_VIDEO;
+        char here[200];
         if (j == NULL || members != (audio != NULL && video ? 2u : 1u)) continue;
-        um_item item = {0};
-        const char *track = NULL;
-        if (list && !video)
-            return UM_FAIL(err, UM_E_DATA, "%s.%s: want a path", where, keys[i].key);
-        UM_TRY(
-            um_wrap(err, item_take(m, &item, keys[i].modality, j, keys[i].key, err), "%s", where));
-        UM_TRY(um_wrap(err, track_read(&track, audio, "audio", err), "%s", where));
-        if (video) return video_add(m, turn, &item, track, err);
-        item_add(m, turn, &item);
-        return UM_OK;
+        snprintf(here, sizeof here, "%.150s.%s", where, keys[i].key);
+        return one_item(m, turn, keys[i].modality, j, audio, folder, here, err);
     }
     return UM_FAIL(err, UM_E_DATA,
                    "%s: want a text, {\"text\": TEXT} or one of {\"image\": PATH}, {\"speech\": "
@@ -271,8 +234,8 @@ static um_status part_take(um_request_media *m, um_turn *turn, const um_json *pa
                    where);
 }
 
-um_status um_request_media_parts(um_request_media *m, um_turn *turn, const um_json *parts,
-                                 const char *where, um_err *err)
+um_status um_request_media_parts(um_media_set *m, um_turn *turn, const um_json *parts,
+                                 const char *folder, const char *where, um_err *err)
 {
     size_t n = um_json_size(parts);
     if (n > UM_MEDIA_MAX)
@@ -283,58 +246,9 @@ um_status um_request_media_parts(um_request_media *m, um_turn *turn, const um_js
         char here[160];
         snprintf(here, sizeof here, "%.120s[%zu]", where, i);
         if (text != NULL)
-            text_add(m, turn, text, strlen(text));
+            um_turn_text(m, turn, text, strlen(text));
         else
-            UM_TRY(part_take(m, turn, part, here, err));
+            UM_TRY(part_take(m, turn, part, folder, here, err));
     }
-    return UM_OK;
-}
-
-const char *um_request_media_fronted(const um_request_media *m, const char *text)
-{
-    static const int order[] = {0, 3, 4, 1}; /* image, speech, sound, video (spec 1.1) */
-    bool audio = strstr(text, "<audio>") != NULL;
-    um_text out = {0};
-    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
-        const char *mark = marks[order[i]].mark;
-        um_modality modality = marks[order[i]].modality;
-        bool said = strstr(text, mark) != NULL ||
-                    (audio && (modality == UM_SPEECH || modality == UM_SOUND));
-        for (int k = 0; !said && k < m->kind[modality].n; k++) um_text_fmt(&out, "%s\n", mark);
-    }
-    um_text_fmt(&out, "%s", text);
-    const char *s = um_arena_str(m->arena, out.s == NULL ? "" : out.s);
-    um_text_free(&out);
-    return s;
-}
-
-static um_status mismatch(const char *mark, int seen, int given, const char *what, um_err *err)
-{
-    return UM_FAIL(
-        err, UM_E_DATA,
-        "%d %s placeholder%s, but %d %s given: every %s in the text needs one, and every "
-        "one its %s (in a prompt of parts, %s is text)",
-        seen, mark, seen == 1 ? "" : "s", given, what, mark, mark, mark);
-}
-
-um_status um_request_media_check(const um_request_media *m, um_err *err)
-{
-    const um_media_list *speech = &m->kind[UM_SPEECH], *sound = &m->kind[UM_SOUND];
-    bool used = speech->next == speech->n && sound->next == sound->n;
-    for (int i = 0; i < MARKS; i++) {
-        um_modality k = marks[i].modality;
-        const um_media_list *l = &m->kind[k];
-        bool vision = k == UM_IMAGE || k == UM_VIDEO;
-        if (vision ? m->seen[i] != l->n : !marks[i].either && m->seen[i] > l->n)
-            return mismatch(marks[i].mark, m->seen[i], l->n, kind_name(k, l->n), err);
-    }
-    if (m->lacking || !used) {
-        int seen = 0, given = speech->n + sound->n;
-        for (int i = 0; i < MARKS; i++)
-            if (marks[i].modality == UM_SPEECH || marks[i].modality == UM_SOUND) seen += m->seen[i];
-        return mismatch("<audio>", seen, given, given == 1 ? "audio file" : "audio files", err);
-    }
-    if (m->track != NULL && m->kind[UM_VIDEO].n == 0)
-        return UM_FAIL(err, UM_E_DATA, "video_audio: no video given");
     return UM_OK;
 }

@@ -1,4 +1,5 @@
 um_test(test_json SOURCES core/base/test_json.c support/folder.c LIBS um_base)
+um_test(test_json_lines SOURCES core/base/test_json_lines.c LIBS um_base)
 um_test(test_safetensors SOURCES core/nn/test_safetensors.c support/folder.c LIBS um_nn)
 um_test(test_model SOURCES core/model/test_model.c support/edit.c support/folder.c LIBS um_model)
 um_test(test_checkpoint SOURCES core/nn/test_checkpoint.c support/edit.c support/folder.c LIBS um_nn)

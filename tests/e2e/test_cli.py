@@ -3,6 +3,7 @@
 
 usage: test_cli.py PROGRAM SOURCE_DIR
 """
+import json
 import os
 import pathlib
 import subprocess
@@ -64,8 +65,16 @@ class Cli(unittest.TestCase):
         self.assertIn("config.json", run.stderr)
 
     def test_bad_requests(self):
-        self.refused(DATA, "standard input:2: not a JSON object", "generate", "--model", MODELS / "s4", "--requests", "-",
-                     text='{"prompt": "a"}\n3\n')
+        # No request can be answered: their errors come without a job.
+        run = unimoe("generate", "--model", MODELS / "s4", "--requests", "-", "--json", text='{"id": "a", "prompt": "\\u0000"}\n3\n')
+        self.assertEqual(run.returncode, DATA, run.stderr)
+        self.assertEqual([(e["kind"], e["id"], e["line"]) for e in map(json.loads, run.stdout.splitlines())], [("error", "a", 1), ("error", "2", 2)])
+        self.assertIn("2 of 2 requests failed", run.stderr)
+        self.refused(DATA, "2 <image> placeholders, but 0 images given", "generate", "--model", MODELS / "s4", "--prompt", "<image><image>")
+        self.refused(DATA, "requests no.jsonl: No such file or directory", "generate", "--model", MODELS / "s4", "--requests", "no.jsonl")
+        self.refused(USAGE, "--prompt and --prompt-file: give one of them", "generate", "--model", "m", "--prompt", "x", "--prompt-file", "f")
+        self.refused(DATA, "prompt: no.txt: No such file or directory", "generate", "--model", "m", "--prompt-file", "no.txt")
+        self.refused(DATA, "prompt standard input: is empty", "generate", "--model", "m", "--prompt", "-")
         self.refused(DATA, "standard input: no request in it", "generate", "--model", MODELS / "s4", "--requests", "-")
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "r.json").resolve()

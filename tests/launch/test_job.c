@@ -360,108 +360,97 @@ static void test_banner_keeps_the_rest(void **state)
 
 /* ---- requests and answers ---- */
 
+static const char *head_of(fixture *f, um_requests *r)
+{
+    um_requests_close(r);
+    f->cfg.media_folder = "";
+    if (um_requests_open(r, &f->cfg, &f->arena, &f->err) != UM_OK) fail_msg("%s", f->err.msg);
+    return r->head.n == 0 ? "" : r->head.s;
+}
+
 static void test_prompt(void **state)
 {
     fixture *f = *state;
-    um_text t = {0};
-    int n = 0;
+    um_requests r = {.fd = -1};
     char cwd[512];
     assert_non_null(getcwd(cwd, sizeof cwd));
     f->cfg.prompt = "Say \"hi\"";
-    assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_OK);
-    assert_int_equal(n, 1);
-    assert_string_equal(t.s, "{\"id\":\"0\",\"prompt\":\"Say \\\"hi\\\"\"}\n");
-    um_text_free(&t);
+    assert_string_equal(head_of(f, &r), "{\"prompt\":\"Say \\\"hi\\\"\"}\n");
+    assert_int_equal(r.fd, -1);
     assert_int_equal(um_file_write("test_job.tmp.png", "x", 1, &f->err), UM_OK);
     f->cfg.image = (um_list){.item = {"test_job.tmp.png", "./test_job.tmp.png"}, .n = 2};
     f->cfg.prompt = "What?";
-    t = (um_text){0};
-    assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_OK);
-    assert_string_equal(
-        t.s, um_arena_fmt(&f->arena,
-                          "{\"id\":\"0\",\"prompt\":\"What?\",\"image\":[\"%s/test_job.tmp.png\","
-                          "\"%s/test_job.tmp.png\"]}\n",
-                          cwd, cwd));
-    um_text_free(&t);
+    assert_string_equal(head_of(f, &r),
+                        um_arena_fmt(&f->arena,
+                                     "{\"prompt\":\"What?\",\"image\":[\"%s/test_job.tmp.png\","
+                                     "\"%s/test_job.tmp.png\"]}\n",
+                                     cwd, cwd));
     unlink("test_job.tmp.png");
-    t = (um_text){0};
-    assert_int_equal(um_requests_build(&t, &n, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    um_requests_close(&r);
+    assert_int_equal(um_requests_open(&r, &f->cfg, &f->arena, &f->err), UM_E_DATA);
     assert_string_equal(f->err.msg, "--image test_job.tmp.png: No such file or directory");
-    um_text_free(&t);
 }
 
-static um_status build(fixture *f, um_text *t, int *n, const char *text)
+/* A prompt longer than a command line can hold; a mark in front of it and the line end behind it are not part of it. */
+static void test_prompt_file(void **state)
 {
-    assert_int_equal(um_file_write("test_job.tmp.jsonl", text, strlen(text), &f->err), UM_OK);
-    um_text_free(t);
-    *t = (um_text){0};
-    f->cfg.requests = "test_job.tmp.jsonl";
-    um_status st = um_requests_build(t, n, &f->cfg, &f->arena, &f->err);
-    unlink("test_job.tmp.jsonl");
-    return st;
+    fixture *f = *state;
+    um_requests r = {.fd = -1};
+    um_text text = {0};
+    um_text_fmt(&text, "\xEF\xBB\xBFone\r\n");
+    for (int i = 0; i < 300000; i++) um_text_fmt(&text, "word ");
+    um_text_fmt(&text, "\r\n");
+    assert_int_equal(um_file_write("test_job.tmp.txt", text.s, text.n, &f->err), UM_OK);
+    f->cfg.prompt = "";
+    f->cfg.prompt_file = "test_job.tmp.txt";
+    const char *head = head_of(f, &r);
+    assert_int_equal(strncmp(head, "{\"prompt\":\"one\\r\\nword word ", 28), 0);
+    assert_string_equal(head + strlen(head) - 8, "word \"}\n");
+    assert_int_equal(um_file_write("test_job.tmp.txt", "\n", 1, &f->err), UM_OK);
+    um_requests_close(&r);
+    assert_int_equal(um_requests_open(&r, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "prompt test_job.tmp.txt: is empty");
+    assert_int_equal(um_file_write("test_job.tmp.txt", "h\0i\0", 4, &f->err), UM_OK);
+    assert_int_equal(um_requests_open(&r, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    assert_non_null(strstr(f->err.msg, "it must be UTF-8"));
+    unlink("test_job.tmp.txt");
+    assert_int_equal(um_requests_open(&r, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "prompt: test_job.tmp.txt: No such file or directory");
+    um_text_free(&text);
 }
 
+/* A file goes on as it is: no more of it is held than its beginning, and its folder is said apart. */
 static void test_request_file(void **state)
 {
     fixture *f = *state;
-    um_text t = {0};
-    int n = 0;
+    um_requests r = {.fd = -1};
+    um_text text = {0};
     char cwd[512];
+    static const char small[] =
+        "\xEF\xBB\xBF{\"prompt\":\"p\",\"image\":\"d.png\"}\r\n\nnonsense \xff";
     assert_non_null(getcwd(cwd, sizeof cwd));
-    assert_int_equal(
-        build(f, &t, &n,
-              "{\"sample\":{\"conversations\":[],\"image\":\"a.png\",\"video\":[[\"/"
-              "b\",\"c\"]],\"k\":[1,2.5,"
-              "true,null]},\"max_new_tokens\":12}\r\n\n"
-              "{\"prompt\":\"p\",\"image\":\"d.png\",\"id\":\"mine\",\"top_k\":3}\n{\"sample\":7}"),
-        UM_OK);
-    assert_int_equal(n, 3);
-    const char *want =
-        um_arena_fmt(&f->arena,
-                     "{\"id\":\"0\",\"sample\":{\"conversations\":[],\"image\":\"%s/"
-                     "a.png\",\"video\":[[\"/b\",\"%s/c\"]],"
-                     "\"k\":[1,2.5,true,null]},\"max_new_tokens\":12}\n"
-                     "{\"prompt\":\"p\",\"image\":\"%s/d.png\",\"id\":\"mine\",\"top_k\":3}\n"
-                     "{\"id\":\"2\",\"sample\":7}\n",
-                     cwd, cwd, cwd);
-    assert_string_equal(t.s, want);
-    um_text_free(&t);
-    t = (um_text){0};
-    n = 0;
-    assert_int_equal(build(f, &t, &n,
-                           "{\"prompt\":[\"<image>\",{\"image\":\"a.png\"},{\"video\":\"b.mp4\","
-                           "\"audio\":\"sound\"}]}\n"
-                           "{\"sample\":{\"conversations\":[{\"from\":\"human\",\"value\":[\"x\",{"
-                           "\"speech\":\"c.wav\"}]},"
-                           "{\"from\":\"gpt\",\"value\":\"\"}]}}\n"),
-                     UM_OK);
-    want = um_arena_fmt(&f->arena,
-                        "{\"id\":\"0\",\"prompt\":[\"<image>\",{\"image\":\"%s/"
-                        "a.png\"},{\"video\":\"%s/b.mp4\",\"audio\":\"sound\"}]}\n"
-                        "{\"id\":\"1\",\"sample\":{\"conversations\":[{\"from\":\"human\","
-                        "\"value\":[\"x\",{\"speech\":\"%s/c.wav\"}]},"
-                        "{\"from\":\"gpt\",\"value\":\"\"}]}}\n",
-                        cwd, cwd, cwd);
-    assert_string_equal(t.s, want); /* parts too, wherever they may stand */
-    um_text_free(&t);
-}
-
-static void test_request_mistakes(void **state)
-{
-    fixture *f = *state;
-    static const char *const bad[][2] = {
-        {"", "test_job.tmp.jsonl: no request in it"},
-        {"{\"prompt\":\"a\"}\n[1]\n", "test_job.tmp.jsonl:2: not a JSON object"},
-    };
-    um_text t = {0};
-    int n = 0;
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        assert_int_equal(build(f, &t, &n, bad[i][0]), UM_E_DATA);
-        assert_string_equal(f->err.msg, bad[i][1]);
-    }
-    assert_int_equal(build(f, &t, &n, "{\"prompt\":\"a\"}\n{\"prompt\":"), UM_E_DATA);
-    assert_non_null(strstr(f->err.msg, "test_job.tmp.jsonl:2: "));
-    um_text_free(&t);
+    assert_int_equal(um_file_write("test_job.tmp.jsonl", small, strlen(small), &f->err), UM_OK);
+    f->cfg.requests = "test_job.tmp.jsonl";
+    assert_string_equal(head_of(f, &r), small);
+    assert_int_equal(r.fd, -1);
+    assert_string_equal(f->cfg.media_folder, cwd);
+    for (int i = 0; i < 100000; i++) um_text_fmt(&text, "{\"prompt\":\"%d\"}\n", i);
+    assert_int_equal(um_file_write("test_job.tmp.jsonl", text.s, text.n, &f->err), UM_OK);
+    head_of(f, &r);
+    assert_true(r.fd >= 0 && r.head.n < text.n / 2);
+    size_t more = 0;
+    char buf[4096];
+    for (ssize_t n; (n = read(r.fd, buf, sizeof buf)) > 0; more += (size_t)n)
+        assert_memory_equal(buf, text.s + r.head.n + more, n);
+    assert_int_equal(r.head.n + more, text.n);
+    um_requests_close(&r);
+    unlink("test_job.tmp.jsonl");
+    assert_int_equal(um_requests_open(&r, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "requests test_job.tmp.jsonl: No such file or directory");
+    f->cfg.requests = "/tmp";
+    assert_int_equal(um_requests_open(&r, &f->cfg, &f->arena, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "requests /tmp: is a folder; give the file in it");
+    um_text_free(&text);
 }
 
 /* Feeds lines to an um_results; what it wrote to out and log goes to f->seen, log behind "|". */
@@ -517,6 +506,37 @@ static void test_answers(void **state)
     assert_string_equal(f->err.msg, "the job ended after 1 of 2 answers, without its summary");
 }
 
+/* Where a request stood in its file, and its id when that says more. The number of requests may be known at the end only. */
+static void test_errors_name(void **state)
+{
+    fixture *f = *state;
+    um_results a = {.wanted = UM_WANTED_UNKNOWN};
+    answer(f, &a,
+           (const char *const[]){"{\"kind\":\"error\",\"id\":\"3\",\"line\":3,\"error\":\"e\"}",
+                                 "{\"kind\":\"error\",\"id\":\"abc\",\"line\":4,\"error\":\"e\"}",
+                                 "{\"kind\":\"error\",\"id\":\"x\",\"element\":5,\"error\":\"e\"}",
+                                 RESULT, "{\"kind\":\"summary\",\"requests\":4}"},
+           5);
+    assert_non_null(strstr(f->seen.s,
+                           "[7] A circle.\n|unimoe: line 3: e\nunimoe: line 4, request abc: "
+                           "e\nunimoe: element 5, request x: e\n"));
+    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "3 of 4 requests failed");
+    a = (um_results){.wanted = UM_WANTED_UNKNOWN, .source = "standard input"};
+    answer(f, &a, (const char *const[]){"{\"kind\":\"summary\",\"requests\":0}"}, 1);
+    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_DATA);
+    assert_string_equal(f->err.msg, "standard input: no request in it");
+    a = (um_results){.wanted = 1, .unnamed = true};
+    answer(f, &a,
+           (const char *const[]){"{\"kind\":\"error\",\"id\":\"1\",\"line\":1,\"error\":\"e\"}"},
+           1);
+    assert_string_equal(f->seen.s, "|unimoe: e\n");
+    a = (um_results){.wanted = UM_WANTED_UNKNOWN};
+    answer(f, &a, (const char *const[]){RESULT}, 1);
+    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_PEER);
+    assert_string_equal(f->err.msg, "the job ended after 1 answers, without its summary");
+}
+
 /* ---- memory ---- */
 
 static void test_bytes_text(void **state)
@@ -551,9 +571,10 @@ int main(void)
         T(test_banner_unreachable),
         T(test_banner_keeps_the_rest),
         T(test_prompt),
+        T(test_prompt_file),
         T(test_request_file),
-        T(test_request_mistakes),
         T(test_answers),
+        T(test_errors_name),
         T(test_bytes_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -89,6 +89,55 @@ static void test_watch_output(void **state)
     assert_string_equal(f->seen.s, "deaf\n");
 }
 
+/* Input that comes from a descriptor goes on as it comes, before its end. */
+static void test_watch_stream(void **state)
+{
+    fixture *f = *state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t writer = fork();
+    if (writer == 0) {
+        char big[100000];
+        memset(big, 'x', sizeof big);
+        close(ends[0]);
+        (void)!write(ends[1], "two\n", 4);
+        while (access("test_run.tmp.seen", F_OK) != 0) usleep(1000);
+        for (int i = 0; i < 30; i++) (void)!write(ends[1], big, sizeof big);
+        _exit(0);
+    }
+    close(ends[1]);
+    const char *const argv[] = {
+        "sh", "-c", "read a; echo $a; read a; echo $a; touch test_run.tmp.seen; wc -c", NULL};
+    um_job job = {.argv = argv, .argc = 3, .count = {1, 4, 1}};
+    um_job_io io = {.input = "one\n",
+                    .input_size = 4,
+                    .input_more = true,
+                    .input_fd = ends[0],
+                    .line = take,
+                    .log = keep,
+                    .ctx = &f->seen};
+    f->seen.n = 0;
+    assert_int_equal(um_job_run(&job, &io, &f->err), UM_OK);
+    assert_string_equal(f->seen.s, "one\ntwo\n3000000\n");
+    close(ends[0]);
+    unlink("test_run.tmp.seen");
+    /* a job that ends before its input does */
+    assert_int_equal(pipe(ends), 0);
+    io.input_fd = ends[0];
+    job.argv = (const char *const[]){"sh", "-c", "read a; echo last", NULL};
+    f->seen.n = 0;
+    assert_int_equal(um_job_run(&job, &io, &f->err), UM_OK);
+    assert_string_equal(f->seen.s, "last\n");
+    close(ends[0]);
+    close(ends[1]);
+    io.input_fd = open("/", O_RDONLY); /* cannot be read */
+    job.argv = (const char *const[]){"cat", NULL};
+    assert_int_equal(um_job_run(&job, &io, &f->err), UM_E_IO);
+    assert_non_null(
+        strstr(f->err.msg, "the requests could not be read to their end: Is a directory"));
+    close(io.input_fd);
+}
+
 static void test_watch_codes(void **state)
 {
     fixture *f = *state;
@@ -223,9 +272,9 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_watch_output),     T(test_watch_codes), T(test_watch_environment),
-        T(test_watch_fatal_hang), T(test_watch_stray), T(test_watch_stopped),
-        T(test_watch_killed),     T(test_leftovers),
+        T(test_watch_output),      T(test_watch_stream),     T(test_watch_codes),
+        T(test_watch_environment), T(test_watch_fatal_hang), T(test_watch_stray),
+        T(test_watch_stopped),     T(test_watch_killed),     T(test_leftovers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

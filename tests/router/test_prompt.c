@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "core/base/file.h"
+#include "router/request/placeholder.h"
 #include "router/request/prompt.h"
 #include "tests/support/test_support.h"
 
@@ -65,6 +66,17 @@ static void test_template(void **state)
     assert_string_equal(text_of(hole, 4), SYSTEM "USER: q1 ASSISTANT:USER: q2 ASSISTANT:");
 }
 
+/* A system text stands in the place of the template's own. */
+static void test_system(void **state)
+{
+    (void)state;
+    um_content_part part = {.text = "hi"};
+    um_request r = {.system = "Be brief.", .turns = &(um_turn){true, &part, 1}, .n_turns = 1};
+    assert_string_equal(um_prompt_text(&r, &arena), "Be brief. USER: hi ASSISTANT:");
+    r.system = "";
+    assert_string_equal(um_prompt_text(&r, &arena), "USER: hi ASSISTANT:");
+}
+
 /* The ids of one golden case, and what we say to its media. Returns whether there is such a case. */
 static bool case_matches(const um_tokenizer *t, const char *model, const char *name)
 {
@@ -78,8 +90,8 @@ static bool case_matches(const um_tokenizer *t, const char *model, const char *n
     int32_t *ids = NULL;
     if (!um_file_exists(path)) return false;
     assert_int_equal(um_file_read(&json, &size, path, 1 << 20, &arena, &err), UM_OK);
-    if (um_request_parse(&r, (char *)json, size, "golden", &arena, &err) != UM_OK)
-        fail_msg("%s: %s", path, err.msg);
+    um_request_source from = {(char *)json, size, size, "golden", 1, .recorded = true};
+    if (um_request_parse(&r, &from, &arena, &err) != UM_OK) fail_msg("%s: %s", path, err.msg);
     assert_int_equal(um_prompt_ids(t, &r, &ids, &n, &arena, &err), UM_OK);
     int32_t *want = golden_ids(golden_path(&arena, "cases/%s/%s/expected.safetensors", model, name),
                                "input_ids", &n_want, &arena);
@@ -121,7 +133,9 @@ static um_status check(const char *json, const um_model *m, um_err *err)
     um_request r;
     int32_t *ids = NULL;
     int n = 0;
-    UM_TRY(um_request_parse(&r, json, strlen(json), "media", &arena, err));
+    UM_TRY(um_request_parse(
+        &r, &(um_request_source){json, strlen(json), strlen(json), "media", 1, .element = false},
+        &arena, err));
     assert_int_equal(um_prompt_ids(tok, &r, &ids, &n, &arena, err), UM_OK);
     return um_prompt_check(&r, ids, n, m, err);
 }
@@ -202,7 +216,8 @@ static void test_many_placeholders(void **state)
     for (int i = 0; i < N; i++, at += 7) memcpy(json + at, i % 2 == 0 ? "<image>" : "<video>", 7);
     memcpy(json + at, "\"}", 3);
     um_request r;
-    assert_int_equal(um_request_parse(&r, json, at + 2, ".", &big, &err), UM_E_DATA);
+    um_request_source from = {json, at + 2, at + 2, ".", 1, .element = false};
+    assert_int_equal(um_request_parse(&r, &from, &big, &err), UM_E_DATA);
     assert_non_null(strstr(err.msg, "250000 <image> placeholders, but 0 images given"));
     um_content_part *parts = um_arena_zero(&big, N * sizeof *parts);
     um_item items[2] = {{.modality = UM_IMAGE}, {.modality = UM_VIDEO}};
@@ -221,9 +236,13 @@ static void test_many_placeholders(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_template),     cmocka_unit_test(test_golden_cases),
-        cmocka_unit_test(test_kinds),        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_model_cannot), cmocka_unit_test(test_many_placeholders),
+        cmocka_unit_test(test_template),
+        cmocka_unit_test(test_system),
+        cmocka_unit_test(test_golden_cases),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_model_cannot),
+        cmocka_unit_test(test_many_placeholders),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -7,7 +7,7 @@
 
 #include "core/base/file.h"
 #include "router/request/prompt.h"
-#include "router/request/request_media.h"
+#include "router/request/placeholder.h"
 #include "tests/support/test_support.h"
 
 #include <stdio.h>
@@ -77,7 +77,7 @@ static int32_t *ids_of(const um_json *list, int *n)
 /* A text with as many media as it wants: its parts, each encoded alone, with the ids of the media between (spec 1.3). */
 static void cut_encodes(const um_tokenizer *t, const char *text, const int32_t *want, int n_want)
 {
-    um_request_media media = {.arena = &arena};
+    um_media_set media = {.arena = &arena};
     um_turn turn = {0};
     um_err err = {0};
     um_item item = {0};
@@ -85,7 +85,7 @@ static void cut_encodes(const um_tokenizer *t, const char *text, const int32_t *
         media.kind[k] = (um_media_list){.items = um_arena_zero(&arena, 8 * sizeof item), .n = 8};
         for (int i = 0; i < 8; i++) media.kind[k].items[i].modality = (um_modality)k;
     }
-    assert_int_equal(um_request_media_cut(&media, &turn, text, &err), UM_OK);
+    assert_int_equal(um_placeholder_cut(&media, &turn, text, &err), UM_OK);
     int32_t *all = um_arena_i32(&arena, (size_t)n_want + 64);
     int n = 0, parts = 0;
     const char *open = ""; /* the text since the last medium */
