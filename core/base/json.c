@@ -35,11 +35,13 @@ static const char *fault_words(const json_error_t *e)
     }
 }
 
-static um_status parse_fail(const json_error_t *e, const char *data, size_t size, um_err *err)
+/* one_line: the data is usually a line of a file, whose own line number would only confuse. */
+static um_status parse_fail(const json_error_t *e, const char *data, size_t size, bool one_line,
+                            um_err *err)
 {
     char where[64] = "";
     bool zero = size > 0 && memchr(data, 0, size) != NULL;
-    if (size > 0 && memchr(data, '\n', size) != NULL)
+    if (!one_line || memchr(data, '\n', size) != NULL)
         snprintf(where, sizeof where, "line %d, ", e->line);
     if (json_error_code(e) == json_error_numeric_overflow)
         return UM_FAIL(err, UM_E_CORRUPT,
@@ -55,7 +57,7 @@ um_status um_json_parse(um_json **root, const void *data, size_t size, um_err *e
     json_error_t e;
     /* jansson's own limit of nesting is JSON_PARSER_MAX_DEPTH, 2048 */
     json_t *v = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
-    if (v == NULL) return parse_fail(&e, data, size, err);
+    if (v == NULL) return parse_fail(&e, data, size, false, err);
     *root = (um_json *)v;
     return UM_OK;
 }
@@ -113,7 +115,7 @@ um_status um_json_parse_large(um_json **root, const void *data, size_t size, um_
         v = json_loadb(quoted.s, quoted.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
         um_text_free(&quoted);
     }
-    if (v == NULL) return parse_fail(&e, data, size, err);
+    if (v == NULL) return parse_fail(&e, data, size, true, err);
     *root = (um_json *)v;
     return UM_OK;
 }

@@ -468,7 +468,7 @@ static void test_refused(void **state)
         {CHAT(USER("[{\"type\": \"input_audio\", \"input_audio\": \"x\"}]")),
          "want the audio file as base64"},
         {CHAT(USER("[{\"type\": \"image_url\"}]")), "content[0].image_url: want a path"},
-        {"{\"custom_id\": \"a\", \"body\": {\"prompt\": \"q\"}, \"top_p\": 1}",
+        {"{\"custom_id\": \"1\", \"body\": {\"prompt\": \"q\"}, \"top_p\": 1}",
          "top_p: unknown key beside body"},
         {"{\"conversations\": \"q\"}", "conversations: want a list"},
         {"{\"prompt\": \"q\", \"max_new_tokens\": -1}", "max_new_tokens: -1, allowed 0..16777216"},
