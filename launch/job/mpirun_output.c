@@ -37,6 +37,7 @@ static bool is_boilerplate(const char *s)
         "orte/util/show_help.c at line", /* a help text of Open MPI that came too late to be shown */
         "Set MCA parameter \"orte_base_help_aggregate\"",
         "prterun has exited due to process rank", /* comes after the box about MPI_ABORT */
+        "peer process has unexpectedly disconnected", /* another host's rank was lost: its report says which */
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strstr(s, known[i]) != NULL) return true;
@@ -86,6 +87,13 @@ static bool report_signal(um_mpirun_output *b, const char *text)
     const char *at = strstr(text, " on node ");
     if (at != NULL) sscanf(at + 9, "%64s", host);
     um_job_label(b->job, rank, host, label);
+    if (b->fatal && strstr(b->cause, " was killed by signal ") == NULL) {
+        /* Why the other ranks gave up. From another host this comes after their reports. */
+        char line[UM_MPIRUN_OUTPUT_WIDTH + 16];
+        snprintf(line, sizeof line, "unimoe: %s", b->cause);
+        b->print(b->ctx, line);
+        b->fatal = false;
+    }
     report(b, "%s was killed by signal %d", label, sig);
     return true;
 }

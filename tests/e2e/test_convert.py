@@ -178,9 +178,15 @@ def stored(path, out, method=zipfile.ZIP_STORED, **changed):
 
 
 def big_endian(path):
-    """Says so as torch 2.1 and newer do."""
-    with zipfile.ZipFile(path, "a") as z:
-        z.writestr(z.namelist()[0].split("/")[0] + "/byteorder", b"big")
+    """Says so as torch 2.1 and newer do, which write that they are little-endian."""
+    little = path.with_suffix(".little")
+    path.rename(little)
+    with zipfile.ZipFile(little) as a, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as b:
+        for item in a.namelist():
+            if not item.endswith("/byteorder"):
+                b.writestr(item, a.read(item))
+        b.writestr(a.namelist()[0].split("/")[0] + "/byteorder", b"big")
+    little.unlink()
 
 
 def refused(tmp):

@@ -293,6 +293,26 @@ static void test_banner_open_mpi_5(void **state)
     assert_string_equal(seen(f), "");
 }
 
+/* A rank of another host was killed: this host's ranks gave up before its end was known here. */
+static void test_banner_killed_elsewhere(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.count = {1, 4, 1}};
+    um_mpirun_output b;
+    banner(f, &b, &job,
+           EDGE "An MPI communication peer process has unexpectedly disconnected.  This\n"
+                "usually indicates a failure in the peer process (e.g., a crash or\n"
+                "otherwise exiting without calling MPI_FINALIZE first).\n" EDGE EDGE
+                "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\n"
+                "with errorcode 1.\n" EDGE EDGE
+                "mpirun noticed that process rank 4 with PID 0 on node 10.77.0.2 exited on signal "
+                "9 (Killed).\n" EDGE EDGE
+                "mpirun noticed that process rank 3 with PID 0 on node 10.77.0.2 exited on signal "
+                "9 (Killed).\n" EDGE);
+    assert_string_equal(b.cause, "expert/3 (rank 4, host 10.77.0.2) was killed by signal 9");
+    assert_null(strstr(seen(f), "peer process"));
+}
+
 #define GRAPH                                                                                      \
     "[h7][[53318,1],3][../../../opal/mca/btl/tcp/btl_tcp_proc.c:266:"                              \
     "mca_btl_tcp_proc_create_interface_graph] "
@@ -568,6 +588,7 @@ int main(void)
         T(test_banner_abort_and_exit),
         T(test_banner_error),
         T(test_banner_open_mpi_5),
+        T(test_banner_killed_elsewhere),
         T(test_banner_unreachable),
         T(test_banner_keeps_the_rest),
         T(test_prompt),
