@@ -246,8 +246,9 @@ int main(int argc, char **argv)
     bench b = {0};
     um_err err = {0};
     um_comm *comm = NULL;
-    const char *number =
-        getenv("OMPI_COMM_WORLD_RANK"); /* the role must be known before MPI is up */
+    /* The role must be known before MPI is up. The second is what Open MPI 5 sets in any case. */
+    const char *number = getenv("OMPI_COMM_WORLD_RANK");
+    if (number == NULL) number = getenv("PMIX_RANK");
     if (!options_read(&b.opt, argc, argv)) {
         fprintf(
             stderr,

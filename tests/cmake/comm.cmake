@@ -10,7 +10,7 @@ function(um_mpi_test name target)
     return()
   endif()
   if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 120)
+    set(T_TIMEOUT ${UM_TEST_SECONDS})
   endif()
   foreach(np IN LISTS T_NP)
     set(command ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none --mca pmdl ^ompi -np ${np} $<TARGET_FILE:${target}> ${T_ARGS})
@@ -32,11 +32,11 @@ add_executable(mpi_comm programs/mpi_comm.c)
 target_link_libraries(mpi_comm PRIVATE um_comm_mpi)
 set_target_properties(mpi_comm PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 um_mpi_test(mpi_comm mpi_comm NP 1 2 3 5 8)
-um_mpi_test(mpi_comm_killed mpi_comm NP 2 5 ARGS killed TIMEOUT 20
+um_mpi_test(mpi_comm_killed mpi_comm NP 2 5 ARGS killed
             FAILS "rank [0-9]+: router/[0-9]+ .rank [0-9]+, host [^,]+, pid [0-9]+. is gone")
-um_mpi_test(mpi_comm_failing mpi_comm NP 2 5 ARGS failing TIMEOUT 20
+um_mpi_test(mpi_comm_failing mpi_comm NP 2 5 ARGS failing
             FAILS "rank 0: router/[0-9]+ .rank [0-9]+, host [^,]+, pid [0-9]+. ended the job")
-um_mpi_test(mpi_comm_halted mpi_comm NP 3 ARGS halted TIMEOUT 20
+um_mpi_test(mpi_comm_halted mpi_comm NP 3 ARGS halted
             FAILS "router/2 .rank 2, host [^,]+, pid [0-9]+. was stopped by a signal")
 
 # Not a measurement: that the bench runs.

@@ -22,7 +22,7 @@ function(um_fuzz name)
     target_link_libraries(${program} PRIVATE um_base)
     add_test(NAME ${program} COMMAND ${program} ${corpus} ${F_MUTATIONS})
   endif()
-  set_tests_properties(${program} PROPERTIES LABELS fuzz TIMEOUT 300)
+  set_tests_properties(${program} PROPERTIES LABELS fuzz TIMEOUT ${UM_TEST_SECONDS})
 endfunction()
 
 if(UM_FUZZ)

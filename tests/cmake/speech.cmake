@@ -11,5 +11,5 @@ target_compile_definitions(front_ends PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-d
 set_target_properties(front_ends PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 if(NOT UM_SANITIZE)
   add_test(NAME front_ends COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_front_ends.py $<TARGET_FILE:front_ends> ${CMAKE_SOURCE_DIR})
-  set_tests_properties(front_ends PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77)
+  set_tests_properties(front_ends PROPERTIES TIMEOUT ${UM_TEST_SECONDS} SKIP_RETURN_CODE 77)
 endif()

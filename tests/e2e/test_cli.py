@@ -18,7 +18,7 @@ USAGE, MODEL, DATA = 2, 3, 4
 
 def unimoe(*words, env=(), text=None, cwd=None):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("UNIMOE_")} | dict(env)
-    return subprocess.run([PROGRAM, *map(str, words)], input=text or "", capture_output=True, text=True, env=clean, cwd=cwd, timeout=120)
+    return subprocess.run([PROGRAM, *map(str, words)], input=text or "", capture_output=True, text=True, env=clean, cwd=cwd, timeout=500)
 
 
 class Cli(unittest.TestCase):
