@@ -18,7 +18,7 @@ struct um_arena_block {
 
 static void out_of_memory(const char *who, size_t bytes)
 {
-    fprintf(stderr, "unimoe: out of memory: %s wanted %zu bytes\n", who, bytes);
+    fprintf(stderr, "unimoe: out of memory: arena %s requested %zu bytes\n", who, bytes);
     abort();
 }
 
@@ -69,7 +69,7 @@ static void block_free(um_arena_block *b)
     um_free(b);
 }
 
-/* Takes the newest block off; the largest that was ever taken off stays as the spare. */
+/* Removes the newest block; the largest block ever removed stays as the spare. */
 static void block_drop(um_arena *a)
 {
     um_arena_block *b = a->block;
@@ -90,7 +90,7 @@ void um_arena_free(um_arena *a)
     a->used = 0;
 }
 
-/* An arena that is reset again and again soon has one block that holds its peak, and goes to malloc no more. False: no memory. */
+/* After a few resets an arena owns one block that holds its peak and no longer calls malloc. False: out of memory. */
 static bool block_add(um_arena *a, size_t bytes)
 {
     um_arena_block *b = a->spare;
@@ -182,7 +182,7 @@ um_mark um_arena_mark(const um_arena *a)
     return (um_mark){a->block, a->block == NULL ? 0 : a->block->offset, a->used};
 }
 
-/* A mark from before the first block keeps the oldest block, so that a step that repeats does not go back to malloc. */
+/* A mark from before the first block keeps the oldest block, so that a repeated step does not call malloc again. */
 void um_arena_reset(um_arena *a, um_mark m)
 {
     while (a->block != NULL && a->block != m.block && (m.block != NULL || a->block->older != NULL))

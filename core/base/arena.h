@@ -1,10 +1,10 @@
 /* Arenas: memory by lifetime. Three lifetimes exist: `model` (the process), `step` (one forward), `scratch` (one call);
- * the parameter name says how long a result lives. An arena grows by whole blocks and never moves what it gave out.
+ * the parameter name says how long a result lives. An arena grows by whole blocks and never moves what it has allocated.
  * Nothing is freed one by one: take a mark, work, go back to the mark.
  *
  * malloc is called only in arena.c (um_alloc and friends for the few long-lived objects with open/close).
- * Out of memory is fatal to the call chain by way of um_arena_failed(): allocation functions never return NULL; the
- * process prints what it wanted and ends. Sizes that come from outside are checked before they reach an arena. */
+ * Allocation never returns NULL: when memory runs out the process prints how much was requested and for which arena, and aborts.
+ * Sizes that come from outside are checked first, with um_arena_reserve where the memory of the process is bounded. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,9 +15,9 @@ typedef struct um_arena_block um_arena_block;
 
 typedef struct um_arena {
     um_arena_block *block; /* the newest block */
-    um_arena_block *spare; /* the largest block that a reset has left over, for the next time */
-    size_t block_bytes;    /* least size of a block */
-    size_t used, peak;     /* bytes given out now and at most */
+    um_arena_block *spare; /* the largest block that a reset released, kept for reuse */
+    size_t block_bytes;    /* minimum size of a block */
+    size_t used, peak;     /* bytes allocated now, and their peak */
     const char *name;      /* for messages */
 } um_arena;
 

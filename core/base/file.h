@@ -20,17 +20,17 @@ void um_file_forget(const um_file *f, size_t offset, size_t bytes);
 /* The whole of a regular file or pipe of at most limit bytes, with a 0 byte behind it that *size does not count. */
 um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t limit, um_arena *arena,
                        um_err *err);
-/* The same of a regular file only, whatever its name ("-" too): a pipe or a device, which may never end or answer, is an error. */
+/* The same of a regular file only, whatever its name ("-" too): a pipe or a device, which may never end or never answer, is an error. */
 um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, size_t limit,
                                um_arena *arena, um_err *err);
-/* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never a part. */
+/* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never part of either. */
 um_status um_file_write(const char *path, const void *data, size_t size, um_err *err);
 /* The steps of a durable write, for files that are written piece by piece. um_file_put writes all of data to fd; um_file_commit
  * does fsync and close of fd (closed in any case), renames tmp to path, and does fsync of its folder; on failure it removes tmp.
  * Messages name tmp or path. */
 um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err);
 um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err);
-/* fsync of a folder, so that the names in it survive a power cut. Some file systems refuse that, which is no error. */
+/* fsync of a folder, so that the names in it survive a power cut. A file system that does not support it is not an error. */
 void um_file_sync_folder(const char *dir);
 bool um_file_exists(const char *path);
 /* mkdir -p. */

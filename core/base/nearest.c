@@ -3,7 +3,7 @@
 
 #include "core/base/bytes.h"
 
-enum { LONGEST = 48 }; /* longer words are no slip of the fingers of any name we have */
+enum { LONGEST = 48 }; /* longer words cannot be misspellings of any name in the tables */
 
 static char fold(char c) { return c == '-' ? '_' : c; }
 

@@ -1,4 +1,4 @@
-/* See sha256.h. A refusal of libcrypto is kept as an empty state, so that only final has to be looked at. */
+/* See sha256.h. A failure of libcrypto leaves an empty state, so that callers only check final. */
 #include "core/base/sha256.h"
 
 #include <openssl/evp.h>

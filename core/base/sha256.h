@@ -8,7 +8,7 @@
 enum { UM_SHA256_HEX = 65 }; /* 64 lower-case digits and a 0 */
 
 typedef struct um_sha256 {
-    void *state; /* libcrypto's; NULL: it refused, which final tells */
+    void *state; /* libcrypto's; NULL after a failure, which final reports */
 } um_sha256;
 
 /* init, any number of updates, then final or drop: both release the state. Thread: any, one state at a time. */

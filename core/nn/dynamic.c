@@ -50,7 +50,7 @@ void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, 
 
 /* --- the choice, steps 3 and 4 --- */
 
-/* The largest dynamic logit that is not taken; the lowest column on ties, and for rows of NaN. -1 when all are taken. */
+/* The column of the largest dynamic logit not yet chosen; the lowest column on ties, and for rows of NaN. -1 when all are chosen. */
 static int largest_left(const row *r, const uint8_t *taken)
 {
     int best = -1;
@@ -75,8 +75,8 @@ static float window_sum(const row *r, const uint8_t *taken, int best, float eps)
     return sum;
 }
 
-/* k = 1 + number of prefix sums below top_p of the probabilities in falling order, which is the order of choice: go on while the
- * sum of what is taken is below. taken [R+Z] is all 0 on entry. */
+/* k = 1 + number of prefix sums below top_p of the probabilities in falling order, which is the order of choice: continue while the
+ * sum of the chosen ones is below. taken [R+Z] is all 0 on entry. */
 static int choose_row(const um_dynamic_model *m, const row *r, uint8_t *taken)
 {
     float all = 0.0f, prefix = 0.0f;
@@ -134,11 +134,12 @@ static void drop_column(um_dynamic *g, int c, int keep, uint64_t *keys)
 
 /* What step 9 divides and multiplies by, for forward and backward. */
 typedef struct norms {
-    float picked;  /* sum of m over the picks + 1e-6 */
-    float kept;    /* sum of r over the picks that mask has + 1e-6; 1 without dropping */
-    float top;     /* the largest logit that takes part */
-    float all;     /* sum of exp(z - top) over mask; 0 when nothing takes part */
-    float dynamic; /* D: what of that softmax falls to dynamic experts; 1 without shared ones */
+    float picked; /* sum of m over the picks + 1e-6 */
+    float kept;   /* sum of r over the picks that remain in mask + 1e-6; 1 without dropping */
+    float top;    /* the largest logit in mask */
+    float all;    /* sum of exp(z - top) over mask; 0 when mask is empty */
+    float
+        dynamic; /* D: the share of that softmax that dynamic experts hold; 1 without shared experts */
 } norms;
 
 static norms norms_of(const um_dynamic *g, const row *r)

@@ -1,9 +1,9 @@
 /* The gate with a varying number of experts for each token (dynamic capacity, spec 10.1), for inference and training but without
  * their noise. Always f32, every sum by rising column or in order of choice, ties to the lowest column: the same bits everywhere.
  *
- * Columns C = R + Z + F of the logits: R routed experts (they run at the expert ranks), Z null experts (they do nothing, but keep
- * their share of the weight), F shared experts (every token has them). A token takes its dynamic experts, routed or null, one after
- * another, the largest logit first, until their softmax probabilities reach top_p. At each step m is the winner's softmax among the
+ * Columns C = R + Z + F of the logits: R routed experts (they run at the expert ranks), Z null experts (they compute nothing but
+ * keep their share of the weight), F shared experts (every token uses them). A token chooses its dynamic experts, routed or null, one
+ * after another, the largest logit first, until their softmax probabilities reach top_p. At each step m is the winner's softmax among the
  * logits that come within 2 eps of it, relatively; r = m / (sum of m + 1e-6). With s = softmax of all columns that the token
  * takes, a dynamic expert weighs r * (sum of s over the dynamic ones), a shared one s; without shared experts it is r alone.
  *
@@ -13,7 +13,7 @@
 #include "core/model/model.h"
 #include "core/tensor/ops.h"
 
-/* What the gate decided for S rows. A pad row takes no dynamic expert; the shared ones it has like any other. */
+/* What the gate decided for S rows. A pad row chooses no dynamic expert but uses the shared experts like any other row. */
 typedef struct um_dynamic {
     const um_dynamic_model *m;
     int S, K, C;
@@ -24,7 +24,7 @@ typedef struct um_dynamic {
     uint8_t *real;  /* [S] 0 = pad */
     uint8_t *mask;  /* [S,C] 1 = takes part */
     float *weights; /* [S,C] 0 where mask is 0 */
-    bool dropped;   /* dropping took place */
+    bool dropped;   /* rows were dropped */
     /* for the exchange: the routed experts of mask in order of choice, then holes */
     int32_t *experts; /* [S,K] UM_NO_EXPERT in a hole */
     float *slots;     /* [S,K] their weights, 0 in a hole */

@@ -10,7 +10,7 @@ typedef struct um_ffn {
     um_linear down;     /* [D,F] */
 } um_ffn;
 
-/* What backward needs. Training binds one per layer, inference one for all. */
+/* The activations that backward needs. Training will bind one per layer; inference binds one for all layers. */
 typedef struct um_ffn_acts {
     float *gate, *up, *act; /* [T,F] */
 } um_ffn_acts;

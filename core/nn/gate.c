@@ -22,7 +22,7 @@ static bool chosen(const int32_t *experts, int k, int e)
     return false;
 }
 
-/* The largest z not yet among the first k of experts; lowest index on ties, and for rows of NaN. */
+/* The index of the largest z that is not among the first k of experts; the lowest index on ties, and for rows of NaN. */
 static int largest(const float *z, int E, const int32_t *experts, int k)
 {
     int best = -1;
@@ -66,7 +66,7 @@ static void weights_gshard(float *w, const float *z, int E, const int32_t *exper
     for (int k = 0; k < K; k++) w[k] /= sum;
 }
 
-/* Larger weight first. Only noise with K > 2 can leave them out of order; equal weights keep the order of choice. */
+/* Larger weight first. Only noise with K > 2 can produce another order; equal weights keep the order of choice. */
 static void sort_by_weight(int32_t *experts, float *w, int K)
 {
     for (int i = 1; i < K; i++) {

@@ -2,7 +2,7 @@
  *
  * Mixtral style (4.4.1): the K largest logits; weights = softmax over those K.
  * GShard style (4.4.2): p = softmax over all E; first expert = arg max; further experts = arg max of the logits, with Gumbel noise
- * when asked for, the earlier ones left out; weights = the clean p of the K, divided by their sum (clamped to float epsilon).
+ * on request, excluding the experts already chosen; weights = the clean p of the K, divided by their sum (clamped to float epsilon).
  * Without noise both give the same experts, and the same weights up to rounding. */
 #pragma once
 

@@ -19,7 +19,7 @@ typedef struct um_linear_names {
 } um_linear_names;
 
 /* Loads and packs. The weight may have further dimensions of a convolution: [N, ...] with K values behind. keep: "auto" keeps
- * f32, bf16 and f16 as they are stored, "f32" and "bf16" convert. The mapped pages leave the resident set afterwards.
+ * f32, bf16 and f16 as they are stored, "f32" and "bf16" convert. Afterwards the mapped pages are released from the resident set.
  * Memory: model (panels, bias). UM_E_MODEL names the tensor, the wanted and the found shape. Thread: the rank's. */
 um_status um_linear_load(um_linear *out, const um_tensors *set, const um_linear_names *names, int N,
                          int K, const char *keep, um_dev *dev, um_arena *model, um_err *err);
@@ -27,8 +27,8 @@ um_status um_linear_load(um_linear *out, const um_tensors *set, const um_linear_
 um_status um_linear_load_plain(um_linear *out, const um_tensors *set, const char *weight,
                                const char *bias, int N, int K, const char *keep, um_dev *dev,
                                um_arena *model, um_err *err);
-/* Several layers that take the same rows, as one: their weights [N,K] one below the other, the first one's outputs first. A part
- * without a bias adds nothing. */
+/* Several layers with the same input, as one: their weights [N,K] stacked, the outputs of the first layer first. A part without a
+ * bias adds zero. */
 typedef struct um_linear_part {
     const char *weight, *bias; /* bias may be NULL */
     int N;
@@ -37,7 +37,7 @@ um_status um_linear_load_stacked(um_linear *out, const um_tensors *set, const um
                                  int parts, int K, const char *keep, um_dev *dev, um_arena *model,
                                  um_err *err);
 /* A convolution over rows: weight [N, C, taps] as a layer of K = taps * C inputs, tap after tap, so that its input is `taps` rows of
- * C values as they lie in memory. */
+ * C values contiguous in memory. */
 um_status um_linear_load_conv(um_linear *out, const um_tensors *set, const char *weight,
                               const char *bias, int N, int C, int taps, const char *keep,
                               um_dev *dev, um_arena *model, um_err *err);

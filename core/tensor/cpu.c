@@ -5,8 +5,8 @@
 #include <string.h>
 
 enum {
-    ROW_WORK = 1 << 15, /* floats of cheap work that repay waking a thread */
-    EXP_WORK = 1 << 13, /* floats of work with an exponential in it */
+    ROW_WORK = 1 << 15, /* floats of cheap work that are worth waking a thread for */
+    EXP_WORK = 1 << 13, /* the same, for work with an exponential per value */
 };
 
 static void *cpu_alloc(um_dev *d, size_t bytes)
@@ -309,7 +309,7 @@ int um_isa_from_name(const char *name)
 
 const char *um_isa_name(um_isa isa) { return isa_names[isa]; }
 
-/* The kernels of an instruction set, NULL when this machine has not got it. */
+/* The kernels of an instruction set, NULL when this machine does not support it. */
 static const um_kernels *kernels_of(um_isa isa)
 {
     if (isa == UM_ISA_GENERIC) return &um_kernels_generic;

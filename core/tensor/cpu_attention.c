@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    THREAD_WORK = 1 << 16,   /* multiply-adds that repay waking a thread */
-    COPY_WORK = 1 << 16,     /* floats likewise */
+    THREAD_WORK = 1 << 16,   /* multiply-adds that are worth waking a thread for */
+    COPY_WORK = 1 << 16,     /* floats to copy, likewise */
     SMALL_SCORES = 16 << 10, /* floats of scores that fit on the stack */
 };
 
@@ -81,7 +81,7 @@ typedef struct attn_job {
     um_attn a;
     float *memory; /* `each` floats for each part; NULL: the stack is enough */
     size_t each;
-    atomic_int *taken;    /* tiles that threads have taken */
+    atomic_int *taken;    /* the next tile that no thread has started */
     int tiles, tile_rows; /* tiles of one head (of one key head when T == 1), and their rows */
 } attn_job;
 
@@ -126,7 +126,7 @@ static void attend(um_dev *d, const um_attn *a, int seen)
     um_free(j.memory);
 }
 
-/* What every call has. */
+/* The fields that both forms of attention share. */
 static um_attn attn_of(float *out, int ldo, const float *q, int ldq, const um_kv *kv, int heads,
                        int T, float scale)
 {

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    THREAD_WORK = 1 << 17,       /* multiply-adds that repay waking a thread */
+    THREAD_WORK = 1 << 17,       /* multiply-adds that are worth waking a thread for */
     PACK_WORK = 1 << 15,         /* floats to copy likewise */
     PACK_FLOATS = 1 << 18,       /* of x packed at a time for each thread: about L2 */
     SMALL_PACK = 8 * UM_KSTRIDE, /* packed rows that fit on the stack */
@@ -16,18 +16,18 @@ enum {
     BLOCK_UNIT = UM_CHUNK / 2,   /* of more rows */
 };
 
-/* A call cut into units of panels (times parts of the rows), which threads take some at a time: many at first, one at last, so that
- * all end together though a core may be busy with another process. */
+/* A call divided into units of panels (times parts of the rows). Threads fetch several units at a time at first and one at a time near
+ * the end, so that all threads finish together even when another process occupies a core. */
 typedef struct job {
     const um_kernels *kernels;
     um_gemm g;
     float *partial;        /* um_gemm_partial(&g) floats for each part */
     int team, unit, units; /* threads; panels of a unit; units across the panels */
     int tall;              /* parts of the rows */
-    atomic_int *taken;     /* units taken, of units * tall */
+    atomic_int *taken;     /* units started, of units * tall */
 } job;
 
-/* Panels first, since then no two threads read the same weights; rows too when the panels make too few pieces. */
+/* Panels first, because then no two threads read the same weights; rows too when the panels make too few units. */
 static void cut(job *j, int unit, int rows_unit)
 {
     const int panels = (j->g.N + UM_PANEL - 1) / UM_PANEL;
@@ -37,7 +37,7 @@ static void cut(job *j, int unit, int rows_unit)
     if (j->team == 1) j->tall = 1;
 }
 
-/* The next piece, panels [p0, p1) and rows [r0, r1); false when there is none left. */
+/* The next unit, panels [p0, p1) and rows [r0, r1); false when all are done. */
 static bool take(const job *j, int rows_unit, size_t *p0, size_t *p1, size_t *r0, size_t *r1)
 {
     const int all = j->units * j->tall;

@@ -10,8 +10,8 @@ enum {
     UM_SUM_BLOCK = 128, /* positions whose sum begins at zero: ops.h */
     UM_KSTRIDE =
         UM_KBLOCK +
-        16, /* floats from row to row in a block: 33 cache lines, so that rows do not share L1 sets */
-    UM_THIN = 4,         /* up to so many rows are used where they lie, more are packed */
+        16, /* floats from row to row in a block: 33 cache lines, so that rows map to different L1 sets */
+    UM_THIN = 4,         /* up to this many rows of x are read in place; more are packed first */
     UM_MAX_ROWS = 12,    /* largest register tile of any instruction set */
     UM_CHUNK = 16,       /* panels whose running sums are kept at a time */
     UM_BLOCK_ROWS = 240, /* packed rows that pass over one chunk: their k-block stays in L2 */
@@ -80,7 +80,7 @@ extern const um_kernels um_kernels_avx2;
 extern const um_kernels um_kernels_avx512;
 #endif
 
-/* All k of so many packed rows fit in L2. */
+/* True when all k of this many packed rows fit in L2. */
 static inline bool um_gemm_fits(const um_gemm *g, int rows)
 {
     return (size_t)rows * (((size_t)g->K + UM_KBLOCK - 1) / UM_KBLOCK) <= (size_t)UM_BLOCK_ROWS;
@@ -114,8 +114,8 @@ void um_cpu_kv_append(um_dev *d, um_kv *kv, const float *k, int ldk, const float
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
 
-/* Runs fn(ctx, part, parts) once in each of `team` threads at the same time (cpu_team.c); fewer parts when the system has not so
- * many threads to give. */
+/* Runs fn(ctx, part, parts) once in each of `team` threads at the same time (cpu_team.c); fewer parts when the system
+ * grants fewer threads. */
 void um_team_run(int team, void (*fn)(void *ctx, int part, int parts), void *ctx);
 /* As many threads as the work can feed: one per `least` units, at most d->threads. */
 int um_team_size(const um_dev *d, size_t work, size_t least);

@@ -1,4 +1,4 @@
-/* The op table: what a device can compute. CPU now (cpu.c chooses generic, AVX2 or AVX-512 kernels at run time), CUDA later.
+/* The op table: what a device can compute. Today the CPU (cpu.c selects generic, AVX2 or AVX-512 kernels at run time).
  *
  * Letters: T rows (tokens), D width, F feed-forward width, E experts, K experts per token, H heads; for gemm M rows, N outputs,
  * K inputs. All matrices are row-major; ld = elements from one row to the next.
@@ -29,8 +29,8 @@ enum {
     UM_PANEL = 16
 }; /* outputs side by side in a packed matrix, positions side by side in a key cache */
 
-/* What stands in a slot of a token that goes to no expert (fewer than K of them, a null expert, dropped: spec 10.1). The slot adds
- * nothing, and the order of the others stays. */
+/* The index in a top-k slot that holds no expert (the token has fewer than K, chose a null expert, or was dropped: spec 10.1). Such
+ * a slot contributes nothing; the other slots keep their order. */
 enum { UM_NO_EXPERT = -1 };
 
 /* A weight matrix W [N, K] in panels: [ceil(N/16)][K][16], rows past N are zero. dtype f32, bf16 or f16. */
@@ -49,8 +49,8 @@ typedef struct um_kv {
     float *k, *v;
 } um_kv;
 size_t um_kv_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
-/* Places k and v of a um_kv into memory of um_kv_floats floats. Nothing is touched: kv_append clears what it begins, so that room for
- * many positions costs nothing before they come. */
+/* Places k and v of a um_kv into memory of um_kv_floats floats. No page is written: kv_append clears each panel when it starts it, so that
+ * reserving room for many positions costs nothing until they are used. */
 void um_kv_bind(um_kv *kv, float *memory, int kv_heads, int head_dim, int cap);
 
 struct um_kernels;
@@ -126,7 +126,8 @@ struct um_dev {
     int threads; /* >= 1 */
 };
 
-/* Opens the CPU. isa AUTO takes the best this machine has; one it has not is UM_E_USAGE naming what it has. threads >= 1. */
+/* Opens the CPU. isa AUTO selects the best that this machine supports; an unsupported one is UM_E_USAGE, and the
+ * message lists what is supported. threads >= 1. */
 um_status um_dev_open_cpu(um_dev *out, um_isa isa, int threads, um_err *err);
 /* "auto" "generic" "avx2" "avx512"; -1 when unknown. */
 int um_isa_from_name(const char *name);
