@@ -116,6 +116,7 @@ static um_status load(worker *w, const um_config *cfg, um_err *err)
                             .beat_ctx = w};
     UM_TRY(um_join_modalities(&set, cfg, &w->ck.model, err));
     UM_TRY(um_decoder_open(&w->encode.decoder, cfg->decoder, &limits, beat, w, err));
+    um_decoder_orient(w->encode.decoder, cfg->image_orientation[0] == 'e');
     UM_TRY(um_wrap(err, um_encode_load(&w->encode, &w->ck, set, cfg->weights, &w->model, err),
                    "load encoders"));
     um_log_info("encoders: %s, %.1f MiB", set_text(set, text),

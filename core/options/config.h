@@ -79,7 +79,8 @@ typedef struct um_config {
     int64_t top_k;             /* < 0: as generation_config.json says; 0 = all */
     int64_t seed;
     bool ignore_eos, gate_noise;
-    const char *image_aspect; /* "" = as the config says, square, pad */
+    const char *image_orientation; /* none, exif */
+    const char *image_aspect;      /* "" = as the config says, square, pad */
     int64_t image_max_pixels, media_max_bytes, media_max_seconds, media_wait_ms, media_cache;
     int64_t video_frames;      /* of a video file */
     bool speech_exact_windows; /* 480000 samples, not the reference's 480001 */

@@ -122,6 +122,8 @@ const um_option um_options[] = {
 
     STR(image_aspect, "", "square pad", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
         "square crops, pad fills up to a square; empty is as the config says"),
+    STR(image_orientation, "none", "none exif", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
+        "exif turns images as their EXIF data say; none leaves them as the original does"),
     NUM(UM_OPT_SIZE, image_max_pixels, "50M", 1, INT64_C(1) << 32, UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
         "larger images and frames are refused"),
     NUM(UM_OPT_SIZE, media_max_bytes, "64M", 1, INT64_C(192) << 20, UM_PROG_ROUTER | START, MEDIA,

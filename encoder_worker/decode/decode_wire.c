@@ -9,7 +9,7 @@
 #define MAGIC_ASK 0x51444d55u  /* "UMDQ" */
 #define MAGIC_TOLD 0x41444d55u /* "UMDA" */
 
-enum { VERSION = 1, SIDE_MAX = 65535 };
+enum { VERSION = 2, SIDE_MAX = 65535 };
 
 void um_ask_put(uint8_t buf[UM_ASK_BYTES], const um_ask *a)
 {
@@ -24,6 +24,7 @@ void um_ask_put(uint8_t buf[UM_ASK_BYTES], const um_ask *a)
     um_put_u64(buf + 32, (uint64_t)a->seconds);
     um_put_u64(buf + 40, (uint64_t)a->frames);
     um_put_u64(buf + 48, (uint64_t)a->wait_ms);
+    um_put_u32(buf + 56, a->orient ? UM_ASK_ORIENT : 0u);
 }
 
 void um_told_put(uint8_t buf[UM_TOLD_BYTES], const um_told *t)
@@ -53,7 +54,9 @@ static bool ask_fits(const um_ask *a)
 {
     bool limits = a->pixels > 0 && a->seconds > 0 && a->frames > 0 && a->wait_ms > 0;
     bool none = a->pixels == 0 && a->seconds == 0 && a->frames == 0 && a->wait_ms == 0;
-    if (a->kind == UM_ASK_HELLO) return limits && a->number == 0 && a->want == 0 && a->bytes == 0;
+    if (a->kind == UM_ASK_HELLO)
+        return limits && a->number == 0 && a->want == 0 && a->bytes == 0 && !a->orient;
+    if (a->orient && a->kind != UM_ASK_PICTURE) return false;
     return none && a->number > 0 && a->bytes <= UM_MEDIA_FILE_MAX &&
            (a->want > 0) == (a->kind == UM_ASK_CLIP);
 }
@@ -68,8 +71,9 @@ um_status um_ask_get(um_ask *out, const uint8_t buf[UM_ASK_BYTES], um_err *err)
                 .pixels = (int64_t)um_get_u64(buf + 24),
                 .seconds = (int64_t)um_get_u64(buf + 32),
                 .frames = (int64_t)um_get_u64(buf + 40),
-                .wait_ms = (int64_t)um_get_u64(buf + 48)};
-    if (um_get_u64(buf + 56) != 0 || !ask_fits(&a))
+                .wait_ms = (int64_t)um_get_u64(buf + 48),
+                .orient = um_get_u32(buf + 56) == UM_ASK_ORIENT};
+    if (um_get_u32(buf + 56) > UM_ASK_ORIENT || um_get_u32(buf + 60) != 0 || !ask_fits(&a))
         return UM_FAIL(err, UM_E_CORRUPT, "a field does not fit kind %d", (int)a.kind);
     *out = a;
     return UM_OK;

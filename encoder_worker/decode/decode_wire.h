@@ -8,16 +8,16 @@
  * Request, 64 bytes, little-endian
  *   off size field                          off size field
  *     0   4  magic "UMDQ"                    24   8  limit: pixels      }
- *     4   2  version 1                       32   8  limit: seconds     } hello only, else 0
+ *     4   2  version 2                       32   8  limit: seconds     } hello only, else 0
  *     6   2  kind (um_ask)                   40   8  limit: frames      }
  *     8   4  number: 0, then counting up     48   8  limit: wait_ms     }
- *    12   4  want: frames; video only, else 0 56   8  0
- *    16   8  bytes of the file behind this; hello 0
+ *    12   4  want: frames; video only, else 0 56   4  flags (1: turn as EXIF says); image only, else 0
+ *    16   8  bytes of the file behind this; hello 0 60 4  0
  *
  * Block, 32 bytes, little-endian
  *   off size field                          off size field
  *     0   4  magic "UMDA"                    12   4  frame: width;  end: um_status; samples: 0
- *     4   2  version 1                       16   4  frame: height; end: flags (1: the process ends now); samples: 0
+ *     4   2  version 2                       16   4  frame: height; end: flags (1: the process ends now); samples: 0
  *     6   2  kind (um_told)                  20   4  0
  *     8   4  number of the request           24   8  bytes behind this: frame w*h*3 (8-bit RGB), samples 4*n (f32, 16 kHz, one
  *                                                    channel), end: the message, at most 511 bytes                            */
@@ -31,7 +31,8 @@ enum {
     UM_ASK_BYTES = 64,
     UM_TOLD_BYTES = 32,
     UM_TOLD_TEXT = 511,
-    UM_TOLD_LAST = 1, /* flag: this process answers no more */
+    UM_ASK_ORIENT = 1, /* flag: turn the image as its EXIF data say */
+    UM_TOLD_LAST = 1,  /* flag: this process answers no more */
 };
 /* Largest file: what a decoder's memory has room for besides the images. */
 #define UM_MEDIA_FILE_MAX ((uint64_t)512 << 20)
@@ -48,6 +49,7 @@ typedef struct um_ask {
     uint32_t number, want;
     uint64_t bytes;
     int64_t pixels, seconds, frames, wait_ms; /* hello only */
+    bool orient;                              /* image only */
 } um_ask;
 
 typedef struct um_told {

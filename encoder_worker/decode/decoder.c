@@ -15,6 +15,7 @@ struct um_decoder {
     um_media_limits limits;
     void (*beat)(void *ctx);
     void *beat_ctx;
+    bool orient;
     um_decoder_child child;
     uint32_t number; /* of the last request */
 };
@@ -66,6 +67,8 @@ um_status um_decoder_open(um_decoder **out, const char *program, const um_media_
     *out = d;
     return UM_OK;
 }
+
+void um_decoder_orient(um_decoder *d, bool orient) { d->orient = orient; }
 
 void um_decoder_close(um_decoder *d)
 {
@@ -203,7 +206,8 @@ static um_status ask(um_decoder *d, answer *a, const uint8_t *bytes, size_t n, u
     um_ask q = {.kind = a->kind,
                 .number = ++d->number,
                 .want = a->kind == UM_ASK_CLIP ? (uint32_t)a->want : 0,
-                .bytes = n};
+                .bytes = n,
+                .orient = d->orient && a->kind == UM_ASK_PICTURE};
     um_ask_put(head, &q);
     um_status st = um_decoder_child_send(&d->child, head, sizeof head, &w, err);
     if (st == UM_OK) st = um_decoder_child_send(&d->child, bytes, n, &w, err);

@@ -23,6 +23,8 @@ typedef struct um_decoder um_decoder;
  * nothing yet. beat (may be NULL) is called at least every 100 ms while waiting. UM_E_USAGE when the program is not there. */
 um_status um_decoder_open(um_decoder **out, const char *program, const um_media_limits *limits,
                           void (*beat)(void *ctx), void *beat_ctx, um_err *err);
+/* Whether images are turned as their EXIF data say; at first they are not, as in the reference. */
+void um_decoder_orient(um_decoder *d, bool orient);
 void um_decoder_close(um_decoder *d); /* accepts NULL; kills and reaps the process */
 
 /* All three: name is for messages; UM_E_DATA says what is wrong with the file, in one sentence that begins with name (also when the

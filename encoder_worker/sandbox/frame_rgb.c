@@ -2,7 +2,7 @@
 #include "encoder_worker/sandbox/frame_rgb.h"
 
 #include "core/base/bytes.h"
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>

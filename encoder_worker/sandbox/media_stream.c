@@ -2,7 +2,7 @@
 #include "encoder_worker/sandbox/media_stream.h"
 
 #include "core/base/bytes.h"
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/sandbox/sound_chunk.h"
 #include "encoder_worker/sandbox/wave_read.h"
 
@@ -102,9 +102,11 @@ static const char *said(const um_media_stream *m) { return said_of(m->format->if
 
 static um_status unknown(const um_media_stream *m, const char *format, um_err *err)
 {
-    const char *image = um_image_format(m->bytes, m->n);
-    if (image != NULL)
-        return UM_FAIL(err, UM_E_DATA, "%s image: %s as sound or video", image, reads);
+    const um_image_format *f = um_image_format_of(m->bytes, m->n);
+    if (f != NULL && f->read != NULL)
+        return UM_FAIL(err, UM_E_DATA, "%s image: %s as sound or video", f->name, reads);
+    if (f != NULL && !f->sound_or_video)
+        return UM_FAIL(err, UM_E_DATA, "%s: %s as sound or video", f->name, reads);
     if (format != NULL) return UM_FAIL(err, UM_E_DATA, "format \"%s\": only %s", format, reads);
     char first[3 * 8 + 1] = "";
     for (size_t i = 0; i < (m->n < 8 ? m->n : 8); i++)

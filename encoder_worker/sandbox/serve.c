@@ -5,7 +5,7 @@
 #include "core/base/bytes.h"
 #include "encoder_worker/sandbox/video_read.h"
 #include "encoder_worker/decode/decode_wire.h"
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/sandbox/sandbox.h"
 #include "encoder_worker/sandbox/wave_read.h"
 
@@ -100,6 +100,7 @@ static um_status answer(server *s, const um_ask *a, const uint8_t *bytes, um_err
     if (a->kind == UM_ASK_PICTURE) {
         um_image p = {0};
         UM_TRY(um_image_read(&p, bytes, n, s->limits.pixels, &s->arena, err));
+        if (a->orient) UM_TRY(um_image_orient(&p, bytes, n, &s->arena, err));
         return send_image(s, &p, err);
     }
     if (a->kind == UM_ASK_WAVE) {

@@ -201,7 +201,8 @@ static void begin(um_media_client *c)
     reading *r = &c->now;
     r->of = c->queue[c->first++];
     const um_item *item = r->of.s->features[r->of.i].item;
-    uint8_t head[3] = {(uint8_t)item->modality, item->track, item->frames};
+    uint8_t head[4] = {(uint8_t)item->modality, item->track, item->frames,
+                       (uint8_t)c->cfg->image_orientation[0]};
     r->file = um_arena_zero(&r->arena, (size_t)item->n * sizeof *r->file);
     um_sha256_init(&r->hash);
     um_sha256_update(&r->hash, head, sizeof head);

@@ -7,7 +7,7 @@
 
 #include "core/base/file.h"
 #include "core/nn/safetensors.h"
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/frontend/preprocess.h"
 
 #include <math.h>

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "encoder_worker/sandbox/video_read.h"
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/sandbox/sandbox.h"
 #include "encoder_worker/sandbox/wave_read.h"
 #include "tests/support/media_files.h"

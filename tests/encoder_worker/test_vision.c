@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "core/base/file.h"
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/frontend/preprocess.h"
 #include "encoder_worker/towers/vision.h"
 

@@ -3,7 +3,7 @@
  * libjpeg leaves by longjmp when it meets an error. The jump starts in give_up and ends in decode, both here, and everything
  * that must outlive it is in the job. Warnings that mean lost image data are errors too; those about odd but whole files
  * (bytes between markers, unknown revisions) are not. */
-#include "encoder_worker/sandbox/image_file.h"
+#include "encoder_worker/sandbox/images/image_file.h"
 
 #include <stdio.h> /* jpeglib.h wants it first */
 
@@ -24,6 +24,7 @@ typedef struct job {
     um_arena *arena;
     um_err *err;
     um_image image;
+    bool complete; /* all rows are there */
     char why[JMSG_LENGTH_MAX];
     jmp_buf jump;
 } job;
@@ -50,6 +51,7 @@ static void on_message(j_common_ptr c, int level)
     switch (c->err->msg_code) {
     case JWRN_ADOBE_XFORM:
     case JWRN_BOGUS_ICC:
+    case JWRN_BOGUS_PROGRESSION:
     case JWRN_EXTRANEOUS_DATA:
     case JWRN_JFIF_MAJOR:
     case JWRN_NOT_SEQUENTIAL:
@@ -64,13 +66,25 @@ static void on_output(j_common_ptr c) { (void)c; }
 
 static void on_source(j_decompress_ptr c) { (void)c; }
 
-/* All bytes are in the buffer from the beginning: a wish for more means that there should have been more. */
-static boolean on_fill(j_decompress_ptr c) { give_up(c->client_data, "the file is cut off"); }
+/* All bytes are in the buffer from the beginning: a request for more means that some are missing. Behind the last row only the end
+ * marker can be missing, and it is supplied. */
+static boolean on_fill(j_decompress_ptr c)
+{
+    static const JOCTET end[] = {0xff, JPEG_EOI};
+    job *j = c->client_data;
+    if (!j->complete) give_up(j, "the file is cut off");
+    c->src->next_input_byte = end;
+    c->src->bytes_in_buffer = sizeof end;
+    return TRUE;
+}
 
 static void on_skip(j_decompress_ptr c, long n)
 {
     if (n <= 0) return;
-    if ((size_t)n > c->src->bytes_in_buffer) give_up(c->client_data, "the file is cut off");
+    if ((size_t)n > c->src->bytes_in_buffer) {
+        (void)on_fill(c);
+        return;
+    }
     c->src->next_input_byte += n;
     c->src->bytes_in_buffer -= (size_t)n;
 }
@@ -79,25 +93,6 @@ static void on_progress(j_common_ptr c)
 {
     job *j = c->client_data;
     if (j->jpeg.input_scan_number > SCANS_MAX) give_up(j, "more than 256 scans");
-}
-
-static uint8_t times_255(unsigned a, unsigned b) /* a * b / 255, rounded */
-{
-    unsigned t = a * b + 128;
-    return (uint8_t)(((t >> 8) + t) >> 8);
-}
-
-/* cmyk [n,4] with 255 = no ink, as Adobe stores it and as PIL takes every CMYK JPEG. PIL's formula: ink off the paper left white
- * by black, (255 - K) (255 - C) / 255, in two rounded steps. */
-static void cmyk_row(uint8_t *rgb, const uint8_t *cmyk, int n)
-{
-    for (int i = 0; i < n; i++) {
-        unsigned white = cmyk[4 * i + 3];
-        for (int c = 0; c < 3; c++) {
-            unsigned ink = times_255(255u - cmyk[4 * i + c], white);
-            rgb[3 * i + c] = (uint8_t)(white > ink ? white - ink : 0);
-        }
-    }
 }
 
 /* Reads the whole image. Everything that libjpeg calls an error leaves by the jump. */
@@ -121,9 +116,10 @@ static um_status read_image(job *j)
         uint8_t *rgb = j->image.rgb + (size_t)c->output_scanline * (size_t)j->image.w * 3;
         JSAMPROW row = cmyk ? line : rgb;
         jpeg_read_scanlines(c, &row, 1);
-        if (cmyk) cmyk_row(rgb, line, j->image.w);
+        if (cmyk) um_image_cmyk(rgb, line, j->image.w, 255); /* inverted, as Adobe writes them */
     }
     um_arena_reset(j->arena, mark);
+    j->complete = true;
     jpeg_finish_decompress(c); /* up to the end marker */
     return UM_OK;
 }
