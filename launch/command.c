@@ -1,6 +1,7 @@
 /* See command.h: what generate and trace have in common. */
 #include "launch/command.h"
 
+#include "core/base/log.h"
 #include "core/nn/checkpoint.h"
 #include "launch/job/memory_plan.h"
 #include "launch/job/run.h"
@@ -53,6 +54,7 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     UM_TRY(absolute(&cfg->hostfile, "hostfile", UM_E_USAGE, arena, err));
     UM_TRY(um_checkpoint_open(&c, cfg->model, &towers, err));
+    for (int i = 0; i < c.model.notes.n; i++) um_log_warn("%s", c.model.notes.line[i]);
     um_status st = compose(job, cfg, &c, sequences, arena, err);
     um_checkpoint_close(&c);
     return st;

@@ -1,4 +1,4 @@
-/* JSON: the one door to jansson for reading, and a small text builder for writing.
+/* JSON: the one door to jansson, for reading. JSON is written with um_text (text.h).
  *
  * Reading is strict (RFC 8259, UTF-8, no duplicate keys, nesting at most 2048 deep). A um_json is a borrowed node of a document;
  * it lives until um_json_free of the root. Accessors of a NULL node or of the wrong kind return the fallback. */
@@ -6,6 +6,7 @@
 
 #include "core/base/arena.h"
 #include "core/base/status.h"
+#include "core/base/text.h"
 
 #include <stdint.h>
 
@@ -61,14 +62,3 @@ um_status um_json_read_bool(const um_json *object, const char *key, bool *out, b
 /* *out is copied into arena. */
 um_status um_json_read_str(const um_json *object, const char *key, bool required, const char **out,
                            um_arena *arena, um_err *err);
-
-/* A growing text. Zero it to begin; um_text_free at the end. s is always 0-terminated once something was added. */
-typedef struct um_text {
-    char *s;
-    size_t n, cap;
-} um_text;
-void um_text_add(um_text *t, const char *s, size_t n);
-void um_text_fmt(um_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* s with JSON quotes and escapes; bytes that are not UTF-8 become U+FFFD. */
-void um_text_json(um_text *t, const char *s);
-void um_text_free(um_text *t);

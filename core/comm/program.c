@@ -6,7 +6,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 static volatile sig_atomic_t stop_flag; /* one of the allowed globals: set by the signal handler */
 

@@ -1,4 +1,5 @@
-/* See model.h. Reads the language model's config.json and generation_config.json; the tower is in model_vision.c. */
+/* See model.h. Reads the language model's config.json; generation_config.json is read in model_generation.c, the towers in
+ * model_vision.c and model_audio.c. */
 #include "core/model/model.h"
 
 #include "core/base/bytes.h"
@@ -83,15 +84,9 @@ static void read_numbers(um_model *m, um_reader *r)
 {
     m->rms_eps = 1e-6f; /* LlamaConfig's default */
     m->rope_theta = 10000.0f;
-    m->bos = 1;
-    m->eos = 2;
-    m->pad = 0;
     um_take_f32(r, "rms_norm_eps", false, 1e-12, 0.1, &m->rms_eps);
     um_take_f32(r, "rope_theta", false, 1.0, 1e12, &m->rope_theta);
     read_rope_scaling(m, r);
-    um_take_int(r, "bos_token_id", false, -1, m->vocab - 1, &m->bos);
-    um_take_int(r, "eos_token_id", false, -1, m->vocab - 1, &m->eos);
-    um_take_int(r, "pad_token_id", false, -1, m->vocab - 1, &m->pad);
     um_take_bool(r, "tie_word_embeddings", &m->tied);
     refuse_foreign(r);
 }
@@ -292,8 +287,8 @@ static uint64_t fingerprint_of(const um_model *m)
         "llm %d %d %d %d %d %d %d %d %08x %08x %08x %d %d %d moe %d %d %d %d %d %d %08x ", m->dim,
         m->layers, m->heads, m->kv_heads, m->head_dim, m->ffn_dim, m->vocab, m->max_positions,
         um_f32_bits(m->rms_eps), um_f32_bits(m->rope_theta), um_f32_bits(m->rope_factor), m->bos,
-        m->eos, m->tied, m->experts == 0 ? -1 : (int)m->gate, m->experts, m->top_k, m->moe_unplaced,
-        m->fm_block, m->lora_r, um_f32_bits(m->lora_alpha));
+        m->n_eos, m->tied, m->experts == 0 ? -1 : (int)m->gate, m->experts, m->top_k,
+        m->moe_unplaced, m->fm_block, m->lora_r, um_f32_bits(m->lora_alpha));
     n += snprintf(s + n, sizeof s - (size_t)n,
                   "vision %d %d %d %d %d %d %d %d %d %d %08x %d %d %d %d %d %d %d %d %d %d %08x",
                   v->present, v->dim, v->layers, v->heads, v->ffn_dim, v->image_size, v->patch,
@@ -307,6 +302,10 @@ static uint64_t fingerprint_of(const um_model *m)
     n += audio_text(s + n, sizeof s - (size_t)n, m);
     UM_ASSERT(n > 0 && (size_t)n < sizeof s);
     uint64_t h = hash_bytes(0xCBF29CE484222325u, s, (size_t)n);
+    for (int i = 0; i < m->n_eos; i++) {
+        n = snprintf(s, sizeof s, "eos %d ", m->eos[i]);
+        h = hash_bytes(h, s, (size_t)n);
+    }
     if (m->gate == UM_GATE_DYNAMIC) h = hash_dynamic(h, m);
     return hash_bytes(h, m->moe_layer, (size_t)m->layers);
 }
@@ -349,27 +348,6 @@ static void check_total(const um_model *m, um_reader *r)
     }
 }
 
-/* transformers' GenerationConfig: the file is optional, absent keys take the library's defaults. */
-static um_status read_generation(um_model *m, const char *dir, um_arena *arena, um_err *err)
-{
-    um_json *root;
-    um_reader r;
-    m->do_sample = false;
-    m->temperature = m->top_p = 1.0f;
-    m->gen_top_k = 50;
-    um_status st = um_reader_open(&r, &root, um_path_join(arena, dir, "generation_config.json"),
-                                  true, arena, err);
-    if (st == UM_OK && root != NULL) {
-        um_take_bool(&r, "do_sample", &m->do_sample);
-        um_take_f32(&r, "temperature", false, 0.0, 100.0, &m->temperature);
-        um_take_f32(&r, "top_p", false, 0.0, 1.0, &m->top_p);
-        um_take_int(&r, "top_k", false, 0, INT32_MAX, &m->gen_top_k);
-        st = r.st;
-    }
-    um_json_free(root);
-    return st;
-}
-
 um_status um_model_read(um_model *out, const char *dir, const um_towers *towers, um_arena *arena,
                         um_err *err)
 {
@@ -391,7 +369,7 @@ um_status um_model_read(um_model *out, const char *dir, const um_towers *towers,
         st = um_model_read_vision(&m.vision, &r, dir, towers->vision == NULL ? "" : towers->vision);
     }
     if (st == UM_OK) st = um_model_read_audio(&m.speech, &m.sound, &r, dir, towers);
-    if (st == UM_OK) st = read_generation(&m, dir, arena, err);
+    if (st == UM_OK) st = um_model_read_generation(&m, &r, dir);
     if (st == UM_OK) {
         renew(&m);
         *out = m;

@@ -105,13 +105,26 @@ typedef struct um_sound_model {
     bool queries_given, qformer_given; /* config.json has query_tokens_size, mm_audio_qformer */
 } um_sound_model;
 
+/* What the files say and the programs do not heed, a sentence each, for the command that a person started to show once: every rank
+ * reads the same files. */
+enum { UM_MAX_NOTES = 16, UM_MAX_EOS = 64 };
+typedef struct um_notes {
+    const char *line[UM_MAX_NOTES];
+    int n;
+} um_notes;
+/* The text is copied into arena. Past UM_MAX_NOTES it is dropped. */
+void um_note(um_notes *notes, um_arena *arena, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 typedef struct um_model {
     const char *dir;
     const char *
         variant; /* "speech-4e", "speech-4e-interval", "audio-4e", "speech-8e", "unified" (experts, speech and sound), "dynamic", "dense", or "custom" */
     int dim, layers, heads, kv_heads, head_dim, ffn_dim, vocab, max_positions;
     float rms_eps, rope_theta, rope_factor; /* rope_factor: linear scaling, 1 = none */
-    int bos, eos, pad;
+    int bos, pad;
+    int eos[UM_MAX_EOS],
+        n_eos; /* ids that end an answer, of config.json and generation_config.json */
     /* mixture of experts */
     um_gate_style gate;
     int experts,
@@ -131,7 +144,8 @@ typedef struct um_model {
     /* generation_config.json */
     bool do_sample;
     float temperature, top_p;
-    int gen_top_k;
+    int gen_top_k; /* 0: all */
+    um_notes notes;
     uint64_t fingerprint; /* of all that the ranks must agree on */
 } um_model;
 
@@ -192,8 +206,9 @@ typedef struct um_spec {
 } um_spec;
 
 typedef um_status (*um_spec_fn)(void *ctx, const um_spec *spec, um_err *err);
-/* Calls fn for every tensor the model has, backbone first, layer by layer, towers last. The one list of names and shapes: loading,
- * inspect, init and the memory plan all come from it. Stops at the first status that is not UM_OK and returns it. */
+/* Calls fn for every tensor the model has, backbone first, layer by layer, towers last. Inspect, init, convert and the memory plan
+ * take names and shapes from here; the loaders build the same names from the um_name_ functions below, and a test compares.
+ * Stops at the first status that is not UM_OK and returns it. */
 um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err);
 
 /* Names. which: "gate_proj" "up_proj" "down_proj" and with "_lora_A"/"_lora_B" behind. */
@@ -202,6 +217,14 @@ void um_name_expert(char out[200], const um_model *m, int layer, int expert, con
 void um_name_shared(char out[200], int layer, int shared, const char *which);
 void um_name_gate(char out[200], const um_model *m, int layer);
 void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf); /* "weight" or "bias" */
+
+/* true when the token ends an answer. */
+static inline bool um_model_is_eos(const um_model *m, int id)
+{
+    for (int i = 0; i < m->n_eos; i++)
+        if (m->eos[i] == id) return true;
+    return false;
+}
 
 /* Rows of a gate's matrix: the experts, with the dynamic gate also the null and the shared ones. */
 static inline int um_model_gate_rows(const um_model *m)

@@ -32,6 +32,9 @@ void um_take_projector(um_reader *r, const char *key, um_projector *proj, int *l
 /* Refuses a bool that is not what the programs compute; an absent key means fallback. */
 void um_take_fixed(um_reader *r, const char *key, bool fallback, bool wanted, const char *why);
 
+/* Token ids of config.json (llm) and of dir/generation_config.json, and the sampling defaults of the latter. */
+um_status um_model_read_generation(um_model *m, um_reader *llm, const char *dir);
+
 /* The tower and connector parts: llm reads dir/config.json; tower overrides may be "" or NULL. */
 um_status um_model_read_vision(um_vision_model *v, um_reader *llm, const char *dir,
                                const char *vision_tower);

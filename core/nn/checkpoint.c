@@ -1,7 +1,7 @@
 /* See checkpoint.h. */
 #include "core/nn/checkpoint.h"
 
-#include "core/base/log.h"
+#include "core/base/text.h"
 #include "core/nn/connectors.h"
 
 #include <inttypes.h>
@@ -181,8 +181,9 @@ static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *e
 
 /* Names of one style alone decide; with both (8e folders keep the tensors of the 4-expert model they grew from) or none, the
  * config does. The sizes of the dynamic gate are in the config only: there both must say the same. */
-static um_status style_of(um_gate_style *out, const um_model *m, const survey *s, um_err *err)
+static um_status style_of(um_gate_style *out, um_checkpoint *c, const survey *s, um_err *err)
 {
+    const um_model *m = &c->model;
     static const char *const names[UM_GATE_STYLES] = {[UM_GATE_MIXTRAL] =
                                                           "mlp.gate and mlp.experts",
                                                       [UM_GATE_GSHARD] = "mlp.deepspeed_moe",
@@ -206,9 +207,10 @@ static um_status style_of(um_gate_style *out, const um_model *m, const survey *s
                        "config.json mlp_dynamic_expert_num: missing, but the tensors have %s names",
                        names[style]);
     }
-    um_log_warn("config.json model_type belongs to the other gate; the tensors have %s names, "
-                "which decide",
-                names[style]);
+    um_note(&c->model.notes, &c->arena,
+            "config.json model_type belongs to the other gate; the tensors have %s names, and "
+            "these decide",
+            names[style]);
     return UM_OK;
 }
 
@@ -282,11 +284,12 @@ static um_status lora_check(const um_model *m, const survey *s, um_err *err)
 }
 
 /* The pre-projection is used when the config asks for it and the files have it (spec 4.4.3). */
-static void fm_settle(um_model *m, const survey *s)
+static void fm_settle(um_model *m, const survey *s, um_arena *arena)
 {
     if (m->fm_block && s->fm == NULL) {
-        um_log_warn("config.json use_fm_block: true, but no tensor fm_text, fm_image, ... is "
-                    "there: going on without");
+        um_note(&m->notes, arena,
+                "config.json use_fm_block: true, but there is no tensor fm_text, fm_image, ...: "
+                "the gates work without their pre-projection");
         m->fm_block = false;
     }
 }
@@ -305,8 +308,8 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
         st = dense_check(c, &s, err);
     } else if (st == UM_OK) {
         um_gate_style style;
-        st = style_of(&style, &c->model, &s, err);
-        if (st == UM_OK) fm_settle(&c->model, &s);
+        st = style_of(&style, c, &s, err);
+        if (st == UM_OK) fm_settle(&c->model, &s, &c->arena);
         if (st == UM_OK) st = placement_settle(c, &s, style, err);
         if (st == UM_OK) st = experts_check(c, style, err);
     }
@@ -409,17 +412,10 @@ static um_status audit_wanted(void *ctx, const um_spec *spec, um_err *err)
     return UM_OK;
 }
 
-static bool begins(const char *s, const char *word) { return strncmp(s, word, strlen(word)) == 0; }
-static bool ends(const char *s, const char *word)
-{
-    size_t n = strlen(s), k = strlen(word);
-    return n >= k && strcmp(s + n - k, word) == 0;
-}
-
 static bool begins_one_of(const char *name, const char *const *prefix, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (begins(name, prefix[i])) return true;
+        if (um_starts_with(name, prefix[i])) return true;
     return false;
 }
 
@@ -429,9 +425,9 @@ static bool is_idle_connector(const um_model *m, const char *name)
     static const char *const prefix[] = {"model.mm_audio_aligner.", "model.mm_speech_aligner.",
                                          "model.mm_sound_aligner."};
     const um_aligner_names *speech = &m->speech.names, *sound = &m->sound.names;
-    if (m->speech.present && begins(name, speech->prefix))
-        return ends(name, "decoder.audio_decoder.embed_tokens.weight");
-    if (m->sound.present && begins(name, sound->prefix)) return false;
+    if (m->speech.present && um_starts_with(name, speech->prefix))
+        return um_ends_with(name, "decoder.audio_decoder.embed_tokens.weight");
+    if (m->sound.present && um_starts_with(name, sound->prefix)) return false;
     if (strcmp(name, "model.query_tokens") == 0)
         return !m->speech.present || strcmp(speech->queries, name) != 0;
     return begins_one_of(name, prefix, sizeof prefix / sizeof *prefix);
@@ -446,14 +442,16 @@ static bool is_ignored(const um_model *m, um_set set, const char *name)
                                          "logit_scale"};
     static const char *const speech[] = {"model.decoder.", "decoder.", "proj_out."};
     static const char *const sound[] = {"mask_emb", "predictor."};
-    if (ends(name, "rotary_emb.inv_freq") || ends(name, "position_ids")) return true;
+    if (um_ends_with(name, "rotary_emb.inv_freq") || um_ends_with(name, "position_ids"))
+        return true;
     switch (set) {
     case UM_SET_VISION:
         return begins_one_of(name, vision, 4);
     case UM_SET_SPEECH:
         return begins_one_of(name, speech, 3);
     case UM_SET_SOUND:
-        return begins_one_of(name, sound, 2) || ends(name, ".relative_attention_bias.weight");
+        return begins_one_of(name, sound, 2) ||
+               um_ends_with(name, ".relative_attention_bias.weight");
     default:
         if (m->tied && strcmp(name, "lm_head.weight") == 0) return true;
         if (!m->fm_block && strstr(name, ".deepspeed_moe.fm_") != NULL) return true;

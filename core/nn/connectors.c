@@ -1,6 +1,8 @@
 /* See connectors.h. */
 #include "core/nn/connectors.h"
 
+#include "core/base/text.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +21,6 @@ static const um_tensor *find(const group *g, const char *rest)
     snprintf(name, sizeof name, "%s%s", g->prefix, rest);
     return um_tensors_find(g->set, name);
 }
-
-static bool begins(const char *s, const char *word) { return strncmp(s, word, strlen(word)) == 0; }
 
 /* The number behind PREFIX REST in a name, -1 when the name is another. */
 static int number_behind(const char *name, const group *g, const char *rest, const char **tail)
@@ -151,7 +151,7 @@ static um_status cross_settle(const group *g, int *out, int layers, bool given)
     int first = -1, second = -1;
     for (size_t i = 0; i < um_tensors_count(g->set); i++) {
         int at = number_behind(um_tensors_at(g->set, i)->name, g, layer, &tail);
-        if (at >= 0 && begins(tail, "crossattention.")) cross[at] = true;
+        if (at >= 0 && um_starts_with(tail, "crossattention.")) cross[at] = true;
     }
     for (int i = 0; i < layers; i++) {
         if (!cross[i]) continue;

@@ -2,6 +2,7 @@
  * not wanted the reason is given. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
+#include "core/base/text.h"
 #include "core/nn/connectors.h"
 
 #include <string.h>
@@ -37,26 +38,19 @@ static um_status hold(void *ctx, const um_spec *s, um_err *err)
     return UM_OK;
 }
 
-static bool begins(const char *s, const char *word) { return strncmp(s, word, strlen(word)) == 0; }
-static bool ends(const char *s, const char *word)
-{
-    size_t n = strlen(s), k = strlen(word);
-    return n >= k && strcmp(s + n - k, word) == 0;
-}
-
 /* The table of word pieces of a speech aligner: never used, but it makes the decoder whole again for other programs. */
 static bool is_kept(const um_convert *cv, const char *name)
 {
-    return cv->model.speech.present && begins(name, cv->model.speech.names.prefix) &&
-           ends(name, "decoder.audio_decoder.embed_tokens.weight");
+    return cv->model.speech.present && um_starts_with(name, cv->model.speech.names.prefix) &&
+           um_ends_with(name, "decoder.audio_decoder.embed_tokens.weight");
 }
 
 static const char *why_not(const um_convert *cv, const char *name)
 {
-    if (ends(name, "rotary_emb.inv_freq")) return "computed from the config";
-    if (begins(name, "model.vision_tower.") || begins(name, "model.audio_tower."))
+    if (um_ends_with(name, "rotary_emb.inv_freq")) return "computed from the config";
+    if (um_starts_with(name, "model.vision_tower.") || um_starts_with(name, "model.audio_tower."))
         return "towers are taken from their own files";
-    if (cv->gshard && (strstr(name, ".mlp.experts.") || ends(name, ".mlp.gate.weight")))
+    if (cv->gshard && (strstr(name, ".mlp.experts.") || um_ends_with(name, ".mlp.gate.weight")))
         return "of a 4-expert model, which this is not";
     if (strstr(name, ".deepspeed_moe.fm_") != NULL) return "use_fm_block is not set in the config";
     if (strstr(name, ".deepspeed_moe.") != NULL) return "this layer has no experts";

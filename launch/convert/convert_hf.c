@@ -4,6 +4,7 @@
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
+#include "core/base/text.h"
 #include "launch/model_dir/json_text.h"
 
 #include <inttypes.h>
@@ -19,8 +20,6 @@ static void claim(um_convert *cv, int id, const char *name, um_source_tensor *t)
     t->used = id == UM_SET_LLM ? c->name
                                : um_arena_fmt(&cv->arena, "%s/%s", cv->folder[id].name, c->name);
 }
-
-static bool begins(const char *s, const char *word) { return strncmp(s, word, strlen(word)) == 0; }
 
 /* --- the language model --- */
 
@@ -83,6 +82,17 @@ static const char *dtype_word(const um_convert *cv, const um_source_list *llm)
     return dtype == UM_BF16 ? "bfloat16" : dtype == UM_F16 ? "float16" : "float32";
 }
 
+/* "2", "[2,7]" or "null" */
+static const char *eos_text(const um_model *m, um_arena *arena)
+{
+    const char *s = "";
+    if (m->n_eos == 0) return "null";
+    if (m->n_eos == 1) return um_arena_fmt(arena, "%d", m->eos[0]);
+    for (int i = 0; i < m->n_eos; i++)
+        s = um_arena_fmt(arena, "%s%s%d", s, i > 0 ? "," : "[", m->eos[i]);
+    return um_arena_fmt(arena, "%s]", s);
+}
+
 static um_status llm_config(um_convert *cv, const um_source_list *llm, um_err *err)
 {
     const um_model *m = &cv->model;
@@ -112,9 +122,10 @@ static um_status llm_config(um_convert *cv, const um_source_list *llm, um_err *e
                     " \"sliding_window\": null",
                     m->experts, m->top_k);
     um_text_fmt(&t,
-                ",\n \"bos_token_id\": %d,\n \"eos_token_id\": %d,\n \"pad_token_id\": %d,\n"
+                ",\n \"bos_token_id\": %d,\n \"eos_token_id\": %s,\n \"pad_token_id\": %d,\n"
                 " \"tie_word_embeddings\": %s,\n \"torch_dtype\": \"%s\"\n}\n",
-                m->bos, m->eos, m->pad, m->tied ? "true" : "false", dtype_word(cv, llm));
+                m->bos, eos_text(m, &cv->arena), m->pad, m->tied ? "true" : "false",
+                dtype_word(cv, llm));
     um_status st = um_file_write(um_path_join(&cv->arena, cv->tmp, "config.json"), t.s, t.n, err);
     um_text_free(&t);
     return st;
@@ -180,7 +191,7 @@ static um_status vision_take(um_convert *cv, um_err *err)
     um_edits e = {0};
     UM_TRY(tower_open(cv, &list, cv->model.vision.dir, err));
     for (size_t i = 0; i < list->n; i++) {
-        if (begins(list->item[i].name, "vision_model."))
+        if (um_starts_with(list->item[i].name, "vision_model."))
             claim(cv, UM_SET_VISION, list->item[i].name, &list->item[i]);
         else
             list->item[i].unused = "the text half of CLIP";
@@ -195,9 +206,9 @@ static const char *decoder_rest(const um_convert *cv, const char *name)
 {
     static const char decoder[] = "decoder.audio_decoder.";
     const char *prefix = cv->model.speech.names.prefix;
-    if (!begins(name, prefix)) return NULL;
+    if (!um_starts_with(name, prefix)) return NULL;
     name += strlen(prefix);
-    return begins(name, decoder) ? name + sizeof decoder - 1 : NULL;
+    return um_starts_with(name, decoder) ? name + sizeof decoder - 1 : NULL;
 }
 
 /* The aligner's decoder in place of the one that the tower's file may have. */
@@ -237,8 +248,8 @@ static um_status speech_take(um_convert *cv, const um_source_list *llm, um_err *
     UM_TRY(tower_open(cv, &list, cv->model.speech.dir, err));
     for (size_t i = 0; i < list->n; i++) {
         const char *name = list->item[i].name;
-        if (begins(name, "model.")) name += strlen("model.");
-        if (begins(name, "encoder."))
+        if (um_starts_with(name, "model.")) name += strlen("model.");
+        if (um_starts_with(name, "encoder."))
             claim(cv, UM_SET_SPEECH, name, &list->item[i]);
         else
             list->item[i].unused = "the aligner's decoder is taken";
@@ -254,7 +265,7 @@ static um_status speech_take(um_convert *cv, const um_source_list *llm, um_err *
 
 static bool is_connector(const char *name)
 {
-    return begins(name, "model.mm_") || strcmp(name, "model.query_tokens") == 0;
+    return um_starts_with(name, "model.mm_") || strcmp(name, "model.query_tokens") == 0;
 }
 
 static void rest_take(um_convert *cv, const um_source_list *llm)

@@ -2,6 +2,7 @@
 #include "launch/job/memory_plan.h"
 
 #include "core/base/bytes.h"
+#include "core/base/text.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -187,15 +188,6 @@ um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const u
     }
     *out = plan;
     return UM_OK;
-}
-
-void um_bytes_text(char out[32], int64_t bytes)
-{
-    static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double v = (double)bytes;
-    int u = 0;
-    for (; u < 4 && v >= 1024; u++) v /= 1024;
-    snprintf(out, 32, u == 0 ? "%.0f %s" : "%.1f %s", v, unit[u]);
 }
 
 void um_memory_plan_print(const um_memory_plan *p, FILE *to)

@@ -25,5 +25,3 @@ typedef struct um_memory_plan {
 um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const um_checkpoint *c,
                               int64_t sequences, um_arena *arena, um_err *err);
 void um_memory_plan_print(const um_memory_plan *p, FILE *to);
-/* "1.5 GiB" into out. */
-void um_bytes_text(char out[32], int64_t bytes);

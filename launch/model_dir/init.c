@@ -176,7 +176,7 @@ static um_status small_files(maker *m, um_err *err)
     um_text_fmt(&t,
                 "{\n \"bos_token_id\": %d,\n \"eos_token_id\": %d,\n \"pad_token_id\": %d,\n "
                 "\"do_sample\": false\n}\n",
-                m->model.bos, m->model.eos, m->model.pad);
+                m->model.bos, m->model.n_eos > 0 ? m->model.eos[0] : -1, m->model.pad);
     UM_TRY(put_text(m, "generation_config.json", &t, err));
     um_vocabulary_write(&t, m->model.vocab);
     UM_TRY(put_text(m, "tokenizer.model", &t, err));

@@ -4,6 +4,7 @@
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -117,12 +118,6 @@ static const char *base_name(const char *path)
     return slash == NULL ? path : slash + 1;
 }
 
-static bool ends(const char *s, const char *word)
-{
-    size_t n = strlen(s), k = strlen(word);
-    return n >= k && strcmp(s + n - k, word) == 0;
-}
-
 static void remember(um_sources *s, const char *path)
 {
     s->path = um_realloc(s->path, (s->paths + 1) * sizeof *s->path);
@@ -200,7 +195,7 @@ static um_status safetensors_file(um_sources *s, const um_source_list **out, con
 um_status um_source_file(um_sources *s, const um_source_list **out, const char *path, um_err *err)
 {
     const um_torch *f;
-    if (ends(path, ".safetensors")) return safetensors_file(s, out, path, err);
+    if (um_ends_with(path, ".safetensors")) return safetensors_file(s, out, path, err);
     UM_TRY(um_source_torch(s, &f, path, err));
     return um_source_dict(s, out, f, state_of(um_torch_root(f)),
                           um_arena_str(&s->arena, base_name(path)), err);

@@ -286,7 +286,7 @@ void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m,
         um_trace_rows(s->trace, "greedy_logits", UM_F32, logits, 1, m->vocab);
         UM_CHECK(s->n_out < s->max_out);
         s->out[s->n_out++] = id;
-        if (id == m->eos && !s->ignore_eos) s->finish = "stop";
+        if (um_model_is_eos(m, id) && !s->ignore_eos) s->finish = "stop";
         if (s->finish == NULL)
             s->answer = um_stop_text(tok, s->out, s->n_out, s->req.stop, s->req.n_stop, &s->arena);
         if (s->answer != NULL) s->finish = "stop";

@@ -1,3 +1,4 @@
+um_test(test_progress SOURCES core/base/test_progress.c LIBS um_base)
 um_test(test_json SOURCES core/base/test_json.c support/folder.c LIBS um_base)
 um_test(test_json_lines SOURCES core/base/test_json_lines.c LIBS um_base)
 um_test(test_safetensors SOURCES core/nn/test_safetensors.c support/folder.c LIBS um_nn)

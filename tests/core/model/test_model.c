@@ -121,6 +121,87 @@ static void test_defaults(void **state)
     assert_int_equal(unlink(um_arena_fmt(&arena, "%s/generation_config.json", dir)), 0);
 }
 
+/* The model with this eos_token_id in config.json (NULL: no such key) and this generation_config.json. */
+static um_model generation(const char *eos, const char *file)
+{
+    const edit change[] = {{"eos_token_id", eos}};
+    folder_text(dir, "generation_config.json", file);
+    return read_ok(change, 1);
+}
+
+static void ends(const um_model *m, int n, const int *ids)
+{
+    assert_int_equal(m->n_eos, n);
+    for (int i = 0; i < n; i++) assert_true(um_model_is_eos(m, ids[i]));
+}
+
+static void test_end_tokens(void **state)
+{
+    (void)state;
+    um_model m = generation(NULL, "{}");
+    ends(&m, 1, (int[]){2});
+    assert_int_equal(m.notes.n, 0);
+    m = generation("7", "{}");
+    ends(&m, 1, (int[]){7});
+    m = generation("[7, 9, 7]", "{}");
+    ends(&m, 2, (int[]){7, 9});
+    m = generation(NULL, "{\"eos_token_id\": [5, 6]}");
+    ends(&m, 2, (int[]){5, 6});
+    m = generation("2", "{\"eos_token_id\": [2, 3], \"pad_token_id\": 3, \"bos_token_id\": null}");
+    ends(&m, 2, (int[]){2, 3});
+    assert_true(m.pad == 3 && m.bos == 1);
+    m = generation("2.0", "{\"eos_token_id\": 3}");
+    ends(&m, 2, (int[]){2, 3});
+    m = generation("null", "{}");
+    ends(&m, 0, NULL);
+    assert_non_null(strstr(m.notes.line[0], "eos_token_id names no token"));
+    m = generation("[]", "{\"eos_token_id\": 4}");
+    ends(&m, 1, (int[]){4});
+    m = generation("-1", "{}");
+    ends(&m, 0, NULL);
+    m = generation("[2, 400]",
+                   "{\"pad_token_id\": 32000}"); /* no rows for them in the vocabulary of 400 */
+    ends(&m, 1, (int[]){2});
+    assert_int_equal(m.notes.n, 2);
+    assert_non_null(strstr(m.notes.line[0], "eos_token_id: 400 is outside the vocabulary of 400"));
+    assert_non_null(strstr(m.notes.line[1], "pad_token_id: 32000"));
+    /* ranks must agree on where answers end */
+    assert_true(generation("[2, 3]", "{}").fingerprint != generation("[2, 4]", "{}").fingerprint);
+
+    static const char *const bad[] = {"\"</s>\"", "[\"2\"]", "[[2]]", "{\"id\": 2}", "2.5", "true"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        um_err err = {0};
+        assert_int_equal(read_with(&m, (edit[]){{"eos_token_id", bad[i]}}, 1, &err), UM_E_MODEL);
+        has(&err, "config.json: eos_token_id: allowed a token id, a list of them or null");
+    }
+    assert_int_equal(unlink(um_arena_fmt(&arena, "%s/generation_config.json", dir)), 0);
+}
+
+static void test_generation_keys(void **state)
+{
+    (void)state;
+    /* what a released file has, and values that ask for nothing */
+    um_model m = generation(
+        NULL,
+        "{\"_from_model_config\": true, \"bos_token_id\": 1, \"eos_token_id\": 2, \"max_length\": "
+        "4096, "
+        "\"temperature\": 0.9, \"top_p\": 0.6, \"do_sample\": true, \"top_k\": null, "
+        "\"num_beams\": 1, "
+        "\"repetition_penalty\": 1.0, \"penalty_alpha\": null, \"typical_p\": 1, "
+        "\"suppress_tokens\": [], "
+        "\"no_repeat_ngram_size\": 0, \"use_cache\": true, \"transformers_version\": \"4.31.0\"}");
+    assert_true(m.do_sample && m.temperature == 0.9f && m.top_p == 0.6f && m.gen_top_k == 50);
+    assert_int_equal(m.notes.n, 0);
+    m = generation(NULL, "{\"num_beams\": 4, \"repetition_penalty\": 1.2, \"penalty_alpha\": 0.6, "
+                         "\"bad_words_ids\": [[3]], \"stop_strings\": \"x\", \"top_k\": -1}");
+    assert_int_equal(m.gen_top_k, 0);
+    assert_int_equal(m.notes.n, 1);
+    assert_non_null(strstr(m.notes.line[0],
+                           "generation_config.json: not supported and ignored: num_beams, "
+                           "repetition_penalty, penalty_alpha, bad_words_ids, stop_strings"));
+    assert_int_equal(unlink(um_arena_fmt(&arena, "%s/generation_config.json", dir)), 0);
+}
+
 static void test_impossible(void **state)
 {
     (void)state;
@@ -157,7 +238,6 @@ static void test_impossible(void **state)
         {{{"hidden_act", "\"gelu\""}}, "hidden_act: \"gelu\", allowed \"silu\""},
         {{{"attention_bias", "true"}}, "attention_bias: true, allowed false"},
         {{{"tie_word_embeddings", "1"}}, "tie_word_embeddings: allowed true and false"},
-        {{{"eos_token_id", "400"}}, "eos_token_id: 400, allowed -1..399"},
         {{{"num_experts", "0"}}, "num_experts: 0, allowed 1.."},
         {{{"num_experts", NULL}}, "num_experts: missing"},
         {{{"num_experts", "99999999"}}, "num_experts: 99999999"},
@@ -478,6 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),      cmocka_unit_test(test_impossible),
+        cmocka_unit_test(test_end_tokens),    cmocka_unit_test(test_generation_keys),
         cmocka_unit_test(test_not_a_config),  cmocka_unit_test(test_tower),
         cmocka_unit_test(test_tower_nested),  cmocka_unit_test(test_tower_folder),
         cmocka_unit_test(test_tower_refused), cmocka_unit_test(test_params),

@@ -83,8 +83,8 @@ static void test_golden_s4(void **state)
     assert_true(m->ffn_dim == 96 && m->vocab == 400 && m->max_positions == 4096);
     assert_true(m->experts == 4 && m->top_k == 2 && m->moe_layers == 3 && !m->moe_unplaced);
     assert_true(m->rms_eps == 1e-5f && m->rope_theta == 10000.0f && m->rope_factor == 1.0f);
-    assert_true(m->bos == 1 && m->eos == 2 && m->pad == 0 && !m->tied && m->lora_r == 0 &&
-                !m->fm_block);
+    assert_true(m->bos == 1 && m->n_eos == 1 && m->eos[0] == 2 && m->pad == 0 && !m->tied &&
+                m->lora_r == 0 && !m->fm_block);
     assert_true(!m->do_sample && m->temperature == 1.0f && m->top_p == 1.0f && m->gen_top_k == 50);
     const um_vision_model *v = &m->vision;
     assert_true(v->present && v->dim == 32 && v->layers == 3 && v->heads == 2 && v->ffn_dim == 64);
