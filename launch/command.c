@@ -54,8 +54,9 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     UM_TRY(absolute(&cfg->hostfile, "hostfile", UM_E_USAGE, arena, err));
     UM_TRY(um_checkpoint_open(&c, cfg->model, &towers, err));
+    um_status st = um_model_tokenizer_check(cfg->model, err);
     for (int i = 0; i < c.model.notes.n; i++) um_log_warn("%s", c.model.notes.line[i]);
-    um_status st = compose(job, cfg, &c, sequences, arena, err);
+    if (st == UM_OK) st = compose(job, cfg, &c, sequences, arena, err);
     um_checkpoint_close(&c);
     return st;
 }

@@ -1,12 +1,14 @@
 /* The unimoe command: chooses the command by its first word and hands it the options. */
 #include "core/base/log.h"
 #include "core/base/nearest.h"
+#include "core/base/text.h"
 #include "launch/command.h"
 #include "launch/convert/convert.h"
 #include "launch/model_dir/init.h"
 #include "launch/model_dir/inspect.h"
 #include "launch/plot/plot.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,20 +32,22 @@ static const struct {
     um_program who; /* 0: takes no options */
     um_status (*run)(const um_config *cfg, um_err *err);
     const char *purpose;
+    void (*more)(FILE *out); /* behind --help, or NULL */
 } commands[] = {
     {"generate", UM_PROG_GENERATE, um_generate,
-     "answer a question about text and images, or a file of requests"},
-    {"trace", UM_PROG_TRACE, um_trace, "write every tensor on the way of one request to a file"},
+     "answer a question about text and images, or a file of requests", NULL},
+    {"trace", UM_PROG_TRACE, um_trace, "write every tensor on the way of one request to a file",
+     NULL},
     {"inspect", UM_PROG_INSPECT, inspect,
-     "show what a model directory holds and what is wrong with it"},
+     "show what a model directory holds and what is wrong with it", NULL},
     {"doctor", UM_PROG_DOCTOR, doctor,
-     "check this machine and its MPI, with a remedy for every fault"},
-    {"plot", UM_PROG_PLOT, um_plot, "draw which experts the tokens of each modality go to"},
-    {"init", UM_PROG_INIT, init, "make a model directory with random weights"},
+     "check this machine and its MPI, with a remedy for every fault", NULL},
+    {"plot", UM_PROG_PLOT, um_plot, "draw which experts the tokens of each modality go to", NULL},
+    {"init", UM_PROG_INIT, init, "make a model directory with random weights", um_init_presets},
     {"convert", UM_PROG_CONVERT, convert,
-     "make a model directory from released checkpoints, or write one for other programs"},
-    {"options", 0, NULL, "print every option as Markdown (docs/OPTIONS.md)"},
-    {"help", 0, NULL, "this text"},
+     "make a model directory from released checkpoints, or write one for other programs", NULL},
+    {"options", 0, NULL, "print every option as Markdown (docs/OPTIONS.md)", NULL},
+    {"help", 0, NULL, "this text", NULL},
 };
 enum { COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
 
@@ -55,8 +59,9 @@ static void print_help(FILE *to)
         "Multimodal mixture-of-experts models on MPI ranks: routers, experts and encoders.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].purpose);
-    fprintf(to,
-            "\nunimoe COMMAND --help lists the command's options; unimoe --version the version.\n");
+    fprintf(
+        to,
+        "\nunimoe help COMMAND, or unimoe COMMAND --help, explains the command and its flags.\n");
 }
 
 static int unknown_command(const char *word)
@@ -81,20 +86,40 @@ static int run_command(int command, int argc, char **argv)
     const char *help = NULL;
     um_arena_init(&options, "options", 1 << 14);
     um_status st = um_config_load(&cfg, commands[command].who, argc, argv, &options, &help, &err);
-    if (st == UM_OK && help != NULL)
+    if (st == UM_OK && help != NULL) {
         fputs(help, stdout);
-    else if (st == UM_OK && cfg.print_config)
+        if (commands[command].more != NULL && um_starts_with(help, "usage:"))
+            commands[command].more(stdout);
+    } else if (st == UM_OK && cfg.print_config)
         um_config_print(&cfg, commands[command].who, stdout);
     else if (st == UM_OK)
         st = commands[command].run(&cfg, &err);
+    /* in one pipe, what was printed before the failure stands before its message; output that cannot be written is a failure too */
+    if (fflush(stdout) != 0 && st == UM_OK)
+        st = UM_FAIL(&err, UM_E_IO, "standard output: %s", strerror(errno));
+    else if (ferror(stdout) && st == UM_OK)
+        st = UM_FAIL(&err, UM_E_IO, "standard output: some of it could not be written");
     if (st != UM_OK) fprintf(stderr, "unimoe: %s\n", err.msg);
     um_arena_free(&options);
     return um_exit_code(st);
 }
 
+/* argv[0] is the command's name. */
+static int choose_command(int argc, char **argv)
+{
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(argv[0], commands[i].name) != 0) continue;
+        if (commands[i].run != NULL) return run_command(i, argc, argv);
+        print_help(stdout); /* of help and options, which take no flags */
+        return 0;
+    }
+    return unknown_command(argv[0]);
+}
+
 static int choose(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "";
+    char help_flag[] = "--help";
     if (argc < 2) {
         print_help(stderr);
         return um_exit_code(UM_E_USAGE);
@@ -102,6 +127,10 @@ static int choose(int argc, char **argv)
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
         printf("unimoe %s\n", UM_VERSION);
         return 0;
+    }
+    if (strcmp(word, "help") == 0 && argc > 2) { /* unimoe help generate */
+        char *args[] = {argv[2], help_flag};
+        return choose_command(2, args);
     }
     if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         print_help(stdout);
@@ -111,16 +140,13 @@ static int choose(int argc, char **argv)
         um_config_markdown(stdout);
         return 0;
     }
-    for (int i = 0; i < COMMANDS; i++)
-        if (strcmp(word, commands[i].name) == 0 && commands[i].run != NULL)
-            return run_command(i, argc - 1, argv + 1);
-    return unknown_command(word);
+    return choose_command(argc - 1, argv + 1);
 }
 
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN); /* a job's pipe that breaks is told by write() */
     int code = choose(argc, argv);
-    if (fflush(stdout) != 0 && code == 0) code = um_exit_code(UM_E_IO);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) code = um_exit_code(UM_E_IO);
     return code;
 }

@@ -14,17 +14,41 @@ static um_status sys_fail(um_err *err, const char *path)
     return UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
 }
 
+/* open() failed. A link that leads nowhere is as common as a missing file: a model cache moved without its blobs, or a download that
+ * was interrupted. */
+static um_status open_fail(um_err *err, const char *path)
+{
+    char target[512];
+    int why = errno;
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    if (n > 0 && (why == ENOENT || why == ENOTDIR)) {
+        target[n] = '\0';
+        return UM_FAIL(err, UM_E_IO, "%s: a symbolic link to %s, which does not exist", path,
+                       target);
+    }
+    if (why == ELOOP)
+        return UM_FAIL(err, UM_E_IO, "%s: a symbolic link that leads back to itself", path);
+    errno = why;
+    return sys_fail(err, path);
+}
+
+static um_status not_regular(um_err *err, const char *path, const struct stat *sb)
+{
+    return UM_FAIL(err, UM_E_IO, "%s: %s", path,
+                   S_ISDIR(sb->st_mode) ? "a folder, not a file" : "not a regular file");
+}
+
 um_status um_file_map(um_file *f, const char *path, um_err *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return sys_fail(err, path);
+    if (fd < 0) return open_fail(err, path);
     struct stat sb;
     um_status st = UM_OK;
     um_file out = {0};
     if (fstat(fd, &sb) != 0) {
         st = sys_fail(err, path);
     } else if (!S_ISREG(sb.st_mode)) {
-        st = UM_FAIL(err, UM_E_IO, "%s: not a regular file", path);
+        st = not_regular(err, path, &sb);
     } else if (sb.st_size > 0) {
         void *p = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
@@ -62,7 +86,10 @@ static um_status read_all(uint8_t **out, size_t *size, int fd, const char *path,
         if (n == cap) buf = um_realloc(buf, cap = cap == 0 ? 65536 : cap * 2);
         ssize_t got = read(fd, buf + n, cap - n);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) st = sys_fail(err, path);
+        if (got < 0 && errno == EISDIR)
+            st = UM_FAIL(err, UM_E_IO, "%s: a folder, not a file", path);
+        else if (got < 0)
+            st = sys_fail(err, path);
         if (got <= 0) break;
         n += (size_t)got;
         if (n > limit) {
@@ -83,7 +110,7 @@ um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t lim
                        um_err *err)
 {
     int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return sys_fail(err, path);
+    if (fd < 0) return open_fail(err, path);
     return read_all(out, size, fd, path, limit, arena, err);
 }
 
@@ -91,15 +118,13 @@ um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, si
                                um_arena *arena, um_err *err)
 {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* a pipe would block */
-    if (fd < 0) return sys_fail(err, path);
+    if (fd < 0) return open_fail(err, path);
     struct stat sb;
     um_status st = UM_OK;
     if (fstat(fd, &sb) != 0)
         st = sys_fail(err, path);
-    else if (S_ISDIR(sb.st_mode))
-        st = UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(EISDIR));
     else if (!S_ISREG(sb.st_mode))
-        st = UM_FAIL(err, UM_E_IO, "%s: not a regular file", path);
+        st = not_regular(err, path, &sb);
     if (st == UM_OK) return read_all(out, size, fd, path, limit, arena, err);
     close(fd);
     return st;
@@ -159,6 +184,12 @@ um_status um_file_write(const char *path, const void *data, size_t size, um_err 
 }
 
 bool um_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool um_file_named(const char *path)
+{
+    struct stat sb;
+    return lstat(path, &sb) == 0;
+}
 
 um_status um_file_mkdirs(const char *path, um_err *err)
 {

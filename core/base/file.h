@@ -33,6 +33,8 @@ um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err)
 /* fsync of a folder, so that the names in it survive a power cut. A file system that does not support it is not an error. */
 void um_file_sync_folder(const char *dir);
 bool um_file_exists(const char *path);
+/* true also for a symbolic link that leads nowhere, which opening then explains. */
+bool um_file_named(const char *path);
 /* mkdir -p. */
 um_status um_file_mkdirs(const char *path, um_err *err);
 

@@ -2,6 +2,7 @@
 #include "core/base/json.h"
 
 #include "core/base/file.h"
+#include "core/base/file_trouble.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -34,6 +35,20 @@ static const char *fault_words(const json_error_t *e)
     }
 }
 
+/* What people write into JSON by hand and other formats allow, from the byte where jansson stopped. */
+static const char *syntax_hint(const char *data, size_t size, size_t at)
+{
+    size_t before = at < size ? at : size;
+    if (before > 0)
+        before--; /* position counts the bytes read, so the last one read is what surprised */
+    while (before > 0 && strchr(" \t\r\n}]", data[before]) != NULL) before--;
+    if (size == 0) return "";
+    if (data[before] == ',') return " (JSON allows no comma before a closing bracket)";
+    if (data[before] == '/' || data[before] == '#') return " (JSON has no comments)";
+    if (data[before] == '\'') return " (JSON wants double quotes)";
+    return "";
+}
+
 /* one_line: the data is usually a line of a file, whose own line number would only confuse. */
 static um_status parse_fail(const json_error_t *e, const char *data, size_t size, bool one_line,
                             um_err *err)
@@ -47,18 +62,24 @@ static um_status parse_fail(const json_error_t *e, const char *data, size_t size
                        "not JSON, %scolumn %d: a number is too large: whole numbers may go from "
                        "%" PRId64 " to %" PRId64 ", others to 1.8e308",
                        where, e->column, INT64_MIN, INT64_MAX);
-    return UM_FAIL(err, UM_E_CORRUPT, "not JSON, %scolumn %d: %s", where, e->column,
-                   zero ? "a zero byte (is the text UTF-16? it must be UTF-8)" : fault_words(e));
+    return UM_FAIL(err, UM_E_CORRUPT, "not JSON, %scolumn %d: %s%s", where, e->column,
+                   zero ? "a zero byte (is the text UTF-16? it must be UTF-8)" : fault_words(e),
+                   zero ? "" : syntax_hint(data, size, (size_t)e->position));
+}
+
+static um_status parse(um_json **root, const void *data, size_t size, size_t flags, um_err *err)
+{
+    json_error_t e;
+    /* jansson's own limit of nesting is JSON_PARSER_MAX_DEPTH, 2048 */
+    json_t *v = json_loadb(data, size, flags | JSON_DECODE_ANY, &e);
+    if (v == NULL) return parse_fail(&e, data, size, false, err);
+    *root = (um_json *)v;
+    return UM_OK;
 }
 
 um_status um_json_parse(um_json **root, const void *data, size_t size, um_err *err)
 {
-    json_error_t e;
-    /* jansson's own limit of nesting is JSON_PARSER_MAX_DEPTH, 2048 */
-    json_t *v = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
-    if (v == NULL) return parse_fail(&e, data, size, false, err);
-    *root = (um_json *)v;
-    return UM_OK;
+    return parse(root, data, size, JSON_REJECT_DUPLICATES, err);
 }
 
 /* Bytes of the number that begins at s, before end. */
@@ -176,16 +197,58 @@ const char *um_json_find(const char *text, size_t size, const char *key, um_aren
     return NULL;
 }
 
-um_status um_json_load(um_json **root, const char *path, size_t limit, um_err *err)
+/* Blanks out a byte order mark, and writes strings over the numbers that only Python knows. Whoever reads such a key then refuses it;
+ * nobody else is bothered. */
+static void make_strict(char *s, size_t n)
+{
+    static const char *const words[][2] = {
+        {"-Infinity", "\"-Inf\""}, {"Infinity", "\"Inf\""}, {"NaN", "\"?\""}};
+    bool quoted = false;
+    if (n >= 3 && memcmp(s, "\xEF\xBB\xBF", 3) == 0) memset(s, ' ', 3);
+    for (size_t i = 0; i < n; i++) {
+        if (quoted && s[i] == '\\') {
+            i++;
+        } else if (s[i] == '"') {
+            quoted = !quoted;
+        } else if (!quoted && (s[i] == '-' || s[i] == 'I' || s[i] == 'N')) {
+            for (int w = 0; w < 3; w++) {
+                size_t k = strlen(words[w][0]);
+                if (n - i < k || memcmp(s + i, words[w][0], k) != 0) continue;
+                memset(s + i, ' ', k);
+                memcpy(s + i, words[w][1], strlen(words[w][1]));
+                i += k - 1;
+                break;
+            }
+        }
+    }
+}
+
+static um_status load(um_json **root, const char *path, size_t limit, bool loose, um_err *err)
 {
     um_arena a;
     um_arena_init(&a, "json", 65536);
     uint8_t *data = NULL;
     size_t size = 0;
+    char why[UM_TROUBLE_TEXT];
     um_status st = um_file_read(&data, &size, path, limit, &a, err); /* its errors name the path */
-    if (st == UM_OK) st = um_wrap(err, um_json_parse(root, data, size, err), "%s", path);
+    if (st == UM_OK) {
+        if (loose) make_strict((char *)data, size);
+        st = parse(root, (char *)data, size, loose ? 0 : JSON_REJECT_DUPLICATES, err);
+        if (st != UM_OK && um_file_trouble(why, data, size)) st = UM_FAIL(err, st, "%s", why);
+        st = um_wrap(err, st, "%s", path);
+    }
     um_arena_free(&a);
     return st;
+}
+
+um_status um_json_load(um_json **root, const char *path, size_t limit, um_err *err)
+{
+    return load(root, path, limit, false, err);
+}
+
+um_status um_json_load_loose(um_json **root, const char *path, size_t limit, um_err *err)
+{
+    return load(root, path, limit, true, err);
 }
 
 void um_json_free(um_json *root) { json_decref((json_t *)root); }

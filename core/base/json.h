@@ -28,6 +28,9 @@ um_status um_json_parse(um_json **root, const void *data, size_t size, um_err *e
 um_status um_json_parse_large(um_json **root, const void *data, size_t size, um_err *err);
 /* Reads and parses a file of at most limit bytes; errors name the path. */
 um_status um_json_load(um_json **root, const char *path, size_t limit, um_err *err);
+/* The same as Python's json module reads, for files that Python programs write: NaN and Infinity (as strings), a key that stands twice
+ * (the last one counts), and a byte order mark, which Python refuses. */
+um_status um_json_load_loose(um_json **root, const char *path, size_t limit, um_err *err);
 void um_json_free(um_json *root);
 /* The member key of the object in text, if it is a string or a whole number: its text, in arena, else NULL. Reads as far as it must
  * and parses nothing else, so that it finds the id of an object that is damaged or cut off. */

@@ -29,6 +29,12 @@ um_status um_wrap(um_err *err, um_status st, const char *fmt, ...)
     return st;
 }
 
+um_status um_model_fault(um_status st)
+{
+    bool files = st == UM_E_CORRUPT || st == UM_E_IO || st == UM_E_LIMIT || st == UM_E_DATA;
+    return files ? UM_E_MODEL : st;
+}
+
 int um_exit_code(um_status st)
 {
     switch (st) {

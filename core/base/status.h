@@ -33,6 +33,9 @@ um_status um_fail(um_err *err, um_status st, const char *fmt, ...)
 um_status um_wrap(um_err *err, um_status st, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* What st is when it came from reading a model's files: UM_E_MODEL for damaged, missing and unreadable ones alike. */
+um_status um_model_fault(um_status st);
+
 /* Exit code of a program that ended with st: 0 ok, 1 runtime, 2 usage, 3 model, 4 data. */
 int um_exit_code(um_status st);
 

@@ -4,6 +4,7 @@
 #include "core/base/arena.h"
 #include "core/base/status.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,20 @@ bool um_ends_with(const char *s, const char *suffix)
 {
     size_t n = strlen(s), k = strlen(suffix);
     return n >= k && strcmp(s + n - k, suffix) == 0;
+}
+
+void um_count_text(char out[32], int64_t n)
+{
+    static const struct {
+        double size;
+        const char *name;
+    } unit[] = {{1e12, " T"}, {1e9, " B"}, {1e6, " M"}, {1e3, " k"}};
+    for (size_t i = 0; i < 4; i++) {
+        if ((double)n < unit[i].size) continue;
+        snprintf(out, 32, "%.2f%s", (double)n / unit[i].size, unit[i].name);
+        return;
+    }
+    snprintf(out, 32, "%" PRId64, n);
 }
 
 void um_bytes_text(char out[32], int64_t bytes)
@@ -88,10 +103,23 @@ static void text_escape(um_text *t, unsigned char c)
         um_text_fmt(t, "\\u%04x", c);
 }
 
+/* Characters at the front that stand in JSON as they are: ASCII without quotes, backslashes and controls. */
+static size_t plain_run(const char *s)
+{
+    size_t n = 0;
+    while ((unsigned char)s[n] >= 0x20 && (unsigned char)s[n] < 0x80 && s[n] != '"' && s[n] != '\\')
+        n++;
+    return n;
+}
+
 void um_text_json(um_text *t, const char *s)
 {
     um_text_add(t, "\"", 1);
     while (*s != '\0') {
+        size_t run = plain_run(s);
+        um_text_add(t, s, run);
+        s += run;
+        if (*s == '\0') break;
         unsigned char c = (unsigned char)*s;
         size_t n = utf8_length(s);
         if (c < 0x20 || c == '"' || c == '\\')

@@ -18,5 +18,7 @@ void um_text_free(um_text *t);
 
 bool um_starts_with(const char *s, const char *prefix);
 bool um_ends_with(const char *s, const char *suffix);
+/* "13.2 B", "376 M", "987" into out: parameters as people name them. */
+void um_count_text(char out[32], int64_t n);
 /* "1.5 GiB" into out. */
 void um_bytes_text(char out[32], int64_t bytes);

@@ -356,6 +356,7 @@ um_status um_model_read(um_model *out, const char *dir, const um_towers *towers,
     um_json *root;
     um_reader r;
     if (towers == NULL) towers = &none;
+    UM_TRY(um_model_folder_check(dir, err));
     um_status st =
         um_reader_open(&r, &root, um_path_join(arena, dir, "config.json"), false, arena, err);
     if (st == UM_OK) {

@@ -154,6 +154,11 @@ typedef struct um_towers {
     const char *vision, *speech, *sound;
 } um_towers;
 
+/* UM_E_MODEL that says what dir is instead of a model directory: nothing, a file, a folder without config.json. */
+um_status um_model_folder_check(const char *dir, um_err *err);
+/* UM_E_MODEL when dir/tokenizer.model is missing, or is what downloads leave instead of it. Its content is checked by loading it. */
+um_status um_model_tokenizer_check(const char *dir, um_err *err);
+
 /* Reads dir/config.json (+ generation_config.json, tower config.json and preprocessor_config.json). towers may be NULL.
  * UM_E_MODEL names file, key, value and what is allowed. Strings and lists live in arena. */
 um_status um_model_read(um_model *out, const char *dir, const um_towers *towers, um_arena *arena,

@@ -91,7 +91,7 @@ um_status um_reader_open(um_reader *r, um_json **root, const char *path, bool op
     *root = NULL;
     *r = (um_reader){.path = path, .arena = arena, .err = err};
     if (optional && !um_file_exists(path)) return UM_OK;
-    if (um_json_load(root, path, CONFIG_MAX, err) != UM_OK)
+    if (um_json_load_loose(root, path, CONFIG_MAX, err) != UM_OK)
         return r->st = UM_E_MODEL; /* the message names the file */
     if (um_json_kind_of(*root) != UM_JSON_OBJECT) um_refuse(r, "not a JSON object");
     r->j = *root;

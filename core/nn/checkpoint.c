@@ -333,7 +333,7 @@ um_status um_checkpoint_open(um_checkpoint *out, const char *dir, const um_tower
         *out = c;
     else
         um_checkpoint_close(&c);
-    return st;
+    return um_model_fault(st);
 }
 
 void um_checkpoint_close(um_checkpoint *c)
@@ -400,7 +400,7 @@ static um_status audit_wanted(void *ctx, const um_spec *spec, um_err *err)
     }
     a->seen[um_set_of(spec->part)][t - um_tensors_at(set, 0)] = 1;
     a->a.found++;
-    a->a.params += (int64_t)(t->bytes / um_dtype_size(t->dtype));
+    a->a.params += (int64_t)um_tensor_values(t);
     a->a.bytes += (int64_t)t->bytes;
     if (um_tensors_want(set, &fit, spec->name, spec->rank, spec->shape, &why) != UM_OK) {
         char found[96];

@@ -4,22 +4,28 @@
 
 #include "core/base/bytes.h"
 #include "core/base/file.h"
+#include "core/base/file_trouble.h"
 #include "core/base/json.h"
+#include "core/base/text.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
-    HEADER_MAX = 100000000, /* bytes of a header, and of an index: the format's own limit */
+    HEADER_MAX = UM_TENSORS_HEADER_MAX,
+    INDEX_MAX = 1 << 30, /* bytes: no format limits it, and very many experts need a long one */
     SHARDS_MAX = 65536,
 };
 
 typedef struct shard {
     const char *path;
+    const char *name; /* as the index spells it */
     um_file map;
 } shard;
 
@@ -45,7 +51,7 @@ static um_status shape_parse(um_tensor *t, const um_json *shape, um_err *err)
 {
     if (um_json_kind_of(shape) != UM_JSON_ARRAY)
         return UM_FAIL(err, UM_E_CORRUPT, "shape is not a list");
-    size_t rank = um_json_size(shape), bytes = um_dtype_size(t->dtype), most = bytes;
+    size_t rank = um_json_size(shape), bits = (size_t)um_dtype_bits(t->dtype), most = bits;
     if (rank > UM_MAX_DIMS) {
         return UM_FAIL(err, UM_E_CORRUPT, "%zu dimensions, allowed 0..%d", rank, UM_MAX_DIMS);
     }
@@ -58,26 +64,22 @@ static um_status shape_parse(um_tensor *t, const um_json *shape, um_err *err)
         if (!um_mul_ok(&most, most, d > 0 ? (size_t)d : 1)) {
             return UM_FAIL(err, UM_E_CORRUPT, "its shape has too many values to count");
         }
-        bytes *= (size_t)d;
+        bits *= (size_t)d;
         t->shape[i] = d;
     }
+    if (bits % 8 != 0) return UM_FAIL(err, UM_E_CORRUPT, "its values do not fill whole bytes");
     t->rank = (int)rank;
-    t->bytes = bytes;
+    t->bytes = bits / 8;
     return UM_OK;
 }
 
 static um_status offsets_parse(size_t *from, const um_tensor *t, const um_json *offsets,
-                               size_t data_size, um_err *err)
+                               um_err *err)
 {
     int64_t a = um_json_int(um_json_at(offsets, 0), -1),
             b = um_json_int(um_json_at(offsets, 1), -1);
     if (um_json_kind_of(offsets) != UM_JSON_ARRAY || um_json_size(offsets) != 2 || a < 0 || b < a) {
         return UM_FAIL(err, UM_E_CORRUPT, "data_offsets is not [from, to] with 0 <= from <= to");
-    }
-    if ((uint64_t)b > data_size) {
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "data_offsets end at %" PRId64 ", the file has %zu bytes of data", b,
-                       data_size);
     }
     if ((size_t)(b - a) != t->bytes) {
         char shape[96];
@@ -89,8 +91,7 @@ static um_status offsets_parse(size_t *from, const um_tensor *t, const um_json *
     return UM_OK;
 }
 
-static um_status tensor_parse(um_tensor *t, size_t *from, const um_json *entry, size_t data_size,
-                              um_err *err)
+static um_status tensor_parse(um_tensor *t, size_t *from, const um_json *entry, um_err *err)
 {
     if (um_json_kind_of(entry) != UM_JSON_OBJECT)
         return UM_FAIL(err, UM_E_CORRUPT, "its entry is not an object");
@@ -100,26 +101,15 @@ static um_status tensor_parse(um_tensor *t, size_t *from, const um_json *entry, 
     if (type < 0) return UM_FAIL(err, UM_E_CORRUPT, "dtype \"%.32s\" is not known", dtype);
     t->dtype = (um_dtype)type;
     UM_TRY(shape_parse(t, um_json_get(entry, "shape"), err));
-    UM_TRY(offsets_parse(from, t, um_json_get(entry, "data_offsets"), data_size, err));
-    if (um_json_size(entry) != 3) {
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "its entry has keys besides dtype, shape and data_offsets");
-    }
-    return UM_OK;
+    return offsets_parse(from, t, um_json_get(entry, "data_offsets"), err);
 }
 
+/* Nobody here reads the notes of whoever wrote the file, so their values may be of any kind, and null stands for none. */
 static um_status metadata_check(const um_json *metadata, um_err *err)
 {
-    if (um_json_kind_of(metadata) != UM_JSON_OBJECT)
-        return UM_FAIL(err, UM_E_CORRUPT, "__metadata__ is not an object");
-    const char *key;
-    void *iter = NULL;
-    for (const um_json *v; (v = um_json_next(metadata, &iter, &key)) != NULL;) {
-        if (um_json_kind_of(v) != UM_JSON_STRING) {
-            return UM_FAIL(err, UM_E_CORRUPT, "__metadata__ \"%.64s\" is not a string", key);
-        }
-    }
-    return UM_OK;
+    um_json_kind kind = um_json_kind_of(metadata);
+    if (kind == UM_JSON_OBJECT || kind == UM_JSON_NULL) return UM_OK;
+    return UM_FAIL(err, UM_E_CORRUPT, "__metadata__ is not an object");
 }
 
 /* An (offset, index) pair, so that the tensors can be looked at in the order of their data. */
@@ -135,9 +125,18 @@ static int place_cmp(const void *a, const void *b)
     return p->i < q->i ? -1 : p->i > q->i;
 }
 
-/* The data must be covered once, without overlap, hole or rest. Tensors without bytes may stand anywhere at a border. */
-static um_status coverage_check(const parsed *p, size_t data_size, um_arena *scratch, um_err *err)
+static um_status cut_off(size_t found, size_t wanted, um_err *err)
 {
+    return UM_FAIL(err, UM_E_CORRUPT,
+                   "the file is cut off: %zu bytes, %zu wanted (%.1f %%): download it again", found,
+                   wanted, 100.0 * (double)found / (double)wanted);
+}
+
+/* The data must be covered once, without overlap, hole or rest. Tensors without bytes may stand anywhere. */
+static um_status coverage_check(const parsed *p, size_t data_at, size_t file_size,
+                                um_arena *scratch, um_err *err)
+{
+    size_t data_size = file_size - data_at;
     place *at = um_arena_alloc(scratch, p->n * sizeof *at);
     size_t m = 0, end = 0;
     const char *before = NULL;
@@ -154,18 +153,23 @@ static um_status coverage_check(const parsed *p, size_t data_size, um_arena *scr
             return UM_FAIL(err, UM_E_CORRUPT, "%zu bytes before tensor %s belong to no tensor",
                            at[i].from - end, t->name);
         }
-        end += t->bytes;
+        end +=
+            t->bytes; /* no overflow: each is at most INT64_MAX and begins where the last ended */
         before = t->name;
     }
     if (end == data_size) return UM_OK;
-    return UM_FAIL(err, UM_E_CORRUPT, "the last %zu bytes belong to no tensor", data_size - end);
+    if (end > data_size) return cut_off(file_size, data_at + end, err);
+    return UM_FAIL(err, UM_E_CORRUPT,
+                   "the last %zu bytes belong to no tensor: the file is not whole, or not the one "
+                   "that was written",
+                   data_size - end);
 }
 
 /* out lives in scratch, the names in arena. */
 static um_status entries_parse(parsed *out, const um_json *root, const shard *file, size_t data_at,
                                um_arena *scratch, um_arena *arena, um_err *err)
 {
-    size_t data_size = file->map.size - data_at, room = um_json_size(root);
+    size_t room = um_json_size(root);
     parsed p = {um_arena_zero(scratch, room * sizeof *p.list),
                 um_arena_alloc(scratch, room * sizeof *p.from), 0};
     const char *key;
@@ -176,36 +180,42 @@ static um_status entries_parse(parsed *out, const um_json *root, const shard *fi
             continue;
         }
         um_tensor *t = &p.list[p.n];
-        UM_TRY(
-            um_wrap(err, tensor_parse(t, &p.from[p.n], v, data_size, err), "tensor %.400s", key));
+        UM_TRY(um_wrap(err, tensor_parse(t, &p.from[p.n], v, err), "tensor %.400s", key));
         t->name = um_arena_str(arena, key);
-        t->data = file->map.data + data_at + p.from[p.n];
         p.n++;
     }
-    UM_TRY(coverage_check(&p, data_size, scratch, err));
+    UM_TRY(coverage_check(&p, data_at, file->map.size, scratch, err));
+    for (size_t i = 0; i < p.n; i++) /* a tensor without bytes may name any place */
+        p.list[i].data = file->map.data + (p.list[i].bytes > 0 ? data_at + p.from[i] : data_at);
     *out = p;
     return UM_OK;
+}
+
+/* What is wrong with a file that does not begin like safetensors, in the words of whoever downloaded it. */
+static um_status not_safetensors(const um_file *f, um_err *err)
+{
+    char why[UM_TROUBLE_TEXT];
+    if (um_file_trouble(why, f->data, f->size)) return UM_FAIL(err, UM_E_CORRUPT, "%s", why);
+    return UM_FAIL(err, UM_E_CORRUPT,
+                   "not a safetensors file: it begins neither with the length of a header (at most "
+                   "%d bytes) nor with the header's {",
+                   HEADER_MAX);
 }
 
 static um_status header_parse(parsed *out, const shard *file, um_arena *scratch, um_arena *arena,
                               um_err *err)
 {
     const um_file *f = &file->map;
-    if (f->size < 8)
-        return UM_FAIL(err, UM_E_CORRUPT, "%zu bytes, a safetensors file has at least 8", f->size);
+    if (f->size < 8) {
+        char why[UM_TROUBLE_TEXT];
+        if (um_file_trouble(why, f->data, f->size)) return UM_FAIL(err, UM_E_CORRUPT, "%s", why);
+        return UM_FAIL(err, UM_E_CORRUPT,
+                       "%zu bytes, a safetensors file has at least 8: download it again", f->size);
+    }
     uint64_t n = um_get_u64(f->data);
-    if (n > HEADER_MAX) {
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "header of %" PRIu64 " bytes, allowed %d: not a safetensors file", n,
-                       HEADER_MAX);
-    }
-    if (n > f->size - 8) {
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "header of %" PRIu64 " bytes in a file of %zu: the file is cut off", n,
-                       f->size);
-    }
-    if (n == 0 || f->data[8] != '{')
-        return UM_FAIL(err, UM_E_CORRUPT, "the header does not begin with {");
+    if (n > HEADER_MAX || n == 0 || (f->size > 8 && f->data[8] != '{'))
+        return not_safetensors(f, err);
+    if (n > f->size - 8) return cut_off(f->size, 8 + (size_t)n, err);
     um_json *root = NULL;
     UM_TRY(um_wrap(err, um_json_parse(&root, f->data + 8, (size_t)n, err), "header"));
     um_status st = entries_parse(out, root, file, 8 + (size_t)n, scratch, arena, err);
@@ -233,9 +243,24 @@ static void shard_append(um_tensors *s, int i, const parsed *p, size_t *cap)
     }
 }
 
+/* Model caches keep files under their checksums and folders of links to them. */
+static um_status link_broken(const char *path, um_err *err)
+{
+    char target[512];
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    target[n > 0 ? n : 0] = '\0';
+    return UM_FAIL(
+        err, UM_E_MODEL,
+        "%s: a symbolic link to %s, which does not exist: download it again, or copy the "
+        "folder of the cache with its links resolved (cp -rL)",
+        path, target);
+}
+
 static um_status shard_open(um_tensors *s, int i, size_t *cap, um_err *err)
 {
     shard *file = &s->shards[i];
+    if (um_file_named(file->path) && !um_file_exists(file->path) && errno == ENOENT)
+        return link_broken(file->path, err);
     UM_TRY(um_file_map(&file->map, file->path, err));
     parsed p = {0};
     um_arena scratch;
@@ -246,24 +271,68 @@ static um_status shard_open(um_tensors *s, int i, size_t *cap, um_err *err)
     return um_wrap(err, st, "%s", file->path);
 }
 
-static um_status shards_open(um_tensors *s, um_err *err)
+/* The tensors in the order of their names, each name once. A tensor that stands in several shards is the one of the shard that the
+ * index names: transformers writes shared weights twice now and then. */
+static um_status sort_list(um_tensors *s, const um_json *map, um_err *err)
+{
+    size_t m = 0;
+    if (s->n > 0) qsort(s->list, s->n, sizeof *s->list, name_cmp);
+    for (size_t i = 0; i < s->n; i++) {
+        um_tensor *last = m > 0 ? &s->list[m - 1] : NULL;
+        const um_tensor *t = &s->list[i];
+        if (last == NULL || strcmp(last->name, t->name) != 0) {
+            s->list[m++] = *t;
+            continue;
+        }
+        const char *owner = um_json_str(um_json_get(map, t->name), "");
+        if (strcmp(owner, s->shards[t->file].name) == 0) {
+            *last = *t;
+        } else if (strcmp(owner, s->shards[last->file].name) != 0) {
+            return UM_FAIL(err, UM_E_CORRUPT,
+                           "tensor %.400s is in %s and in %s, and the index names neither", t->name,
+                           s->shards[last->file].name, s->shards[t->file].name);
+        }
+    }
+    s->n = m;
+    return UM_OK;
+}
+
+static um_status shards_open(um_tensors *s, const um_json *map, um_err *err)
 {
     size_t cap = 0;
     for (int i = 0; i < s->files; i++) UM_TRY(shard_open(s, i, &cap, err));
-    if (s->n > 0) qsort(s->list, s->n, sizeof *s->list, name_cmp);
-    for (size_t i = 1; i < s->n; i++) {
-        const um_tensor *a = &s->list[i - 1], *b = &s->list[i];
-        if (strcmp(a->name, b->name) == 0) {
-            return UM_FAIL(err, UM_E_CORRUPT, "tensor %.400s is in %s and in %s", a->name,
-                           s->shards[a->file].path, s->shards[b->file].path);
-        }
-    }
-    return UM_OK;
+    return sort_list(s, map, err);
 }
+
+/* --- the index --- */
 
 static int text_cmp(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A path below the index's folder: neither absolute nor leading out of it. */
+static bool is_below(const char *name)
+{
+    for (const char *at = name;; at++) {
+        size_t n = strcspn(at, "/");
+        if (n == 0 || (n == 1 && at[0] == '.') || (n == 2 && at[0] == '.' && at[1] == '.'))
+            return false;
+        at += n;
+        if (*at == '\0') return true;
+    }
+}
+
+static um_status shard_missing(const um_json *map, const char *name, um_err *err)
+{
+    size_t tensors = 0;
+    const char *key;
+    void *iter = NULL;
+    for (const um_json *v; (v = um_json_next(map, &iter, &key)) != NULL;)
+        tensors += strcmp(um_json_str(v, ""), name) == 0;
+    return UM_FAIL(err, UM_E_MODEL,
+                   "%s is missing, and %zu of its %zu tensors are in it: download that file too",
+                   name, tensors, um_json_size(map));
 }
 
 /* The different file names of a weight_map, sorted, as shards of the set. */
@@ -277,10 +346,10 @@ static um_status index_shards(um_tensors *s, const um_json *map, const char *dir
     void *iter = NULL;
     for (const um_json *v; (v = um_json_next(map, &iter, &key)) != NULL;) {
         const char *name = um_json_str(v, "");
-        if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL) {
+        if (!is_below(name)) {
             return UM_FAIL(err, UM_E_CORRUPT,
-                           "weight_map of tensor %.400s: \"%.64s\", allowed the name of a file "
-                           "beside the index",
+                           "weight_map of tensor %.400s: \"%.64s\", allowed the name of a file in "
+                           "this folder or in one below it",
                            key, name);
         }
         names[m++] = name;
@@ -291,7 +360,10 @@ static um_status index_shards(um_tensors *s, const um_json *map, const char *dir
         if (i > 0 && strcmp(names[i], names[i - 1]) == 0) continue;
         if (s->files == SHARDS_MAX)
             return UM_FAIL(err, UM_E_LIMIT, "weight_map names more than %d files", SHARDS_MAX);
-        s->shards[s->files++].path = um_path_join(&s->arena, dir, names[i]);
+        shard *file = &s->shards[s->files++];
+        file->path = um_path_join(&s->arena, dir, names[i]);
+        file->name = um_arena_str(&s->arena, names[i]);
+        if (!um_file_named(file->path)) return shard_missing(map, names[i], err);
     }
     return UM_OK;
 }
@@ -304,10 +376,10 @@ static um_status index_check(const um_tensors *s, const um_json *map, um_err *er
     for (const um_json *v; (v = um_json_next(map, &iter, &key)) != NULL;) {
         const char *want = um_json_str(v, "");
         const um_tensor *t = um_tensors_find(s, key);
-        const char *path = t != NULL ? s->shards[t->file].path : "";
-        const char *slash = strrchr(path, '/');
-        if (t == NULL || strcmp(slash + 1, want) != 0) {
-            return UM_FAIL(err, UM_E_CORRUPT, "tensor %.400s should be in %.64s, which has it not",
+        if (t == NULL || strcmp(s->shards[t->file].name, want) != 0) {
+            return UM_FAIL(err, UM_E_CORRUPT,
+                           "the index says that tensor %.400s is in %.64s, but that file does not "
+                           "contain it",
                            key, want);
         }
     }
@@ -317,25 +389,74 @@ static um_status index_check(const um_tensors *s, const um_json *map, um_err *er
 static um_status index_open(um_tensors *s, const char *index, const char *dir, um_err *err)
 {
     um_json *root = NULL;
-    UM_TRY(um_json_load(&root, index, HEADER_MAX, err));
+    UM_TRY(um_json_load_loose(&root, index, INDEX_MAX, err));
     const um_json *map = um_json_get(root, "weight_map");
     um_status st = um_wrap(err, index_shards(s, map, dir, err), "%s", index);
-    if (st == UM_OK) st = shards_open(s, err);
+    if (st == UM_OK) st = shards_open(s, map, err);
     if (st == UM_OK) st = um_wrap(err, index_check(s, map, err), "%s", index);
     um_json_free(root);
     return st;
 }
 
-static bool has_pickles(const char *dir)
+/* --- a folder --- */
+
+/* What a folder without weights holds instead, for the message: files that are a step away from what is wanted. */
+typedef struct leftovers {
+    char partial[256], shard[256], other[256], pickle[256]; /* the first name of each kind, or "" */
+} leftovers;
+
+static void remember(char out[256], const char *name)
+{
+    if (out[0] == '\0') snprintf(out, 256, "%s", name);
+}
+
+static bool is_partial(const char *name)
+{
+    static const char *const ends[] = {".incomplete", ".part",     ".partial", ".crdownload",
+                                       ".aria2",      ".download", ".tmp",     ".lock"};
+    if (strstr(name, "safetensors") == NULL) return false;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        if (um_ends_with(name, ends[i])) return true;
+    return strstr(name, ".safetensors.tmp.") != NULL;
+}
+
+static void leftovers_find(leftovers *l, const char *dir)
 {
     DIR *d = opendir(dir);
-    bool found = false;
-    for (struct dirent *e; d != NULL && !found && (e = readdir(d)) != NULL;) {
-        size_t n = strlen(e->d_name);
-        found = n > 4 && strcmp(e->d_name + n - 4, ".bin") == 0;
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        const char *name = e->d_name;
+        if (is_partial(name))
+            remember(l->partial, name);
+        else if (um_ends_with(name, ".safetensors"))
+            remember(strstr(name, "-of-") != NULL ? l->shard : l->other, name);
+        else if (um_ends_with(name, ".bin") || um_ends_with(name, ".pth") ||
+                 um_ends_with(name, ".pt"))
+            remember(l->pickle, name);
     }
     if (d != NULL) closedir(d);
-    return found;
+}
+
+static um_status no_weights(const char *dir, um_err *err)
+{
+    leftovers l = {0};
+    char why[640] = "";
+    leftovers_find(&l, dir);
+    if (l.partial[0] != '\0')
+        snprintf(why, sizeof why, "; %s is a download that is not complete: download it again",
+                 l.partial);
+    else if (l.shard[0] != '\0')
+        snprintf(why, sizeof why,
+                 "; %s is there, but not the index of the shards: download "
+                 "model.safetensors.index.json too",
+                 l.shard);
+    else if (l.other[0] != '\0')
+        snprintf(why, sizeof why, "; %s is there, under a name that is not looked for", l.other);
+    else if (l.pickle[0] != '\0')
+        snprintf(why, sizeof why,
+                 "; PyTorch files such as %s must be converted first: unimoe convert", l.pickle);
+    return UM_FAIL(err, UM_E_MODEL,
+                   "%s: neither model.safetensors nor model.safetensors.index.json is there%s", dir,
+                   why);
 }
 
 static bool is_folder(const char *path)
@@ -351,18 +472,14 @@ static um_status set_open(um_tensors *s, const char *path, um_err *err)
     if (is_folder(path)) {
         const char *index = um_path_join(&s->arena, path, "model.safetensors.index.json");
         file = um_path_join(&s->arena, path, "model.safetensors");
-        if (!um_file_exists(file) && um_file_exists(index)) return index_open(s, index, path, err);
-        if (!um_file_exists(file)) {
-            return UM_FAIL(
-                err, UM_E_MODEL,
-                "%s: neither model.safetensors nor model.safetensors.index.json is there%s", path,
-                has_pickles(path) ? "; its .bin files must be converted to safetensors first" : "");
-        }
+        if (!um_file_named(file) && um_file_named(index)) return index_open(s, index, path, err);
+        if (!um_file_named(file)) return no_weights(path, err);
     }
     s->shards = um_arena_zero(&s->arena, sizeof *s->shards);
     s->shards[0].path = um_arena_str(&s->arena, file);
+    s->shards[0].name = s->shards[0].path;
     s->files = 1;
-    return shards_open(s, err);
+    return shards_open(s, NULL, err);
 }
 
 um_status um_tensors_open(um_tensors **out, const char *path, um_err *err)
@@ -462,6 +579,11 @@ void um_tensor_to_f32(float *out, const um_tensor *t)
 {
     UM_ASSERT(is_float(t->dtype));
     um_to_f32(out, t->data, t->dtype, t->bytes / um_dtype_size(t->dtype));
+}
+
+size_t um_tensor_values(const um_tensor *t)
+{
+    return t->bytes * 8 / (size_t)um_dtype_bits(t->dtype); /* at most 2^61 bytes: read as bits */
 }
 
 void um_shape_text(char out[96], int rank, const int64_t *shape)

@@ -3,8 +3,10 @@
  * File: u64 header length, JSON header {"name": {"dtype", "shape", "data_offsets": [from, to]}, ..., "__metadata__": {...}}, data.
  * Refused with UM_E_CORRUPT, naming file and tensor: header longer than the file or than 100 MB, not JSON, not an object, unknown
  * dtype, shape that overflows or has more than 8 dimensions or a negative one, bytes that do not equal shape x dtype, offsets
- * outside the data, overlap, hole, trailing bytes, an entry with other keys; in an index: a file name with a path, a tensor the
- * named file has not, a tensor in two files. Opening reads headers only, never a page of data.
+ * outside the data, overlap, hole, trailing bytes; in an index: a path that leads out of the folder, a tensor that the named file
+ * does not contain, a tensor in two files of which it names neither. Accepted as by the safetensors library: __metadata__ null,
+ * further keys in an entry, types that nothing here computes with (as long as nobody wants the tensor), empty tensors, shards in
+ * folders below the index. Opening reads headers only, never a page of data.
  * Source of the rules: the format description of the safetensors project. */
 #pragma once
 
@@ -14,7 +16,10 @@
 
 #include <stdint.h>
 
-enum { UM_MAX_DIMS = 8 };
+enum {
+    UM_MAX_DIMS = 8,
+    UM_TENSORS_HEADER_MAX = 100000000, /* bytes of a file's header: the format's own limit */
+};
 
 typedef struct um_tensor {
     const char *name;
@@ -29,8 +34,8 @@ typedef struct um_tensor {
 typedef struct um_tensors um_tensors;
 
 /* path: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json (a map from tensors to shards).
- * A folder with neither gives UM_E_MODEL that says what was looked for (and, when there are .bin files, that they must be
- * converted). */
+ * A folder with neither gives UM_E_MODEL that says what was looked for, and what is there instead (a download that is not complete,
+ * shards without their index, PyTorch files). */
 um_status um_tensors_open(um_tensors **out, const char *path, um_err *err);
 /* A set that only describes: names, types, shapes and sizes of list (names are copied; no two alike), no data, no file. path names it
  * in messages. For checking what is not written yet. */
@@ -49,11 +54,14 @@ const char *um_tensors_path(const um_tensors *s);
 
 /* Copies a float tensor (f32, bf16, f16, f64) to f32, any rank. */
 void um_tensor_to_f32(float *out, const um_tensor *t);
+/* Values of a tensor: the product of its sizes. */
+size_t um_tensor_values(const um_tensor *t);
 /* "[4,64]" into out. */
 void um_shape_text(char out[96], int rank, const int64_t *shape);
 
 /* Writes n tensors (name, dtype, rank, shape, data, bytes are read), in the given order, header padded to 8 bytes. metadata is a
- * list of pairs key, value, key, value, NULL (may be NULL). Atomic: temporary file, fsync, rename. Same input, same bytes. */
+ * list of pairs key, value, key, value, NULL (may be NULL). Atomic: temporary file, fsync, rename. Same input, same bytes.
+ * UM_E_LIMIT when the header would be longer than UM_TENSORS_HEADER_MAX, which no reader accepts: write shards then. */
 um_status um_tensors_write(const char *path, const um_tensor *list, size_t n,
                            const char *const *metadata, um_err *err);
 
@@ -66,3 +74,5 @@ um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, cons
 um_status um_tensors_writer_add(um_tensors_writer *w, const void *data, size_t bytes, um_err *err);
 um_status um_tensors_writer_finish(um_tensors_writer *w, um_err *err);
 void um_tensors_writer_close(um_tensors_writer *w); /* accepts NULL */
+/* Bytes that a tensor's entry adds to the header, at most. */
+size_t um_tensors_entry_bytes(const um_tensor *t);

@@ -80,6 +80,24 @@ static void header_text(um_text *t, size_t *data_bytes, const um_tensor *list, s
     *data_bytes = from;
 }
 
+size_t um_tensors_entry_bytes(const um_tensor *t)
+{
+    enum {
+        SYMBOLS = 64,
+        DIGITS = 20
+    }; /* quotes, keys and brackets; of a size or an offset with its comma */
+    return 6 * strlen(t->name) + SYMBOLS + (size_t)(t->rank + 2) * DIGITS; /* \\u0001 takes six */
+}
+
+static um_status header_check(const um_text *header, size_t tensors, um_err *err)
+{
+    if (header->n - 8 <= UM_TENSORS_HEADER_MAX) return UM_OK;
+    return UM_FAIL(err, UM_E_LIMIT,
+                   "%zu tensors need a header of %zu bytes, and a file may have %d: use smaller "
+                   "shards",
+                   tensors, header->n - 8, UM_TENSORS_HEADER_MAX);
+}
+
 um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, const um_tensor *list,
                                  size_t n, const char *const *metadata, um_err *err)
 {
@@ -90,9 +108,12 @@ um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, cons
     w->path = um_arena_str(&w->arena, path);
     w->tmp = um_arena_fmt(&w->arena, "%s.tmp.%ld", path, (long)getpid());
     header_text(&header, &w->want, list, n, metadata);
-    w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    um_status st =
-        w->fd < 0 ? sys_fail(err, w->tmp) : um_file_put(w->fd, header.s, header.n, w->tmp, err);
+    w->fd = -1;
+    um_status st = um_wrap(err, header_check(&header, n, err), "%s", path);
+    if (st == UM_OK) w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (st == UM_OK)
+        st =
+            w->fd < 0 ? sys_fail(err, w->tmp) : um_file_put(w->fd, header.s, header.n, w->tmp, err);
     um_text_free(&header);
     if (st == UM_OK)
         *out = w;

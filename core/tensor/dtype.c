@@ -8,15 +8,34 @@
 
 static const struct {
     const char *name, *lower;
-    size_t size;
+    int bits;
 } types[UM_DTYPES] = {
-    [UM_F32] = {"F32", "f32", 4}, [UM_BF16] = {"BF16", "bf16", 2}, [UM_F16] = {"F16", "f16", 2},
-    [UM_I8] = {"I8", "i8", 1},    [UM_I32] = {"I32", "i32", 4},    [UM_I64] = {"I64", "i64", 8},
-    [UM_U8] = {"U8", "u8", 1},    [UM_BOOL] = {"BOOL", "bool", 1}, [UM_F64] = {"F64", "f64", 8},
-    [UM_I16] = {"I16", "i16", 2},
+    [UM_F32] = {"F32", "f32", 32},
+    [UM_BF16] = {"BF16", "bf16", 16},
+    [UM_F16] = {"F16", "f16", 16},
+    [UM_I8] = {"I8", "i8", 8},
+    [UM_I32] = {"I32", "i32", 32},
+    [UM_I64] = {"I64", "i64", 64},
+    [UM_U8] = {"U8", "u8", 8},
+    [UM_BOOL] = {"BOOL", "bool", 8},
+    [UM_F64] = {"F64", "f64", 64},
+    [UM_I16] = {"I16", "i16", 16},
+    [UM_U16] = {"U16", "u16", 16},
+    [UM_U32] = {"U32", "u32", 32},
+    [UM_U64] = {"U64", "u64", 64},
+    [UM_C64] = {"C64", "c64", 64},
+    [UM_F8_E4M3] = {"F8_E4M3", "f8_e4m3", 8},
+    [UM_F8_E5M2] = {"F8_E5M2", "f8_e5m2", 8},
+    [UM_F8_E8M0] = {"F8_E8M0", "f8_e8m0", 8},
+    [UM_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", "f8_e4m3fnuz", 8},
+    [UM_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", "f8_e5m2fnuz", 8},
+    [UM_F6_E2M3] = {"F6_E2M3", "f6_e2m3", 6},
+    [UM_F6_E3M2] = {"F6_E3M2", "f6_e3m2", 6},
+    [UM_F4] = {"F4", "f4", 4},
 };
 
-size_t um_dtype_size(um_dtype t) { return types[t].size; }
+size_t um_dtype_size(um_dtype t) { return (size_t)(types[t].bits + 7) / 8; }
+int um_dtype_bits(um_dtype t) { return types[t].bits; }
 const char *um_dtype_name(um_dtype t) { return types[t].name; }
 const char *um_dtype_lower(um_dtype t) { return types[t].lower; }
 

@@ -15,12 +15,26 @@ typedef enum um_dtype {
     UM_BOOL,
     UM_F64,
     UM_I16,
+    /* only in files, for tensors that nobody needs: nothing computes with them */
+    UM_U16,
+    UM_U32,
+    UM_U64,
+    UM_C64,
+    UM_F8_E4M3,
+    UM_F8_E5M2,
+    UM_F8_E8M0,
+    UM_F8_E4M3FNUZ,
+    UM_F8_E5M2FNUZ,
+    UM_F6_E2M3,
+    UM_F6_E3M2,
+    UM_F4,
     UM_DTYPES
 } um_dtype;
 
-size_t um_dtype_size(um_dtype t);
-const char *
-um_dtype_name(um_dtype t); /* safetensors spelling: "F32", "BF16", "F16", "I8", "I32", "I64", ... */
+size_t um_dtype_size(um_dtype t); /* bytes; 1 for the packed types F6 and F4 */
+int um_dtype_bits(um_dtype t);
+/* safetensors spelling: "F32", "BF16", "F16", "I8", "I32", "I64", ... */
+const char *um_dtype_name(um_dtype t);
 int um_dtype_from_name(const char *name); /* -1 when unknown */
 const char *um_dtype_lower(um_dtype t);   /* "f32", "bf16", ... as flags spell it */
 

@@ -4,6 +4,7 @@
 #include "core/base/file.h"
 #include "core/nn/checkpoint.h"
 #include "launch/convert/convert_job.h"
+#include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/manifest.h"
 #include "launch/model_dir/tree.h"
 
@@ -172,6 +173,7 @@ void um_convert_open(um_convert *cv, const um_config *cfg, FILE *out)
 
 void um_convert_close(um_convert *cv, um_status st)
 {
+    um_progress_end(&cv->progress);
     if (st != UM_OK || cv->cfg->dry_run) um_tree_remove(cv->tmp);
     for (int id = 0; id < UM_FOLDERS; id++) um_free(cv->folder[id].claim);
     um_text_free(&cv->problems);
@@ -190,10 +192,13 @@ um_status um_convert_run(const um_config *cfg, FILE *out, um_err *err)
     c.out = without_slash(&arena, cfg->out);
     um_status st = usage_check(&c, err);
     if (st == UM_OK) {
+        um_interrupt interrupt;
         um_convert_open(&cv, &c, out);
+        um_interrupt_begin(&interrupt);
         st = c.to[0] != '\0' ? export(&cv, err) : import(&cv, err);
         if (st == UM_OK || cv.problems.n > 0) um_convert_summary(&cv);
         um_convert_close(&cv, st);
+        um_interrupt_end(&interrupt);
     }
     um_arena_free(&arena);
     return st;

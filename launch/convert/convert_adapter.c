@@ -48,7 +48,7 @@ static um_status config_read(um_convert *cv, const char *path, um_err *err)
 {
     um_json *root = NULL;
     double alpha = 0;
-    UM_TRY(um_json_load(&root, path, CONFIG_MAX, err));
+    UM_TRY(um_json_load_loose(&root, path, CONFIG_MAX, err));
     um_status st = um_json_read_int(root, "r", true, 1, 65536, &cv->adapter.r, err);
     if (st == UM_OK) st = um_json_read_num(root, "lora_alpha", true, 0.0, 1e6, &alpha, err);
     if (st == UM_OK) st = refuse_others(root, err);

@@ -42,7 +42,7 @@ um_status um_convert_config_open(um_convert *cv, um_err *err)
 {
     bool eight = cv->cfg->expert_files[0] != '\0' || has_slots(cv);
     cv->config_path = config_choose(cv, eight);
-    if (um_json_load(&cv->config, cv->config_path, CONFIG_MAX, err) != UM_OK)
+    if (um_json_load_loose(&cv->config, cv->config_path, CONFIG_MAX, err) != UM_OK)
         return um_wrap(err, UM_E_MODEL, "the model's config (--config names another)");
     if (um_json_kind_of(cv->config) != UM_JSON_OBJECT)
         return UM_FAIL(err, UM_E_MODEL, "%s: not a JSON object", cv->config_path);

@@ -163,7 +163,8 @@ static um_status class_config(um_convert *cv, const char *from, const char *fold
 {
     um_json *root = NULL;
     um_text t = {0};
-    UM_TRY(um_json_load(&root, um_path_join(&cv->arena, from, "config.json"), CONFIG_MAX, err));
+    UM_TRY(
+        um_json_load_loose(&root, um_path_join(&cv->arena, from, "config.json"), CONFIG_MAX, err));
     const um_json *inner = um_json_get(root, "vision_config");
     const char *to = um_path_join(&cv->arena, cv->tmp, folder);
     um_json_edited(&t, um_json_kind_of(inner) == UM_JSON_OBJECT ? inner : root, e, 0);

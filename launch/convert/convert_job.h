@@ -6,6 +6,7 @@
 
 #include "core/options/config.h"
 #include "core/base/json.h"
+#include "core/base/progress.h"
 #include "core/model/model.h"
 #include "launch/torch/tensor_source.h"
 
@@ -69,6 +70,7 @@ typedef struct um_convert {
     um_text notes;    /* a line for everything a person should know */
     int64_t missing, misshapen, rounded;
     int64_t written; /* bytes of weights */
+    um_progress progress;
 } um_convert;
 
 /* What is common to import and export. open: cv zeroed and bound to cfg and out. finish: manifest, then the directory takes its

@@ -114,7 +114,7 @@ um_status um_convert_to_peft(um_convert *cv, um_err *err)
     const um_source_list *llm, *kept;
     const char *dir = cv->cfg->model;
     cv->config_path = um_path_join(&cv->arena, dir, "config.json");
-    UM_TRY(um_json_load(&cv->config, cv->config_path, CONFIG_MAX, err));
+    UM_TRY(um_json_load_loose(&cv->config, cv->config_path, CONFIG_MAX, err));
     UM_TRY(um_source_find(&cv->src, &llm, dir, NULL, err));
     UM_TRY(um_source_find(&cv->src, &kept, dir, "adapter_model", err));
     if (llm == NULL) return UM_FAIL(err, UM_E_MODEL, "%s: no weights are there", dir);

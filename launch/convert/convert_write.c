@@ -2,6 +2,7 @@
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
+#include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/shards.h"
 
 #include <string.h>
@@ -19,10 +20,20 @@ typedef struct job {
     uint8_t *bytes; /* [PIECE] of up to 8 bytes */
 } job;
 
+/* One piece of n values, which are in j->bytes. */
+static um_status put(job *j, um_tensors_writer *w, um_dtype dtype, size_t n, um_err *err)
+{
+    size_t bytes = n * um_dtype_size(dtype);
+    UM_TRY(um_interrupt_check(err));
+    UM_TRY(um_tensors_writer_add(w, j->bytes, bytes, err));
+    um_progress_add(&j->cv->progress, (int64_t)bytes);
+    return UM_OK;
+}
+
 static um_status give(job *j, um_tensors_writer *w, um_dtype dtype, size_t n, um_err *err)
 {
     um_from_f32(j->bytes, dtype, j->values, n);
-    return um_tensors_writer_add(w, j->bytes, n * um_dtype_size(dtype), err);
+    return put(j, w, dtype, n, err);
 }
 
 /* The values as they are, or in another float type. */
@@ -33,7 +44,7 @@ static um_status copy_tensor(job *j, um_tensors_writer *w, const um_source_tenso
         size_t n = t->values - at < PIECE ? t->values - at : PIECE;
         if (dtype == t->dtype) {
             um_source_read(j->bytes, t, at, n);
-            UM_TRY(um_tensors_writer_add(w, j->bytes, n * um_dtype_size(dtype), err));
+            UM_TRY(put(j, w, dtype, n, err));
         } else {
             um_source_read_f32(j->values, t, at, n);
             UM_TRY(give(j, w, dtype, n, err));
@@ -145,6 +156,7 @@ um_status um_convert_weights(um_convert *cv, um_err *err)
     UM_TRY(room_check(cv, bytes, err));
     float *values = um_arena_f32(&cv->arena, 1, PIECE);
     uint8_t *raw = um_arena_alloc(&cv->arena, (size_t)PIECE * 8);
+    um_progress_begin(&cv->progress, stderr, "writing weights", UM_PROGRESS_BYTES, (int64_t)bytes);
     for (int id = UM_FOLDERS; id-- > 0;) {
         const char *dir = um_arena_fmt(&cv->arena, "%s/%s", cv->tmp, cv->folder[id].name);
         if (j[id].n == 0) continue;
@@ -153,6 +165,7 @@ um_status um_convert_weights(um_convert *cv, um_err *err)
         UM_TRY(
             um_shards_write(dir, j[id].list, j[id].n, cv->cfg->shard_size, write_one, &j[id], err));
     }
+    um_progress_end(&cv->progress);
     if (cv->rounded > 0)
         um_convert_note(cv,
                         "%lld weights with a LoRA merged into them are rounded to 16 bits; "

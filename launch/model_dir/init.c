@@ -6,11 +6,14 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/nearest.h"
+#include "core/base/progress.h"
 #include "core/base/rng.h"
 #include "core/model/model.h"
 #include "core/nn/safetensors.h"
+#include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/presets.h"
 #include "launch/model_dir/shards.h"
+#include "launch/model_dir/staging.h"
 #include "launch/model_dir/vocabulary.h"
 
 #include <inttypes.h>
@@ -18,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 enum { PIECE = 65536, CONFIG_MAX = 1 << 24 };
 #define SHARD_BYTES INT64_C(4000000000) /* a file holds about so much, then the next one begins */
@@ -34,7 +36,8 @@ typedef struct maker {
     double range;   /* initializer_range */
     float *values;  /* [PIECE] */
     uint8_t *bytes; /* [PIECE] in dtype */
-    int64_t written;
+    int64_t params; /* of all that is written, towers too */
+    um_progress progress;
 } maker;
 
 /* Tensors to write into one folder, with what to draw for each. */
@@ -92,7 +95,7 @@ static um_status copy_file(maker *m, const char *from, const char *name, um_err 
 {
     uint8_t *data;
     size_t size;
-    UM_TRY(um_file_read(&data, &size, from, CONFIG_MAX, &m->arena, err));
+    UM_TRY(um_model_fault(um_file_read(&data, &size, from, CONFIG_MAX, &m->arena, err)));
     return um_file_write(um_path_join(&m->arena, m->dir, name), data, size, err);
 }
 
@@ -124,7 +127,7 @@ static um_status configs_from_file(maker *m, const char *path, um_err *err)
     static const char *const keys[] = {"mm_vision_tower", "mm_audio_tower", "mm_speech_tower",
                                        "mm_sound_tower"};
     um_json *root = NULL;
-    UM_TRY(um_json_load(&root, path, CONFIG_MAX, err));
+    UM_TRY(um_model_fault(um_json_load_loose(&root, path, CONFIG_MAX, err)));
     um_status st = UM_OK;
     for (int i = 0; i < 4 && st == UM_OK; i++) st = tower_from_file(m, path, root, keys[i], err);
     um_json_free(root);
@@ -137,30 +140,53 @@ static um_status preset_unknown(const char *name, um_err *err)
     um_text all = {0};
     int n = 0;
     for (const um_preset *p; n < 32 && (p = um_preset_at(n)) != NULL; n++) {
+        char size[32];
+        um_count_text(size, p->params);
         names[n] = p->name;
-        um_text_fmt(&all, "%s%s", n > 0 ? ", " : "", p->name);
+        um_text_fmt(&all, "%s%s (%s)", n > 0 ? ", " : "", p->name, size);
     }
     const char *near = um_nearest(name, names, n);
-    um_status st =
-        UM_FAIL(err, UM_E_USAGE, "no preset and no file is called %s%s%s%s: presets are %s", name,
-                near != NULL ? " (did you mean " : "", near != NULL ? near : "",
-                near != NULL ? "?)" : "", all.s);
+    um_status st = UM_FAIL(err, UM_E_USAGE,
+                           "no preset and no file is called %s%s%s%s: presets, with their "
+                           "parameters, are %s; unimoe init --help describes them",
+                           name, near != NULL ? " (did you mean " : "", near != NULL ? near : "",
+                           near != NULL ? "?)" : "", all.s);
     um_text_free(&all);
     return st;
+}
+
+static bool is_file(const um_config *cfg)
+{
+    return cfg->config[0] != '\0' && um_file_exists(cfg->config);
+}
+
+/* --config takes a preset's name too. */
+static const um_preset *preset_of(const um_config *cfg)
+{
+    return um_preset_find(cfg->preset[0] != '\0' ? cfg->preset : cfg->config);
+}
+
+static um_status usage_check(const um_config *cfg, um_err *err)
+{
+    bool by_name = cfg->preset[0] != '\0', by_file = cfg->config[0] != '\0';
+    if (!by_name && !by_file)
+        return UM_FAIL(err, UM_E_USAGE,
+                       "say what to make: --preset NAME (unimoe init --help lists them) or "
+                       "--config FILE");
+    if (by_name && by_file)
+        return UM_FAIL(err, UM_E_USAGE, "--preset excludes --config: give one of them");
+    if (preset_of(cfg) == NULL && !is_file(cfg))
+        return preset_unknown(by_name ? cfg->preset : cfg->config, err);
+    if (cfg->out[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "say where to put the model: --out DIR");
+    return UM_OK;
 }
 
 static um_status configs_write(maker *m, um_err *err)
 {
     const um_config *cfg = m->cfg;
-    bool by_name = cfg->preset[0] != '\0', by_file = cfg->config[0] != '\0';
-    if (by_name == by_file)
-        return UM_FAIL(err, UM_E_USAGE,
-                       "say what to make with either --preset NAME or --config FILE");
-    const um_preset *p = um_preset_find(by_name ? cfg->preset : cfg->config);
-    bool is_file = by_file && um_file_exists(cfg->config);
-    if (p == NULL && !is_file) return preset_unknown(by_name ? cfg->preset : cfg->config, err);
-    UM_TRY(um_file_mkdirs(m->dir, err));
-    return is_file ? configs_from_file(m, cfg->config, err) : configs_from_preset(m, p, err);
+    const um_preset *p = preset_of(cfg);
+    return is_file(cfg) ? configs_from_file(m, cfg->config, err) : configs_from_preset(m, p, err);
 }
 
 /* Greedy by default: what a random model says is then the same every time. */
@@ -266,10 +292,11 @@ static um_status draw(void *ctx, size_t i, um_tensors_writer *w, um_err *err)
         size_t n = left < PIECE ? left : PIECE;
         fill(m, &b->spec[i], &rng, n);
         um_from_f32(m->bytes, m->dtype, m->values, n);
+        UM_TRY(um_interrupt_check(err));
         UM_TRY(um_tensors_writer_add(w, m->bytes, n * size, err));
+        um_progress_add(&m->progress, (int64_t)(n * size));
         left -= n;
     }
-    m->written += (int64_t)b->list[i].bytes;
     return UM_OK;
 }
 
@@ -285,17 +312,27 @@ static um_status part_write(maker *m, um_set set, const char *dir, um_err *err)
 
 /* --- the run --- */
 
-/* The answer to a disk too small is better before hours of writing than after. */
-static um_status room_check(const maker *m, um_err *err)
+/* An um_spec_fn. */
+static um_status count(void *ctx, const um_spec *s, um_err *err)
 {
-    int64_t total, active;
+    (void)err;
+    int64_t n = 1;
+    for (int i = 0; i < s->rank; i++) n *= s->shape[i];
+    ((maker *)ctx)->params += n;
+    return UM_OK;
+}
+
+static int64_t bytes_of(const maker *m) { return m->params * (int64_t)um_dtype_size(m->dtype); }
+
+/* It is better to learn before hours of writing that the disk is too small. */
+static um_status room_check(maker *m, um_err *err)
+{
     struct statvfs fs;
-    um_model_params(&m->model, &total, &active);
-    double want = (double)total * (double)um_dtype_size(m->dtype);
+    UM_TRY(um_model_for_each_tensor(&m->model, count, m, err));
     if (statvfs(m->dir, &fs) != 0) return UM_OK;
-    double room = (double)fs.f_bavail * (double)fs.f_frsize;
+    double want = (double)bytes_of(m), room = (double)fs.f_bavail * (double)fs.f_frsize;
     if (room >= want) return UM_OK;
-    return UM_FAIL(err, UM_E_IO, "%s: the model needs %.1f GB, %.1f GB are free there", m->dir,
+    return UM_FAIL(err, UM_E_IO, "%s: the model needs %.3f GB, %.3f GB are free there", m->dir,
                    want / 1e9, room / 1e9);
 }
 
@@ -303,7 +340,7 @@ static um_status range_read(maker *m, um_err *err)
 {
     um_json *root = NULL;
     const char *path = um_path_join(&m->arena, m->dir, "config.json");
-    UM_TRY(um_json_load(&root, path, CONFIG_MAX, err));
+    UM_TRY(um_json_load_loose(&root, path, CONFIG_MAX, err));
     m->range = 0.02;
     um_status st = um_json_read_num(root, "initializer_range", false, 0.0, 10.0, &m->range, err);
     um_json_free(root);
@@ -335,49 +372,67 @@ static um_status make(maker *m, um_err *err)
     UM_TRY(model_check(m, err));
     UM_TRY(small_files(m, err));
     const um_model *model = &m->model;
+    um_progress_begin(&m->progress, stderr, "writing weights", UM_PROGRESS_BYTES, bytes_of(m));
     if (model->vision.present) UM_TRY(part_write(m, UM_SET_VISION, model->vision.dir, err));
     if (model->speech.present) UM_TRY(part_write(m, UM_SET_SPEECH, model->speech.dir, err));
     if (model->sound.present) UM_TRY(part_write(m, UM_SET_SOUND, model->sound.dir, err));
     return part_write(m, UM_SET_LLM, m->dir, err);
 }
 
-static bool holds_model(maker *m)
+static bool holds_model(const char *dir, um_arena *arena)
 {
     static const char *const signs[] = {"config.json", "model.safetensors",
                                         "model.safetensors.index.json"};
-    for (int i = 0; i < 3; i++) {
-        if (um_file_exists(um_path_join(&m->arena, m->dir, signs[i]))) return true;
-    }
+    for (int i = 0; i < 3; i++)
+        if (um_file_named(um_path_join(arena, dir, signs[i]))) return true;
     return false;
+}
+
+static um_status make_staged(maker *m, um_err *err)
+{
+    um_staging staging;
+    um_interrupt interrupt;
+    if (holds_model(m->cfg->out, &m->arena))
+        return UM_FAIL(err, UM_E_USAGE,
+                       "%s already holds a model: choose another --out, or delete it first",
+                       m->cfg->out);
+    um_interrupt_begin(&interrupt);
+    um_status st = um_staging_begin(&staging, m->cfg->out, &m->arena, err);
+    m->dir = staging.tmp;
+    if (st == UM_OK) st = make(m, err);
+    um_progress_end(&m->progress);
+    if (st == UM_OK) st = um_interrupt_check(err);
+    if (st == UM_OK) st = um_staging_commit(&staging, "config.json", &m->arena, err);
+    um_staging_end(&staging, st, err);
+    um_interrupt_end(&interrupt);
+    return st;
+}
+
+static void summary(const maker *m, FILE *out)
+{
+    int64_t total, active;
+    char all[32], llm[32], token[32], bytes[32];
+    um_model_params(&m->model, &total, &active);
+    um_count_text(all, m->params);
+    um_count_text(llm, total);
+    um_count_text(token, active);
+    um_bytes_text(bytes, bytes_of(m));
+    fprintf(out,
+            "%s: random weights of seed %" PRId64 ", %s parameters (language model %s, %s active "
+            "for a token), %s in %s\n",
+            m->cfg->out, m->cfg->seed, all, llm, token, bytes, um_dtype_lower(m->dtype));
 }
 
 um_status um_init_make(const um_config *cfg, int64_t shard_bytes, FILE *out, um_err *err)
 {
-    if (cfg->out[0] == '\0')
-        return UM_FAIL(err, UM_E_USAGE, "say where to put the model with --out DIR");
-    maker m = {.cfg = cfg, .dir = cfg->out, .shard_bytes = shard_bytes};
+    UM_TRY(usage_check(cfg, err));
+    maker m = {.cfg = cfg, .shard_bytes = shard_bytes};
     m.dtype = strcmp(cfg->dtype, "bf16") == 0 ? UM_BF16 : UM_F32;
     um_arena_init(&m.arena, "init", 1 << 16);
     m.values = um_arena_f32(&m.arena, 1, PIECE);
     m.bytes = um_arena_alloc(&m.arena, PIECE * sizeof(float));
-    um_status st = UM_OK;
-    if (holds_model(&m)) {
-        st = UM_FAIL(err, UM_E_USAGE,
-                     "%s already holds a model: choose another --out, or delete it first", m.dir);
-    } else {
-        st = make(&m, err);
-        /* what is left of a failed run is no model, and the next run may take the folder */
-        if (st != UM_OK) unlink(um_path_join(&m.arena, m.dir, "config.json"));
-    }
-    if (st == UM_OK) {
-        int64_t total, active;
-        um_model_params(&m.model, &total, &active);
-        fprintf(out,
-                "%s: random weights of seed %" PRId64
-                ", %.2f M parameters (%.2f M for a token), %.2f GB in %s\n",
-                m.dir, cfg->seed, (double)total / 1e6, (double)active / 1e6,
-                (double)m.written / 1e9, um_dtype_lower(m.dtype));
-    }
+    um_status st = make_staged(&m, err);
+    if (st == UM_OK) summary(&m, out);
     um_arena_free(&m.arena);
     return st;
 }
@@ -385,4 +440,16 @@ um_status um_init_make(const um_config *cfg, int64_t shard_bytes, FILE *out, um_
 um_status um_init_run(const um_config *cfg, FILE *out, um_err *err)
 {
     return um_init_make(cfg, SHARD_BYTES, out, err);
+}
+
+void um_init_presets(FILE *out)
+{
+    fprintf(out, "\npresets (parameters with towers; size in f32, half of it in bf16)\n");
+    for (int i = 0; um_preset_at(i) != NULL; i++) {
+        const um_preset *p = um_preset_at(i);
+        char params[32], bytes[32];
+        um_count_text(params, p->params);
+        um_bytes_text(bytes, p->params * 4);
+        fprintf(out, "  %-22s %8s  %10s  %s\n", p->name, params, bytes, p->what);
+    }
 }

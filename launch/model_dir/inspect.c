@@ -2,6 +2,7 @@
 #include "launch/model_dir/inspect.h"
 
 #include "core/base/json.h"
+#include "core/base/text.h"
 #include "core/nn/checkpoint.h"
 #include "launch/model_dir/manifest.h"
 
@@ -28,6 +29,7 @@ typedef struct findings {
     um_audit audit;
     int64_t total, active;
     int64_t params[PARTS], bytes[PARTS]; /* of the tensors found */
+    uint32_t dtypes[PARTS];              /* of the same: bit 1 << um_dtype */
     um_text problems;                    /* a line each, or JSON strings */
     bool json;
 } findings;
@@ -49,8 +51,9 @@ static um_status part_count(void *ctx, const um_spec *s, um_err *err)
     findings *f = ctx;
     const um_tensor *t = um_tensors_find(um_checkpoint_set(f->c, s->part), s->name);
     if (t == NULL) return UM_OK;
-    f->params[s->part] += (int64_t)(t->bytes / um_dtype_size(t->dtype));
+    f->params[s->part] += (int64_t)um_tensor_values(t);
     f->bytes[s->part] += (int64_t)t->bytes;
+    f->dtypes[s->part] |= 1u << t->dtype;
     return UM_OK;
 }
 
@@ -76,19 +79,19 @@ static const char *gate_name(const um_model *m)
     return name[m->gate];
 }
 
-static void amount(char out[32], int64_t n)
+/* "f32", "bf16+f32" */
+static void dtypes_text(char out[64], uint32_t set)
 {
-    static const struct {
-        double size;
-        const char *name;
-    } unit[] = {{1e12, " T"}, {1e9, " B"}, {1e6, " M"}, {1e3, " k"}};
-    for (size_t i = 0; i < 4; i++) {
-        if ((double)n < unit[i].size) continue;
-        snprintf(out, 32, "%.2f%s", (double)n / unit[i].size, unit[i].name);
-        return;
+    size_t n = 0;
+    out[0] = '\0';
+    for (int t = 0; t < UM_DTYPES && n < 64; t++) {
+        if (set >> t & 1)
+            n += (size_t)snprintf(out + n, 64 - n, "%s%s", n > 0 ? "+" : "",
+                                  um_dtype_lower((um_dtype)t));
     }
-    snprintf(out, 32, "%" PRId64, n);
 }
+
+static const char *plural(int n) { return n == 1 ? "" : "s"; }
 
 static void print_audio(FILE *out, const um_model *m)
 {
@@ -98,19 +101,31 @@ static void print_audio(FILE *out, const um_model *m)
     if (s->present) {
         fprintf(
             out,
-            "              hidden %d, layers %d, heads %d, windows of %d s in %d rows; connector: "
-            "%d layers, %d queries, projector of %d, names %s\n",
-            s->dim, s->layers, s->heads, s->window_seconds, s->positions, s->dec_layers, s->queries,
-            s->proj_layers, s->names.prefix);
+            "              Whisper: hidden %d, layers %d, heads %d; %d s of sound become %d rows\n"
+            "              connector: %d layer%s, %d queries, projector of %d linear layer%s; "
+            "tensors %s*\n",
+            s->dim, s->layers, s->heads, s->window_seconds, s->positions, s->dec_layers,
+            plural(s->dec_layers), s->queries, s->proj_layers, plural(s->proj_layers),
+            s->names.prefix);
     }
     fprintf(out, "  sound       %s\n", q->present ? q->dir : "none");
     if (q->present) {
-        fprintf(out,
-                "              hidden %d, layers %d, heads %d, patch %d; connector: hidden %d, %d "
-                "layers, %d queries, projector of %d, names %s\n",
-                q->dim, q->layers, q->heads, q->patch, q->q_dim, q->q_layers, q->queries,
-                q->proj_layers, q->names.prefix);
+        fprintf(
+            out,
+            "              BEATs: hidden %d, layers %d, heads %d, patch %d\n"
+            "              connector: hidden %d, %d layer%s, %d queries, projector of %d linear "
+            "layer%s; tensors %s*\n",
+            q->dim, q->layers, q->heads, q->patch, q->q_dim, q->q_layers, plural(q->q_layers),
+            q->queries, q->proj_layers, plural(q->proj_layers), q->names.prefix);
     }
+}
+
+/* The ids that end an answer. */
+static void print_ends(FILE *out, const um_model *m)
+{
+    fprintf(out, "  end tokens  ");
+    for (int i = 0; i < m->n_eos; i++) fprintf(out, "%s%d", i > 0 ? ", " : "", m->eos[i]);
+    fprintf(out, "%s\n", m->n_eos == 0 ? "none" : "");
 }
 
 static void print_experts(FILE *out, const um_model *m)
@@ -143,16 +158,18 @@ static void print_model(FILE *out, const findings *f)
     const um_model *m = &f->c->model;
     const um_vision_model *v = &m->vision;
     char total[32], active[32];
-    amount(total, f->total);
-    amount(active, f->active);
+    um_count_text(total, f->total);
+    um_count_text(active, f->active);
     fprintf(out, "%s\n", m->dir);
     fprintf(out, "  variant     %s\n", m->variant);
     fprintf(out, "  parameters  %s total, %s%s active for a token (%" PRId64 ", %" PRId64 ")\n",
             total, m->gate == UM_GATE_DYNAMIC ? "at most " : "", active, f->total, f->active);
     fprintf(out,
             "  sizes       hidden %d, layers %d, heads %d x %d, key/value heads %d, feed-forward "
-            "%d, vocabulary %d\n",
-            m->dim, m->layers, m->heads, m->head_dim, m->kv_heads, m->ffn_dim, m->vocab);
+            "%d, vocabulary %d, positions %d\n",
+            m->dim, m->layers, m->heads, m->head_dim, m->kv_heads, m->ffn_dim, m->vocab,
+            m->max_positions);
+    print_ends(out, m);
     if (m->experts > 0)
         print_experts(out, m);
     else
@@ -161,11 +178,12 @@ static void print_model(FILE *out, const findings *f)
         fprintf(out, "  lora        rank %d, alpha %g\n", m->lora_r, (double)m->lora_alpha);
     if (v->present) {
         fprintf(out, "  vision      %s\n", v->dir);
-        fprintf(out,
-                "              hidden %d, layers %d of %d, heads %d, image %d, patch %d, "
-                "projector of %d\n",
-                v->dim, v->run_layers, v->layers, v->heads, v->image_size, v->patch,
-                v->proj_layers);
+        fprintf(
+            out,
+            "              CLIP: hidden %d, layers %d of %d used, heads %d, image %d x %d, patch "
+            "%d; projector of %d linear layer%s\n",
+            v->dim, v->run_layers, v->layers, v->heads, v->image_size, v->image_size, v->patch,
+            v->proj_layers, plural(v->proj_layers));
     } else {
         fprintf(out, "  vision      none\n");
     }
@@ -177,14 +195,19 @@ static void print_text(FILE *out, const findings *f)
     const um_audit *a = &f->audit;
     print_model(out, f);
     for (int i = 0; i < PARTS; i++) {
+        char params[32], bytes[32], dtypes[64];
         if (f->bytes[i] == 0) continue;
-        fprintf(out, "  %-11s %14" PRId64 " values %16" PRId64 " bytes\n", part_name[i],
-                f->params[i], f->bytes[i]);
+        um_count_text(params, f->params[i]);
+        um_bytes_text(bytes, f->bytes[i]);
+        dtypes_text(dtypes, f->dtypes[i]);
+        fprintf(out, "  %-14s %9s values %11s  %s\n", part_name[i], params, bytes, dtypes);
     }
     fprintf(out,
             "  tensors     %" PRId64 " wanted, %" PRId64 " found, %" PRId64 " missing, %" PRId64
             " misshapen, %" PRId64 " unexpected, %" PRId64 " not needed\n",
             a->wanted, a->found, a->missing, a->misshapen, a->unexpected, a->ignored);
+    for (int i = 0; i < f->c->model.notes.n; i++)
+        fprintf(out, "note: %s\n", f->c->model.notes.line[i]);
     if (f->problems.n > 0) fprintf(out, "%s", f->problems.s);
 }
 
@@ -199,8 +222,11 @@ static void json_model(um_text *t, const findings *f)
                 m->variant, f->total, f->active);
     um_text_fmt(t,
                 ", \"hidden_size\": %d, \"layers\": %d, \"heads\": %d, \"head_dim\": %d, "
-                "\"kv_heads\": %d, \"ffn\": %d, \"vocab\": %d",
-                m->dim, m->layers, m->heads, m->head_dim, m->kv_heads, m->ffn_dim, m->vocab);
+                "\"kv_heads\": %d, \"ffn\": %d, \"vocab\": %d, \"positions\": %d, \"eos\": [",
+                m->dim, m->layers, m->heads, m->head_dim, m->kv_heads, m->ffn_dim, m->vocab,
+                m->max_positions);
+    for (int i = 0; i < m->n_eos; i++) um_text_fmt(t, "%s%d", i > 0 ? ", " : "", m->eos[i]);
+    um_text_fmt(t, "]");
     um_text_fmt(t, ", \"experts\": %d, \"top_k\": %d, \"gate\": ", m->experts, m->top_k);
     if (m->experts > 0)
         um_text_fmt(t, "\"%s\"", gate_name(m));
@@ -279,15 +305,23 @@ static void print_json(FILE *out, const findings *f)
     json_audio(&t, &f->c->model);
     um_text_fmt(&t, ", \"parts\": {");
     for (int i = 0; i < PARTS; i++) {
-        um_text_fmt(&t, "%s\"%s\": {\"values\": %" PRId64 ", \"bytes\": %" PRId64 "}",
-                    i > 0 ? ", " : "", part_name[i], f->params[i], f->bytes[i]);
+        char dtypes[64];
+        dtypes_text(dtypes, f->dtypes[i]);
+        um_text_fmt(
+            &t, "%s\"%s\": {\"values\": %" PRId64 ", \"bytes\": %" PRId64 ", \"dtype\": \"%s\"}",
+            i > 0 ? ", " : "", part_name[i], f->params[i], f->bytes[i], dtypes);
     }
     um_text_fmt(&t,
                 "}, \"tensors\": {\"wanted\": %" PRId64 ", \"found\": %" PRId64
                 ", \"missing\": %" PRId64 ", \"misshapen\": %" PRId64 ", \"unexpected\": %" PRId64
                 ", \"not_needed\": %" PRId64 "}",
                 a->wanted, a->found, a->missing, a->misshapen, a->unexpected, a->ignored);
-    um_text_fmt(&t, ", \"problems\": [%s]}\n", f->problems.n > 0 ? f->problems.s : "");
+    um_text_fmt(&t, ", \"notes\": [");
+    for (int i = 0; i < f->c->model.notes.n; i++) {
+        um_text_fmt(&t, "%s", i > 0 ? ", " : "");
+        um_text_json(&t, f->c->model.notes.line[i]);
+    }
+    um_text_fmt(&t, "], \"problems\": [%s]}\n", f->problems.n > 0 ? f->problems.s : "");
     fprintf(out, "%s", t.s);
     um_text_free(&t);
 }
@@ -355,6 +389,7 @@ um_status um_inspect_run(const um_config *cfg, FILE *out, um_err *err)
                      "%s: %" PRId64 " tensors are missing, %" PRId64 " have another shape", dir,
                      f.audit.missing, f.audit.misshapen);
     }
+    if (st == UM_OK) st = um_model_tokenizer_check(dir, err);
     um_text_free(&f.problems);
     um_checkpoint_close(&c);
     return st;

@@ -3,13 +3,16 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/progress.h"
 #include "core/base/sha256.h"
+#include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/tree.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MANIFEST_MAX = 1 << 28 };
 static const char manifest_name[] = "manifest.json";
@@ -18,7 +21,7 @@ static const char manifest_name[] = "manifest.json";
 
 /* Hashes data in blocks, which leave the resident set when done. Each block's sum goes to t when it is not NULL. */
 static um_status sums_of(char whole[UM_SHA256_HEX], um_text *t, const um_file *f, size_t block,
-                         um_err *err)
+                         um_progress *p, um_err *err)
 {
     um_sha256 all;
     um_status st = UM_OK;
@@ -32,20 +35,32 @@ static um_status sums_of(char whole[UM_SHA256_HEX], um_text *t, const um_file *f
             um_text_fmt(t, "%s\n    \"%s\"", at > 0 ? "," : "", hex);
         }
         um_file_forget(f, at, n);
+        um_progress_add(p, (int64_t)n);
+        if (st == UM_OK) st = um_interrupt_check(err);
     }
     if (st == UM_OK) return um_sha256_final(&all, whole, err);
     um_sha256_drop(&all);
     return st;
 }
 
+/* The bytes of all files, which is what reading them counts towards. */
+static int64_t bytes_of(const um_names *files, const char *dir, um_arena *arena)
+{
+    struct stat sb;
+    int64_t sum = 0;
+    for (size_t i = 0; i < files->n; i++)
+        if (stat(um_path_join(arena, dir, files->name[i]), &sb) == 0) sum += (int64_t)sb.st_size;
+    return sum;
+}
+
 static um_status file_entry(um_text *t, const char *dir, const char *name, size_t block,
-                            um_arena *arena, um_err *err)
+                            um_progress *p, um_arena *arena, um_err *err)
 {
     um_file f = {0};
     um_text blocks = {0};
     char whole[UM_SHA256_HEX];
     UM_TRY(um_file_map(&f, um_path_join(arena, dir, name), err));
-    um_status st = sums_of(whole, f.size > block ? &blocks : NULL, &f, block, err);
+    um_status st = sums_of(whole, f.size > block ? &blocks : NULL, &f, block, p, err);
     if (st == UM_OK) {
         um_text_fmt(t, "  {\"name\": ");
         um_text_json(t, name);
@@ -63,8 +78,12 @@ um_status um_manifest_write(const char *dir, const char *source, um_err *err)
     um_arena arena;
     um_names names = {0};
     um_text t = {0};
+    um_progress progress = {0};
     um_arena_init(&arena, "manifest", 1 << 16);
     um_status st = um_tree_list(&names, dir, &arena, err);
+    if (st == UM_OK)
+        um_progress_begin(&progress, stderr, "checksums", UM_PROGRESS_BYTES,
+                          bytes_of(&names, dir, &arena));
     um_text_fmt(&t, "{\n \"format\": \"unimoe-manifest\",\n \"version\": 1,\n \"source\": ");
     um_text_json(&t, source);
     um_text_fmt(&t, ",\n \"block_bytes\": %zu,\n \"files\": [\n", UM_MANIFEST_BLOCK);
@@ -73,8 +92,9 @@ um_status um_manifest_write(const char *dir, const char *source, um_err *err)
         if (strcmp(names.name[i], manifest_name) == 0) continue;
         if (!first) um_text_fmt(&t, ",\n");
         first = false;
-        st = file_entry(&t, dir, names.name[i], UM_MANIFEST_BLOCK, &arena, err);
+        st = file_entry(&t, dir, names.name[i], UM_MANIFEST_BLOCK, &progress, &arena, err);
     }
+    um_progress_end(&progress);
     um_text_fmt(&t, "\n ]\n}\n");
     if (st == UM_OK) st = um_file_write(um_path_join(&arena, dir, manifest_name), t.s, t.n, err);
     um_text_free(&t);
@@ -93,6 +113,7 @@ typedef struct verifier {
     um_verdict v;
     um_verdict_fn fn;
     void *ctx;
+    um_progress progress;
     um_err *err;
 } verifier;
 
@@ -138,7 +159,7 @@ static um_status content_check(verifier *v, const um_json *entry, const char *na
         say(v, "bad %s: %zu bytes, the manifest says %" PRId64, name, f.size, want);
         goto out;
     }
-    st = sums_of(hex, NULL, &f, v->block, v->err);
+    st = sums_of(hex, NULL, &f, v->block, &v->progress, v->err);
     if (st != UM_OK) goto out;
     if (strcmp(hex, um_json_str(um_json_get(entry, "sha256"), "")) == 0) {
         v->v.files++;
@@ -196,17 +217,21 @@ um_status um_manifest_verify(const char *dir, um_verdict *out, um_verdict_fn fn,
     um_json *root = NULL;
     um_arena_init(&v.arena, "verify", 1 << 16);
     const char *path = um_path_join(&v.arena, dir, manifest_name);
-    um_status st = um_file_exists(path)
+    um_status st = um_file_named(path)
                        ? um_json_load(&root, path, MANIFEST_MAX, err)
                        : UM_FAIL(err, UM_E_MODEL,
-                                 "%s: not there, so nothing can be verified: unimoe convert "
+                                 "%s is missing, so nothing can be verified: unimoe convert "
                                  "writes one",
                                  path);
     if (st == UM_OK) st = um_tree_list(&v.there, dir, &v.arena, err);
     if (st == UM_OK) {
         v.seen = um_arena_zero(&v.arena, v.there.n);
+        um_progress_begin(&v.progress, stderr, "verifying", UM_PROGRESS_BYTES,
+                          bytes_of(&v.there, dir, &v.arena));
         st = um_wrap(err, manifest_check(&v, root), "%s", path);
+        um_progress_end(&v.progress);
     }
+    st = um_model_fault(st);
     if (st == UM_OK) *out = v.v;
     um_json_free(root);
     um_arena_free(&v.arena);

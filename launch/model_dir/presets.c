@@ -11,19 +11,21 @@
 #define NONE {0, 0, 0, 0, 0, 0}
 
 static const um_preset presets[] = {
-    /* name, what,                               D  layers heads kv    F      V   positions  E K stride gshard vision, speech, sound */
-    {"tiny", "for tests, with images",        64,  2,  4,  4,    96,   400, 2048,  4, 2, 1, false, {32, 2, 2, 64, 56, 14}, NONE, NONE},
-    {"small", "13 M, for a first run, with images, speech and sound", 256, 6, 8, 8, 512, 4096, 4096, 4, 2, 1, false,
+    /* name, what, params,                       D  layers heads kv    F      V   positions  E K stride gshard vision, speech, sound */
+    {"tiny", "for tests: text and images, 4 experts", 275136, 64,  2,  4,  4,    96,   400, 2048,  4, 2, 1, false,
+     {32, 2, 2, 64, 56, 14}, NONE, NONE},
+    {"small", "for a first run: text, images, speech and sound, 4 experts", 14872280, 256, 6, 8, 8, 512, 4096, 4096, 4, 2, 1, false,
      {128, 4, 4, 512, 112, 14}, {64, 2, 2, 256, 2, 64}, {64, 2, 4, 256, 32, 4}},
-    {"encoders-full", "12 M with towers of full size (CLIP-L/14-336, Whisper small, BEATs), to measure encoders",
-     512, 1, 8, 8, 1024, 4096, 4096, 4, 2, 1, false, CLIP_L, WHISPER_SMALL, BEATS_BASE},
-    {"moe-376m", "376 M, 4 experts in 8 layers", 1024,  8, 16, 16,  2816, 32000, 4096,  4, 2, 1, false, NONE, NONE, NONE},
-    {"moe-1b", "0.95 B, 4 experts in 10 layers", 1536, 10, 24, 24,  4096, 32000, 4096,  4, 2, 1, false, NONE, NONE, NONE},
-    {"speech-4e-7b", "19.7 B, sizes of Uni-MoE speech, 4 experts",  4096, 32, 32, 32, 11008, 32000, 4096, 4, 2, 1, false,
+    {"encoders-full", "to measure encoders: towers of full size (CLIP-L/14-336, Whisper small, BEATs) on a small language model",
+     708150896, 512, 1, 8, 8, 1024, 4096, 4096, 4, 2, 1, false, CLIP_L, WHISPER_SMALL, BEATS_BASE},
+    {"moe-376m", "to measure text: 4 experts in 8 layers, no towers", 375964672, 1024,  8, 16, 16,  2816, 32000, 4096,  4, 2, 1, false,
+     NONE, NONE, NONE},
+    {"moe-1b", "the same with 4 experts in 10 layers", 947744256, 1536, 10, 24, 24,  4096, 32000, 4096,  4, 2, 1, false, NONE, NONE, NONE},
+    {"speech-4e-7b", "sizes of Uni-MoE speech: 4 experts in every layer", INT64_C(20254083072), 4096, 32, 32, 32, 11008, 32000, 4096, 4, 2, 1, false,
      CLIP_L, WHISPER_SMALL, NONE},
-    {"speech-4e-interval-7b", "13.2 B, the same with experts in every second layer",
-     4096, 32, 32, 32, 11008, 32000, 4096,  4, 2, 2, false, CLIP_L, WHISPER_SMALL, NONE},
-    {"speech-8e-7b", "37.0 B, sizes of Uni-MoE 8e, 8 experts", 4096, 32, 32, 32, 11008, 32000, 4096, 8, 2, 1, true,
+    {"speech-4e-interval-7b", "the same with experts in every second layer",
+     INT64_C(13761038336), 4096, 32, 32, 32, 11008, 32000, 4096,  4, 2, 2, false, CLIP_L, WHISPER_SMALL, NONE},
+    {"speech-8e-7b", "sizes of Uni-MoE 8e: 8 experts in every layer", INT64_C(37568694272), 4096, 32, 32, 32, 11008, 32000, 4096, 8, 2, 1, true,
      CLIP_L, WHISPER_SMALL, NONE},
 };
 /* clang-format on */

@@ -5,6 +5,7 @@
 
 typedef struct um_preset {
     const char *name, *what;
+    int64_t params; /* of all tensors, those of the towers too; a test counts them */
     int dim, layers, heads, kv_heads, ffn_dim, vocab, positions;
     int experts, top_k, stride; /* stride 1: every layer has experts */
     bool gshard;                /* 8-expert names and gate, else those of the 4-expert models */

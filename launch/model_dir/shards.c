@@ -7,13 +7,17 @@
 
 #include <inttypes.h>
 
-/* Where the file that begins with tensor `from` ends. */
+/* Where the file that begins with tensor `from` ends: its data are as large as asked, or its header is as long as a header may be. */
 static size_t shard_end(const um_tensor *list, size_t n, size_t from, int64_t shard_bytes)
 {
+    enum { HEADER_ROOM = UM_TENSORS_HEADER_MAX - 4096 }; /* metadata and padding */
     int64_t bytes = 0;
-    size_t i = from;
-    while (i < n && (i == from || bytes + (int64_t)list[i].bytes <= shard_bytes))
-        bytes += (int64_t)list[i++].bytes;
+    size_t header = 0, i = from;
+    for (; i < n; i++) {
+        bytes += (int64_t)list[i].bytes;
+        header += um_tensors_entry_bytes(&list[i]);
+        if (i > from && (bytes > shard_bytes || header > HEADER_ROOM)) break;
+    }
     return i;
 }
 

@@ -135,7 +135,7 @@ bool um_source_opened(const um_sources *s, const char *path)
 um_status um_source_torch(um_sources *s, const um_torch **out, const char *path, um_err *err)
 {
     um_torch *f = NULL;
-    UM_TRY(um_torch_open(&f, path, err));
+    UM_TRY(um_model_fault(um_torch_open(&f, path, err)));
     remember(s, path);
     s->torch = um_realloc(s->torch, (s->torches + 1) * sizeof *s->torch);
     s->torch[s->torches++] = f;
@@ -195,10 +195,11 @@ static um_status safetensors_file(um_sources *s, const um_source_list **out, con
 um_status um_source_file(um_sources *s, const um_source_list **out, const char *path, um_err *err)
 {
     const um_torch *f;
-    if (um_ends_with(path, ".safetensors")) return safetensors_file(s, out, path, err);
+    if (um_ends_with(path, ".safetensors"))
+        return um_model_fault(safetensors_file(s, out, path, err));
     UM_TRY(um_source_torch(s, &f, path, err));
-    return um_source_dict(s, out, f, state_of(um_torch_root(f)),
-                          um_arena_str(&s->arena, base_name(path)), err);
+    return um_model_fault(um_source_dict(s, out, f, state_of(um_torch_root(f)),
+                                         um_arena_str(&s->arena, base_name(path)), err));
 }
 
 /* --- shards --- */
@@ -242,7 +243,9 @@ static um_status index_check(const um_source_list *list, const um_json *map, um_
     for (const um_json *v; (v = um_json_next(map, &iter, &key)) != NULL;) {
         const um_source_tensor *t = um_source_get(list, key);
         if (t == NULL || strcmp(t->file, um_json_str(v, "")) != 0)
-            return UM_FAIL(err, UM_E_CORRUPT, "tensor %.400s should be in %.64s, which has it not",
+            return UM_FAIL(err, UM_E_CORRUPT,
+                           "the index says that tensor %.400s is in %.64s, but that file does not "
+                           "contain it",
                            key, um_json_str(v, ""));
     }
     return UM_OK;
@@ -257,7 +260,10 @@ static um_status shards_join(um_sources *s, const um_source_list **out, const ch
     UM_TRY(shard_names(s, &name, &n, map, err));
     for (size_t i = 0; i < n; i++) {
         const um_source_list *one;
-        UM_TRY(um_source_file(s, &one, um_path_join(&s->arena, dir, name[i]), err));
+        const char *path = um_path_join(&s->arena, dir, name[i]);
+        if (!um_file_named(path))
+            return UM_FAIL(err, UM_E_MODEL, "%s is missing: download that file too", name[i]);
+        UM_TRY(um_source_file(s, &one, path, err));
         total += one->n;
     }
     um_source_list *all = list_new(s, total);
@@ -278,10 +284,10 @@ static um_status index_open(um_sources *s, const um_source_list **out, const cha
                             const char *index, um_err *err)
 {
     um_json *root = NULL;
-    UM_TRY(um_json_load(&root, index, INDEX_MAX, err));
+    UM_TRY(um_model_fault(um_json_load_loose(&root, index, INDEX_MAX, err)));
     um_status st = shards_join(s, out, dir, um_json_get(root, "weight_map"), err);
     um_json_free(root);
-    return um_wrap(err, st, "%s", index);
+    return um_model_fault(um_wrap(err, st, "%s", index));
 }
 
 um_status um_source_find(um_sources *s, const um_source_list **out, const char *dir,
@@ -294,8 +300,8 @@ um_status um_source_find(um_sources *s, const um_source_list **out, const char *
     for (int i = 0; i < 2; i++) {
         const char *file = um_arena_fmt(&s->arena, "%s/%s%s", dir, stems[i], ending[i]);
         const char *index = um_arena_fmt(&s->arena, "%s.index.json", file);
-        if (um_file_exists(file)) return um_source_file(s, out, file, err);
-        if (um_file_exists(index)) return index_open(s, out, dir, index, err);
+        if (um_file_named(file)) return um_source_file(s, out, file, err);
+        if (um_file_named(index)) return index_open(s, out, dir, index, err);
     }
     return UM_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "core/base/bytes.h"
 #include "core/base/file.h"
+#include "core/base/file_trouble.h"
 #include "launch/torch/zip.h"
 
 #include <string.h>
@@ -31,8 +32,12 @@ static um_status form_check(const um_file *f, um_err *err)
                        "written in the format that torch had before 1.6; save it again with: "
                        "python3 -c \"import sys, torch; torch.save(torch.load(sys.argv[1], "
                        "map_location='cpu'), sys.argv[1])\" FILE");
-    if (f->size < 4 || memcmp(f->data, "PK\3\4", 4) != 0)
-        return UM_FAIL(err, UM_E_DATA, "not a file that torch.save wrote: it is no ZIP file");
+    char why[UM_TROUBLE_TEXT];
+    bool zip = f->size >= 4 && memcmp(f->data, "PK\3\4", 4) == 0;
+    bool pickle = f->size > 0 && f->data[0] == 0x80;
+    if (!zip && !pickle && um_file_trouble(why, f->data, f->size))
+        return UM_FAIL(err, UM_E_DATA, "%s", why);
+    if (!zip) return UM_FAIL(err, UM_E_DATA, "not a file that torch.save wrote: it is no ZIP file");
     return UM_OK;
 }
 

@@ -7,3 +7,7 @@ um_test(test_run SOURCES launch/test_run.c LIBS um_launch)
 # The command line, without ranks. Starts mpirun (doctor does), so it runs in that ring.
 add_test(NAME test_cli COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_cli.py $<TARGET_FILE:unimoe> ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_cli PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS})
+
+# Model folders as people have them; starts no ranks.
+add_test(NAME test_model_folders COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_model_folders.py $<TARGET_FILE:unimoe>)
+set_tests_properties(test_model_folders PROPERTIES TIMEOUT ${UM_TEST_SECONDS})

@@ -208,23 +208,28 @@ def refused(tmp):
         shutil.copy(backup, path)
 
     gates, trace = tuned / "mlp_gates.bin", tmp / "ran"
-    with_file(gates, lambda p: torch.save({"x": Evil(trace)}, p), 4, "posix.system", "mlp_gates.bin")
-    with_file(gates, lambda p: stored(tmp / "backup", p, data_pkl=b"\x80\x02cos\nsystem\nX\x05\0\0\0touch\x85R."), 4, "os.system")
-    with_file(gates, lambda p: stored(tmp / "backup", p, data_pkl=pickle.dumps({"a": Evil(trace)}, 4)), 4, "posix.system")
+    with_file(gates, lambda p: torch.save({"x": Evil(trace)}, p), 3, "posix.system", "mlp_gates.bin")
+    with_file(gates, lambda p: stored(tmp / "backup", p, data_pkl=b"\x80\x02cos\nsystem\nX\x05\0\0\0touch\x85R."), 3, "os.system")
+    with_file(gates, lambda p: stored(tmp / "backup", p, data_pkl=pickle.dumps({"a": Evil(trace)}, 4)), 3, "posix.system")
     check(not trace.exists(), "a pickle was run")
-    with_file(gates, lambda p: stored(tmp / "backup", p, zipfile.ZIP_DEFLATED), 4, "compressed", "mlp_gates.bin")
-    with_file(gates, lambda p: p.write_bytes(p.read_bytes()[:-100]), 1, "cut off", "mlp_gates.bin")
-    with_file(gates, lambda p: torch.save(torch.load(p), p, _use_new_zipfile_serialization=False), 4, "before 1.6", "torch.save")
-    with_file(gates, big_endian, 4, "big-endian")
-    with_file(gates, lambda p: p.write_bytes(b"hello"), 4, "no ZIP file")
+    with_file(gates, lambda p: stored(tmp / "backup", p, zipfile.ZIP_DEFLATED), 3, "compressed", "mlp_gates.bin")
+    with_file(gates, lambda p: p.write_bytes(p.read_bytes()[:-100]), 3, "cut off", "mlp_gates.bin")
+    with_file(gates, lambda p: torch.save(torch.load(p), p, _use_new_zipfile_serialization=False), 3, "before 1.6", "torch.save")
+    with_file(gates, big_endian, 3, "big-endian")
+    with_file(gates, lambda p: p.write_bytes(b"hello"), 3, "download it again")
+    with_file(gates, lambda p: p.write_bytes(b"\xff\xd8\xff\xe0 not weights"), 3, "no ZIP file")
+    with_file(gates, lambda p: p.write_bytes(b""), 3, "mlp_gates.bin: the file is empty")
+    with_file(gates, lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 9876\n"), 3, "9876 bytes", "git lfs pull")
 
     def without(name):
         return lambda p: torch.save({n: t for n, t in torch.load(p).items() if n != name}, p)
 
     shard = base / "pytorch_model-00001-of-00002.bin"
     gone = sorted(torch.load(shard))[0]
-    with_file(shard, without(gone), 1, gone, "which has it not")  # the index knows it
+    with_file(shard, without(gone), 3, gone, "does not contain it")  # the index knows it
+    with_file(shard, lambda p: p.unlink(), 3, "pytorch_model-00001-of-00002.bin is missing")
     index = base / "pytorch_model.bin.index.json"
+    with_file(index, lambda p: p.write_text("<!DOCTYPE html><html></html>"), 3, "pytorch_model.bin.index.json: a web page")
     def unlist(p):
         known = json.loads(p.read_text())
         for lost in [n for n in known["weight_map"] if n == "model.norm.weight"]:

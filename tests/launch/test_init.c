@@ -13,9 +13,12 @@
 #include "launch/model_dir/init.h"
 #include "launch/model_dir/inspect.h"
 #include "launch/model_dir/presets.h"
+#include "launch/model_dir/shards.h"
 #include "launch/model_dir/vocabulary.h"
 #include "tests/support/folder.h"
 
+#include <dirent.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,11 +190,13 @@ static void test_small(void **state)
     assert_true(std_of(c.llm, "model.mm_sound_aligner.query_tokens", &mean) > 0.01);
     um_checkpoint_close(&c);
     const char *said = inspect(s.out, false, UM_OK);
-    has(said, "speech_tower\n              hidden 64, layers 2, heads 2, windows of 30 s in 1500 "
-              "rows; connector: 2 layers, 50 queries");
-    has(said,
-        "sound_tower\n              hidden 64, layers 2, heads 4, patch 16; connector: hidden "
-        "64, 4 layers, 50 queries");
+    has(said, "speech_tower\n              Whisper: hidden 64, layers 2, heads 2; 30 s of sound "
+              "become 1500 rows\n"
+              "              connector: 2 layers, ");
+    has(said, "tensors model.mm_speech_aligner.*");
+    has(said, "sound_tower\n              BEATs: hidden 64, layers 2, heads 4, patch 16\n");
+    has(said, "  speech_aligner ");
+    has(said, " MiB  f32\n");
     said = inspect(s.out, true, UM_OK);
     um_json *j = NULL;
     assert_int_equal(um_json_parse(&j, said, strlen(said), NULL), UM_OK);
@@ -353,12 +358,16 @@ static void test_refused(void **state)
 {
     (void)state;
     um_config cfg = config_of("", "", "x");
-    refused(&cfg, UM_E_USAGE, "--preset NAME or --config FILE");
+    refused(&cfg, UM_E_USAGE, "say what to make: --preset NAME (unimoe init --help lists them)");
+    cfg.out = ""; /* what is missing first is asked for first */
+    refused(&cfg, UM_E_USAGE, "--preset NAME");
     cfg = config_of("tiny", "tiny", "x");
-    refused(&cfg, UM_E_USAGE, "either");
+    refused(&cfg, UM_E_USAGE, "--preset excludes --config");
     cfg = config_of("smal", "", "x");
     refused(&cfg, UM_E_USAGE,
-            "no preset and no file is called smal (did you mean small?): presets are tiny, small");
+            "no preset and no file is called smal (did you mean small?): presets, with their "
+            "parameters, are tiny (");
+    refused(&cfg, UM_E_USAGE, "speech-8e-7b (37.");
     cfg = config_of("tiny", "", "x");
     cfg.out = "";
     refused(&cfg, UM_E_USAGE, "--out DIR");
@@ -380,16 +389,91 @@ static void test_refused(void **state)
     refused(&cfg, UM_E_MODEL, "mm_vision_tower: \"/data/video\"");
     folder_text(dir, "f.json", "{\"mm_vision_tower\":\"no_tower\"}");
     cfg = config_of("", at("f.json"), "f");
-    refused(&cfg, UM_E_IO, "no_tower/config.json");
+    refused(&cfg, UM_E_MODEL, "no_tower/config.json");
     folder_text(dir, "g.json", "{");
     cfg = config_of("", at("g.json"), "g");
-    refused(&cfg, UM_E_CORRUPT, "g.json: not JSON");
+    refused(&cfg, UM_E_MODEL, "g.json: not JSON");
     folder_text(dir, "h.json",
                 "{\"hidden_size\":4096,\"intermediate_size\":1048576,\"num_hidden_layers\":1024,"
                 "\"num_attention_heads\":32,"
                 "\"vocab_size\":300,\"moe\":1,\"moe_type\":\"dense\",\"num_experts\":64}");
     cfg = config_of("", at("h.json"), "h");
     refused(&cfg, UM_E_IO, "GB are free"); /* before a byte of weights */
+    refused(&cfg, UM_E_IO, at("h")); /* which names the folder asked for, not the temporary one */
+}
+
+static int names_in(const char *path)
+{
+    int n = 0;
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    while (readdir(d) != NULL) n++;
+    closedir(d);
+    return n - 2; /* . and .. */
+}
+
+/* A run that fails leaves nothing: no folder, no parent that it made, and a folder that was there as it was. */
+static void test_leaves_nothing(void **state)
+{
+    (void)state;
+    folder_text(dir, "bad.json", "{\"hidden_size\":0}");
+    int before = names_in(dir);
+    um_config cfg = config_of("", at("bad.json"), "deep/er/model");
+    refused(&cfg, UM_E_MODEL, "deep/er/model/config.json: hidden_size: 0");
+    cfg = config_of("", at("bad.json"), "model");
+    refused(&cfg, UM_E_MODEL, "hidden_size: 0");
+    cfg = config_of("tiny", "", "bad.json/model"); /* a file where a folder should be */
+    refused(&cfg, UM_E_IO, "bad.json");
+    assert_int_equal(names_in(dir), before);
+    folder_text(dir, "notes/readme", "mine");
+    cfg = config_of("", at("bad.json"), "notes");
+    refused(&cfg, UM_E_MODEL, "notes/config.json: hidden_size: 0");
+    assert_int_equal(names_in(at("notes")), 1);
+    um_err err = {0};
+    cfg = config_of("tiny", "", "notes/"); /* and takes a model beside what is there */
+    if (init(&cfg, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_true(um_file_exists(at("notes/readme")) && um_file_exists(at("notes/config.json")) &&
+                um_file_exists(at("notes/vision_tower/model.safetensors")));
+    cfg = config_of("tiny", "", "one/two/three");
+    if (init(&cfg, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(names_in(at("one/two")), 1);
+    um_checkpoint c;
+    if (um_checkpoint_open(&c, at("notes"), NULL, &err) != UM_OK) fail_msg("%s", err.msg);
+    um_checkpoint_close(&c);
+}
+
+/* Files whose headers would be too long for any reader become several; here the names are long. */
+static um_status no_data(void *ctx, size_t i, um_tensors_writer *w, um_err *err)
+{
+    (void)ctx;
+    (void)i;
+    return um_tensors_writer_add(w, "", 0, err);
+}
+
+static void test_long_headers(void **state)
+{
+    (void)state;
+    enum { TENSORS = 30, LONG = 4000000 };
+    um_tensor list[TENSORS];
+    um_err err = {0};
+    um_tensors *s = NULL;
+    for (int i = 0; i < TENSORS; i++) {
+        char *name = um_arena_alloc(&arena, LONG + 1);
+        memset(name, 'a' + i % 26, LONG);
+        name[LONG] = '\0';
+        name[0] = (char)('A' + i);
+        list[i] = (um_tensor){.name = name, .dtype = UM_F32, .rank = 1, .shape = {0}};
+    }
+    assert_int_equal(um_tensors_write(at("long.safetensors"), list, TENSORS, NULL, &err),
+                     UM_E_LIMIT);
+    has(err.msg, "long.safetensors: 30 tensors need a header of 12");
+    assert_false(um_file_exists(at("long.safetensors")));
+    assert_int_equal(um_file_mkdirs(at("long"), &err), UM_OK);
+    if (um_shards_write(at("long"), list, TENSORS, 1 << 30, no_data, NULL, &err) != UM_OK)
+        fail_msg("%s", err.msg);
+    if (um_tensors_open(&s, at("long"), &err) != UM_OK) fail_msg("%.300s", err.msg);
+    assert_int_equal(um_tensors_count(s), TENSORS);
+    um_tensors_close(s);
 }
 
 /* --- vocabulary --- */
@@ -539,6 +623,15 @@ static void test_inspect_problems(void **state)
     inspect(at("nowhere"), false, UM_E_MODEL);
 }
 
+static um_status add_values(void *ctx, const um_spec *s, um_err *err)
+{
+    (void)err;
+    int64_t n = 1;
+    for (int i = 0; i < s->rank; i++) n *= s->shape[i];
+    *(int64_t *)ctx += n;
+    return UM_OK;
+}
+
 /* Presets are models that can be read, and as large as they say. */
 static void test_presets(void **state)
 {
@@ -576,6 +669,11 @@ static void test_presets(void **state)
         }
         if (um_model_read(&m, at("p"), NULL, &arena, &err) != UM_OK)
             fail_msg("%s: %s", p->name, err.msg);
+        int64_t params = 0;
+        assert_int_equal(um_model_for_each_tensor(&m, add_values, &params, &err), UM_OK);
+        if (params != p->params)
+            fail_msg("%s: %" PRId64 " parameters, the table says %" PRId64, p->name, params,
+                     p->params);
         um_model_params(&m, &all, &active);
         if (fabs((double)all / 1e9 / total[i] - 1) > 0.02)
             fail_msg("%s: %.4f B", p->name, (double)all / 1e9);
@@ -593,12 +691,13 @@ static void test_presets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny),    cmocka_unit_test(test_small),
-        cmocka_unit_test(test_values),  cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_shards),  cmocka_unit_test(test_from_config),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_vocabulary),
-        cmocka_unit_test(test_inspect), cmocka_unit_test(test_inspect_problems),
-        cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_tiny),         cmocka_unit_test(test_small),
+        cmocka_unit_test(test_values),       cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_shards),       cmocka_unit_test(test_from_config),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_inspect),      cmocka_unit_test(test_inspect_problems),
+        cmocka_unit_test(test_presets),      cmocka_unit_test(test_leaves_nothing),
+        cmocka_unit_test(test_long_headers),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -5,10 +5,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "core/base/arena.h"
 #include "core/base/progress.h"
 #include "core/base/text.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SECOND INT64_C(1000000000)
@@ -28,7 +28,7 @@ static int teardown(void **state)
 {
     (void)state;
     fclose(to);
-    free(text);
+    um_free(text); /* the stream's buffer */
     return 0;
 }
 

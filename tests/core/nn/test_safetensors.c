@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char *dir;
@@ -108,6 +109,100 @@ static void test_good(void **state)
     um_tensors_close(NULL);
 }
 
+/* What the safetensors library reads too. */
+static void test_tolerated(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t data;
+    } good[] = {
+        {"{\"__metadata__\":null," A "}", 16},
+        {"{\"__metadata__\":{\"format\":\"pt\",\"epoch\":3,\"x\":null,\"y\":[1]}," A "}", 16},
+        {"{" A "}                    ", 16},
+        {"{" A "}\n\t ", 16},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16],\"more\":{\"x\":1}}}",
+         16},
+        {"{" A ",\"z\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 16},
+        {"{" A ",\"z\":{\"dtype\":\"F32\",\"shape\":[4,0],\"data_offsets\":[8,8]}}", 16},
+        {"{" A ",\"z\":{\"dtype\":\"BF16\",\"shape\":[0],\"data_offsets\":[16,16]}}", 16},
+        {"{\"z\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}," A "}", 16},
+        {"{" A ",\"s\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[16,24]}}", 24},
+        {"{\"s\":{\"dtype\":\"BOOL\",\"shape\":[],\"data_offsets\":[16,17]}," A "}", 17},
+        {"{" A ",\"f\":{\"dtype\":\"F8_E4M3\",\"shape\":[3],\"data_offsets\":[16,19]}}", 19},
+        {"{" A ",\"f\":{\"dtype\":\"F8_E5M2\",\"shape\":[3],\"data_offsets\":[16,19]}}", 19},
+        {"{" A ",\"f\":{\"dtype\":\"F8_E8M0\",\"shape\":[3],\"data_offsets\":[16,19]}}", 19},
+        {"{" A ",\"f\":{\"dtype\":\"U16\",\"shape\":[3],\"data_offsets\":[16,22]}}", 22},
+        {"{" A ",\"f\":{\"dtype\":\"U32\",\"shape\":[1],\"data_offsets\":[16,20]}}", 20},
+        {"{" A ",\"f\":{\"dtype\":\"U64\",\"shape\":[1],\"data_offsets\":[16,24]}}", 24},
+        {"{" A ",\"f\":{\"dtype\":\"C64\",\"shape\":[1],\"data_offsets\":[16,24]}}", 24},
+        {"{" A ",\"f\":{\"dtype\":\"F4\",\"shape\":[3,2],\"data_offsets\":[16,19]}}", 19},
+        {"{" A ",\"f\":{\"dtype\":\"F6_E2M3\",\"shape\":[4],\"data_offsets\":[16,19]}}", 19},
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[1,17]}}",
+         17}, /* values that no address aligns */
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        um_tensors *s = NULL;
+        um_err err = {0};
+        const um_tensor *t = NULL;
+        if (open_as(&s, good[i].header, good[i].data, &err) != UM_OK)
+            fail_msg("%s: %s", good[i].header, err.msg);
+        assert_int_equal(um_tensors_want(s, &t, "a", 2, (int64_t[]){2, 2}, &err), UM_OK);
+        assert_int_equal(um_tensor_values(t), 4);
+        float values[4];
+        um_tensor_to_f32(values, t);
+        um_tensors_close(s);
+    }
+    /* such a type is refused where the tensor is wanted */
+    um_tensors *s = NULL;
+    um_err err = {0};
+    const um_tensor *t = NULL;
+    assert_int_equal(open_as(&s,
+                             "{\"f\":{\"dtype\":\"F8_E4M3\",\"shape\":[3],\"data_offsets\":[0,3]}}",
+                             3, &err),
+                     UM_OK);
+    assert_int_equal(um_tensors_want(s, &t, "f", 1, (int64_t[]){3}, &err), UM_E_MODEL);
+    has(&err, "dtype F8_E4M3, want F32, BF16, F16 or F64");
+    um_tensors_close(s);
+}
+
+/* What downloads leave under the name of a safetensors file. */
+static void test_other_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes, *word;
+    } other[] = {
+        {"", "the file is empty: download it again"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 5290000000\n",
+         "a Git LFS pointer, not the file itself (5290000000 bytes): run `git lfs pull`"},
+        {"version https://git-lfs.github.com/spec/v1\r\noid sha256:4665\r\nsize 12\r\n",
+         "git lfs pull"},
+        {"<!DOCTYPE html>\n<html class=\"\">", "a web page"},
+        {"\n  <html><head>", "a web page"},
+        {"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code>", "a web page"},
+        {"Entry not found", "a message, not the file itself (\"Entry not found\")"},
+        {"Access to model x is restricted.\nLog in.", "(\"Access to model x is restricted.\")"},
+        {"{\"error\":\"Repository not found\"}", "a message"},
+        {"GGUF\003", "GGUF file"},
+        {"PK\003\004 zip", "a PyTorch or zip file under this name"},
+        {"\x80\002}q\001.....", "a PyTorch (pickle) file"},
+        {"\x1f\x8b\b gzip", "compressed with gzip"},
+        {"short", "a message"},
+        {"\xff\xd8\xff", "3 bytes, a safetensors file has at least 8"},
+        {"\xff\xd8\xff\xe0 JFIF and so on", "not a safetensors file"},
+    };
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        um_tensors *s = NULL;
+        um_err err = {0};
+        folder_write(dir, "a.safetensors", other[i].bytes, strlen(other[i].bytes));
+        assert_int_equal(um_tensors_open(&s, at("a.safetensors"), &err), UM_E_CORRUPT);
+        has(&err, "a.safetensors: ");
+        has(&err, other[i].word);
+    }
+}
+
 static void test_want(void **state)
 {
     (void)state;
@@ -143,13 +238,13 @@ static void test_bad_headers(void **state)
         size_t data;
         const char *word;
     } bad[] = {
-        {"", 0, "begin with {"},
-        {"[]", 0, "begin with {"},
-        {" {}", 0, "begin with {"},
+        {"", 0, "begins with zeros"},
+        {"[]", 0, "not a safetensors file"},
+        {" {}", 0, "not a safetensors file"},
         {"{", 0, "not JSON"},
         {"{" A "," A "}", 16, "duplicate"},
         {"{\"__metadata__\":[]}", 0, "__metadata__ is not an object"},
-        {"{\"__metadata__\":{\"k\":1}}", 0, "\"k\" is not a string"},
+        {"{\"__metadata__\":\"pt\"}", 0, "__metadata__ is not an object"},
         {"{\"a\":[]}", 0, "tensor a: its entry is not an object"},
         {"{\"a\":{}}", 0, "tensor a: dtype is missing"},
         {"{\"a\":{\"dtype\":1,\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
@@ -188,12 +283,12 @@ static void test_bad_headers(void **state)
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8,
          "hold 8 bytes, F32 [1] needs 4"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7,
-         "end at 8, the file has 7"},
+         "cut off: 69 bytes, 70 wanted (98.6 %): download it again"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9223372036854775803,"
          "9223372036854775807]}}",
-         4, "end at"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"more\":1}}", 4,
-         "has keys besides"},
+         4, "bytes before tensor a"},
+        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", 2,
+         "do not fill whole bytes"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
          "4 bytes before tensor a belong to no tensor"},
         {"{" A ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}", 16,
@@ -356,9 +451,9 @@ static void test_sharded(void **state)
     assert_int_equal(um_tensors_find(s, "b")->data[5], 5);
     um_tensors_close(s);
     set_refused("{\"a\":\"one.safetensors\",\"b\":\"one.safetensors\"}", UM_E_CORRUPT,
-                "tensor b should be in one.safetensors");
+                "tensor b is in one.safetensors, but that file does not contain it");
     set_refused("{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}", UM_E_CORRUPT,
-                "tensor a should be in two.safetensors");
+                "tensor a is in two.safetensors, but that file does not");
     set_refused("{\"a\":\"one.safetensors\",\"z\":\"two.safetensors\"}", UM_E_CORRUPT, "tensor z");
     set_refused("{\"a\":\"../a.safetensors\"}", UM_E_CORRUPT,
                 "tensor a: \"../a.safetensors\", allowed the name of a file");
@@ -367,10 +462,36 @@ static void test_sharded(void **state)
     set_refused("{\"a\":7}", UM_E_CORRUPT, "allowed the name of a file");
     set_refused("{}", UM_E_CORRUPT, "weight_map is missing");
     set_refused("[]", UM_E_CORRUPT, "weight_map is missing");
-    set_refused("{\"a\":\"none.safetensors\"}", UM_E_IO, "none.safetensors");
-    put("set/three.safetensors", "{" A "}", 16);
-    set_refused("{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"three.safetensors\"}",
-                UM_E_CORRUPT, "tensor a is in");
+    set_refused("{\"a\":\"sub/../../one.safetensors\"}", UM_E_CORRUPT,
+                "allowed the name of a file");
+    set_refused("{\"a\":\"sub//one.safetensors\"}", UM_E_CORRUPT, "allowed the name of a file");
+    set_refused("{\"a\":\"\"}", UM_E_CORRUPT, "allowed the name of a file");
+    set_refused("{\"a\":\"one.safetensors\",\"c\":\"none.safetensors\",\"d\":\"none.safetensors\"}",
+                UM_E_MODEL, "none.safetensors is missing, and 2 of its 3 tensors are in it");
+    /* shards below, and a tensor in two of them: the one that the index names */
+    folder_text(dir, "set/readme", "x");
+    assert_int_equal(mkdir(at("set/sub"), 0755), 0);
+    put("three.safetensors",
+        "{\"c\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+        "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[4,5]}}",
+        5);
+    char below[600];
+    snprintf(below, sizeof below, "%s/set/sub/three.safetensors", dir);
+    assert_int_equal(rename(at("three.safetensors"), below), 0);
+    put_index("{\"a\":\"one.safetensors\",\"c\":\"sub/three.safetensors\"}");
+    if (set_open(&s, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(um_tensors_count(s), 2);
+    assert_int_equal(um_tensors_find(s, "a")->dtype, UM_F32);
+    um_tensors_close(s);
+    put_index("{\"a\":\"sub/three.safetensors\",\"c\":\"sub/three.safetensors\",\"a\":\"sub/"
+              "three.safetensors\"}");
+    if (set_open(&s, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(um_tensors_find(s, "a")->dtype, UM_U8);
+    um_tensors_close(s);
+    put("set/four.safetensors", "{" A "," B "}", 22);
+    set_refused("{\"b\":\"four.safetensors\",\"c\":\"sub/three.safetensors\"}", UM_E_CORRUPT,
+                "tensor a is in four.safetensors and in sub/three.safetensors, and the index names "
+                "neither");
     put("set/two.safetensors", "{", 0);
     set_refused("{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}", UM_E_CORRUPT,
                 "two.safetensors: header: not JSON");
@@ -387,7 +508,27 @@ static void test_folder_without(void **state)
     assert_null(strstr(err.msg, ".bin"));
     folder_text(dir, "none/pytorch_model.bin", "x");
     assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_MODEL);
-    has(&err, ".bin files must be converted");
+    has(&err, "PyTorch files such as pytorch_model.bin must be converted first");
+    folder_text(dir, "none/adapter_model.safetensors", "x");
+    assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_MODEL);
+    has(&err, "adapter_model.safetensors is there, under a name that is not looked for");
+    folder_text(dir, "none/model-00001-of-00002.safetensors", "x");
+    assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_MODEL);
+    has(&err, "model-00001-of-00002.safetensors is there, but not the index");
+    folder_text(dir, "none/model.safetensors.incomplete", "x");
+    assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_MODEL);
+    has(&err, "model.safetensors.incomplete is a download that is not complete");
+    assert_int_equal(symlink("../../blobs/4711", at("none/model.safetensors")), 0);
+    assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_MODEL);
+    has(&err, "none/model.safetensors: a symbolic link to ../../blobs/4711, which does not exist");
+    assert_int_equal(unlink(at("none/model.safetensors")), 0);
+    assert_int_equal(symlink("model.safetensors", at("none/model.safetensors")), 0);
+    assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_IO);
+    has(&err, "leads back to itself");
+    assert_int_equal(unlink(at("none/model.safetensors")), 0);
+    assert_int_equal(mkdir(at("none/model.safetensors"), 0755), 0);
+    assert_int_equal(um_tensors_open(&s, at("none"), &err), UM_E_IO);
+    has(&err, "a folder, not a file");
     assert_int_equal(um_tensors_open(&s, at("nowhere"), &err), UM_E_IO);
     has(&err, "nowhere");
     assert_null(s);
@@ -556,6 +697,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),          cmocka_unit_test(test_want),
+        cmocka_unit_test(test_tolerated),     cmocka_unit_test(test_other_files),
         cmocka_unit_test(test_bad_headers),   cmocka_unit_test(test_nesting),
         cmocka_unit_test(test_lying_lengths), cmocka_unit_test(test_cut),
         cmocka_unit_test(test_flips),         cmocka_unit_test(test_no_pages_read),
