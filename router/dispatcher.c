@@ -2,17 +2,24 @@
 #include "router/dispatcher.h"
 
 #include "core/base/file.h"
+#include "core/base/log.h"
 #include "core/comm/join.h"
+#include "router/result_order.h"
+#include "router/request/id_set.h"
 #include "router/request/input.h"
 
 #include <string.h>
 
 enum {
     INPUT_LOOK_US = 50000, /* an idle router 0 looks for new requests this often */
+    INPUT_MORE_US = 500,   /* the same while a request is coming in pieces */
     READ_BYTES = 1 << 20,  /* requests are read until so many bytes came, then other work goes on */
     WINDOW_BYTES =
-        16 << 20,      /* a router that has more request text unfinished is assigned no more */
-    WINDOW_BATCHES = 2 /* the same by number: so many times --max-batch */
+        16 << 20,       /* a router that has more request text unfinished is assigned no more */
+    WINDOW_BATCHES = 2, /* the same by number: so many times --max-batch */
+    ORDER_BATCHES =
+        32, /* --in-order: the oldest unfinished request may be so many --max-batch behind the newest */
+    IGNORED_MAX = 64
 };
 
 /* The unfinished requests of a router, as router 0 knows them. */
@@ -36,6 +43,11 @@ struct um_dispatcher {
     bool more;          /* the last read ended before it had looked at all that is there */
     load *routers;      /* [R] */
     int unfinished;
+    um_result_order order;            /* with --in-order */
+    um_id_set ids;                    /* of the requests so far */
+    bool told_ids;                    /* that two of them are the same */
+    const char *ignored[IGNORED_MAX]; /* keys that were logged as ignored */
+    int n_ignored;
     um_arena scratch;
     um_arena names; /* lives as long as this */
 };
@@ -57,6 +69,9 @@ um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine
                          .input.fd = -1};
     d->routers = um_zalloc((size_t)topo->count[UM_ROLE_ROUTER] * sizeof *d->routers);
     um_arena_init(&d->scratch, "requests", 1 << 16);
+    if (cfg->in_order)
+        um_result_order_open(
+            &d->order, (uint64_t)(ORDER_BATCHES * cfg->max_batch * topo->count[UM_ROLE_ROUTER]));
     um_arena_init(&d->names, "folder of the requests", 1 << 12);
     return d;
 }
@@ -65,6 +80,8 @@ void um_dispatcher_close(um_dispatcher *d)
 {
     if (d == NULL) return;
     um_input_close(&d->input);
+    um_id_set_free(&d->ids);
+    um_result_order_close(&d->order);
     um_arena_free(&d->scratch);
     um_arena_free(&d->names);
     um_free(d->routers);
@@ -92,6 +109,7 @@ static int router_choose(const um_dispatcher *d)
 {
     int n = d->link->comm->topo.count[UM_ROLE_ROUTER], best = -1;
     int64_t window = WINDOW_BATCHES * d->cfg->max_batch;
+    if (d->cfg->in_order && !um_result_order_room(&d->order, d->next)) return -1;
     for (int i = 0; i < n; i++) {
         int r = (int)((d->next + (uint64_t)i) % (uint64_t)n);
         const load *l = &d->routers[r];
@@ -123,6 +141,22 @@ static bool is_kept(const um_request_source *from)
     return from->bytes > from->n || memchr(from->json, 0, from->n) != NULL;
 }
 
+/* Logs the first id that an earlier request has too. Both are answered: data files have samples of one id. */
+static void id_check(um_dispatcher *d, const um_request_source *from)
+{
+    um_mark mark = um_arena_mark(&d->scratch);
+    const char *id = d->told_ids ? NULL : um_request_id(from->json, from->n, &d->scratch);
+    if (id != NULL && um_id_set_add(&d->ids, id)) {
+        um_log_warn(
+            "requests: the id of %s %llu, \"%.100s\", is that of an earlier one too; \"%s\" in "
+            "their results tells them apart",
+            from->element ? "element" : "line", (unsigned long long)from->number, id,
+            from->element ? "element" : "line");
+        d->told_ids = true;
+    }
+    um_arena_reset(&d->scratch, mark);
+}
+
 static um_status assign(um_dispatcher *d, int router, const um_request_source *from,
                         um_trace *trace, um_err *err)
 {
@@ -152,6 +186,7 @@ um_status um_dispatcher_read(um_dispatcher *d, um_err *err)
         um_request_source from = {item.text, item.n,      item.bytes,
                                   d->folder, item.number, .element = item.element};
         bytes += item.n;
+        id_check(d, &from);
         UM_TRY(assign(d, router, &from, NULL, err));
         d->more = bytes >= READ_BYTES;
         if (d->more) return UM_OK;
@@ -206,10 +241,38 @@ bool um_dispatcher_finished(const um_dispatcher *d)
 int64_t um_dispatcher_wait_us(const um_dispatcher *d)
 {
     if (um_input_ended(&d->input) || router_choose(d) < 0) return -1;
-    return d->more ? 0 : INPUT_LOOK_US;
+    return d->more ? 0 : d->input.partial ? INPUT_MORE_US : INPUT_LOOK_US;
 }
 
 /* --- out --- */
+
+/* Logs keys of samples that mean nothing here, each once. */
+static void ignored_log(um_dispatcher *d, const um_request *r)
+{
+    um_text list = {0};
+    for (int i = 0; i < r->n_ignored; i++) {
+        bool told = d->n_ignored == IGNORED_MAX;
+        for (int k = 0; k < d->n_ignored && !told; k++)
+            told = strcmp(d->ignored[k], r->ignored[i]) == 0;
+        if (told) continue;
+        d->ignored[d->n_ignored++] = um_arena_str(&d->names, r->ignored[i]);
+        um_text_fmt(&list, "%s%s", list.n > 0 ? ", " : "", r->ignored[i]);
+    }
+    if (list.n > 0) um_log_warn("requests: keys of samples that are ignored: %s", list.s);
+    um_text_free(&list);
+}
+
+/* Router 0: a result line of request number, which goes out now or, with --in-order, behind those before it. */
+static um_status line_out(um_dispatcher *d, uint64_t number, const char *line, um_err *err)
+{
+    if (!d->cfg->in_order) return d->emit(d->ctx, line, err);
+    um_status st = um_result_order_put(&d->order, number, line, err);
+    for (char *next; st == UM_OK && (next = um_result_order_take(&d->order)) != NULL;) {
+        st = d->emit(d->ctx, next, err);
+        um_free(next);
+    }
+    return st;
+}
 
 um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err)
 {
@@ -217,10 +280,11 @@ um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err
     um_text line = {0};
     um_status st;
     um_report_sequence(&line, s, d->tok);
+    ignored_log(d, &s->req);
     if (d->leads) {
         load_remove(d, 0);
         d->report->errors += failed;
-        st = d->emit(d->ctx, line.s, err);
+        st = line_out(d, s->number, line.s, err);
     } else {
         Um__Result res = UM__RESULT__INIT;
         res.id = s->number << 1 | (failed ? 1 : 0);
@@ -244,7 +308,7 @@ um_status um_dispatcher_result(um_dispatcher *d, const um_inbound *in, um_err *e
     const Um__Result *res = (const Um__Result *)msg;
     load_remove(d, from->index);
     d->report->errors += (int64_t)(res->id & 1);
-    um_status st = d->emit(d->ctx, res->json, err);
+    um_status st = line_out(d, res->id >> 1, res->json, err);
     um_arena_reset(&d->scratch, mark);
     return st;
 }

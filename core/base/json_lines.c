@@ -32,12 +32,14 @@ static void keep(um_json_lines *l, const char *data, size_t n)
     l->n += n;
 }
 
-/* Hands out what was kept and begins anew. */
+/* Hands out what was kept and begins anew. A byte order mark in front is left out: files that have one are joined to others. */
 static void emit(um_json_lines *l, um_json_item *out, uint64_t number, bool element)
 {
     UM_ASSERT(l->n < l->cap);
+    size_t mark = !element && l->n >= 3 && memcmp(l->buf, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    size_t n = l->n - mark;
     l->buf[l->n] = '\0';
-    *out = (um_json_item){l->buf, l->n, number, element, l->bytes > l->limit ? l->bytes : l->n};
+    *out = (um_json_item){l->buf + mark, n, number, element, l->bytes > l->limit ? l->bytes : n};
     l->n = l->bytes = 0;
 }
 

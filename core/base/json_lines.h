@@ -1,7 +1,7 @@
 /* The texts of a stream of JSON values, cut out of its bytes as they come and not parsed: one value a line (JSON Lines), or the
  * elements of one array, as data files are written. Which of the two it is, the first byte that is not white space says: '['.
  *
- * A byte order mark in front, empty lines and '\r' before '\n' are skipped. Memory is bounded by the longest item kept, whatever
+ * A byte order mark in front of a line, empty lines and '\r' before '\n' are skipped. Memory is bounded by the longest item kept, whatever
  * the stream holds; a longer item is reported with its size, and the next one is found all the same. */
 #pragma once
 

@@ -42,9 +42,10 @@ typedef struct um_config {
     const char *model;        /* model directory */
     const char *vision_tower; /* override the tower folders of config.json; "" = as it says */
     const char *speech_tower, *sound_tower;
+    bool in_order;        /* answers in the order of their requests */
     const char *requests; /* JSONL of requests, "-" = standard input */
-    const char *
-        media_folder; /* routers: where relative media paths of requests start; "" = beside the file */
+    const char
+        *media_folder;   /* where relative media paths of requests start; "" = beside the file */
     const char *request; /* trace: the one request.json (positional) */
     const char *out;     /* output file, "" = standard output */
     const char *routing; /* CSV of what the gates chose, "" = do not count */

@@ -60,6 +60,8 @@ const um_option um_options[] = {
         "hear the sound tracks of the videos too, as speech or as sound"),
     STR(requests, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "file of requests, one JSON object a line, or one JSON array of samples; - is standard input"),
+    BOOL(in_order, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
+        "print answers in the order of their requests; else each as soon as it is done"),
     STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "where relative media paths in requests start; empty is the folder of the requests file"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,

@@ -11,11 +11,13 @@
 #include <unistd.h>
 
 enum { READ_BYTES = 65536, READS_MAX = 64 }; /* reads a call, for an item that does not end */
+enum { PIPE_BYTES = 1 << 20 };
 
 um_status um_input_open(um_input *in, const char *path, um_err *err)
 {
     int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return UM_FAIL(err, UM_E_DATA, "requests %s: %s", path, strerror(errno));
+    (void)fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES); /* only a pipe can, and it may refuse */
     *in = (um_input){.fd = fd, .lines.limit = UM_REQUEST_BYTES_MAX, .buf = um_zalloc(READ_BYTES)};
     return UM_OK;
 }
@@ -54,8 +56,10 @@ um_status um_input_next(um_input *in, um_json_item *item, um_err *err)
 {
     um_status st = UM_OK;
     *item = (um_json_item){0};
+    in->partial = false;
     for (int reads = 0; item->text == NULL; reads++) {
         if (in->from == in->n && (reads == READS_MAX || !fill(in, &st, err))) break;
+        in->partial = true;
         in->from += um_json_lines_read(&in->lines, item, in->buf + in->from, in->n - in->from);
     }
     if (item->text == NULL && in->fd < 0 && in->buf != NULL && !in->ended) {

@@ -10,7 +10,8 @@ typedef struct um_input {
     um_json_lines lines;
     char *buf; /* bytes that were read and not cut yet are buf[from..n) */
     size_t from, n;
-    bool ended; /* the last item was handed out */
+    bool ended;   /* the last item was handed out */
+    bool partial; /* the last call read bytes and no whole item: more are likely to come at once */
 } um_input;
 
 /* path "-" is standard input. */

@@ -84,7 +84,7 @@ static um_status unknown_key(const char *key, um_err *err)
         snprintf(list + n, sizeof list - n, "%s%s", i > 0 ? ", " : "", names[i]);
     }
     const char *near = um_nearest(key, names, KNOWN + UM_MEDIA_KEYS);
-    return UM_FAIL(err, UM_E_DATA, "%.60s: unknown key, %s %s", key,
+    return UM_FAIL(err, UM_E_DATA, "%.60s: unknown key, %s %s", key[0] != '\0' ? key : "\"\"",
                    near != NULL ? "did you mean" : "known are", near != NULL ? near : list);
 }
 
@@ -268,7 +268,7 @@ static um_status form_find(const char **form, const um_json *j, um_err *err)
     static const char *const forms[] = {"prompt", "messages", "sample", "conversations"};
     *form = NULL;
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if (um_json_get(j, forms[i]) == NULL) continue;
+        if (given(j, forms[i]) == NULL) continue;
         if (*form != NULL)
             return UM_FAIL(err, UM_E_DATA, "%s and %s: give one of them", *form, forms[i]);
         *form = forms[i];
@@ -312,7 +312,9 @@ static um_status body_find(const um_json **body, const um_json *j, um_err *err)
     *body = j;
     if (um_json_kind_of(j) != UM_JSON_OBJECT)
         return UM_FAIL(err, UM_E_DATA, "want a JSON object: {\"prompt\": TEXT, ...}");
-    if (um_json_kind_of(um_json_get(j, "body")) != UM_JSON_OBJECT) return UM_OK;
+    if (um_json_get(j, "body") == NULL || um_json_get(j, "conversations") != NULL) return UM_OK;
+    if (um_json_kind_of(um_json_get(j, "body")) != UM_JSON_OBJECT)
+        return UM_FAIL(err, UM_E_DATA, "body: want an object, the request");
     while (um_json_next(j, &iter, &key) != NULL)
         if (!is_among(key, names, sizeof names / sizeof names[0]))
             return UM_FAIL(err, UM_E_DATA,

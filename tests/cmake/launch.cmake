@@ -11,3 +11,7 @@ set_tests_properties(test_cli PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS})
 # Model folders as people have them; starts no ranks.
 add_test(NAME test_model_folders COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_model_folders.py $<TARGET_FILE:unimoe>)
 set_tests_properties(test_model_folders PROPERTIES TIMEOUT ${UM_TEST_SECONDS})
+
+# Files of requests through jobs under mpirun.
+add_test(NAME test_requests COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_requests.py $<TARGET_FILE:unimoe> ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_requests PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS})

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "core/base/json.h"
+#include "router/request/id_set.h"
 #include "router/request/placeholder.h"
 
 #include <stdio.h>
@@ -354,6 +355,18 @@ static void test_sources(void **state)
     assert_string_equal(r.id, "4");
 }
 
+static void test_id_set(void **state)
+{
+    (void)state;
+    um_id_set s = {0};
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 100000; i++)
+            assert_int_equal(um_id_set_add(&s, um_arena_fmt(&arena, "id %d", i)), round);
+    assert_false(um_id_set_add(&s, ""));
+    assert_true(um_id_set_add(&s, ""));
+    um_id_set_free(&s);
+}
+
 /* The id of a request that fails, as far as it can be read. */
 static void test_id_of_failed(void **state)
 {
@@ -471,6 +484,8 @@ static void test_refused(void **state)
         {"{\"custom_id\": \"1\", \"body\": {\"prompt\": \"q\"}, \"top_p\": 1}",
          "top_p: unknown key beside body"},
         {"{\"conversations\": \"q\"}", "conversations: want a list"},
+        {"{\"custom_id\": \"1\", \"body\": \"q\"}", "body: want an object"},
+        {"{\"prompt\": \"q\", \"\": 1}", "\"\": unknown key"},
         {"{\"prompt\": \"q\", \"max_new_tokens\": -1}", "max_new_tokens: -1, allowed 0..16777216"},
         {"{\"prompt\": \"q\", \"max_new_tokens\": 16777217}", "max_new_tokens: 16777217, allowed"},
         {"{\"prompt\": \"q\", \"max_new_tokens\": 1.5}",
@@ -550,7 +565,8 @@ int main(void)
         cmocka_unit_test(test_options),     cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_messages),    cmocka_unit_test(test_data_files),
         cmocka_unit_test(test_sources),     cmocka_unit_test(test_id_of_failed),
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_huge),
+        cmocka_unit_test(test_id_set),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_huge),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -72,7 +72,7 @@ static void test_lines(void **state)
         {"\xEF\xBBx\n", "1=\xEF\xBBx|"},
         {"\xEF\xBB", "1=\xEF\xBB|"},
         {"{\n{}\n}\n", "1={|2={}|3=}|"},
-        {"{}\n\xEF\xBB\xBF{}\n", "1={}|2=\xEF\xBB\xBF{}|"},
+        {"{}\n\xEF\xBB\xBF{}\n", "1={}|2={}|"}, /* two files joined */
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         is_cut(rows[i][0], strlen(rows[i][0]), rows[i][1]);
