@@ -3,7 +3,7 @@
 
 #include "core/base/bytes.h"
 
-enum { ROWS_AT_ONCE = 256 }; /* bounds scratch memory, and the time between two signs of life */
+enum { ROWS_AT_ONCE = 256 }; /* bounds scratch memory, and the time between two heartbeats */
 
 um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
                           const char *keep, um_arena *model, um_err *err)

@@ -1,4 +1,4 @@
-/* What a router tells the outside: JSON lines (README, "Output"). */
+/* The JSON lines that router 0 writes (README, "Output"). */
 #pragma once
 
 #include "core/base/json.h"

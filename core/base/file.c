@@ -114,20 +114,44 @@ um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t lim
     return read_all(out, size, fd, path, limit, arena, err);
 }
 
-um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, size_t limit,
-                               um_arena *arena, um_err *err)
+um_status um_file_open_regular(int *fd, int64_t *size, const char *path, um_err *err)
 {
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* a pipe would block */
-    if (fd < 0) return open_fail(err, path);
+    int f = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* a pipe would block */
+    if (f < 0) return open_fail(err, path);
     struct stat sb;
     um_status st = UM_OK;
-    if (fstat(fd, &sb) != 0)
+    if (fstat(f, &sb) != 0)
         st = sys_fail(err, path);
     else if (!S_ISREG(sb.st_mode))
         st = not_regular(err, path, &sb);
-    if (st == UM_OK) return read_all(out, size, fd, path, limit, arena, err);
-    close(fd);
-    return st;
+    if (st != UM_OK) {
+        close(f);
+        return st;
+    }
+    *fd = f;
+    *size = (int64_t)sb.st_size;
+    return UM_OK;
+}
+
+um_status um_file_read_piece(int fd, void *to, size_t n, const char *path, um_err *err)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t got = read(fd, (char *)to + done, n - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return sys_fail(err, path);
+        if (got == 0) return UM_FAIL(err, UM_E_IO, "%s: was cut off while it was read", path);
+        done += (size_t)got;
+    }
+    return UM_OK;
+}
+
+um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, size_t limit,
+                               um_arena *arena, um_err *err)
+{
+    int fd = -1;
+    int64_t now = 0;
+    UM_TRY(um_file_open_regular(&fd, &now, path, err));
+    return read_all(out, size, fd, path, limit, arena, err);
 }
 
 um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err)

@@ -23,6 +23,10 @@ um_status um_file_read(uint8_t **out, size_t *size, const char *path, size_t lim
 /* The same of a regular file only, whatever its name ("-" too): a pipe or a device, which may never end or never answer, is an error. */
 um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, size_t limit,
                                um_arena *arena, um_err *err);
+/* Opens a regular file for reading in pieces, whatever its name; *size is what it has now. The caller closes *fd. */
+um_status um_file_open_regular(int *fd, int64_t *size, const char *path, um_err *err);
+/* Reads exactly n bytes from where fd stands. UM_E_IO when there are fewer: the file was cut off meanwhile. */
+um_status um_file_read_piece(int fd, void *to, size_t n, const char *path, um_err *err);
 /* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never part of either. */
 um_status um_file_write(const char *path, const void *data, size_t size, um_err *err);
 /* The steps of a durable write, for files that are written piece by piece. um_file_put writes all of data to fd; um_file_commit

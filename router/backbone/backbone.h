@@ -1,8 +1,8 @@
 /* The backbone: everything of the language model but its experts: embedding, attention, norms, gates, dense MLPs, head (spec 4).
  *
  * A micro-batch is a list of rows: segments of one or several sequences, each at its own positions with its own keys and values.
- * Prefill, decode and (later) training are the same function: forward writes the activations that backward needs into um_acts;
- * inference binds one for all layers, training one for each. */
+ * Prefill and decode are the same function. It writes a layer's activations into um_acts, which um_backbone_forward binds once for all
+ * layers; um_acts_bind with keep gives a layer buffers of its own, as a backward pass would need them. */
 #pragma once
 
 #include "core/comm/exchange.h"
@@ -33,7 +33,7 @@ typedef struct um_backbone {
     size_t weight_bytes;
 } um_backbone;
 
-/* Loads all that a router needs. Beats over link. Memory: model. */
+/* Loads all that a router needs. Sends heartbeats over link. Memory: model. */
 um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
                            const char *keep, um_arena *model, um_err *err);
 void um_backbone_close(um_backbone *t);
@@ -61,7 +61,7 @@ typedef struct um_batch {
     uint64_t step;       /* number of this micro-batch, rising */
 } um_batch;
 
-/* What one layer keeps for its backward. */
+/* The activations of one layer. */
 typedef struct um_acts {
     float *in, *mid,
         *out; /* [T,D] residual stream: before, after attention, after the feed-forward block */
@@ -91,7 +91,7 @@ um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, con
 um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *link, um_dev *dev,
                               um_arena *step, um_err *err);
 
-/* logits [n, V] of the given rows of h: final norm and head. Beats. */
+/* logits [n, V] of the given rows of h: final norm and head. Sends heartbeats. */
 um_status um_backbone_logits(const um_backbone *t, float *logits, const float *h,
                              const int32_t *rows, int n, um_link *link, um_dev *dev,
                              um_arena *scratch, um_err *err);

@@ -1,9 +1,9 @@
-/* Counters of what the gates decide: for every MoE layer, kind of row and expert, apart for rows of prompts (prefill) and rows of
+/* Counters of what the gates decide: for every MoE layer, modality and expert, and separately for rows of prompts (prefill) and rows of
  * new tokens (decode), since the two differ: a prompt brings its media, a new token is always text.
  *
- * They exist only when --routing asks for them. Each router counts its own rows; at the end router 0 asks the others, adds
- * theirs and writes one file. All counters are integers, so the sums do not depend on the order in which rows, chunks and routers
- * come: the same requests give the same bytes, however they are divided.
+ * They exist only with --routing. Each router counts its own rows; at the end router 0 asks the others for their counters, adds
+ * them and writes one file. All counters are integers, so the sums do not depend on the order of rows, chunks and
+ * routers: the same requests give the same bytes, however they are divided.
  *
  * The file (docs/ROUTING.md) is CSV: lines that begin with #, a line of column names, one line for each cell that is not zero. */
 #pragma once
@@ -14,7 +14,7 @@
 
 /* A weight counts in units of 2^-28: finer than an f32 near 1, and 2^36 rows of one expert fit. */
 enum { UM_WEIGHT_BITS = 28 };
-/* Weights are probabilities: what is no number in 0..1 counts as the nearer end. */
+/* Weights are probabilities: a value outside 0..1 counts as the nearer end, NaN as 0. */
 uint64_t um_weight_units(float weight);
 
 typedef struct um_routed {
@@ -25,7 +25,7 @@ typedef struct um_routed {
 
 typedef struct um_routing um_routing;
 
-/* The model must stay. Memory: a row of experts for every phase, layer and kind that occurs. */
+/* The model must stay. Memory: one counter an expert for every phase, layer and modality that occurs. */
 um_routing *um_routing_open(const um_model *m);
 void um_routing_close(um_routing *r); /* accepts NULL */
 
@@ -41,7 +41,7 @@ um_routed um_routing_at(const um_routing *r, int layer, um_phase phase, um_modal
 typedef struct um_routing_for_each {
     int plane, expert;
 } um_routing_for_each;
-/* The next cells of one phase, layer and kind as a message, few enough for one frame. last: there are no more. Memory: arena. */
+/* The next cells of one phase, layer and modality as a message, few enough for one frame. last: there are no more. Memory: arena. */
 void um_routing_pack(const um_routing *r, um_routing_for_each *walk, Um__Routing *out,
                      um_arena *arena);
 /* Adds the cells of a message of another router; checks every number. */
@@ -52,7 +52,8 @@ um_status um_routing_send(const um_routing *r, um_link *link, int peer, um_err *
 /* Router 0: asks every other router, one after the other in rank order, and adds what they counted. Thread: main. */
 um_status um_routing_collect(um_routing *r, um_link *link, um_err *err);
 
-/* Before work that takes hours: the folder of path can be written to, path asks for no image, and the model routes at all. */
+/* To be called before work that takes hours: the folder of path can be written to, path does not ask for an image, and the model has
+ * routed experts. */
 um_status um_routing_check(const um_model *m, const char *path, um_err *err);
 /* The text of the file. */
 void um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed);

@@ -1,5 +1,5 @@
-/* Encoded media that may come again: rows of the language model's width by the SHA-256 of what they were made of. The least recently
- * used leave when the room is used up. Thread: one. */
+/* Cache of encoded media: rows of the language model's width under the SHA-256 of the bytes that they were made of. When the room is
+ * used up the least recently used entries are removed. Thread: one. */
 #pragma once
 
 #include "core/base/arena.h"

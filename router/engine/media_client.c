@@ -6,9 +6,10 @@
 #include "router/engine/media_cache.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum {
-    READ_BYTES = 4 << 20,    /* files are read until so many bytes came, then other work goes on */
+    READ_BYTES = 4 << 20, /* files are read in pieces of so many bytes; then other work goes on */
     WINDOW_BYTES = 32 << 20, /* an encoder rank that has more on its way is sent no more */
     WINDOW_ITEMS = 16        /* the same by number of items */
 };
@@ -21,10 +22,13 @@ typedef struct task {
 
 /* The item at the front of the queue, on its way from disk to an encoder rank. */
 typedef struct reading {
-    task of; /* of.s is NULL: there is none, or its sequence was forgotten */
-    int files;
-    ProtobufCBinaryData *file; /* [item->n], of which the first `files` are read */
-    size_t bytes;
+    task of;                   /* of.s is NULL: there is none, or its sequence was forgotten */
+    int files;                 /* that are read whole */
+    ProtobufCBinaryData *file; /* [item->n] */
+    bool begun;                /* file[files] is being read */
+    int fd;                    /* of it; -1: its content came with the request */
+    size_t got;                /* bytes of it that are read */
+    size_t bytes;              /* of all files that were begun */
     um_sha256 hash;
     bool blocked; /* every rank that reads it has a full window */
     um_arena arena;
@@ -55,8 +59,9 @@ struct um_media_client {
 static void reading_end(reading *r)
 {
     um_sha256_drop(&r->hash);
+    if (r->fd >= 0) close(r->fd);
     um_arena_free(&r->arena);
-    *r = (reading){.arena = r->arena};
+    *r = (reading){.arena = r->arena, .fd = -1};
 }
 
 um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, um_link *link,
@@ -67,6 +72,7 @@ um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, u
     c->cache = um_media_cache_open((size_t)cfg->media_cache);
     c->under_way = um_zalloc((size_t)link->comm->topo.n * sizeof *c->under_way);
     um_arena_init(&c->now.arena, "media files", 1 << 16);
+    c->now.fd = -1;
     return c;
 }
 
@@ -208,37 +214,54 @@ static void begin(um_media_client *c)
     um_sha256_update(&r->hash, head, sizeof head);
 }
 
-/* File i of an item, unless its content came with the request. */
-static um_status file_read(ProtobufCBinaryData *out, const um_item *item, int i, size_t limit,
-                           um_arena *arena, um_err *err)
+static um_status too_large(const um_item *item, const char *path, int64_t limit, um_err *err)
 {
-    if (item->data == NULL || item->data[i].bytes == NULL)
-        return um_file_read_regular(&out->data, &out->len, item->paths[i], limit, arena, err);
-    if (item->data[i].n > limit) return UM_E_LIMIT;
-    *out = (ProtobufCBinaryData){item->data[i].n, (uint8_t *)(uintptr_t)item->data[i].bytes};
+    return UM_FAIL(err, UM_E_DATA, "%s: larger than --media-max-bytes, which is %lld%s", path,
+                   (long long)limit, item->n > 1 ? " for all frames of a video together" : "");
+}
+
+/* Begins the next file, when --media-max-bytes allows it: opens it, unless its content came with the request. */
+static um_status file_begin(um_media_client *c, const um_item *item, um_err *err)
+{
+    reading *r = &c->now;
+    ProtobufCBinaryData *f = &r->file[r->files];
+    const char *path = item->paths[r->files];
+    bool here = item->data != NULL && item->data[r->files].bytes != NULL;
+    int64_t size = here ? (int64_t)item->data[r->files].n : 0, limit = c->cfg->media_max_bytes;
+    uint8_t head[8];
+    um_status st = here ? UM_OK : um_file_open_regular(&r->fd, &size, path, err);
+    if (st != UM_OK) return UM_E_DATA;
+    if (size > limit - (int64_t)r->bytes) return too_large(item, path, limit, err);
+    f->len = (size_t)size;
+    f->data =
+        here ? (uint8_t *)(uintptr_t)item->data[r->files].bytes : um_arena_alloc(&r->arena, f->len);
+    r->begun = true;
+    r->bytes += f->len;
+    r->got = 0;
+    um_put_u64(head, f->len);
+    um_sha256_update(&r->hash, head, sizeof head);
     return UM_OK;
 }
 
-/* Reads files until all are there or some MiB came. The key covers what the rows depend on besides the model and the job's options,
+/* Reads on until all files are there or some MiB came. The key covers what the rows depend on besides the model and the job's options,
  * which stay: what the item is, and every file's size and bytes. */
 static um_status read_some(um_media_client *c, const um_item *item, um_err *err)
 {
     reading *r = &c->now;
-    size_t limit = (size_t)c->cfg->media_max_bytes, before = r->bytes;
-    while (r->files < item->n && r->bytes - before < READ_BYTES) {
+    for (size_t left = READ_BYTES; r->files < item->n && left > 0;) {
+        if (!r->begun) UM_TRY(file_begin(c, item, err));
         ProtobufCBinaryData *f = &r->file[r->files];
-        const char *path = item->paths[r->files];
-        uint8_t size[8];
-        um_status st = file_read(f, item, r->files, limit - r->bytes, &r->arena, err);
-        if (st == UM_E_LIMIT)
-            return UM_FAIL(err, UM_E_DATA, "%s: larger than --media-max-bytes, which is %lld%s",
-                           path, (long long)limit,
-                           item->n > 1 ? " for all frames of a video together" : "");
-        if (st != UM_OK) return st == UM_E_IO ? UM_E_DATA : st;
-        um_put_u64(size, f->len);
-        um_sha256_update(&r->hash, size, sizeof size);
-        um_sha256_update(&r->hash, f->data, f->len);
-        r->bytes += f->len;
+        size_t n = f->len - r->got < left ? f->len - r->got : left;
+        if (r->fd >= 0 &&
+            um_file_read_piece(r->fd, f->data + r->got, n, item->paths[r->files], err) != UM_OK)
+            return UM_E_DATA;
+        um_sha256_update(&r->hash, f->data + r->got, n);
+        r->got += n;
+        left -= n;
+        if (r->got < f->len) continue;
+        if (r->fd >= 0) close(r->fd);
+        r->fd = -1;
+        r->begun = false;
         r->files++;
     }
     return UM_OK;

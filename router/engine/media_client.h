@@ -1,8 +1,11 @@
 /* The router's client of the encoder ranks. Reads media files, looks them up in the cache, sends new ones to the least busy encoder
  * rank of their modality, and hands the embeddings to the sequences that wait for them. The same content is encoded only once.
  *
- *   request: queue of (sequence, item)                one item at a time, files in pieces of work      window of every rank
- *   um_media_client_request --> [ ][ ][ ] --> um_media_client_read: read, hash, find in the cache --> sent --> um_media_client_encoded
+ *   um_media_client_request    queue of (sequence, item)
+ *          |
+ *   um_media_client_read       one item: its files in pieces, its hash, the cache
+ *          |                   sent, as soon as a rank that reads it has room in its window
+ *   um_media_client_encoded    rows to all sequences that wait for this content
  *
  * Memory: the files of one item, and those on their way to encoder ranks; each rank has a window of bytes. Later items stay on disk. */
 #pragma once
@@ -34,8 +37,8 @@ void um_media_client_request(um_media_client *c, um_sequence *s);
 void um_media_client_forget(um_media_client *c, const um_sequence *s);
 /* True when um_media_client_read would do something now. */
 bool um_media_client_runnable(const um_media_client *c);
-/* Goes on with the item at the front: reads some of its files, or looks it up and sends it. Bounded work: one file, or some MiB of
- * small ones. UM_OK unless the job cannot go on; a file that cannot be read fails its sequence. */
+/* Goes on with the item at the front: reads some MiB of its files, or looks it up and sends it. UM_OK unless the job cannot go on; a
+ * file that cannot be read fails its sequence. */
 um_status um_media_client_read(um_media_client *c, um_err *err);
 /* Rows, or a refusal, that an encoder sent (a frame of kind UM_KIND_ENCODED), for all that wait for them. */
 um_status um_media_client_encoded(um_media_client *c, const um_inbound *in, um_arena *scratch,

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Ids that are spliced between two signs of life. */
+/* Ids that are spliced between two heartbeats. */
 enum { BEAT_IDS = 4096 };
 
 /* --- from text to ids --- */
@@ -76,8 +76,8 @@ static int64_t positions_of(const um_model *m)
     return (int64_t)((double)m->max_positions * factor);
 }
 
-/* The prompt has at least `rows` rows. Refuses what fits neither the model nor --context; what is behind the number is a sentence
- * for the message ("", " (at least: ...)"). */
+/* The prompt has at least `rows` rows. Refuses one that is longer than the model's positions or, with its new tokens, than --context.
+ * behind stands behind the number in the message. */
 static um_status length_check(const um_sequence *s, int64_t rows, const char *behind,
                               const um_config *cfg, const um_model *m, um_err *err)
 {
@@ -87,11 +87,10 @@ static um_status length_check(const um_sequence *s, int64_t rows, const char *be
                        "(max_position_embeddings): shorten the prompt",
                        (long long)rows, behind, (long long)positions_of(m));
     if (cfg->context > 0 && rows + s->max_out > cfg->context)
-        return UM_FAIL(
-            err, UM_E_DATA,
-            "%lld prompt rows%s and %d new tokens, --context is %lld: raise it, or lower "
-            "max_new_tokens",
-            (long long)rows, behind, s->max_out, (long long)cfg->context);
+        return UM_FAIL(err, UM_E_DATA,
+                       "%lld prompt rows%s and %d new tokens do not fit --context %lld: raise it, "
+                       "lower max_new_tokens or shorten the prompt",
+                       (long long)rows, behind, s->max_out, (long long)cfg->context);
     return UM_OK;
 }
 
@@ -159,8 +158,9 @@ void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, const 
     UM_CHECK(s->state == UM_SEQ_ENCODING && f->rows == NULL);
     bool last = ++s->n_encoded == s->n_features;
     int64_t T = (int64_t)s->T + n; /* a frame bounds n; the sum is checked before it is kept */
-    um_status st = length_check(s, T + s->n_features - s->n_encoded,
-                                last ? " with its media" : " or more with its media", cfg, m, &why);
+    um_status st =
+        length_check(s, T + s->n_features - s->n_encoded,
+                     last ? " (media counted)" : " or more (media counted)", cfg, m, &why);
     if (st != UM_OK) {
         um_sequence_fail(s, st, &why);
         return;

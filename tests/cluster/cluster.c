@@ -35,8 +35,7 @@ static um_status keep_line(void *ctx, const char *line, um_err *err)
 {
     cluster *c = ctx;
     c->all_lines++;
-    if (c->accept > 0 && c->all_lines > c->accept)
-        return UM_FAIL(err, UM_E_IO, "nobody reads the answers");
+    if (c->tap != NULL) UM_TRY(c->tap(c->tap_ctx, line, err));
     if (c->n_lines < CLUSTER_LINES) c->lines[c->n_lines++] = um_strdup(line);
     return UM_OK;
 }

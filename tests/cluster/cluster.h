@@ -3,6 +3,7 @@
 
 #include "core/options/config.h"
 #include "core/comm/comm.h"
+#include "router/router.h"
 
 enum { CLUSTER_LINES = 256 };
 
@@ -10,6 +11,9 @@ typedef struct cluster {
     um_config cfg;       /* routers, experts, encoders and all other options; model must be set */
     um_comm_fault fault; /* or NULL */
     void *fault_ctx;
+    um_emit
+        tap; /* NULL, or what sees each line of router 0 and may refuse it, as a closed output does */
+    void *tap_ctx;
     int freeze_rank; /* -1, or a rank that never starts (as if it were stopped) */
     /* after cluster_run */
     char *lines[CLUSTER_LINES]; /* the first that router 0 emitted */

@@ -1,8 +1,9 @@
 /* Requests in a whole cluster of threads: lengths and memory that are refused, shortened or waited for, the order in which answers come,
- * thousands of requests, seeds, and an output that nobody reads. */
+ * thousands of requests, many and large media, stop texts, seeds, and an output that nobody reads. */
 #include "tests/cluster/cluster.h"
 #include "tests/support/folder.h"
 #include "tests/support/test_support.h"
+#include "tests/support/tiny_png.h"
 
 #include "core/base/file.h"
 
@@ -10,10 +11,13 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #define GREEDY "\"temperature\":0,\"ignore_eos\":true"
@@ -150,7 +154,8 @@ static void context_counts_the_rows_of_media(void **state)
     b->c.cfg.context = rows + 3;
     run(b);
     says(b, "image",
-         um_arena_fmt(&b->a, "%d prompt rows with its media and 4 new tokens, --context is %d",
+         um_arena_fmt(&b->a,
+                      "%d prompt rows (media counted) and 4 new tokens do not fit --context %d",
                       rows, rows + 3));
     says(b, "text", "\"kind\":\"result\"");
     bench_close(b);
@@ -204,7 +209,7 @@ static void the_models_positions_are_an_end(void **state)
     run(b);
     says(b, "fits", "\"new_tokens\":1,\"finish\":\"length\"");
     says(b, "long", um_arena_fmt(&b->a, "the model has %d positions", rows));
-    says(b, "media", "rows with its media, the model has");
+    says(b, "media", "rows (media counted), the model has");
     says(b, "short", "\"kind\":\"result\"");
     bench_close(b);
 }
@@ -219,6 +224,34 @@ static void a_text_of_megabytes_is_refused_at_once(void **state)
     run(b);
     says(b, "long", "or more (3000000 bytes of text, at most ");
     says(b, "good", "\"new_tokens\":2");
+    bench_close(b);
+}
+
+/* --- the end of an answer --- */
+
+/* What the model says without them, cut at a stop text that it holds; the tokens end with the one that completed the text. */
+static void stop_texts_end_an_answer(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    const char *ask = "\"prompt\":\"Tell me\",\"max_new_tokens\":24," GREEDY;
+    um_text_fmt(&b->lines,
+                "{\"id\":\"all\",%s}\n{\"id\":\"text\",%s,\"stop\":\"any pic\"}\n"
+                "{\"id\":\"list\",%s,\"stop\":[\"not there\",\"pic\",\"ture\"]}\n"
+                "{\"id\":\"absent\",%s,\"stop\":[\"not there\"]}\n",
+                ask, ask, ask, ask);
+    run(b);
+    const char *all = line_of(b, "all"), *answer = strstr(all, "\"answer\":"),
+               *at = strstr(all, "any pic");
+    assert_non_null(at); /* or choose another text of the answer */
+    int n = (int)(at - answer);
+    says(b, "all", "\"new_tokens\":24,\"finish\":\"length\"");
+    says(b, "absent", "\"new_tokens\":24,\"finish\":\"length\"");
+    says(b, "text", um_arena_fmt(&b->a, "%.*s\",\"ids\"", n, answer));
+    says(b, "text", "\"finish\":\"stop\"");
+    assert_true(number_in(line_of(b, "text"), "new_tokens") < 24);
+    says(b, "list", um_arena_fmt(&b->a, "%.*sany\",\"ids\"", n, answer));
+    says(b, "list", "\"finish\":\"stop\"");
     bench_close(b);
 }
 
@@ -297,6 +330,77 @@ static void thousands_of_requests_are_answered(void **state)
     bench_close(b);
 }
 
+/* --- media --- */
+
+/* An image of one colour, of its own. */
+static const char *image_make(bench *b, int i)
+{
+    tiny_png png;
+    uint8_t row[3 * 8];
+    const char *name = um_arena_fmt(&b->a, "%d.png", i);
+    for (int k = 0; k < 24; k++) row[k] = (uint8_t)(i * 37 + k % 3 * i);
+    tiny_png_begin(&png, 8, 1, 8, 2, false);
+    tiny_png_rows(&png, row, sizeof row, sizeof row);
+    tiny_png_end(&png);
+    folder_write(b->dir, name, png.bytes, png.n);
+    return name; /* the requests file is beside it */
+}
+
+/* More items than a rank's window holds, in one request and in many, some of them equal, one broken, one missing. */
+static void many_media_go_through_a_small_window(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    folder_text(b->dir, "broken.png", "no image");
+    um_text_fmt(&b->lines,
+                "{\"id\":\"all\",\"prompt\":\"hi\",\"max_new_tokens\":2," GREEDY ",\"image\":[");
+    for (int i = 0; i < 60; i++)
+        um_text_fmt(&b->lines, "%s\"%s\"", i > 0 ? "," : "", image_make(b, i % 50));
+    um_text_fmt(&b->lines, "]}\n");
+    for (int i = 0; i < 40; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"i%d\",\"prompt\":\"hi\",\"max_new_tokens\":2," GREEDY
+                    ",\"image\":[\"%s\",\"%s\"]}\n",
+                    i, image_make(b, 100 + i),
+                    i == 7    ? "broken.png"
+                    : i == 20 ? "missing.png"
+                              : image_make(b, 100 + (i + 1) % 40));
+    b->c.cfg.max_batch = 9;
+    b->c.cfg.encoders = "image=2";
+    run(b);
+    const char *summary = cluster_line(&b->c, "\"summary\"");
+    assert_int_equal(number_in(summary, "errors"), 2);
+    assert_int_equal(number_in(summary, "media_encoded"), 50 + 40);
+    says(b, "all", "\"new_tokens\":2");
+    says(b, "i7", "broken.png");
+    says(b, "i20", "missing.png: No such file");
+    for (int i = 0; i < 40; i++)
+        if (i != 7 && i != 20) says(b, um_arena_fmt(&b->a, "i%d", i), "\"new_tokens\":2");
+    bench_close(b);
+}
+
+/* Videos larger than the window, which go to the encoder one at a time, and one that is too large, which is not read. */
+static void large_media_are_read_in_pieces(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    for (int i = 0; i < 4; i++) {
+        const char *name = um_arena_fmt(&b->a, "%d.mp4", i),
+                   *path = um_path_join(&b->a, b->dir, name);
+        folder_text(b->dir, name, name);
+        assert_int_equal(truncate(path, i < 3 ? 34 << 20 : 64 << 20), 0);
+        um_text_fmt(&b->lines, "{\"id\":\"v%d\",\"prompt\":\"hi\",\"video\":\"%s\"}\n", i, name);
+    }
+    um_text_fmt(&b->lines, "{\"id\":\"hi\",\"prompt\":\"hi\",\"max_new_tokens\":3," GREEDY "}\n");
+    b->c.cfg.media_max_bytes = 40 << 20;
+    run(b);
+    says(b, "hi", "\"new_tokens\":3");
+    for (int i = 0; i < 3; i++)
+        says(b, um_arena_fmt(&b->a, "v%d", i), um_arena_fmt(&b->a, "%d.mp4: no sound or video", i));
+    says(b, "v3", "3.mp4: larger than --media-max-bytes, which is 41943040");
+    bench_close(b);
+}
+
 /* --- seeds and output --- */
 
 /* Requests without a seed of their own draw apart; one seed draws alike wherever the request stands. */
@@ -330,6 +434,14 @@ static void seeds(void **state)
     bench_close(b);
 }
 
+/* Takes *left lines. */
+static um_status refuse_after(void *left, const char *line, um_err *err)
+{
+    (void)line;
+    if ((*(int *)left)-- > 0) return UM_OK;
+    return UM_FAIL(err, UM_E_IO, "nobody reads the answers");
+}
+
 static void a_closed_output_ends_the_job(void **state)
 {
     (void)state;
@@ -338,10 +450,75 @@ static void a_closed_output_ends_the_job(void **state)
         um_text_fmt(&b->lines, "{\"prompt\":\"x\",\"max_new_tokens\":5," GREEDY "}\n");
     b->c.cfg.routers = 2;
     b->c.cfg.max_batch = 4;
-    b->c.accept = 3;
+    int left = 3;
+    b->c.tap = refuse_after;
+    b->c.tap_ctx = &left;
     assert_int_equal(try_run(b), UM_E_IO);
     assert_int_equal(b->c.all_lines, 4);
     assert_string_equal(b->c.err[0].msg, "nobody reads the answers");
+    bench_close(b);
+}
+
+/* Somebody who writes requests for as long as they are read, and how many were read when the first answer came. */
+typedef struct writer {
+    int fd;
+    _Atomic int written;
+    int at_first_answer;
+} writer;
+
+enum { WRITER_LINES = 4000, WRITER_BYTES = 4096 };
+
+static void *write_requests(void *ctx)
+{
+    writer *w = ctx;
+    char line[WRITER_BYTES];
+    for (int i = 0; i < WRITER_LINES; i++) {
+        int n = snprintf(line, sizeof line, "{\"prompt\":\"x\",\"max_new_tokens\":1," GREEDY "}");
+        memset(line + n, ' ', sizeof line - (size_t)n);
+        line[sizeof line - 1] = '\n';
+        for (size_t at = 0; at < sizeof line;) {
+            ssize_t got = write(w->fd, line + at, sizeof line - at);
+            if (got <= 0) return NULL;
+            at += (size_t)got;
+        }
+        w->written++;
+    }
+    close(w->fd);
+    return NULL;
+}
+
+static um_status note_first(void *ctx, const char *line, um_err *err)
+{
+    writer *w = ctx;
+    (void)line;
+    (void)err;
+    if (w->at_first_answer == 0) {
+        usleep(50000); /* the writer could go on meanwhile, if it were let */
+        w->at_first_answer = w->written;
+    }
+    return UM_OK;
+}
+
+/* A queue that is full holds up whoever writes: the window, and what the pipe and one read hold. */
+static void a_full_queue_holds_up_the_writer(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    int fd[2];
+    pthread_t thread;
+    assert_int_equal(pipe(fd), 0);
+    writer w = {.fd = fd[1]};
+    pthread_create(&thread, NULL, write_requests, &w);
+    b->c.cfg.requests = um_arena_fmt(&b->a, "/proc/self/fd/%d", fd[0]);
+    b->c.cfg.encoders = "0";
+    b->c.cfg.max_batch = 4;
+    b->c.tap = note_first;
+    b->c.tap_ctx = &w;
+    assert_int_equal(cluster_run(&b->c), UM_OK);
+    pthread_join(thread, NULL);
+    close(fd[0]);
+    assert_int_equal(b->c.all_lines, WRITER_LINES + 1);
+    assert_true(w.at_first_answer > 0 && w.at_first_answer < 200);
     bench_close(b);
 }
 
@@ -352,11 +529,15 @@ int main(void)
         cmocka_unit_test(context_counts_the_rows_of_media),
         cmocka_unit_test(the_models_positions_are_an_end),
         cmocka_unit_test(a_text_of_megabytes_is_refused_at_once),
+        cmocka_unit_test(stop_texts_end_an_answer),
         cmocka_unit_test(requests_wait_for_memory_of_others),
         cmocka_unit_test(short_prompts_do_not_wait_and_long_ones_go_on),
         cmocka_unit_test(thousands_of_requests_are_answered),
+        cmocka_unit_test(many_media_go_through_a_small_window),
+        cmocka_unit_test(large_media_are_read_in_pieces),
         cmocka_unit_test(seeds),
         cmocka_unit_test(a_closed_output_ends_the_job),
+        cmocka_unit_test(a_full_queue_holds_up_the_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
