@@ -2,6 +2,8 @@
 #include "launch/command.h"
 
 #include "core/base/log.h"
+#include "core/base/memory.h"
+#include "core/base/text.h"
 #include "core/nn/checkpoint.h"
 #include "launch/job/memory_plan.h"
 #include "launch/job/run.h"
@@ -32,14 +34,24 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
     UM_TRY(um_job_resolve(cfg, &c->model, err));
     UM_TRY(um_job_site_here(&site, arena, err));
     UM_TRY(um_job_compose(&whole, cfg, &site, arena, err));
+    UM_TRY(um_memory_plan_make(&plan, cfg, c, sequences, arena, err));
+    /* with a hostfile the ranks are spread, and nobody here knows the other machines' memory */
+    int64_t available = cfg->hostfile[0] == '\0' ? um_memory_available() : 0;
+    const char *shortage = um_memory_plan_shortage(&plan, available, arena);
     *job = (um_job){0};
     if (!cfg->dry_run) {
+        if (shortage[0] != '\0') um_log_warn("%s", shortage);
         *job = whole;
         return UM_OK;
     }
-    UM_TRY(um_memory_plan_make(&plan, cfg, c, sequences, arena, err));
     printf("%s\n\n", um_job_line(&whole, arena));
     um_memory_plan_print(&plan, stdout);
+    if (available > 0) {
+        char room[32];
+        um_bytes_text(room, available);
+        printf("free on this machine: %s\n", room);
+    }
+    if (shortage[0] != '\0') printf("too little memory: %s\n", shortage);
     return UM_OK;
 }
 

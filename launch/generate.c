@@ -101,9 +101,11 @@ static um_status routing_paths(um_config *cfg, const char **svg, um_arena *arena
     if (n == 0) return UM_OK;
     if (getcwd(here, sizeof here) == NULL)
         return UM_FAIL(err, UM_E_IO, "this folder: %s", strerror(errno));
+    um_plot_format format;
+    UM_TRY(um_plot_format_of(&format, "--routing", cfg->routing, UM_PLOT_CSV, err));
     cfg->routing = um_path_join(arena, here, cfg->routing);
     n = strlen(cfg->routing);
-    if (n > 4 && strcmp(cfg->routing + n - 4, ".svg") == 0) {
+    if (format == UM_PLOT_SVG) {
         *svg = cfg->routing;
         cfg->routing = um_arena_fmt(arena, "%s.csv", um_arena_strn(arena, *svg, n - 4));
     }

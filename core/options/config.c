@@ -328,6 +328,24 @@ static um_status read_flag(reader *r, int argc, char **argv, int *i)
     return set(r, o, label, value, UM_FROM_FLAG);
 }
 
+/* argv[*i] is "-m": the long flag under one letter. */
+static um_status read_short(reader *r, int argc, char **argv, int *i)
+{
+    const char *word = argv[*i];
+    const um_option *o = word[2] == '\0' ? um_option_short(word[1]) : NULL;
+    if (o == NULL)
+        return UM_FAIL(r->err, UM_E_USAGE,
+                       "unknown flag %s; one dash stands before -m -p -n -o -h and -V, two before "
+                       "whole names",
+                       word);
+    if (!(o->who & r->who))
+        return UM_FAIL(r->err, UM_E_USAGE, "%s (--%s) belongs to %s, not to %s", word,
+                       um_option_flag(o, r->arena), um_program_list(o->who, r->arena),
+                       um_program_name(r->who));
+    if (*i + 1 >= argc) return UM_FAIL(r->err, UM_E_USAGE, "%s needs a value", word);
+    return set(r, o, word, argv[++*i], UM_FROM_FLAG);
+}
+
 /* Words that are not flags: how many each program takes, and where the first goes. */
 static um_status read_word(reader *r, const char *word)
 {
@@ -357,8 +375,7 @@ static um_status read_flags(reader *r, int argc, char **argv)
         } else if (flags && strncmp(word, "--", 2) == 0) {
             UM_TRY(read_flag(r, argc, argv, &i));
         } else if (flags && word[0] == '-' && word[1] != '\0') {
-            return UM_FAIL(r->err, UM_E_USAGE, "unknown flag %s; flags begin with two dashes",
-                           word);
+            UM_TRY(read_short(r, argc, argv, &i));
         } else {
             UM_TRY(read_word(r, word));
         }

@@ -5,6 +5,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* true when the option is one of the words of a list. */
+static bool names(const um_option *o, const char *list)
+{
+    size_t n = strlen(o->name);
+    for (const char *at = list; (at = strstr(at, o->name)) != NULL; at += n)
+        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0')) return true;
+    return false;
+}
+
 static const char *metavar(const um_option *o)
 {
     switch (o->type) {
@@ -17,7 +26,14 @@ static const char *metavar(const um_option *o)
     case UM_OPT_REAL:
         return " X";
     case UM_OPT_STR:
-        return o->choices != NULL ? " WORD" : " TEXT";
+        if (o->choices != NULL) return " WORD";
+        return names(o, "model vision_tower speech_tower sound_tower base tuned expert_files "
+                        "media_folder")
+                   ? " DIR"
+               : names(o, "prompt_file requests request out routing config config_file csv compare "
+                          "hostfile decoder")
+                   ? " FILE"
+                   : " TEXT";
     case UM_OPT_LIST:
         break;
     }
@@ -39,16 +55,24 @@ static void help_to(FILE *to, um_program who, um_arena *arena)
 {
     fprintf(to, "usage: %s %s\n%s\n", um_program_name(who), um_program_usage(who),
             um_program_purpose(who));
-    const char *group = "";
+    const char *example = um_program_example(who), *group = "";
+    if (example[0] != '\0') fprintf(to, "\nexamples\n");
+    for (const char *line = example; *line != '\0';) {
+        size_t n = strcspn(line, "\n");
+        fprintf(to, "  %.*s\n", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
     for (int i = 0; i < um_option_count; i++) {
         const um_option *o = &um_options[i];
         if (!(o->who & who)) continue;
         if (strcmp(group, o->group) != 0) fprintf(to, "\n%s\n", group = o->group);
-        fprintf(to, "  --%-23s %s%s\n",
+        char letter = um_option_letter(o);
+        const char *brief = letter != '\0' ? um_arena_fmt(arena, "-%c,", letter) : "";
+        fprintf(to, "  %-3s --%-23s %s%s\n", brief,
                 um_arena_fmt(arena, "%s%s", um_option_flag(o, arena), metavar(o)), o->meaning,
                 remarks(o, arena));
     }
-    fprintf(to, "  --%-23s this text\n  --%-23s the version\n", "help", "version");
+    fprintf(to, "  -h, --%-23s this text\n  -V, --%-23s the version\n", "help", "version");
     fprintf(to, "\nA flag --some-name is also UNIMOE_SOME_NAME in the environment and some_name = "
                 "value in a config file;\n"
                 "a yes-or-no flag is taken back by --no-some-name. Sizes take K, M or G behind.\n"
@@ -141,7 +165,9 @@ void um_config_markdown(FILE *to)
                     "| flag | default | allowed | meaning | taken by |\n|---|---|---|---|---|\n");
         }
         bool empty = o->fallback == NULL || o->fallback[0] == '\0';
-        fprintf(to, "| `--%s` | %s | %s | %s | %s |\n", um_option_flag(o, &a),
+        char letter = um_option_letter(o);
+        const char *brief = letter != '\0' ? um_arena_fmt(&a, "`-%c` ", letter) : "";
+        fprintf(to, "| %s`--%s` | %s | %s | %s | %s |\n", brief, um_option_flag(o, &a),
                 empty ? "" : o->fallback, range(o, &a), o->meaning, um_program_list(o->who, &a));
     }
     um_arena_free(&a);

@@ -44,20 +44,20 @@ const um_option um_options[] = {
     STR(model, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "model directory: config.json, safetensors, tokenizer.model"),
     STR(vision_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
-        "folder of the vision tower, when not the one of config.json"),
+        "folder of the vision tower, instead of the one that config.json names"),
     STR(speech_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
-        "folder of the speech tower (Whisper), when not the one of config.json"),
+        "folder of the speech tower (Whisper), instead of the one that config.json names"),
     STR(sound_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
-        "folder of the sound tower (BEATs), or its .pt file for convert, when not the one of config.json"),
+        "folder of the sound tower (BEATs), instead of the one that config.json names; convert also reads its .pt file"),
     STR(prompt, "", NULL, UM_PROG_GENERATE, WHAT, "the question; - reads it from standard input"),
     STR(prompt_file, "", NULL, UM_PROG_GENERATE, WHAT,
         "file with the question, for one that is too long for the command line; - is standard input"),
     LIST(image, UM_PROG_GENERATE, WHAT, "an image for the question; may be given again"),
     LIST(video, UM_PROG_GENERATE, WHAT, "a video for the question; may be given again"),
-    LIST(speech, UM_PROG_GENERATE, WHAT, "an audio file that is heard as speech; may be given again"),
-    LIST(sound, UM_PROG_GENERATE, WHAT, "an audio file that is heard as sound; may be given again"),
+    LIST(speech, UM_PROG_GENERATE, WHAT, "an audio file to encode as speech; may be given again"),
+    LIST(sound, UM_PROG_GENERATE, WHAT, "an audio file to encode as sound; may be given again"),
     STR(video_audio, "", "speech sound", UM_PROG_GENERATE, WHAT,
-        "hear the sound tracks of the videos too, as speech or as sound"),
+        "also encode the sound tracks of the videos, as speech or as sound"),
     STR(requests, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "file of requests, one JSON object a line, or one JSON array of samples; - is standard input"),
     BOOL(in_order, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
@@ -69,50 +69,50 @@ const um_option um_options[] = {
     STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT, WHAT,
         "file or folder to write"),
     STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
-        "count which experts the tokens go to, into this CSV; unimoe generate takes NAME.svg for NAME.csv and its image"),
+        "count which experts the tokens go to: NAME.csv is the numbers, NAME.svg a picture and the numbers beside it"),
     BOOL(json, UM_PROG_GENERATE | UM_PROG_INSPECT | UM_PROG_BENCH, WHAT, "print JSON instead of plain text"),
     BOOL(verify, UM_PROG_INSPECT, WHAT, "check every file against the sizes and checksums of manifest.json"),
 
     NUM(UM_OPT_INT, routers, "1", 1, 4096, START, WHERE, "router ranks"),
     NUM(UM_OPT_INT, experts, "4", 0, 65536, START, WHERE,
-        "expert ranks; at most one for each expert is started"),
+        "expert ranks; at most one is started for each expert"),
     STR(encoders, "1", NULL, START, WHERE,
-        "encoder ranks, or ranks by modality: image=1,speech=2,sound=1; none by default when the model has no tower"),
+        "encoder ranks, or ranks by modality: image=1,speech=2,sound=1; a model without towers has none by default"),
     STR(modalities, "all", NULL, UM_PROG_ENCODER, WHERE,
         "what this encoder rank reads, of image, video, speech and sound: image,speech"),
-    STR(hostfile, "", NULL, START | UM_PROG_DOCTOR, WHERE, "hosts for mpirun, as its --hostfile takes them"),
-    STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "more words for mpirun, separated by spaces"),
+    STR(hostfile, "", NULL, START | UM_PROG_DOCTOR, WHERE, "file of hosts, in the form of mpirun's --hostfile"),
+    STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "extra arguments for mpirun, space-separated"),
     BOOL(dry_run, START | UM_PROG_CONVERT | UM_PROG_LOCAL, WHERE,
-        "print the mpirun line and the memory of every rank, or what would be converted; do nothing"),
+        "print the mpirun line and the memory of every rank, or what would be converted, and stop there"),
 
     STR(isa, "auto", "auto generic avx2 avx512", JOB | UM_PROG_DOCTOR, WIRE,
         "vector instructions; every choice gives the same bits"),
     STR(weights, "auto", "auto f32 bf16", JOB | UM_PROG_CONVERT, WIRE,
-        "type that weights are kept in, or written in by convert; auto keeps that of the file"),
-    STR(wire, "f32", "f32 bf16", JOB, WIRE, "type that rows travel in; bf16 rounds every row once"),
+        "type of the weights in memory, or of those that convert writes; auto is the type in the file"),
+    STR(wire, "f32", "f32 bf16", JOB, WIRE, "type of rows on the wire; bf16 rounds every row once"),
     STR(codec, "none", "none zstd", JOB, WIRE, "compression of rows; every choice gives the same bits"),
     NUM(UM_OPT_INT, zstd_level, "0", -131072, 22, JOB, WIRE, "zstd's level; 0 is the codec's own fast one"),
     NUM(UM_OPT_SIZE, credit, "64M", 65536, INT64_C(1) << 40, JOB, WIRE,
-        "bytes that may be under way from one router to one expert rank"),
+        "largest frame of rows, in bytes; a longer batch is sent in several frames"),
 
     NUM(UM_OPT_INT, threads, "0", 0, 4096, JOB, TIME,
-        "compute threads of one host, shared by its ranks; 0 is its cores"),
+        "compute threads of a host, divided among its ranks; 0 is one for each core"),
     NUM(UM_OPT_INT, deadline_ms, "3500", 100, 86400000, JOB, TIME,
         "a peer that is silent for longer ends the job"),
     NUM(UM_OPT_INT, yield_us, "500", 0, 60000000, JOB, TIME,
-        "a waiting rank yields its core for so long before it sleeps"),
+        "how long a waiting rank yields its core before it sleeps"),
 
     NUM(UM_OPT_INT, max_new_tokens, "128", 0, 1 << 24, ROUTE, TEXT,
         "tokens to generate at most; 0 reads the prompt and answers with an empty text"),
     NUM(UM_OPT_REAL, temperature, "-1", -1, 100, ROUTE, TEXT,
-        "0 is greedy; below 0 as generation_config.json says"),
+        "0 always takes the likeliest token; below 0: as generation_config.json says"),
     NUM(UM_OPT_REAL, top_p, "-1", -1, 1, ROUTE, TEXT,
-        "sample from the likeliest tokens of this total probability; below 0 as generation_config.json says"),
+        "sample from the likeliest tokens of this total probability; below 0: as generation_config.json says"),
     NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE, TEXT,
-        "sample from so many tokens; 0 is all; below 0 as generation_config.json says"),
+        "sample from this many of the likeliest tokens; 0 is all; below 0: as generation_config.json says"),
     NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | UM_PROG_INIT, TEXT,
         "seed of sampling and gate noise; requests without a seed of their own draw apart. Or of the weights that init makes"),
-    BOOL(ignore_eos, ROUTE, TEXT, "go on after the end token, up to max_new_tokens"),
+    BOOL(ignore_eos, ROUTE, TEXT, "generate past the end tokens, up to max_new_tokens"),
     NUM(UM_OPT_INT, context, "0", 0, 1 << 24, JOB, TEXT,
         "prompt rows, those of media counted, and new tokens that a request may have together; 0 is what the model has positions for"),
     NUM(UM_OPT_SIZE, request_memory, "0", 0, INT64_C(1) << 50, ROUTE, TEXT,
@@ -120,10 +120,10 @@ const um_option um_options[] = {
     NUM(UM_OPT_INT, prefill_chunk, "256", 1, 1 << 20, JOB, TEXT,
         "rows of a prompt that go through the layers together"),
     NUM(UM_OPT_INT, max_batch, "32", 1, 4096, JOB, TEXT, "requests decoded together"),
-    BOOL(gate_noise, ROUTE, TEXT, "draw the second expert of GShard gates with noise, as in training"),
+    BOOL(gate_noise, ROUTE, TEXT, "choose the second expert of GShard gates with noise, as in training"),
 
     STR(image_aspect, "", "square pad", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
-        "square crops, pad fills up to a square; empty is as the config says"),
+        "square crops to a square, pad fills up to one; empty: as config.json says"),
     STR(image_orientation, "none", "none exif", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
         "exif turns images as their EXIF data say; none leaves them as the original does"),
     NUM(UM_OPT_SIZE, image_max_pixels, "50M", 1, INT64_C(1) << 32, UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
@@ -133,22 +133,22 @@ const um_option um_options[] = {
     NUM(UM_OPT_INT, media_max_seconds, "3600", 1, 86400, UM_PROG_ENCODER | START, MEDIA,
         "longer audio and videos are refused"),
     NUM(UM_OPT_INT, media_wait_ms, "60000", 100, 86400000, UM_PROG_ENCODER | START, MEDIA,
-        "a file that takes longer to decode is given up"),
+        "time limit for decoding one media file; the request fails when it is exceeded"),
     NUM(UM_OPT_SIZE, media_cache, "256M", 0, INT64_C(1) << 40, ROUTE, MEDIA,
-        "memory of a router for encoded media, so that a file that comes again is not encoded again"),
+        "memory of each router for encoded media: a file that comes again is not encoded again"),
     NUM(UM_OPT_INT, video_frames, "8", 1, 1024, UM_PROG_ENCODER | START, MEDIA,
-        "frames taken out of a video file"),
+        "frames to take from a video file"),
     BOOL(speech_exact_windows, UM_PROG_ENCODER | START, MEDIA,
         "cut speech every 480000 samples; else as the original does, which loses one of 480001"),
     STR(decoder, "", NULL, UM_PROG_ENCODER | START, MEDIA,
-        "the unimoe-decoder program, when not beside the others"),
+        "path of unimoe-decoder, when it is not beside the other programs"),
 
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
     STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
     STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
 
-    STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "another run's counters: draw the first file minus this one"),
-    STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows: of prompts, of new tokens, or both"),
+    STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "counters of another run, to be subtracted: the picture shows the difference"),
+    STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows to count: those of prompts, of new tokens, or both"),
     STR(csv, "", NULL, UM_PROG_PLOT, DRAW, "write the table behind the image to this file"),
     STR(base, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the base weights of a release"),
     STR(tuned, "", NULL, UM_PROG_CONVERT, CONVERT,
@@ -157,14 +157,14 @@ const um_option um_options[] = {
     STR(adapter, "merge", "merge keep", UM_PROG_CONVERT, CONVERT,
         "add the adapter to the weights, or keep it beside them in PEFT form"),
     NUM(UM_OPT_SIZE, shard_size, "5G", 1, INT64_C(1) << 50, UM_PROG_CONVERT, CONVERT,
-        "a larger set of weights is written as several files of about this size"),
+        "size of a weight file; more weights are written as several files of about this size"),
     STR(to, "", "peft hf", UM_PROG_CONVERT, CONVERT,
         "write --model out: its LoRA as a PEFT adapter, or its parts as transformers names them"),
 
     STR(config_file, "", NULL, ANY | UM_PROG_LOCAL, MISC, "file of options, name = value a line"),
     BOOL(print_config, ANY | UM_PROG_LOCAL, MISC,
         "print every option with its value and origin, do nothing else"),
-    STR(log_level, "warn", "error warn info debug trace", ANY, MISC, "least weight of what is logged"),
+    STR(log_level, "warn", "error warn info debug trace", ANY, MISC, "minimum severity to log"),
 };
 /* clang-format on */
 const int um_option_count = (int)(sizeof um_options / sizeof um_options[0]);
@@ -172,34 +172,49 @@ _Static_assert(sizeof um_options / sizeof um_options[0] <= UM_MAX_OPTIONS, "grow
 
 static const struct {
     um_program who;
-    const char *name, *usage, *purpose;
+    const char *name, *usage, *purpose, *example;
 } programs[] = {
     {UM_PROG_ROUTER, "unimoe-router", "[OPTION]...",
-     "A router rank: tokeniser, backbone, gate, sampling. Started by mpirun."},
+     "A router rank: tokeniser, backbone, gate, sampling. Started by mpirun.", ""},
     {UM_PROG_EXPERT, "unimoe-expert", "[OPTION]...",
-     "An expert rank: the experts it owns, for all layers. Started by mpirun."},
+     "An expert rank: the experts it owns, for all layers. Started by mpirun.", ""},
     {UM_PROG_ENCODER, "unimoe-encoder", "[OPTION]...",
-     "An encoder rank: images, videos, speech and sounds to rows. Started by mpirun."},
+     "An encoder rank: images, videos, speech and sounds to rows. Started by mpirun.", ""},
     {UM_PROG_GENERATE, "unimoe generate",
      "--model DIR --prompt TEXT | --prompt-file FILE [--image FILE]... [--video FILE]... [--speech "
      "FILE]... [--sound "
      "FILE]... | --requests FILE",
-     "Answers a question, or a file of requests, with an MPI job."},
+     "Answers a question, or a file of requests, with an MPI job.",
+     "unimoe generate -m DIR -p \"What is in the image?\" --image photo.jpg\n"
+     "unimoe generate -m DIR --requests questions.jsonl --json >answers.jsonl\n"
+     "unimoe generate -m DIR -p x --dry-run        # the mpirun line and the memory; starts "
+     "nothing\n"},
     {UM_PROG_TRACE, "unimoe trace", "REQUEST.json --out FILE.safetensors",
-     "Runs one request and writes every tensor on its way to a file."},
+     "Runs one request and writes every tensor on its way to a file.",
+     "unimoe trace request.json -o tensors.safetensors\n"},
     {UM_PROG_INSPECT, "unimoe inspect", "DIR",
-     "Shows what a model directory holds and what is wrong with it."},
+     "Shows what a model directory holds and what is wrong with it.",
+     "unimoe inspect DIR\n"
+     "unimoe inspect DIR --verify\n"},
     {UM_PROG_DOCTOR, "unimoe doctor", "[--hostfile FILE]",
-     "Checks this machine and its MPI, with a remedy for every fault."},
+     "Checks this machine and its MPI, with a remedy for every fault.",
+     "unimoe doctor\n"
+     "unimoe doctor --hostfile hosts\n"},
     {UM_PROG_INIT, "unimoe init", "--preset NAME | --config FILE, --out DIR",
-     "Makes a model directory with random weights."},
+     "Makes a model directory with random weights.",
+     "unimoe init --preset small -o DIR\n"
+     "unimoe init --config config.json --dtype bf16 -o DIR\n"},
     {UM_PROG_PLOT, "unimoe plot", "routing FILE.csv --out FILE.svg [--compare OTHER.csv]",
-     "Draws what generate --routing counted: which experts the tokens of each modality go to."},
+     "Draws what generate --routing counted: which experts the tokens of each modality go to.",
+     "unimoe generate -m DIR -p x --routing run.csv\n"
+     "unimoe plot routing run.csv -o run.svg\n"},
     {UM_PROG_CONVERT, "unimoe convert",
      "--base DIR [--tuned DIR] --out DIR | --model DIR --to WORD --out DIR",
      "Makes a model directory from released checkpoints, or writes one in the form of other "
-     "programs."},
-    {UM_PROG_BENCH, "bench", "[OPTION]...", "Measures."},
+     "programs.",
+     "unimoe convert --base llava --tuned uni-moe -o DIR\n"
+     "unimoe convert -m DIR --to hf -o OTHER\n"},
+    {UM_PROG_BENCH, "bench", "[OPTION]...", "Measures.", ""},
 };
 
 static int program_index(um_program who)
@@ -213,6 +228,8 @@ static int program_index(um_program who)
 const char *um_program_name(um_program who) { return programs[program_index(who)].name; }
 const char *um_program_usage(um_program who) { return programs[program_index(who)].usage; }
 const char *um_program_purpose(um_program who) { return programs[program_index(who)].purpose; }
+
+const char *um_program_example(um_program who) { return programs[program_index(who)].example; }
 
 const char *um_program_list(unsigned who, um_arena *arena)
 {
@@ -235,6 +252,26 @@ const um_option *um_option_find(const char *name)
     for (int i = 0; i < um_option_count; i++)
         if (same_name(um_options[i].name, name)) return &um_options[i];
     return NULL;
+}
+
+static const struct {
+    char letter;
+    const char *name;
+} shorts[] = {{'m', "model"}, {'p', "prompt"}, {'n', "max_new_tokens"}, {'o', "out"}};
+enum { SHORTS = (int)(sizeof shorts / sizeof shorts[0]) };
+
+const um_option *um_option_short(char letter)
+{
+    for (int i = 0; i < SHORTS; i++)
+        if (shorts[i].letter == letter) return um_option_find(shorts[i].name);
+    return NULL;
+}
+
+char um_option_letter(const um_option *o)
+{
+    for (int i = 0; i < SHORTS; i++)
+        if (strcmp(shorts[i].name, o->name) == 0) return shorts[i].letter;
+    return '\0';
 }
 
 const char *um_option_flag(const um_option *o, um_arena *arena)

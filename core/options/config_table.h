@@ -34,11 +34,16 @@ extern const int um_option_count;
 const char *um_program_name(um_program who);
 const char *um_program_usage(um_program who);
 const char *um_program_purpose(um_program who);
+/* A line or more that can be typed, or "". */
+const char *um_program_example(um_program who);
 /* "unimoe generate, unimoe trace" for every bit of who. */
 const char *um_program_list(unsigned who, um_arena *arena);
 
 /* The option called name (dashes and underscores are alike), or NULL. */
 const um_option *um_option_find(const char *name);
+/* The option under one letter (-m), or NULL; and the letter of an option, or 0. */
+const um_option *um_option_short(char letter);
+char um_option_letter(const um_option *o);
 /* "max-new-tokens" */
 const char *um_option_flag(const um_option *o, um_arena *arena);
 /* The value as it would be typed. i counts the items of a list. exact: reals with all their digits. */

@@ -1,4 +1,4 @@
-/* See plan.h. */
+/* See memory_plan.h. */
 #include "launch/job/memory_plan.h"
 
 #include "core/base/bytes.h"
@@ -190,10 +190,39 @@ um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const u
     return UM_OK;
 }
 
+void um_memory_plan_total(const um_memory_plan *p, int64_t *weights, int64_t *buffers)
+{
+    *weights = *buffers = 0;
+    for (int i = 0; i < p->n; i++) {
+        *weights += p->rank[i].weights;
+        *buffers += p->rank[i].buffers;
+    }
+}
+
+const char *um_memory_plan_shortage(const um_memory_plan *p, int64_t available, um_arena *arena)
+{
+    int64_t weights, buffers;
+    char w[32], b[32], all[32], room[32];
+    um_memory_plan_total(p, &weights, &buffers);
+    if (available <= 0 || weights + buffers <= available) return "";
+    um_bytes_text(w, weights);
+    um_bytes_text(b, buffers);
+    um_bytes_text(all, weights + buffers);
+    um_bytes_text(room, available);
+    return um_arena_fmt(
+        arena,
+        "the ranks need about %s (weights %s, buffers up to %s), and %s are free on "
+        "this machine: %s",
+        all, w, b, room,
+        weights > available ? "more machines (--hostfile) or --weights bf16 would hold the weights"
+                            : "a smaller --max-batch, --context or --prefill-chunk needs less");
+}
+
 void um_memory_plan_print(const um_memory_plan *p, FILE *to)
 {
-    int64_t weights = 0, buffers = 0;
+    int64_t weights, buffers;
     char w[32], b[32], experts[32];
+    um_memory_plan_total(p, &weights, &buffers);
     fprintf(to, "%-6s %-12s %-10s %12s %12s\n", "rank", "role", "experts", "weights", "buffers");
     for (int i = 0; i < p->n; i++) {
         const um_memory_plan_rank *r = &p->rank[i];
@@ -208,8 +237,6 @@ void um_memory_plan_print(const um_memory_plan *p, FILE *to)
         um_bytes_text(w, r->weights);
         um_bytes_text(b, r->buffers);
         fprintf(to, "%-6d %-12s %-10s %12s %12s\n", i, role, experts, w, b);
-        weights += r->weights;
-        buffers += r->buffers;
     }
     um_bytes_text(w, weights);
     um_bytes_text(b, buffers);

@@ -25,3 +25,8 @@ typedef struct um_memory_plan {
 um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const um_checkpoint *c,
                               int64_t sequences, um_arena *arena, um_err *err);
 void um_memory_plan_print(const um_memory_plan *p, FILE *to);
+/* Weights and buffers of all ranks, in bytes. */
+void um_memory_plan_total(const um_memory_plan *p, int64_t *weights, int64_t *buffers);
+/* One sentence with the numbers when the ranks need more than `available` bytes (um_memory_available; 0 is unknown), and what helps;
+ * "" when it is enough. For ranks that all run on the machine whose memory is given. */
+const char *um_memory_plan_shortage(const um_memory_plan *p, int64_t available, um_arena *arena);

@@ -2,9 +2,11 @@
 #include "launch/plot/plot.h"
 
 #include "core/base/file.h"
+#include "core/base/text.h"
 #include "launch/plot/figure.h"
 
 #include <string.h>
+#include <strings.h>
 
 static um_status write_text(const char *path, const um_text *text, um_err *err)
 {
@@ -37,8 +39,51 @@ static um_status draw(const char *csv, const char *other, const char *phase, con
     return st;
 }
 
+um_status um_plot_format_of(um_plot_format *out, const char *flag, const char *path,
+                            um_plot_format fallback, um_err *err)
+{
+    static const char *const images[] = {".png",  ".jpg", ".jpeg", ".pdf", ".gif",
+                                         ".webp", ".eps", ".ps",   ".bmp", ".tiff"};
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    const char *end = strrchr(name, '.');
+    if (end == NULL || end == name || um_starts_with(path, "/dev/")) {
+        *out = fallback;
+        return UM_OK;
+    }
+    if (strcasecmp(end, ".svg") == 0 || strcasecmp(end, ".csv") == 0) {
+        *out = strcasecmp(end, ".svg") == 0 ? UM_PLOT_SVG : UM_PLOT_CSV;
+        return UM_OK;
+    }
+    bool image = false;
+    for (size_t i = 0; i < sizeof images / sizeof images[0]; i++)
+        image = image || strcasecmp(end, images[i]) == 0;
+    return UM_FAIL(
+        err, UM_E_USAGE,
+        "%s %s: %s is not written, but SVG (.svg, an image that browsers show) or CSV (.csv)%s",
+        flag, path, end, image ? "; rsvg-convert or a browser makes other images of an SVG" : "");
+}
+
+/* The file names say what each file is; --csv is always the table. */
+static um_status plot_names(const um_config *cfg, const char **svg, const char **table, um_err *err)
+{
+    um_plot_format format = UM_PLOT_SVG, csv = UM_PLOT_CSV;
+    if (cfg->out[0] != '\0')
+        UM_TRY(um_plot_format_of(&format, "--out", cfg->out, UM_PLOT_SVG, err));
+    if (cfg->csv[0] != '\0') UM_TRY(um_plot_format_of(&csv, "--csv", cfg->csv, UM_PLOT_CSV, err));
+    if (csv == UM_PLOT_SVG)
+        return UM_FAIL(err, UM_E_USAGE, "--csv %s: the table is CSV; --out FILE.svg is the image",
+                       cfg->csv);
+    if (format == UM_PLOT_CSV && cfg->csv[0] != '\0')
+        return UM_FAIL(err, UM_E_USAGE, "--out %s and --csv %s: both name the table", cfg->out,
+                       cfg->csv);
+    *svg = format == UM_PLOT_SVG ? cfg->out : "";
+    *table = format == UM_PLOT_CSV ? cfg->out : cfg->csv;
+    return UM_OK;
+}
+
 um_status um_plot(const um_config *cfg, um_err *err)
 {
+    const char *svg = "", *table = "";
     const char *what = cfg->args.n > 0 ? cfg->args.item[0] : "";
     if (what[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE,
@@ -49,7 +94,8 @@ um_status um_plot(const um_config *cfg, um_err *err)
         return UM_FAIL(err, UM_E_USAGE, "the counters are missing: unimoe plot routing FILE.csv");
     if (cfg->out[0] == '\0' && cfg->csv[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE, "--out is missing: the SVG to write (or --csv FILE)");
-    return draw(cfg->args.item[1], cfg->compare, cfg->phase, cfg->out, cfg->csv, err);
+    UM_TRY(plot_names(cfg, &svg, &table, err));
+    return draw(cfg->args.item[1], cfg->compare, cfg->phase, svg, table, err);
 }
 
 um_status um_plot_routing(const char *csv, const char *svg, um_err *err)

@@ -37,6 +37,8 @@ class Cli(unittest.TestCase):
             run = unimoe(command, "--help")
             self.assertEqual(run.returncode, 0, run.stderr)
             self.assertTrue(run.stdout.startswith(f"usage: unimoe {command} "), run.stdout)
+            self.assertEqual(unimoe("help", command).stdout, run.stdout)
+            self.assertIn(f"\nexamples\n  unimoe {command}", run.stdout)
         run = unimoe()
         self.assertEqual((run.returncode, run.stdout), (USAGE, ""))
         self.assertIn("usage: unimoe COMMAND", run.stderr)
@@ -104,7 +106,8 @@ class Cli(unittest.TestCase):
         self.assertEqual(line.count("zstd"), 3)
         self.assertNotIn("--dry-run", line)
         self.assertNotIn("--prompt", line)
-        self.assertEqual([r[1] for r in rows[1:-1]], ["router/0", "expert/0", "expert/1", "expert/2", "expert/3", "encoder/0"])
+        self.assertEqual([r[1] for r in rows[1:-2]], ["router/0", "expert/0", "expert/1", "expert/2", "expert/3", "encoder/0"])
+        self.assertEqual(rows[-1][:4], ["free", "on", "this", "machine:"])
 
     def test_dry_run_places_experts(self):
         _, rows = self.plan("generate", "--model", MODELS / "s8", "--prompt", "x", "--experts", "3")

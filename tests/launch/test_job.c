@@ -573,10 +573,31 @@ static void test_bytes_text(void **state)
     assert_string_equal(s, "5.0 TiB");
 }
 
+static void test_memory_shortage(void **state)
+{
+    (void)state;
+    um_arena a;
+    um_arena_init(&a, "test", 4096);
+    um_memory_plan_rank ranks[] = {
+        {.role = UM_ROLE_ROUTER, .weights = INT64_C(3) << 30, .buffers = 1 << 30},
+        {.role = UM_ROLE_EXPERT, .weights = INT64_C(5) << 30}};
+    um_memory_plan p = {ranks, 2};
+    assert_string_equal(um_memory_plan_shortage(&p, INT64_C(9) << 30, &a), "");
+    assert_string_equal(um_memory_plan_shortage(&p, 0, &a), ""); /* nobody knows */
+    const char *s = um_memory_plan_shortage(&p, (INT64_C(9) << 30) - 1, &a);
+    assert_non_null(strstr(
+        s, "need about 9.0 GiB (weights 8.0 GiB, buffers up to 1.0 GiB), and 9.0 GiB are free"));
+    assert_non_null(strstr(s, "--max-batch"));
+    s = um_memory_plan_shortage(&p, INT64_C(2) << 30, &a);
+    assert_non_null(strstr(s, "2.0 GiB are free on this machine: more machines (--hostfile)"));
+    um_arena_free(&a);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_memory_shortage),
         T(test_compose),
         T(test_compose_hostfile),
         T(test_compose_settings),

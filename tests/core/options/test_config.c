@@ -113,6 +113,12 @@ static void test_positional(void **state)
     assert_int_equal(load(f, UM_PROG_TRACE, "r.json|--out|o.safetensors"), UM_OK);
     assert_string_equal(f->cfg.request, "r.json");
     assert_string_equal(f->cfg.out, "o.safetensors");
+    assert_int_equal(load(f, UM_PROG_GENERATE, "-m|DIR|-p|-3 degrees|-n|7"), UM_OK);
+    assert_string_equal(f->cfg.model, "DIR");
+    assert_string_equal(f->cfg.prompt, "-3 degrees");
+    assert_int_equal(f->cfg.max_new_tokens, 7);
+    assert_int_equal(load(f, UM_PROG_INIT, "-o|x|--preset|tiny"), UM_OK);
+    assert_string_equal(f->cfg.out, "x");
     assert_int_equal(load(f, UM_PROG_INSPECT, "--|--odd-name"), UM_OK);
     assert_string_equal(f->cfg.model, "--odd-name");
     assert_int_equal(load(f, UM_PROG_TRACE, "a|b"), UM_E_USAGE);
@@ -130,7 +136,16 @@ static void test_mistakes(void **state)
             "unknown flag --max_new_token, did you mean --max-new-tokens?");
     refused(f, UM_PROG_GENERATE, "--quux",
             "unknown flag --quux; unimoe generate --help lists them all");
-    refused(f, UM_PROG_GENERATE, "-n|4", "unknown flag -n; flags begin with two dashes");
+    refused(
+        f, UM_PROG_GENERATE, "-x|4",
+        "unknown flag -x; one dash stands before -m -p -n -o -h and -V, two before whole names");
+    refused(f, UM_PROG_GENERATE, "-prompt|x",
+            "unknown flag -prompt; one dash stands before -m -p -n -o -h and -V, two before whole "
+            "names");
+    refused(f, UM_PROG_GENERATE, "-n", "-n needs a value");
+    refused(f, UM_PROG_GENERATE, "-n|many", "-n: many, allowed: 0..16777216");
+    refused(f, UM_PROG_INSPECT, "-p|x",
+            "-p (--prompt) belongs to unimoe generate, not to unimoe inspect");
     refused(f, UM_PROG_TRACE, "--image|x",
             "--image belongs to unimoe generate, not to unimoe trace");
     refused(f, UM_PROG_EXPERT, "--top-k|1",
