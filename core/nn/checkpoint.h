@@ -2,8 +2,7 @@
  *
  * um_checkpoint_open checks that config and tensors do not contradict one another (rows of the gate = num_experts, no expert past
  * num_experts, MoE placement, vocabulary, sizes of the audio connectors) and settles what only the tensors show. It does not insist
- * that every tensor is there: each role loads, and so checks, only what it owns. um_checkpoint_audit looks at everything, for
- * `inspect`. */
+ * that every tensor is there: each role loads, and so checks, only what it owns. launch/model_dir/audit.h looks at everything. */
 #pragma once
 
 #include "core/model/model.h"
@@ -23,14 +22,6 @@ um_status um_checkpoint_open(um_checkpoint *out, const char *dir, const um_tower
                              um_err *err);
 void um_checkpoint_close(um_checkpoint *c);
 
-/* The tensor set of a part; NULL when the model has none such. */
+/* The tensors of a folder, and of the folder that a part is in; NULL when the model has no such tower. */
+const um_tensors *um_checkpoint_set_at(const um_checkpoint *c, um_set set);
 const um_tensors *um_checkpoint_set(const um_checkpoint *c, um_part part);
-
-typedef struct um_audit {
-    int64_t wanted, found, missing, misshapen, unexpected,
-        ignored; /* tensors; ignored = known and not needed (Whisper's own decoder, inv_freq, ...) */
-    int64_t params, bytes; /* of the tensors found */
-} um_audit;
-typedef void (*um_audit_fn)(void *ctx, const char *line); /* one line for every problem */
-um_status um_checkpoint_audit(const um_checkpoint *c, um_audit *out, um_audit_fn fn, void *ctx,
-                              um_err *err);

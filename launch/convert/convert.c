@@ -4,6 +4,7 @@
 #include "core/base/file.h"
 #include "core/nn/checkpoint.h"
 #include "launch/convert/convert_job.h"
+#include "launch/model_dir/audit.h"
 #include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/manifest.h"
 #include "launch/model_dir/tree.h"
@@ -28,7 +29,7 @@ static um_status audit(um_convert *cv, um_err *err)
     um_checkpoint c;
     um_audit a;
     UM_TRY(um_checkpoint_open(&c, cv->tmp, NULL, err));
-    um_status st = um_checkpoint_audit(&c, &a, keep_line, cv, err);
+    um_status st = um_audit_run(&c, &a, keep_line, cv, err);
     if (st == UM_OK && a.missing + a.misshapen + a.unexpected > 0)
         st = UM_FAIL(err, UM_E_MODEL,
                      "the directory does not pass its check: %" PRId64 " tensors missing, %" PRId64

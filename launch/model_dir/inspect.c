@@ -4,6 +4,7 @@
 #include "core/base/json.h"
 #include "core/base/text.h"
 #include "core/nn/checkpoint.h"
+#include "launch/model_dir/audit.h"
 #include "launch/model_dir/manifest.h"
 
 #include <inttypes.h>
@@ -330,7 +331,7 @@ static um_status look(findings *f, um_err *err)
 {
     um_model_params(&f->c->model, &f->total, &f->active);
     UM_TRY(um_model_for_each_tensor(&f->c->model, part_count, f, err));
-    return um_checkpoint_audit(f->c, &f->audit, problem, f, err);
+    return um_audit_run(f->c, &f->audit, problem, f, err);
 }
 
 /* --- the files against the manifest --- */

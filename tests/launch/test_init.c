@@ -10,6 +10,7 @@
 #include "core/base/json.h"
 #include "core/base/log.h"
 #include "core/nn/checkpoint.h"
+#include "launch/model_dir/audit.h"
 #include "launch/model_dir/init.h"
 #include "launch/model_dir/inspect.h"
 #include "launch/model_dir/presets.h"
@@ -181,7 +182,7 @@ static void test_small(void **state)
     init_ok(&s);
     if (um_checkpoint_open(&c, s.out, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_string_equal(c.model.variant, "unified");
-    assert_int_equal(um_checkpoint_audit(&c, &audit, NULL, NULL, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &audit, NULL, NULL, &err), UM_OK);
     assert_int_equal(audit.missing + audit.misshapen + audit.unexpected + audit.ignored, 0);
     assert_true(fabs(std_of(c.speech, "model.encoder.conv2.weight", &mean) - 0.02) < 0.002);
     assert_true(std_of(c.speech, "model.encoder.layer_norm.weight", &mean) == 0.0 && mean == 1.0);
@@ -336,7 +337,7 @@ static void test_from_config(void **state)
             um_checkpoint_open(&golden, um_arena_fmt(&arena, GOLDEN "%s", models[i]), NULL, &err),
             UM_OK);
         assert_true(made.model.fingerprint == golden.model.fingerprint);
-        assert_int_equal(um_checkpoint_audit(&made, &audit, NULL, NULL, &err), UM_OK);
+        assert_int_equal(um_audit_run(&made, &audit, NULL, NULL, &err), UM_OK);
         assert_int_equal(audit.missing + audit.misshapen + audit.unexpected + audit.ignored, 0);
         for (size_t k = 0; k < um_tensors_count(made.llm); k++) {
             assert_non_null(um_tensors_find(golden.llm, um_tensors_at(made.llm, k)->name));

@@ -10,6 +10,7 @@
 #include "core/base/json.h"
 #include "core/base/log.h"
 #include "core/nn/checkpoint.h"
+#include "launch/model_dir/audit.h"
 #include "tests/support/edit.h"
 #include "tests/support/folder.h"
 
@@ -60,7 +61,7 @@ static void golden(um_checkpoint *c, const char *name, int64_t wanted, int64_t i
     int lines = 0;
     if (um_checkpoint_open(c, um_arena_fmt(&arena, GOLDEN "%s", name), NULL, &err) != UM_OK)
         fail_msg("%s", err.msg);
-    assert_int_equal(um_checkpoint_audit(c, &a, count_line, &lines, &err), UM_OK);
+    assert_int_equal(um_audit_run(c, &a, count_line, &lines, &err), UM_OK);
     assert_int_equal(lines, 0);
     assert_int_equal(a.missing + a.misshapen + a.unexpected, 0);
     assert_int_equal(a.wanted, wanted);
@@ -364,12 +365,12 @@ static void test_connector_sizes(void **state)
     if (open_copy(&c, "s4", &err) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(c.model.speech.dec_layers, 2);
     assert_true(c.model.fingerprint != before);
-    assert_int_equal(um_checkpoint_audit(&c, &a, NULL, NULL, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &a, NULL, NULL, &err), UM_OK);
     assert_int_equal(a.missing + a.misshapen + a.unexpected, 0);
     um_checkpoint_close(&c);
     without("s4", "audio_decoder.layers.1."); /* a hole is what is missing, not a smaller model */
     if (open_copy(&c, "s4", &err) != UM_OK) fail_msg("%s", err.msg);
-    assert_int_equal(um_checkpoint_audit(&c, &a, NULL, NULL, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &a, NULL, NULL, &err), UM_OK);
     assert_true(c.model.speech.dec_layers == 3 && a.missing == 24);
     um_checkpoint_close(&c);
 }
@@ -447,7 +448,7 @@ static void both(const char *folder, const char *speech_key, const char *speech,
     assert_string_equal(c.model.speech.names.prefix, speech);
     assert_string_equal(c.model.speech.names.queries, queries);
     assert_string_equal(c.model.sound.names.queries, "model.mm_sound_aligner.query_tokens");
-    assert_int_equal(um_checkpoint_audit(&c, &a, count_line, &told, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &a, count_line, &told, &err), UM_OK);
     assert_int_equal(told, 0);
     assert_int_equal(a.missing + a.misshapen + a.unexpected, 0);
     assert_int_equal(a.wanted, 234 + 97 + 60);
@@ -485,7 +486,7 @@ static void test_tower_names(void **state)
     um_towers towers = {.speech = um_arena_fmt(&arena, "%s/bare", dir)};
     if (um_checkpoint_open(&c, GOLDEN "s4", &towers, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_false(c.model.speech.encoder_prefix);
-    assert_int_equal(um_checkpoint_audit(&c, &a, take_line, &l, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &a, take_line, &l, &err), UM_OK);
     assert_true(a.missing == 0 && a.misshapen == 0 && a.ignored == 77 && l.n == 1);
     assert_non_null(strstr(l.text[0], "unexpected encoder.odd"));
     um_checkpoint_close(&c);
@@ -529,7 +530,7 @@ static void test_audit(void **state)
     um_towers towers = {.vision = GOLDEN "s4/vision_tower", .speech = GOLDEN "s4/audio_tower"};
     um_status st = um_checkpoint_open(&c, um_arena_fmt(&arena, "%s/copy", dir), &towers, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
-    assert_int_equal(um_checkpoint_audit(&c, &a, take_line, &l, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &a, take_line, &l, &err), UM_OK);
     assert_true(a.wanted == 234 && a.found == 233 && a.missing == 1 && a.misshapen == 2 &&
                 a.unexpected == 1);
     assert_int_equal(l.n, 4);

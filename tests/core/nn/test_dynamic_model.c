@@ -8,6 +8,7 @@
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/nn/checkpoint.h"
+#include "launch/model_dir/audit.h"
 #include "tests/support/dynamic_layer.h"
 #include "tests/support/edit.h"
 #include "tests/support/folder.h"
@@ -202,7 +203,7 @@ static void every_tensor_is_known(void **state)
     um_err err = {0};
     dynamic_model_make(dir, "p07", &arena);
     if (um_checkpoint_open(&c, dir, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
-    assert_int_equal(um_checkpoint_audit(&c, &a, count_line, NULL, &err), UM_OK);
+    assert_int_equal(um_audit_run(&c, &a, count_line, NULL, &err), UM_OK);
     assert_int_equal(a.missing + a.misshapen + a.unexpected + a.ignored, 0);
     assert_int_equal(a.wanted, 3 + 6 + 1 + 3 * (4 + 2));
     int64_t total, active;
