@@ -1,6 +1,7 @@
 /* See join.h. */
 #include "core/comm/join.h"
 
+#include "core/options/encoders.h"
 #include "core/base/arena.h"
 #include "core/base/bytes.h"
 #include "core/base/clock.h"

@@ -1,6 +1,7 @@
 /* See memory_plan.h. */
 #include "launch/job/memory_plan.h"
 
+#include "core/options/encoders.h"
 #include "core/base/bytes.h"
 #include "core/base/text.h"
 

@@ -1,6 +1,7 @@
 /* See mpirun_line.h. */
 #include "launch/job/mpirun_line.h"
 
+#include "core/options/encoders.h"
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/log.h"

@@ -28,7 +28,7 @@ LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/plot", "
 # folder -> the other folders that its files may include from. The longest matching folder counts.
 FLOORS = {
     "core/base": [],
-    "core/options": BASE,
+    "core/options": BASE + ["core/model"],
     "core/model": BASE,
     "core/tensor": BASE,
     "proto": BASE,

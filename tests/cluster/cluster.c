@@ -1,6 +1,7 @@
 /* See cluster.h. */
 #include "tests/cluster/cluster.h"
 
+#include "core/options/encoders.h"
 #include "core/base/arena.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"

@@ -138,14 +138,14 @@ static void test_compose_encoders(void **state)
     static const struct {
         const char *encoders, *says;
     } bad[] = {
-        {"x", "\"x\" is no number of ranks from 0 to 4096"},
-        {"-1", "\"-1\" is no number of ranks"},
-        {"", "\"\" is no number of ranks"},
-        {"image=", "\"\" is no number of ranks"},
+        {"x", "\"x\" is not a number of ranks from 0 to 4096"},
+        {"-1", "\"-1\" is not a number of ranks"},
+        {"", "\"\" is not a number of ranks"},
+        {"image=", "\"\" is not a number of ranks"},
         {"image=1,", "\"\": want MODALITY=RANKS"},
-        {"imgae=1", "\"imgae\" is no modality, did you mean image"},
-        {"text=1", "\"text\" is no modality"},
-        {"image=1;speech=1", "no number of ranks"},
+        {"imgae=1", "\"imgae\" is not a modality, did you mean image"},
+        {"text=1", "\"text\" is not a modality"},
+        {"image=1;speech=1", "not a number of ranks"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         f->cfg.encoders = bad[i].encoders;
