@@ -15,7 +15,11 @@ enum { REQUEST_LIMIT = 64 << 20 };
 static um_status find_model(um_config *cfg, um_arena *arena, um_err *err)
 {
     um_json *request = NULL;
-    if (um_json_load(&request, cfg->request, REQUEST_LIMIT, err) != UM_OK) return UM_E_DATA;
+    uint8_t *text = NULL;
+    size_t n = 0;
+    if (um_file_read(&text, &n, cfg->request, REQUEST_LIMIT, arena, err) != UM_OK) return UM_E_DATA;
+    if (um_json_parse_large(&request, text, n, err) != UM_OK)
+        return um_wrap(err, UM_E_DATA, "%s", cfg->request);
     const char *model = um_json_str(um_json_get(request, "model"), "");
     um_status st = UM_OK;
     if (um_json_kind_of(request) != UM_JSON_OBJECT)

@@ -128,6 +128,10 @@ static void quote_large(um_text *to, const char *data, size_t size)
 um_status um_json_parse_large(um_json **root, const void *data, size_t size, um_err *err)
 {
     json_error_t e;
+    if (size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0) { /* a byte order mark */
+        data = (const char *)data + 3;
+        size -= 3;
+    }
     json_t *v = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (v == NULL && json_error_code(&e) == json_error_numeric_overflow) {
         um_text quoted = {0};

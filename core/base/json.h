@@ -24,7 +24,7 @@ typedef enum um_json_kind {
 
 um_status um_json_parse(um_json **root, const void *data, size_t size, um_err *err);
 /* The same for data of people and other programs: a number that neither int64 nor double can hold becomes a string of its text,
- * so that whoever reads that key decides about it (an id may have any number of digits). */
+ * so that whoever reads that key decides about it (an id may have any number of digits); a byte order mark in front is skipped. */
 um_status um_json_parse_large(um_json **root, const void *data, size_t size, um_err *err);
 /* Reads and parses a file of at most limit bytes; errors name the path. */
 um_status um_json_load(um_json **root, const char *path, size_t limit, um_err *err);

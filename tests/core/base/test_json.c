@@ -276,6 +276,8 @@ static void test_large_numbers(void **state)
     assert_int_equal(um_json_read_u64(j, "none", &seed, &given, &err), UM_OK);
     assert_false(given);
     um_json_free(j);
+    assert_int_equal(um_json_parse_large(&j, "\xEF\xBB\xBF{}", 5, &err), UM_OK);
+    um_json_free(j);
     assert_int_equal(um_json_parse_large(&j, "{\"a\":99999999999999999999,}", 26, &err),
                      UM_E_CORRUPT);
 }
