@@ -27,29 +27,31 @@ static struct SwsContext *converter(const AVFrame *f)
 }
 
 /* rows [h, stride] to rgb [h, w, 3] or, turned by an odd number of quarters, [w, h, 3]. */
-static void turn(uint8_t *rgb, const uint8_t *rows, size_t stride, int w, int h, int turns)
+static void turn_rows(uint8_t *rgb, const uint8_t *rows, size_t stride, int w, int h, um_turn turn)
 {
     size_t W = (size_t)w, H = (size_t)h;
     for (size_t y = 0; y < H; y++) {
         const uint8_t *row = rows + y * stride;
-        if (turns == 0) {
+        if (turn.quarters == 0 && !turn.mirrored) {
             memcpy(rgb + y * W * 3, row, W * 3);
             continue;
         }
-        for (size_t x = 0; x < W; x++) {
-            size_t at = turns == 1   ? um_at(x, H - 1 - y, H)
-                        : turns == 2 ? um_at(H - 1 - y, W - 1 - x, W)
-                                     : um_at(W - 1 - x, y, H);
-            memcpy(rgb + at * 3, row + x * 3, 3);
+        for (size_t from = 0; from < W; from++) {
+            size_t x = turn.mirrored ? W - 1 - from : from;
+            size_t at = turn.quarters == 0   ? um_at(y, x, W)
+                        : turn.quarters == 1 ? um_at(x, H - 1 - y, H)
+                        : turn.quarters == 2 ? um_at(H - 1 - y, W - 1 - x, W)
+                                             : um_at(W - 1 - x, y, H);
+            memcpy(rgb + at * 3, row + from * 3, 3);
         }
     }
 }
 
-um_status um_frame_rgb(um_image *out, const AVFrame *f, int turns, int64_t max_pixels,
+um_status um_frame_rgb(um_image *out, const AVFrame *f, um_turn turn, int64_t max_pixels,
                        um_arena *arena, um_err *err)
 {
     um_image p = {0};
-    bool odd = turns % 2 != 0;
+    bool odd = turn.quarters % 2 != 0;
     UM_TRY(um_image_new(&p, odd ? f->height : f->width, odd ? f->width : f->height, max_pixels,
                         arena, err));
     um_mark mark = um_arena_mark(arena);
@@ -69,7 +71,7 @@ um_status um_frame_rgb(um_image *out, const AVFrame *f, int turns, int64_t max_p
         return UM_FAIL(err, UM_E_DATA, "frames of kind %s cannot be turned into RGB",
                        name != NULL ? name : "unknown");
     }
-    turn(p.rgb, rows, stride, f->width, f->height, turns);
+    turn_rows(p.rgb, rows, stride, f->width, f->height, turn);
     um_arena_reset(arena, mark);
     *out = p;
     return UM_OK;

@@ -155,6 +155,7 @@ double um_media_stream_declared(const um_media_stream *m)
         um_sound_chunk_find(&c, m->bytes, m->n) && !c.open)
         return (double)c.size * 8 / ((double)bits * p->ch_layout.nb_channels) / p->sample_rate;
     if (m->format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE) return -1;
+    if (um_media_stream_unfinished(m)) return -1;
     if (strcmp(said(m), "ogg") == 0) return -1; /* taken from its last page: no declaration */
     if (st->duration != AV_NOPTS_VALUE && st->duration >= 0)
         return (double)st->duration * av_q2d(st->time_base) - late(m);
@@ -195,10 +196,20 @@ int64_t um_media_stream_samples(const um_media_stream *m)
     return itunes > 0 ? itunes : av_rescale_q(kept, st->time_base, sample);
 }
 
+bool um_media_stream_unfinished(const um_media_stream *m)
+{
+    enum { HEAD = 52, RIFF_BYTES = 4, TOTAL_FRAMES = 48 };
+    if (strcmp(said(m), "avi") != 0) return m->format->duration <= 0;
+    if (m->n < HEAD || memcmp(m->bytes + 12, "LIST", 4) != 0) return false;
+    uint32_t bytes = um_get_u32(m->bytes + RIFF_BYTES);
+    return bytes == 0 || bytes == UINT32_MAX || um_get_u32(m->bytes + TOTAL_FRAMES) == 0;
+}
+
 static um_status length_ok(const um_media_stream *m, int64_t limit, um_err *err)
 {
     double seconds = um_media_stream_declared(m);
-    if (seconds < 0 && m->format->duration > 0 &&
+    bool guessed = um_media_stream_unfinished(m);
+    if (seconds < 0 && !guessed && m->format->duration > 0 &&
         m->format->duration_estimation_method != AVFMT_DURATION_FROM_BITRATE &&
         m->stream->codecpar->codec_type == AVMEDIA_TYPE_VIDEO)
         seconds = (double)m->format->duration / AV_TIME_BASE;
@@ -390,6 +401,53 @@ um_status um_media_stream_next(um_media_stream *m, bool *more, um_err *err)
         UM_TRY(next_packet(m, err));
         UM_TRY(feed(m, err));
     }
+}
+
+/* Matroska and MP4: the end of the last element or box at the top, by its header, is within the file. */
+static bool boxes_end(const um_media_stream *m)
+{
+    for (uint64_t at = 0; m->n - at >= 16;) {
+        uint64_t size = (uint64_t)m->bytes[at] << 24 | (uint64_t)m->bytes[at + 1] << 16 |
+                        (uint64_t)m->bytes[at + 2] << 8 | m->bytes[at + 3];
+        if (size == 1)
+            for (int i = 8; i < 16; i++) size = (size - (i == 8)) << 8 | m->bytes[at + (size_t)i];
+        if (size == 0 || at + size == m->n) return true;
+        if (size < 8 || size > m->n - at) return false;
+        at += size;
+    }
+    return false;
+}
+
+/* A number of Matroska: the leading zeros of its first byte say how many bytes follow. 0: none, or one without a value. */
+static size_t ebml_size(const uint8_t *p, size_t n, uint64_t *value)
+{
+    int more = 0;
+    if (n == 0 || p[0] == 0) return 0;
+    while ((p[0] & (0x80 >> more)) == 0) more++;
+    if (n <= (size_t)more) return 0;
+    *value = p[0] & (0x7fu >> more);
+    for (int i = 1; i <= more; i++) *value = *value << 8 | p[i];
+    bool unknown = *value == ((uint64_t)1 << (7 * (more + 1))) - 1;
+    return unknown ? 0 : (size_t)more + 1;
+}
+
+static bool segment_ends(const um_media_stream *m)
+{
+    enum { NAME = 4 }; /* bytes of the names of both elements at the top */
+    uint64_t size = 0;
+    size_t head = m->n > NAME ? ebml_size(m->bytes + NAME, m->n - NAME, &size) : 0;
+    if (head == 0 || size > m->n - NAME - head) return false;
+    size_t at = NAME + head + (size_t)size;
+    if (m->n - at <= NAME || memcmp(m->bytes + at, "\x18\x53\x80\x67", NAME) != 0) return false;
+    at += NAME;
+    head = ebml_size(m->bytes + at, m->n - at, &size);
+    return head > 0 && size <= m->n - at - head;
+}
+
+bool um_media_stream_whole(const um_media_stream *m)
+{
+    const char *name = said(m);
+    return strcmp(name, "mp4") == 0 ? boxes_end(m) : strcmp(name, "webm") == 0 && segment_ends(m);
 }
 
 bool um_media_stream_may_jump(const um_media_stream *m, int64_t now, int64_t at, bool first)

@@ -41,5 +41,9 @@ bool um_media_stream_may_jump(const um_media_stream *m, int64_t now, int64_t at,
 
 /* Seconds that the stream's header declares, or < 0 where it does not say or only guesses. */
 double um_media_stream_declared(const um_media_stream *m);
+/* The header was written before the length was known: a live recording, or an AVI that went into a pipe. */
+bool um_media_stream_unfinished(const um_media_stream *m);
+/* All bytes that the headers of a Matroska or MP4 file announce are there. false: not so, or another format. */
+bool um_media_stream_whole(const um_media_stream *m);
 /* Samples of sound without those that an encoder added at the end, where an MP4 file says so; else -1. */
 int64_t um_media_stream_samples(const um_media_stream *m);

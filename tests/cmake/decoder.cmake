@@ -7,6 +7,7 @@ endfunction()
 
 um_decoder_test(test_decoder)
 um_decoder_test(test_sound_files)
+um_decoder_test(test_videos)
 
 add_executable(lying_decoder programs/lying_decoder.c)
 target_link_libraries(lying_decoder PRIVATE um_decode_wire um_flags)
