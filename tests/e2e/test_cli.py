@@ -6,6 +6,7 @@ usage: test_cli.py PROGRAM SOURCE_DIR
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -95,7 +96,7 @@ class Cli(unittest.TestCase):
         self.assertEqual(run.returncode, 0, run.stderr)
         line, empty, *rows = run.stdout.splitlines()
         self.assertEqual(empty, "")
-        return line.split(), [row.split() for row in rows]
+        return shlex.split(line), [row.split() for row in rows]
 
     def test_dry_run(self):
         line, rows = self.plan("generate", "--model", MODELS / "s4", "--prompt", "x", "--codec", "zstd")

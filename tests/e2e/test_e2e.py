@@ -298,6 +298,17 @@ def idle(tmp):
     check(max(shares) < 2.0, f"an idle rank takes {max(shares):.1f} % of a core")
 
 
+def join_hosts(ip, names, net):
+    """The cable between two network namespaces, the first of which is there; their addresses are NET.1 and NET.2."""
+    ip("netns", "add", names[1])
+    ip("link", "add", names[0], "type", "veth", "peer", "name", names[1])
+    for i, n in enumerate(names):
+        ip("link", "set", n, "netns", n)
+        ip("-n", n, "addr", "add", f"{net}.{i + 1}/24", "dev", n)
+        ip("-n", n, "link", "set", n, "up")
+        ip("-n", n, "link", "set", "lo", "up")
+
+
 def hosts(tmp):
     """Two hosts, each a network namespace, joined by a cable: the same bytes as on one, with encoders on the other host; a rank killed
     over there ends the job, which names it and its host."""
@@ -311,13 +322,7 @@ def hosts(tmp):
         print("skipped: needs root and network namespaces")
         raise SystemExit(77)
     try:
-        ip("netns", "add", names[1])
-        ip("link", "add", names[0], "type", "veth", "peer", "name", names[1])
-        for i, n in enumerate(names):
-            ip("link", "set", n, "netns", n)
-            ip("-n", n, "addr", "add", f"{net}.{i + 1}/24", "dev", n)
-            ip("-n", n, "link", "set", n, "up")
-            ip("-n", n, "link", "set", "lo", "up")
+        join_hosts(ip, names, net)
         agent = tmp / "agent"
         agent.write_text(f"""#!/bin/sh
 case $1 in *.1) ns={names[0]};; *) ns={names[1]};; esac
