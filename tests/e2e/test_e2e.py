@@ -331,8 +331,8 @@ exec ip netns exec $ns unshare -u sh -c "hostname $ns; $*"
 """)
         agent.chmod(0o755)
         (tmp / "hostfile").write_text(f"{net}.1 slots=3\n{net}.2 slots=3\n")
-        # The last is what Open MPI 5 calls the one before it.
-        settings = (("plm_rsh_agent", agent), ("btl_tcp_if_include", f"{net}.0/24"), ("oob_tcp_if_include", f"{net}.0/24"), ("prte_if_include", f"{net}.0/24"))
+        daemons = "oob_tcp_if_include" if " 4." in run(["mpirun", "--version"]).stdout.splitlines()[0] else "prte_if_include"
+        settings = (("plm_rsh_agent", agent), ("btl_tcp_if_include", f"{net}.0/24"), (daemons, f"{net}.0/24"))
         words = " ".join(f"--mca {k} {v}" for k, v in settings)
         over = ["--hostfile", tmp / "hostfile", f"--mpirun-args={words}", "--codec", "zstd", "--log-level", "info"]
 
