@@ -86,6 +86,7 @@ def media(tmp):
         r = run([UNIMOE, "trace", tmp / "request.json", "--model", tmp / "m", "--out", tmp / f"{name}.safetensors", "--encoders", encoders])
         check(r.returncode == 0, f"--encoders {encoders}: {r.stderr}{r.stdout}")
     same(tmp / "a.safetensors", tmp / "b.safetensors")
+    turned(tmp)
     (tmp / "r.jsonl").write_text("".join(json.dumps({**request, "id": str(i)}) + "\n" for i in range(3)))
     common = ["--model", tmp / "m"]
     r = run(mpirun((1, ROLES[0], *common, "--requests", tmp / "r.jsonl"), (2, ROLES[1], *common), (1, ROLES[2], *common, "--modalities", "image"),
@@ -94,6 +95,19 @@ def media(tmp):
     lines = [json.loads(line) for line in r.stdout.splitlines()]
     check(len({str(line["ids"]) for line in lines[:3]}) == 1 and len(lines) == 4, f"answers differ: {r.stdout}")
     check(lines[-1]["media_encoded"] == 5 and lines[-1]["media_cached"] == 10, f"encoded again: {lines[-1]}")
+
+
+def turned(tmp):
+    """--image-orientation exif: a turned image gives the bytes of the upright one, in a list of frames too; by default it does not."""
+    folder = SOURCE / "tests" / "images" / "formats"
+    for name, image, flags in (("c", "upright.png", []), ("d", "turned.webp", ["--image-orientation", "exif"]), ("e", "turned.webp", [])):
+        path = str(folder / image)
+        (tmp / "turned.json").write_text(json.dumps({"prompt": "<image> and <video>", "image": path, "video": [path, path], "max_new_tokens": 2}))
+        r = run([UNIMOE, "trace", tmp / "turned.json", "--model", tmp / "m", "--out", tmp / f"{name}.safetensors", *flags])
+        check(r.returncode == 0, f"{image} {flags}: {r.stderr}{r.stdout}")
+    same(tmp / "c.safetensors", tmp / "d.safetensors")
+    r = run([BUILD / "tests" / "golden_compare", "--same", tmp / "c.safetensors", tmp / "e.safetensors"])
+    check(r.returncode != 0, "turned.webp is turned by default")
 
 
 def mpirun(*apps):

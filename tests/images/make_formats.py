@@ -288,6 +288,7 @@ def others():
     exif[274] = 6
     save("turned.png", RGB, exif=exif)
     save("turned.webp", RGB, lossless=True, exif=exif)
+    save("upright.png", RGB.transpose(Image.Transpose.ROTATE_270))
 
 
 def expected(path):

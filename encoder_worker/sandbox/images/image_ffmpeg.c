@@ -145,8 +145,8 @@ static um_status read_as(enum AVCodecID id, const char *format, um_image *out, c
     return st;
 }
 
-/* libavcodec takes a BMP that is too short for one whose rows are not padded, so the length is checked here. */
-static um_status bmp_whole(const uint8_t *bytes, size_t n, um_err *err)
+/* libavcodec takes a BMP that is too short for one whose rows are not padded, so the length is checked here, after the size. */
+static um_status bmp_whole(const uint8_t *bytes, size_t n, int64_t max_pixels, um_err *err)
 {
     enum { HEAD = 14, OS2 = 12, DIB = 40, FIELDS = 3 };
     if (n < HEAD + DIB) return UM_OK; /* or too short for any */
@@ -156,8 +156,10 @@ static um_status bmp_whole(const uint8_t *bytes, size_t n, um_err *err)
     int64_t h = os2 ? um_get_u16(dib + 6) : (int32_t)um_get_u32(dib + 8);
     int64_t bits = um_get_u16(dib + (os2 ? 10 : 14)), from = um_get_u32(bytes + 10);
     uint32_t kind = os2 ? 0 : um_get_u32(dib + 16);
-    if ((kind != 0 && kind != FIELDS) || w < 1 || h == 0) return UM_OK;
-    int64_t all = (w * bits + 31) / 32 * 4 * (h < 0 ? -h : h);
+    h = h < 0 ? -h : h; /* negative: the top row comes first */
+    UM_TRY(um_image_size(w, h, max_pixels, err));
+    if (kind != 0 && kind != FIELDS) return UM_OK;
+    int64_t all = (w * bits + 31) / 32 * 4 * h;
     if (all / 4 > UINT32_MAX || from + all <= (int64_t)n + BMP_SLACK - 1) return UM_OK;
     return UM_FAIL(err, UM_E_DATA, "corrupt BMP: the file is cut off");
 }
@@ -165,7 +167,7 @@ static um_status bmp_whole(const uint8_t *bytes, size_t n, um_err *err)
 um_status um_image_bmp(um_image *out, const uint8_t *bytes, size_t n, int64_t max_pixels,
                        um_arena *arena, um_err *err)
 {
-    UM_TRY(bmp_whole(bytes, n, err));
+    UM_TRY(bmp_whole(bytes, n, max_pixels, err));
     return read_as(AV_CODEC_ID_BMP, "BMP", out, bytes, n, max_pixels, arena, err);
 }
 
