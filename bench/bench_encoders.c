@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 101, STAGES = 9, BEATS = 2 * UM_MAX_LAYERS + 1 };
+enum { ROUNDS = 101, STAGES = 9 };
 
 static const char usage[] =
     "usage: bench_encoders --model DIR [--rounds N] [--threads N] [--isa "
@@ -45,15 +45,7 @@ typedef struct bench {
     um_checkpoint ck;
     stage stage[STAGES];
     int stages;
-    int64_t beat[BEATS]; /* when the encoder called back, of the newest run */
-    int beats;
 } bench;
-
-static void on_beat(void *ctx)
-{
-    bench *b = ctx;
-    if (b->beats < BEATS) b->beat[b->beats++] = um_now_ns();
-}
 
 static void keep(bench *b, const char *name, int round, int64_t ns)
 {
@@ -86,13 +78,12 @@ static um_status run_image(bench *b, um_err *err)
     float *rows = um_arena_f32(&b->model, (size_t)um_vision_rows(m), (size_t)b->ck.model.dim);
     for (int i = -1; i < b->o->rounds; i++) {
         int64_t t0 = um_now_ns();
-        UM_TRY(um_vision_encode(rows, &v, pixels, &b->dev, &b->scratch, NULL, NULL, err));
+        UM_TRY(um_vision_encode(rows, &v, pixels, &b->dev, &b->scratch, err));
         keep(b, "image", i, um_now_ns() - t0);
     }
     return UM_OK;
 }
 
-/* The encoder calls back twice a layer and the decoder once, before each: the callbacks tell where one ends. */
 static um_status run_speech(bench *b, um_err *err)
 {
     const um_speech_model *m = &b->ck.model.speech;
@@ -109,18 +100,14 @@ static um_status run_speech(bench *b, um_err *err)
         int64_t t0 = um_now_ns();
         um_mel_frames(frames, &mel, wave, n, &b->scratch);
         int64_t t1 = um_now_ns();
-        b->beats = 0;
-        UM_TRY(um_speech_encode(rows, s, wave, n, false, &b->dev, &b->scratch, on_beat, b, err));
-        int64_t t2 = um_now_ns(), decoder = b->beat[2 * m->layers];
+        UM_TRY(um_speech_encode(rows, s, wave, n, false, &b->dev, &b->scratch, err));
+        int64_t t2 = um_now_ns();
         keep(b, "speech mel", i, t1 - t0);
-        keep(b, "speech encoder", i, decoder - t1 - (t1 - t0));
-        keep(b, "speech aligner", i, t2 - decoder);
         keep(b, "speech", i, t2 - t1);
     }
     return UM_OK;
 }
 
-/* BEATs and the Q-Former call back once a layer, before each. */
 static um_status run_sound(bench *b, um_err *err)
 {
     const um_sound_model *m = &b->ck.model.sound;
@@ -137,12 +124,9 @@ static um_status run_sound(bench *b, um_err *err)
         int64_t t0 = um_now_ns();
         um_fbank_run(frames, &bank, count, wave, n, &b->scratch);
         int64_t t1 = um_now_ns();
-        b->beats = 0;
-        UM_TRY(um_sound_encode(rows, s, wave, n, &b->dev, &b->scratch, on_beat, b, err));
-        int64_t t2 = um_now_ns(), aligner = b->beat[m->layers];
+        UM_TRY(um_sound_encode(rows, s, wave, n, &b->dev, &b->scratch, err));
+        int64_t t2 = um_now_ns();
         keep(b, "sound fbank", i, t1 - t0);
-        keep(b, "sound encoder", i, aligner - t1 - (t1 - t0));
-        keep(b, "sound aligner", i, t2 - aligner);
         keep(b, "sound", i, t2 - t1);
     }
     return UM_OK;

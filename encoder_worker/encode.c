@@ -39,9 +39,7 @@ static um_status pixels_encode(const um_encode *e, float *rows, const um_image *
     size_t side = (size_t)v->image_size;
     float *pixels = um_arena_f32(step, (size_t)v->channels, side * side);
     um_status st = um_wrap(err, um_image_pixels(pixels, p, v, step, err), "%s", name);
-    if (st == UM_OK)
-        st = um_vision_encode(rows, &e->towers.vision, pixels, e->dev, step, e->beat, e->beat_ctx,
-                              err);
+    if (st == UM_OK) st = um_vision_encode(rows, &e->towers.vision, pixels, e->dev, step, err);
     um_arena_reset(step, mark);
     return st;
 }
@@ -140,9 +138,8 @@ static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um_
     *rows = um_arena_f32(step, (size_t)want, (size_t)m->dim);
     if (speech)
         return um_speech_encode(*rows, e->towers.speech, w.samples, w.n, e->exact_windows, e->dev,
-                                step, e->beat, e->beat_ctx, err);
-    return um_sound_encode(*rows, e->towers.sound, w.samples, w.n, e->dev, step, e->beat,
-                           e->beat_ctx, err);
+                                step, err);
+    return um_sound_encode(*rows, e->towers.sound, w.samples, w.n, e->dev, step, err);
 }
 
 um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,

@@ -25,8 +25,6 @@ typedef struct um_encode {
     int video_frames;
     bool exact_windows;
     size_t max_values; /* of an item's rows: what one frame to the router holds */
-    void (*beat)(void *ctx);
-    void *beat_ctx;
 } um_encode;
 
 /* Loads what set names. weights: linear.h. Memory: model. */

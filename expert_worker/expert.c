@@ -3,14 +3,12 @@
 
 #include "core/base/bytes.h"
 
-enum { ROWS_AT_ONCE = 256 }; /* bounds scratch memory, and the time between two heartbeats */
+enum { ROWS_AT_ONCE = 256 }; /* bounds scratch memory */
 
-um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
-                          const char *keep, um_arena *model, um_err *err)
+um_status um_experts_load(um_experts *out, const um_checkpoint *ck, const um_topology *topo, int me,
+                          um_dev *dev, const char *keep, um_arena *model, um_err *err)
 {
     const um_model *m = &ck->model;
-    const um_topology *topo = &link->comm->topo;
-    int me = topo->ranks[link->comm->rank].index;
     um_experts e = {.model = m, .owned = um_topology_owned(topo, me)};
     e.global = um_arena_alloc(model, (size_t)e.owned * sizeof(int));
     e.moe_index = um_arena_alloc(model, (size_t)m->layers * sizeof(int));
@@ -23,7 +21,6 @@ um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *lin
         for (int i = 0; m->moe_layer[l] && i < e.owned; i++) {
             um_ffn *f = &e.ffn[um_at((size_t)e.moe_index[l], (size_t)i, (size_t)e.owned)];
             UM_TRY(um_ffn_load(f, ck, l, e.global[i], keep, dev, model, err));
-            UM_TRY(um_link_heartbeat(link, err));
         }
     }
     e.weight_bytes = model->used - before;
@@ -32,8 +29,7 @@ um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *lin
 }
 
 um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
-                         const um_topology *topo, um_link *link, um_dev *dev, um_arena *scratch,
-                         um_err *err)
+                         const um_topology *topo, um_dev *dev, um_arena *scratch, um_err *err)
 {
     size_t D = (size_t)batch->D;
     int layer = (int)batch->layer;
@@ -53,7 +49,6 @@ um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch 
                                         (size_t)e->owned)];
         um_ffn_fwd(dev, y + um_at((size_t)from, 0, D), &acts, f, x, n);
         um_arena_reset(scratch, mark);
-        UM_TRY(um_link_heartbeat(link, err));
     }
     return UM_OK;
 }

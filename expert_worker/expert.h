@@ -15,15 +15,14 @@ typedef struct um_experts {
     size_t weight_bytes;
 } um_experts;
 
-/* Loads the experts that this rank owns. Memory: model. Sends heartbeats over link while loading. */
-um_status um_experts_load(um_experts *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
-                          const char *keep, um_arena *model, um_err *err);
+/* Loads what expert rank number `me` owns. Memory: model. */
+um_status um_experts_load(um_experts *out, const um_checkpoint *ck, const um_topology *topo, int me,
+                          um_dev *dev, const char *keep, um_arena *model, um_err *err);
 
 /* y [pairs, D]: every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. Rows of one
  * expert run together, at most 256 at a time. The result of a row does not depend on the rows beside it. */
 um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
-                         const um_topology *topo, um_link *link, um_dev *dev, um_arena *scratch,
-                         um_err *err);
+                         const um_topology *topo, um_dev *dev, um_arena *scratch, um_err *err);
 
 /* The role: joins, loads, serves until shutdown. Closes nothing it did not open; comm stays the caller's.
  * Thread: the calling thread is the rank's main thread. */

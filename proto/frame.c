@@ -11,11 +11,11 @@
 enum { CRC_AT = 60, PAIR_BYTES = 8 };
 
 static const char *const kind_names[UM_KINDS] = {
-    [UM_KIND_HELLO] = "hello",       [UM_KIND_PLAN] = "plan",       [UM_KIND_READY] = "ready",
-    [UM_KIND_HEARTBEAT] = "step",    [UM_KIND_ENCODE] = "encode",   [UM_KIND_ENCODED] = "encoded",
-    [UM_KIND_DISPATCH] = "dispatch", [UM_KIND_COMBINE] = "combine", [UM_KIND_REQUEST] = "request",
-    [UM_KIND_RESULT] = "result",     [UM_KIND_STATS] = "stats",     [UM_KIND_SHUTDOWN] = "shutdown",
-    [UM_KIND_ERROR] = "error",       [UM_KIND_ROUTING] = "routing",
+    [UM_KIND_HELLO] = "hello",     [UM_KIND_CONFIG] = "config",     [UM_KIND_READY] = "ready",
+    [UM_KIND_ENCODE] = "encode",   [UM_KIND_ENCODED] = "encoded",   [UM_KIND_DISPATCH] = "dispatch",
+    [UM_KIND_COMBINE] = "combine", [UM_KIND_REQUEST] = "request",   [UM_KIND_RESULT] = "result",
+    [UM_KIND_STATS] = "stats",     [UM_KIND_SHUTDOWN] = "shutdown", [UM_KIND_ERROR] = "error",
+    [UM_KIND_ROUTING] = "routing",
 };
 
 const char *um_kind_name(um_kind kind)
@@ -74,9 +74,9 @@ static um_status names_ok(const uint8_t *buf, um_err *err)
         return UM_FAIL(err, UM_E_CORRUPT,
                        "frame: bytes 9..11 and 56..59 hold %02x%02x%02x and %08x, want zero",
                        buf[9], buf[10], buf[11], um_get_u32(buf + 56));
-    if (buf[6] < UM_KIND_HELLO || buf[6] >= UM_KINDS)
-        return UM_FAIL(err, UM_E_CORRUPT, "frame: kind %u, known are %d..%d", buf[6], UM_KIND_HELLO,
-                       UM_KINDS - 1);
+    if (buf[6] >= UM_KINDS || kind_names[buf[6]] == NULL)
+        return UM_FAIL(err, UM_E_CORRUPT, "frame: kind %u, known are %d..%d without 4", buf[6],
+                       UM_KIND_HELLO, UM_KINDS - 1);
     if (buf[7] != UM_F32 && buf[7] != UM_BF16)
         return UM_FAIL(err, UM_E_CORRUPT, "frame: dtype %u, want %d (f32) or %d (bf16)", buf[7],
                        UM_F32, UM_BF16);

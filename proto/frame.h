@@ -24,21 +24,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { UM_FRAME_HEADER = 64, UM_WIRE_VERSION = 1 };
+enum { UM_FRAME_HEADER = 64, UM_WIRE_VERSION = 2 };
 #define UM_FRAME_MAX ((size_t)1 << 30) /* payload bytes of one frame; MPI counts are int */
 
 typedef enum um_kind {
     UM_KIND_HELLO = 1, /* rank -> router 0 at start */
-    UM_KIND_PLAN,      /* router 0 -> all: who has what, wire, codec, credit */
+    UM_KIND_CONFIG,    /* router 0 -> all: who has what, wire, codec, credit */
     UM_KIND_READY,     /* rank -> router 0: weights loaded */
-    UM_KIND_HEARTBEAT, /* progress: "I am alive, in this step and layer" */
-    UM_KIND_ENCODE,    /* router -> encoder: EncodeRequest */
-    UM_KIND_ENCODED,   /* encoder -> router: EncodeResult and rows */
-    UM_KIND_DISPATCH,  /* router -> expert: rows and their experts */
-    UM_KIND_COMBINE,   /* expert -> router: one row for every pair */
-    UM_KIND_REQUEST,   /* router 0 -> router: a request to run */
-    UM_KIND_RESULT,    /* router -> router 0: its answer */
-    UM_KIND_STATS,     /* both ways: question (empty) and counters */
+    /* 4 was the heartbeat of version 1: now the transport's (core/comm/pulse.h) */
+    UM_KIND_ENCODE = 5, /* router -> encoder: EncodeRequest */
+    UM_KIND_ENCODED,    /* encoder -> router: EncodeResult and rows */
+    UM_KIND_DISPATCH,   /* router -> expert: rows and their experts */
+    UM_KIND_COMBINE,    /* expert -> router: one row for every pair */
+    UM_KIND_REQUEST,    /* router 0 -> router: a request to run */
+    UM_KIND_RESULT,     /* router -> router 0: its answer */
+    UM_KIND_STATS,      /* both ways: question (empty) and counters */
     UM_KIND_SHUTDOWN,
     UM_KIND_ERROR,   /* a rank cannot go on, and why */
     UM_KIND_ROUTING, /* both ways: question (empty) and counters of the gates */
@@ -58,7 +58,7 @@ typedef struct um_frame {
 
 /* Writes the header into buf[0..63]. The payload of f->payload_bytes already stands at buf + 64. Thread: any. */
 void um_frame_put(uint8_t *buf, const um_frame *f);
-/* Checks buf[0..len) and fills *out. UM_E_CORRUPT with the field, found and wanted: "frame: version 9, this build speaks 1". */
+/* Checks buf[0..len) and fills *out. UM_E_CORRUPT with the field, found and wanted: "frame: version 9, this build speaks 2". */
 um_status um_frame_get(um_frame *out, const uint8_t *buf, size_t len, um_err *err);
 
 uint32_t um_crc32c(const uint8_t *p, size_t n); /* by the SSE4.2 instruction when the CPU has it */

@@ -1,15 +1,18 @@
 /* Transport: whole messages between ranks, in order per pair, nothing lost, nothing interpreted. A table with two
- * implementations: threads of one process (comm_inproc.c, for tests, gdb, ASan, TSan) and MPI point-to-point (comm_mpi.c, the only
- * file that includes mpi.h).
+ * implementations: threads of one process (comm_inproc.c, for tests, gdb, ASan, TSan) and MPI point-to-point (core/comm/mpi, the
+ * only folder that includes mpi.h).
  *
- * Thread: one thread per rank, the one that opened it (MPI_THREAD_FUNNELED). Nothing here is collective after open.
+ * Threads: all functions here are for the rank's main thread, the one that opened the transport. Beside it runs the pulse (pulse.h),
+ * which the transport serves through its table: it calls MPI too when peers are on other hosts, so MPI runs with
+ * MPI_THREAD_SERIALIZED and one lock. Nothing here is collective after open.
  *
- * Waiting (DESIGN 5): a receiver that finds nothing spins shortly, then yields its core for up to yield_us, then sleeps: on a
- * doorbell (a futex in memory shared by the ranks of one host) which every local sender rings after its send, with timer naps
- * instead while sends are pending or when peers are on other hosts. A sleeping rank costs well under 2 % of a core. */
+ * Waiting: a receiver that finds nothing spins for microseconds, then yields its core for up to yield_us, then sleeps on a doorbell
+ * that every sender of its host rings. The drawing is in core/comm/mpi/mpi_wait.c. A sleeping rank costs well under 2 % of a core. */
 #pragma once
 
 #include "core/base/status.h"
+#include "core/comm/alive.h"
+#include "core/comm/pulse.h"
 #include "core/comm/topology.h"
 
 #include <stddef.h>
@@ -30,6 +33,9 @@ typedef struct um_comm_vt {
     um_status (*send)(um_comm *c, int peer, um_msg *msg, um_err *err);
     um_status (*recv)(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err);
     void (*release)(um_comm *c, um_msg *msg);
+    um_pulse_turn beat; /* ctx is the um_comm; thread: the pulse's */
+    um_alive (*process)(um_comm *c, int peer);
+    bool (*claim)(um_comm *c);
     void (*close)(um_comm *c, um_status st);
 } um_comm_vt;
 
@@ -39,6 +45,9 @@ struct um_comm {
     int rank;
     int64_t yield_us;   /* may be set after open */
     volatile int *stop; /* a signal flag, or NULL: when set, a waiting recv returns UM_E_STOPPED */
+    um_pulse *pulse;    /* NULL until um_comm_watch */
+    bool
+        follows; /* another rank ended the job and reports why: what this one says merely follows */
 };
 
 /* A buffer for bytes; size is set to bytes, contents undefined. It goes back by send or release. */
@@ -59,6 +68,24 @@ static inline um_status um_comm_recv(um_comm *c, um_msg *out, int64_t timeout_us
     return c->vt->recv(c, out, timeout_us, err);
 }
 static inline void um_comm_release(um_comm *c, um_msg *msg) { c->vt->release(c, msg); }
+/* Starts the pulse, or changes its period. From then on the peers learn that this rank lives, and it counts their silence. */
+static inline um_status um_comm_watch(um_comm *c, int64_t period_us, um_err *err)
+{
+    if (c->pulse == NULL)
+        return um_pulse_open(&c->pulse, c->topo.n, period_us * 1000, c->vt->beat, c, err);
+    um_pulse_set_period(c->pulse, period_us * 1000);
+    return UM_OK;
+}
+/* For how long peer has shown no sign of life; 0 before um_comm_watch. */
+static inline int64_t um_comm_silent_ns(const um_comm *c, int peer)
+{
+    return c->pulse == NULL ? 0 : um_pulse_silent_ns(c->pulse, peer);
+}
+/* What the system says of the process of peer, UM_ALIVE_RUNS where it cannot be seen (another host, another container). */
+static inline um_alive um_comm_process(um_comm *c, int peer) { return c->vt->process(c, peer); }
+/* Before a rank that fails reports: true for the first rank of its host that asks. The others followed, or saw the same thing later:
+ * so a dead rank is named once. */
+static inline bool um_comm_claim(um_comm *c) { return c->vt->claim(c); }
 /* Ends it. With UM_OK: waits for own sends to leave (MPI: MPI_Finalize, collective over all ranks). Else ends the whole job, so
  * that no peer is left waiting (MPI: MPI_Abort). Accepts NULL. */
 static inline void um_comm_close(um_comm *c, um_status st)
@@ -79,6 +106,7 @@ um_status um_comm_mpi_open(um_comm **out, int *argc, char ***argv, um_role role,
  * When one closes with a status that is not UM_OK, every other one's recv returns UM_E_PEER naming it. */
 um_status um_comm_inproc_open(um_comm **out, const um_role *roles, int n, um_err *err);
 /* Fault hook for tests: called for each message as it is sent, may change its bytes or size. Returns how often it is delivered:
- * 1 as usual, 0 lost, 2 twice. Set before the threads start, on any of the n comms. */
+ * 1 as usual, 0 lost, 2 twice. For a beat of the pulse msg is NULL, and 0 loses it. Thread: the sender's main thread or its pulse.
+ * Set before the threads start, on any of the n comms. */
 typedef int (*um_comm_fault)(void *ctx, int from, int to, um_msg *msg);
 void um_comm_inproc_fault(um_comm *c, um_comm_fault fn, void *ctx);

@@ -22,12 +22,19 @@ typedef struct mailbox {
     bool closed; /* its rank is gone: nothing is kept for it */
 } mailbox;
 
-/* What the n ranks batch. Freed by the last one that closes. */
+/* Beats of one rank's pulse, for each reader, so that tests can lose those of one pair. */
+typedef struct beats {
+    atomic_uint *to; /* [n] */
+} beats;
+
+/* What the n ranks share. Freed by the last one that closes. */
 typedef struct hub {
     mailbox *box; /* [n] */
+    beats *beat;  /* [n] */
     int n;
-    atomic_int open;   /* ranks that are not closed yet */
-    atomic_int failed; /* 1 + the first rank that closed with an error, else 0 */
+    atomic_int open;     /* ranks that are not closed yet */
+    atomic_int failed;   /* 1 + the first rank that closed with an error, else 0 */
+    atomic_bool claimed; /* a rank has said that it reports the error */
     um_comm_fault fault;
     void *fault_ctx;
 } hub;
@@ -35,6 +42,7 @@ typedef struct hub {
 typedef struct inproc {
     um_comm base; /* first, so that a um_comm of this table is one of these */
     hub *hub;
+    unsigned *seen; /* [n] beats of each rank at the last turn; the pulse's */
     um_pool pool;
     um_arena arena;
 } inproc;
@@ -136,6 +144,7 @@ static um_status wait_over(inproc *t, int64_t left_ns, int64_t timeout_us, um_er
     int failed = atomic_load(&t->hub->failed);
     if (failed != 0) {
         um_topology_label(&t->base.topo, failed - 1, label);
+        t->base.follows = true;
         return UM_FAIL(err, UM_E_PEER, "%s stopped", label);
     }
     if (t->base.stop != NULL && __atomic_load_n(t->base.stop, __ATOMIC_RELAXED) != 0)
@@ -179,10 +188,38 @@ static void wake_all(hub *h)
 static void hub_leave(hub *h)
 {
     if (atomic_fetch_sub(&h->open, 1) > 1) return;
-    for (int r = 0; r < h->n; r++) mailbox_free(&h->box[r]);
+    for (int r = 0; r < h->n; r++) {
+        mailbox_free(&h->box[r]);
+        um_free(h->beat[r].to);
+    }
+    um_free(h->beat);
     um_free(h->box);
     um_free(h);
 }
+
+static void inproc_beat(void *ctx, bool *heard)
+{
+    inproc *t = ctx;
+    hub *h = t->hub;
+    int me = t->base.rank;
+    for (int r = 0; r < h->n; r++) {
+        if (h->fault == NULL || h->fault(h->fault_ctx, me, r, NULL) > 0)
+            atomic_fetch_add(&h->beat[me].to[r], 1);
+        unsigned now = atomic_load(&h->beat[r].to[me]);
+        heard[r] = now != t->seen[r];
+        t->seen[r] = now;
+    }
+}
+
+/* All are threads of this process. */
+static um_alive inproc_process(um_comm *c, int peer)
+{
+    (void)c;
+    (void)peer;
+    return UM_ALIVE_RUNS;
+}
+
+static bool inproc_claim(um_comm *c) { return !atomic_exchange(&self(c)->hub->claimed, true); }
 
 static void inproc_close(um_comm *c, um_status st)
 {
@@ -190,6 +227,7 @@ static void inproc_close(um_comm *c, um_status st)
     hub *h = t->hub;
     mailbox *b = &h->box[c->rank];
     int none = 0;
+    um_pulse_close(c->pulse);
     pthread_mutex_lock(&b->lock);
     b->closed = true;
     while (b->n > 0) um_free(mailbox_pop(b).data);
@@ -197,6 +235,7 @@ static void inproc_close(um_comm *c, um_status st)
     if (st != UM_OK && atomic_compare_exchange_strong(&h->failed, &none, c->rank + 1)) wake_all(h);
     um_pool_close(&t->pool);
     um_arena_free(&t->arena);
+    um_free(t->seen);
     um_free(t);
     hub_leave(h);
 }
@@ -207,6 +246,9 @@ static const um_comm_vt inproc_table = {
     .send = inproc_send,
     .recv = inproc_recv,
     .release = inproc_release,
+    .beat = inproc_beat,
+    .process = inproc_process,
+    .claim = inproc_claim,
     .close = inproc_close,
 };
 
@@ -217,7 +259,12 @@ static hub *hub_open(int n)
     h->box = um_zalloc((size_t)n * sizeof *h->box);
     atomic_init(&h->open, n);
     atomic_init(&h->failed, 0);
-    for (int r = 0; r < n; r++) mailbox_init(&h->box[r]);
+    atomic_init(&h->claimed, false);
+    h->beat = um_zalloc((size_t)n * sizeof *h->beat);
+    for (int r = 0; r < n; r++) {
+        mailbox_init(&h->box[r]);
+        h->beat[r].to = um_zalloc((size_t)n * sizeof *h->beat[r].to);
+    }
     return h;
 }
 
@@ -240,6 +287,7 @@ um_status um_comm_inproc_open(um_comm **out, const um_role *roles, int n, um_err
         um_arena_init(&t->arena, "topology", 4096);
         t->base = (um_comm){.vt = &inproc_table, .rank = r};
         t->hub = h;
+        t->seen = um_zalloc((size_t)n * sizeof *t->seen);
         st = um_topology_build(&t->base.topo, ranks, n, &t->arena, err);
         UM_ASSERT(st == UM_OK); /* the same ranks as above */
         out[r] = &t->base;

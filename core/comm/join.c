@@ -4,16 +4,16 @@
 #include "core/options/encoders.h"
 #include "core/base/arena.h"
 #include "core/base/bytes.h"
-#include "core/base/clock.h"
+#include "core/base/cpus.h"
 #include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/tensor/ops.h"
 
-#include <sched.h>
 #include <string.h>
 #include <sys/resource.h>
 
-enum { JOIN_SECONDS = 120 };
+/* For ranks that live but do not say hello, or get no answer: opening a large model on a cold disk may take minutes. */
+enum { JOIN_SECONDS = 1800 };
 
 int um_join_leader(const um_comm *comm) { return comm->topo.of_role[UM_ROLE_ROUTER][0]; }
 
@@ -24,9 +24,7 @@ int um_join_threads(const um_comm *comm, int64_t threads)
     int same = 0;
     for (int r = 0; r < topo->n; r++)
         same += topo->ranks[r].host == me->host && topo->ranks[r].role == me->role;
-    cpu_set_t set;
-    int64_t cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return um_max_int(1, (int)((threads > 0 ? threads : cores) / same));
+    return um_max_int(1, (int)((threads > 0 ? threads : um_cpus_allowed()) / same));
 }
 
 static int wire_dtype(const char *name)
@@ -34,65 +32,93 @@ static int wire_dtype(const char *name)
     return strcmp(name, "bf16") == 0 ? UM_BF16 : strcmp(name, "f32") == 0 ? UM_F32 : -1;
 }
 
-/* Checks one Hello against ours. */
-static um_status hello_check(const um_topology *topo, int rank, const Um__Hello *h,
-                             const um_model *m, um_err *err)
+/* Router 0 while the Hellos come in. */
+typedef struct lobby {
+    um_link *link;
+    const um_model *model;
+    um_weight_prints prints; /* its own */
+} lobby;
+
+/* Names the first weight file that is another one there than here. */
+static um_status weights_check(const lobby *b, const char *label, const Um__Hello *h, um_err *err)
 {
+    const um_weight_prints *own = &b->prints;
+    if (h->n_weights != (size_t)own->n)
+        return UM_FAIL(err, UM_E_MODEL,
+                       "%s reads a model of %zu weight files, router 0 one of %d: give all ranks "
+                       "the same --model",
+                       label, h->n_weights, own->n);
+    for (int i = 0; i < own->n; i++)
+        if (h->weights[i] != own->print[i])
+            return UM_FAIL(err, UM_E_MODEL,
+                           "%s reads other weights than router 0: its %s differs in size, header "
+                           "or data; copy the same model to every host",
+                           label, own->path[i]);
+    return UM_OK;
+}
+
+/* Checks one Hello against ours. */
+static um_status hello_check(const lobby *b, int rank, const Um__Hello *h, um_err *err)
+{
+    const um_topology *topo = &b->link->comm->topo;
+    const um_rank *is = &topo->ranks[rank];
     char label[128];
     um_topology_label(topo, rank, label);
-    if (h->wire_version != UM_WIRE_VERSION)
-        return UM_FAIL(
-            err, UM_E_CORRUPT,
-            "%s speaks wire version %u, router 0 speaks %d: install the same build everywhere",
-            label, h->wire_version, UM_WIRE_VERSION);
-    if (h->fingerprint != m->fingerprint)
+    if (h->wire_version != UM_WIRE_VERSION || strcmp(h->build, UM_VERSION) != 0)
+        return UM_FAIL(err, UM_E_CORRUPT,
+                       "%s is unimoe %s with wire version %u, router 0 is unimoe %s with wire "
+                       "version %d: install the same build everywhere",
+                       label, h->build, h->wire_version, UM_VERSION, UM_WIRE_VERSION);
+    if ((um_role)h->role != is->role || (int)h->index != is->index)
+        return UM_FAIL(err, UM_E_CORRUPT, "%s says that it is %s/%u", label,
+                       um_role_name((um_role)h->role), h->index);
+    if (h->fingerprint != b->model->fingerprint)
         return UM_FAIL(err, UM_E_MODEL,
                        "%s reads another model than router 0 (fingerprint %016llx, want %016llx): "
                        "give all ranks the same --model",
                        label, (unsigned long long)h->fingerprint,
-                       (unsigned long long)m->fingerprint);
+                       (unsigned long long)b->model->fingerprint);
+    UM_TRY(weights_check(b, label, h, err));
     um_log_info("%s on %s, pid %u, %s, %.1f GiB free", label, h->host, h->pid, h->isa,
                 (double)h->memory_bytes / 1073741824.0);
     return UM_OK;
 }
 
-static um_status hellos_collect(um_link *l, const um_model *m, um_err *err)
+static um_status hello_in(void *ctx, const um_inbound *in, um_err *err)
 {
-    const um_topology *topo = &l->comm->topo;
+    lobby *b = ctx;
     um_arena scratch;
     um_arena_init(&scratch, "hello", 4096);
-    uint8_t *seen = um_arena_zero(&scratch, (size_t)topo->n);
-    um_status st = UM_OK;
-    int64_t end = um_now_ns() + (int64_t)JOIN_SECONDS * 1000000000;
-    for (int owed = topo->n - 1; st == UM_OK && owed > 0; owed--) {
-        um_inbound in = {0};
-        ProtobufCMessage *msg = NULL;
-        int64_t left = (end - um_now_ns()) / 1000;
-        st = um_link_next(l, &in, left < 0 ? 0 : left, err);
-        if (st == UM_OK && (in.frame.kind != UM_KIND_HELLO || seen[in.msg.peer]))
-            st = UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d while waiting for hellos",
-                         um_kind_name(in.frame.kind), in.msg.peer);
-        if (st == UM_OK) st = um_link_unpack(&msg, &um__hello__descriptor, &in, &scratch, err);
-        if (st == UM_OK) st = hello_check(topo, in.msg.peer, (const Um__Hello *)msg, m, err);
-        if (st == UM_OK) {
-            seen[in.msg.peer] = 1;
-            l->comm->topo.ranks[in.msg.peer].modalities = ((const Um__Hello *)msg)->modalities;
-        }
-        um_link_release(l, &in);
-    }
+    ProtobufCMessage *msg = NULL;
+    um_status st = um_link_unpack(&msg, &um__hello__descriptor, in, &scratch, err);
+    const Um__Hello *h = (const Um__Hello *)msg;
+    if (st == UM_OK) st = hello_check(b, in->msg.peer, h, err);
+    if (st == UM_OK) b->link->comm->topo.ranks[in->msg.peer].modalities = h->modalities;
     um_arena_free(&scratch);
-    return um_wrap(err, st, "waiting for every rank to say hello");
+    return st;
 }
 
-static um_status plan_send(um_link *l, const um_config *cfg, um_err *err)
+static um_status hellos_collect(um_link *l, const um_checkpoint *ck, um_err *err)
+{
+    um_arena own;
+    um_arena_init(&own, "weight prints", 4096);
+    lobby b = {.link = l, .model = &ck->model};
+    um_checkpoint_prints(ck, &b.prints, &own);
+    l->phase = "waiting for every rank to say hello";
+    um_status st = um_link_collect(l, UM_KIND_HELLO, 0, JOIN_SECONDS, hello_in, &b, err);
+    um_arena_free(&own);
+    return um_wrap(err, st, "joining");
+}
+
+static um_status config_send(um_link *l, const um_config *cfg, um_err *err)
 {
     const um_topology *topo = &l->comm->topo;
     um_arena scratch;
-    um_arena_init(&scratch, "plan", 1 << 16);
-    Um__Plan plan = UM__PLAN__INIT;
-    plan.epoch = 1;
-    plan.n_ranks = (size_t)topo->n;
-    plan.ranks = um_arena_alloc(&scratch, (size_t)topo->n * sizeof *plan.ranks);
+    um_arena_init(&scratch, "job config", 1 << 16);
+    Um__JobConfig job = UM__JOB_CONFIG__INIT;
+    job.epoch = 1;
+    job.n_ranks = (size_t)topo->n;
+    job.ranks = um_arena_alloc(&scratch, (size_t)topo->n * sizeof *job.ranks);
     for (int r = 0; r < topo->n; r++) {
         Um__RankInfo *info = um_arena_alloc(&scratch, sizeof *info);
         um__rank_info__init(info);
@@ -100,32 +126,32 @@ static um_status plan_send(um_link *l, const um_config *cfg, um_err *err)
         info->index = (uint32_t)topo->ranks[r].index;
         info->host = topo->ranks[r].hostname;
         info->modalities = topo->ranks[r].modalities;
-        plan.ranks[r] = info;
+        job.ranks[r] = info;
     }
-    plan.n_expert_owner = (size_t)topo->experts;
-    plan.expert_owner = um_arena_alloc(&scratch, (size_t)topo->experts * sizeof(uint32_t));
-    for (int e = 0; e < topo->experts; e++) plan.expert_owner[e] = (uint32_t)topo->owner[e];
-    plan.wire = (char *)(uintptr_t)cfg->wire;
-    plan.codec = (char *)(uintptr_t)cfg->codec;
-    plan.zstd_level = (int32_t)cfg->zstd_level;
-    plan.credit_bytes = (uint64_t)cfg->credit;
-    plan.deadline_ms = (uint32_t)cfg->deadline_ms;
+    job.n_expert_owner = (size_t)topo->experts;
+    job.expert_owner = um_arena_alloc(&scratch, (size_t)topo->experts * sizeof(uint32_t));
+    for (int e = 0; e < topo->experts; e++) job.expert_owner[e] = (uint32_t)topo->owner[e];
+    job.wire = (char *)(uintptr_t)cfg->wire;
+    job.codec = (char *)(uintptr_t)cfg->codec;
+    job.zstd_level = (int32_t)cfg->zstd_level;
+    job.credit_bytes = (uint64_t)cfg->credit;
+    job.deadline_ms = (uint32_t)cfg->deadline_ms;
     um_status st = UM_OK;
     for (int r = 0; st == UM_OK && r < topo->n; r++)
-        if (r != l->comm->rank) st = um_link_control(l, r, UM_KIND_PLAN, &plan.base, err);
+        if (r != l->comm->rank) st = um_link_control(l, r, UM_KIND_CONFIG, &job.base, err);
     um_arena_free(&scratch);
     return st;
 }
 
-um_status um_join_lead(um_link *l, const um_config *cfg, const um_model *m, um_arena *place,
+um_status um_join_lead(um_link *l, const um_config *cfg, const um_checkpoint *ck, um_arena *place,
                        um_err *err)
 {
     int wire = wire_dtype(cfg->wire), codec = um_codec_from_name(cfg->codec);
     if (wire < 0) return UM_FAIL(err, UM_E_USAGE, "--wire %s: f32 or bf16", cfg->wire);
     if (codec < 0) return UM_FAIL(err, UM_E_USAGE, "--codec %s: none or zstd", cfg->codec);
-    UM_TRY(um_topology_place(&l->comm->topo, m->experts, place, err));
-    UM_TRY(hellos_collect(l, m, err));
-    UM_TRY(plan_send(l, cfg, err));
+    UM_TRY(um_topology_place(&l->comm->topo, ck->model.experts, place, err));
+    UM_TRY(hellos_collect(l, ck, err));
+    UM_TRY(config_send(l, cfg, err));
     return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, (int)cfg->zstd_level,
                          (uint64_t)cfg->credit, cfg->deadline_ms, 1, err);
 }
@@ -141,8 +167,10 @@ um_status um_join_modalities(uint32_t *set, const um_config *cfg, const um_model
     return UM_OK;
 }
 
-static um_status hello_send(um_link *l, const um_config *cfg, const um_model *m, um_err *err)
+static um_status hello_send(um_link *l, const um_config *cfg, const um_checkpoint *ck, um_isa isa,
+                            um_err *err)
 {
+    const um_model *m = &ck->model;
     const um_rank *me = &l->comm->topo.ranks[l->comm->rank];
     Um__Hello h = UM__HELLO__INIT;
     uint32_t set = 0;
@@ -156,46 +184,57 @@ static um_status hello_send(um_link *l, const um_config *cfg, const um_model *m,
     h.fingerprint = m->fingerprint;
     h.memory_bytes = (uint64_t)um_memory_available();
     h.build = (char *)(uintptr_t)UM_VERSION;
-    return um_link_control(l, um_join_leader(l->comm), UM_KIND_HELLO, &h.base, err);
+    h.isa = (char *)(uintptr_t)um_isa_name(isa);
+    um_arena own;
+    um_weight_prints prints;
+    um_arena_init(&own, "weight prints", 4096);
+    um_checkpoint_prints(ck, &prints, &own);
+    h.n_weights = (size_t)prints.n;
+    h.weights = prints.print;
+    um_status st = um_link_control(l, um_join_leader(l->comm), UM_KIND_HELLO, &h.base, err);
+    um_arena_free(&own);
+    return st;
 }
 
-/* Takes over what the plan says; the placement must be the one this rank works out itself. */
-static um_status plan_apply(um_link *l, const Um__Plan *plan, um_err *err)
+/* Applies what router 0 says; the placement must be the one that this rank works out itself. */
+static um_status config_apply(um_link *l, const Um__JobConfig *job, um_err *err)
 {
     um_topology *topo = &l->comm->topo;
-    int wire = wire_dtype(plan->wire), codec = um_codec_from_name(plan->codec);
+    int wire = wire_dtype(job->wire), codec = um_codec_from_name(job->codec);
     if (wire < 0 || codec < 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "plan: wire %s, codec %s", plan->wire, plan->codec);
-    bool same = plan->n_expert_owner == (size_t)topo->experts && plan->n_ranks == (size_t)topo->n;
-    for (size_t e = 0; same && e < plan->n_expert_owner; e++)
-        same = plan->expert_owner[e] == (uint32_t)topo->owner[e];
+        return UM_FAIL(err, UM_E_CORRUPT, "job config: wire %s, codec %s", job->wire, job->codec);
+    bool same = job->n_expert_owner == (size_t)topo->experts && job->n_ranks == (size_t)topo->n;
+    for (size_t e = 0; same && e < job->n_expert_owner; e++)
+        same = job->expert_owner[e] == (uint32_t)topo->owner[e];
     if (!same)
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "plan: places %zu experts on %zu ranks otherwise than this rank does",
-                       plan->n_expert_owner, plan->n_ranks);
-    for (int r = 0; r < topo->n; r++) topo->ranks[r].modalities = plan->ranks[r]->modalities;
-    return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, plan->zstd_level,
-                         plan->credit_bytes, plan->deadline_ms, plan->epoch, err);
+        return UM_FAIL(
+            err, UM_E_CORRUPT,
+            "job config: router 0 places %zu experts on %zu ranks otherwise than this rank does",
+            job->n_expert_owner, job->n_ranks);
+    for (int r = 0; r < topo->n; r++) topo->ranks[r].modalities = job->ranks[r]->modalities;
+    return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, job->zstd_level, job->credit_bytes,
+                         job->deadline_ms, job->epoch, err);
 }
 
-um_status um_join_follow(um_link *l, const um_config *cfg, const um_model *m, um_arena *place,
-                         um_err *err)
+um_status um_join_follow(um_link *l, const um_config *cfg, const um_checkpoint *ck, um_isa isa,
+                         um_arena *place, um_err *err)
 {
     um_arena scratch;
     um_inbound in = {0};
-    um_arena_init(&scratch, "plan", 4096);
-    um_status st = um_topology_place(&l->comm->topo, m->experts, place, err);
-    if (st == UM_OK) st = hello_send(l, cfg, m, err);
-    if (st == UM_OK) st = um_link_next(l, &in, (int64_t)JOIN_SECONDS * 1000000, err);
-    if (st == UM_OK && in.frame.kind != UM_KIND_PLAN)
-        st = UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d, want the plan",
-                     um_kind_name(in.frame.kind), in.msg.peer);
     ProtobufCMessage *msg = NULL;
-    if (st == UM_OK) st = um_link_unpack(&msg, &um__plan__descriptor, &in, &scratch, err);
-    if (st == UM_OK) st = plan_apply(l, (const Um__Plan *)msg, err);
+    um_arena_init(&scratch, "job config", 4096);
+    um_status st = um_topology_place(&l->comm->topo, ck->model.experts, place, err);
+    if (st == UM_OK) st = hello_send(l, cfg, ck, isa, err);
+    l->phase = "waiting for router 0's answer to hello";
+    if (st == UM_OK)
+        st = um_link_expect(l, &in, UM_KIND_CONFIG, 0, (int64_t)JOIN_SECONDS * 1000000, err);
+    if (st == UM_OK && in.msg.peer != um_join_leader(l->comm))
+        st = um_link_unwanted(l, &in, "it of router 0", err);
+    if (st == UM_OK) st = um_link_unpack(&msg, &um__job_config__descriptor, &in, &scratch, err);
+    if (st == UM_OK) st = config_apply(l, (const Um__JobConfig *)msg, err);
     um_link_release(l, &in);
     um_arena_free(&scratch);
-    return um_wrap(err, st, "joining the job");
+    return um_wrap(err, st, "joining");
 }
 
 um_status um_join_ready(um_link *l, uint64_t weight_bytes, int experts, um_err *err)
@@ -206,20 +245,18 @@ um_status um_join_ready(um_link *l, uint64_t weight_bytes, int experts, um_err *
     return um_link_control(l, um_join_leader(l->comm), UM_KIND_READY, &ready.base, err);
 }
 
+static um_status ready_in(void *ctx, const um_inbound *in, um_err *err)
+{
+    (void)ctx;
+    (void)in;
+    (void)err;
+    return UM_OK;
+}
+
 um_status um_join_all_ready(um_link *l, um_err *err)
 {
     l->phase = "waiting for the others to load";
-    for (int owed = l->comm->topo.n - 1; owed > 0; owed--) {
-        um_inbound in = {0};
-        UM_TRY(um_link_next(l, &in, -1, err));
-        um_kind kind = in.frame.kind;
-        int peer = in.msg.peer;
-        um_link_release(l, &in);
-        if (kind != UM_KIND_READY)
-            return UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d, want ready", um_kind_name(kind),
-                           peer);
-    }
-    return UM_OK;
+    return um_link_collect(l, UM_KIND_READY, 0, 0, ready_in, NULL, err);
 }
 
 void um_join_stats(const um_link *l, Um__Stats *out)

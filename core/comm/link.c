@@ -7,8 +7,11 @@
 
 #include <string.h>
 
-/* A wait is cut into slices, so that this rank beats and looks at the others meanwhile. */
+/* A wait is cut into slices, so that this rank looks at the silence of the others meanwhile. */
 enum { IDLE_SLICE_US = 200000 };
+
+/* Beats within one deadline, and the longest time between two. */
+enum { BEATS = 8, BEAT_MAX_US = 250000 };
 
 /* So long after the last frame of work a rank still expects the next at any moment, and yields before it sleeps. */
 #define WORK_NEAR_NS 50000000
@@ -20,14 +23,12 @@ void um_link_open(um_link *l, um_comm *comm)
                    .credit = UM_FRAME_MAX,
                    .phase = "start",
                    .yield_us = comm->yield_us};
-    l->heard = um_zalloc((size_t)comm->topo.n * sizeof *l->heard);
 }
 
 void um_link_close(um_link *l)
 {
     for (int i = 0; i < l->n_kept; i++) um_comm_release(l->comm, &l->kept[i].msg);
     um_free(l->kept);
-    um_free(l->heard);
     um_codec_close(l->codec);
     *l = (um_link){0};
 }
@@ -39,53 +40,54 @@ um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_l
     l->wire = wire;
     l->credit = credit;
     l->epoch = epoch;
-    l->deadline_ns = deadline_ms * 1000000;
-    int64_t now = um_now_ns();
-    for (int r = 0; r < l->comm->topo.n; r++) l->heard[r] = now;
-    return UM_OK;
+    return um_link_watch(l, deadline_ms, err);
 }
 
-static bool watches(const um_link *l, int peer)
+/* What ends the sentence: what the system says of the process of a silent peer. */
+static const char *process_text(um_alive state)
 {
-    const um_rank *ranks = l->comm->topo.ranks;
-    if (peer == l->comm->rank) return false;
-    return ranks[l->comm->rank].role == UM_ROLE_ROUTER || ranks[peer].role == UM_ROLE_ROUTER;
+    switch (state) {
+    case UM_ALIVE_HALTED:
+        return "; its process was stopped by a signal or a debugger";
+    case UM_ALIVE_GONE:
+        return "; its process is gone";
+    default:
+        return "";
+    }
 }
 
-/* Who was silent too long? Called only when a look at the transport found nothing, and not with the first look after long work of
- * our own: then all that the others have sent is read, and a silence is theirs. */
+/* Which peer has shown no sign of life for the deadline? */
 static um_status silence(um_link *l, um_err *err)
 {
-    int64_t now = um_now_ns();
-    for (int r = 0; l->deadline_ns > 0 && r < l->comm->topo.n; r++) {
-        if (!watches(l, r) || now - l->heard[r] <= l->deadline_ns) continue;
+    const um_topology *topo = &l->comm->topo;
+    for (int r = 0; l->deadline_ns > 0 && r < topo->n; r++) {
+        if (!um_topology_watches(topo, l->comm->rank, r)) continue;
+        int64_t silent = um_comm_silent_ns(l->comm, r);
+        if (silent <= l->deadline_ns) continue;
         char label[128];
-        um_topology_label(&l->comm->topo, r, label);
+        um_topology_label(topo, r, label);
         return UM_FAIL(err, UM_E_PEER,
-                       "%s was silent for %lld ms (deadline %lld ms) while this rank was in: %s, "
-                       "step %llu, layer %u",
-                       label, (long long)((now - l->heard[r]) / 1000000),
-                       (long long)(l->deadline_ns / 1000000), l->phase, (unsigned long long)l->step,
-                       l->layer);
+                       "%s is silent: no sign of life for %lld ms (deadline %lld ms)%s; noticed "
+                       "while %s, step %llu, layer %u",
+                       label, (long long)(silent / 1000000), (long long)(l->deadline_ns / 1000000),
+                       process_text(um_comm_process(l->comm, r)), l->phase,
+                       (unsigned long long)l->step, l->layer);
     }
     return UM_OK;
 }
 
-um_status um_link_heartbeat(um_link *l, um_err *err)
+um_status um_link_watch(um_link *l, int64_t deadline_ms, um_err *err)
 {
-    int64_t now = um_now_ns();
-    if (l->deadline_ns == 0 || now - l->beaten < l->deadline_ns / 8) return UM_OK;
-    l->beaten = now;
-    Um__Step step = UM__STEP__INIT;
-    step.step = l->step;
-    step.layer = l->layer;
-    for (int r = 0; r < l->comm->topo.n; r++)
-        if (watches(l, r)) UM_TRY(um_link_control(l, r, UM_KIND_HEARTBEAT, &step.base, err));
+    int64_t period_us = deadline_ms * 1000 / BEATS;
+    if (period_us > BEAT_MAX_US) period_us = BEAT_MAX_US;
+    UM_ASSERT(deadline_ms > 0);
+    UM_TRY(um_comm_watch(l->comm, period_us, err));
+    l->deadline_ns = deadline_ms * 1000000;
     return UM_OK;
 }
 
-/* Checks a message that came in. A frame that is only a sign of life gives *useful = false. */
-static um_status inspect(um_link *l, um_inbound *in, bool *useful, um_err *err)
+/* Checks a message that came in. */
+static um_status inspect(um_link *l, um_inbound *in, um_err *err)
 {
     char label[128];
     um_topology_label(&l->comm->topo, in->msg.peer, label);
@@ -97,8 +99,6 @@ static um_status inspect(um_link *l, um_inbound *in, bool *useful, um_err *err)
         in->frame.kind != UM_KIND_ERROR)
         st = UM_FAIL(err, UM_E_CORRUPT, "frame: epoch %u, want %u", in->frame.epoch, l->epoch);
     if (st != UM_OK) return um_wrap(err, st, "frame of %s", label);
-    l->heard[in->msg.peer] = um_now_ns();
-    *useful = in->frame.kind != UM_KIND_HEARTBEAT;
     if (in->frame.kind != UM_KIND_ERROR) return UM_OK;
     um_arena scratch;
     um_arena_init(&scratch, "error message", 4096);
@@ -108,6 +108,7 @@ static um_status inspect(um_link *l, um_inbound *in, bool *useful, um_err *err)
         const Um__Error *e = (const Um__Error *)m;
         st = e->status > 0 && e->status <= UM_E_STOPPED ? (um_status)e->status : UM_E_PEER;
         UM_FAIL(err, st, "%s: %s", label, e->text);
+        l->comm->follows = true;
     }
     um_arena_free(&scratch);
     return st;
@@ -118,26 +119,21 @@ um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us,
     int64_t start = um_now_ns(), end = timeout_us < 0 ? INT64_MAX : start + timeout_us * 1000;
     um_status st;
     for (;;) {
-        UM_TRY(um_link_heartbeat(l, err));
         int64_t now = um_now_ns(), left = end == INT64_MAX ? IDLE_SLICE_US : (end - now) / 1000;
         int64_t slice = left < 0 ? 0 : left > IDLE_SLICE_US ? IDLE_SLICE_US : left;
         um_inbound in = {0};
-        bool useful = false;
         l->comm->yield_us = now - l->worked < WORK_NEAR_NS ? l->yield_us : 0;
         st = um_comm_recv(l->comm, &in.msg, slice, err);
-        bool back = now - l->looked >
-                    l->deadline_ns / 4; /* from long work: this look may miss what has just come */
-        l->looked = um_now_ns();
-        if (st == UM_OK)
-            st = inspect(l, &in, &useful, err);
-        else if (st == UM_E_TIMEOUT)
-            st = back ? UM_OK : silence(l, err);
-        if (st == UM_OK && useful) {
+        if (st == UM_OK) {
+            st = inspect(l, &in, err);
             l->worked = um_now_ns();
-            *out = in;
+            if (st == UM_OK)
+                *out = in;
+            else
+                um_comm_release(l->comm, &in.msg);
             break;
         }
-        if (in.msg.data != NULL) um_comm_release(l->comm, &in.msg);
+        if (st == UM_E_TIMEOUT) st = silence(l, err);
         if (st != UM_OK) break;
         if (um_now_ns() >= end) {
             st = UM_FAIL(err, UM_E_TIMEOUT, "nothing came within %lld us", (long long)timeout_us);

@@ -1,10 +1,11 @@
-/* A link: frames over a transport, with the rules that all roles batch. It owns what a rank knows of its peers' liveness.
+/* A link: frames over a transport, with the rules that all roles share.
  *
  * - Every frame that comes in is checked (frame.h); source and epoch must fit. A bad frame is an error that names the peer.
- * - STEP frames ("I am alive") are consumed here; an ERROR frame becomes UM_E_PEER with the peer's own text.
- * - A rank that works long calls um_link_heartbeat between pieces of work; a rank that waits beats by itself. Routers beat to all
- *   other ranks, experts and encoders to the routers. A rank that was not heard of for the deadline is a UM_E_TIMEOUT naming it:
- *   routers watch everybody, the others watch the routers.
+ * - An ERROR frame becomes an error with the status and the text of the peer, and marks that this rank only follows
+ *   (um_comm.follows).
+ * - While a rank waits, it looks at the silence that its pulse has counted (pulse.h). A peer that has shown no sign of life for the
+ *   deadline is UM_E_PEER naming it: routers watch everybody, the others watch the routers. A peer that lives and works is never
+ *   called silent, however long its answer takes.
  * Thread: the rank's main thread. */
 #pragma once
 
@@ -33,14 +34,11 @@ typedef struct um_link {
     um_dtype wire; /* type of rows on the wire: f32 or bf16 */
     uint32_t epoch;
     uint64_t credit;     /* bytes of a data frame's rows at most */
-    int64_t deadline_ns; /* 0 until the plan is known: then nobody is watched */
+    int64_t deadline_ns; /* 0 until um_link_watch: nobody is watched */
     const char *phase;   /* for messages: what this rank is doing */
     uint32_t layer;
     uint64_t step;
-    int64_t *heard;   /* [ranks] when a frame of that rank last came */
-    int64_t beaten;   /* when this rank last told that it lives */
-    int64_t looked;   /* when it last looked at the transport */
-    int64_t worked;   /* when it last got or sent a frame that is work */
+    int64_t worked;   /* when it last received or sent a frame that is work */
     int64_t yield_us; /* of the transport, while work is near; idle ranks sleep at once */
     um_inbound *kept; /* frames put aside by um_link_defer */
     int n_kept, cap_kept;
@@ -49,7 +47,9 @@ typedef struct um_link {
 
 void um_link_open(um_link *l, um_comm *comm);
 void um_link_close(um_link *l); /* not the comm */
-/* After the plan: wire type, codec, credit, deadline; from here on peers are watched. */
+/* Starts the pulse; from here on peers are watched. Called before joining with this rank's --deadline-ms, then by um_link_agree. */
+um_status um_link_watch(um_link *l, int64_t deadline_ms, um_err *err);
+/* After the plan: wire type, codec, credit, deadline. */
 um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_level,
                         uint64_t credit, int64_t deadline_ms, uint32_t epoch, um_err *err);
 
@@ -60,6 +60,18 @@ um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *
 um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
 void um_link_defer(um_link *l, um_inbound *in); /* takes it over */
 void um_link_release(um_link *l, um_inbound *in);
+
+/* The next frame, which must be of `kind`. Frames of the kind `late` (0: none), which nobody wants any more, are dropped; any other is
+ * UM_E_CORRUPT that names its sender. timeout_us < 0: no end. */
+um_status um_link_expect(um_link *l, um_inbound *out, um_kind kind, um_kind late,
+                         int64_t timeout_us, um_err *err);
+/* One frame of `kind` from every other rank, in any order; take is called with each. A rank that sends two is UM_E_CORRUPT. Says in the
+ * log who is still owed when it takes long. UM_E_TIMEOUT names them after `seconds` (0: no end, as long as they live). */
+typedef um_status (*um_link_take)(void *ctx, const um_inbound *in, um_err *err);
+um_status um_link_collect(um_link *l, um_kind kind, um_kind late, int64_t seconds,
+                          um_link_take take, void *ctx, um_err *err);
+/* UM_E_CORRUPT: "result frame of expert/1 (rank 2, host a), want counters". */
+um_status um_link_unwanted(const um_link *l, const um_inbound *in, const char *wanted, um_err *err);
 
 /* A control message to peer. */
 um_status um_link_control(um_link *l, int peer, um_kind kind, const ProtobufCMessage *m,
@@ -86,7 +98,5 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
 /* Decodes the rows of a data frame into to[rows, cols], f32. */
 um_status um_link_rows(um_link *l, float *to, const um_inbound *in, um_arena *scratch, um_err *err);
 
-/* Between pieces of long work: tells the others that this rank lives, if it is time. Cheap otherwise. */
-um_status um_link_heartbeat(um_link *l, um_err *err);
-/* Tells every rank (as far as possible) that this one cannot go on. */
+/* Reports to every rank (as far as possible) that this one cannot go on. */
 void um_link_error(um_link *l, um_status st, const char *text);

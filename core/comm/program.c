@@ -44,7 +44,9 @@ int um_program_main(int argc, char **argv, um_role role, um_program who, um_role
         comm->yield_us = cfg.yield_us;
         st = run(&cfg, comm, &err);
     }
-    if (st != UM_OK) um_log_error("%s", err.msg);
+    /* the rank that failed first reports; what merely follows from it would only hide the cause */
+    bool follows = comm != NULL && comm->follows;
+    if (st != UM_OK) um_log_at(follows ? UM_LOG_DEBUG : UM_LOG_ERROR, "%s", err.msg);
     um_comm_close(comm, st);
     um_arena_free(&options);
     return um_exit_code(st);

@@ -1,5 +1,5 @@
-/* What the three rank programs batch: options, signals, transport, the role, the end. CONVENTIONS 2.13: a program is its role
- * function plus MPI. This header's function is in comm_mpi's library, since it opens the MPI transport. */
+/* What the three rank programs share: options, signals, transport, the role, the end. CONVENTIONS 2.13: a program is its role
+ * function plus MPI. This header's function is in the library um_comm_mpi, since it opens the MPI transport. */
 #pragma once
 
 #include "core/options/config.h"

@@ -84,6 +84,12 @@ int um_topology_owned(const um_topology *t, int expert_index)
            first_expert(expert_index, t->experts, X);
 }
 
+bool um_topology_watches(const um_topology *t, int rank, int peer)
+{
+    if (peer == rank) return false;
+    return t->ranks[rank].role == UM_ROLE_ROUTER || t->ranks[peer].role == UM_ROLE_ROUTER;
+}
+
 void um_topology_label(const um_topology *t, int rank, char out[128])
 {
     if (rank < 0 || rank >= t->n) {

@@ -1,5 +1,5 @@
 /* Who is who: the role, index and host of every rank, and which expert rank owns which expert.
- * Experts are dealt in blocks: rank x of X owns experts floor(x*E/X) .. floor((x+1)*E/X)-1, so that counts need not divide. */
+ * Experts are assigned in blocks: rank x of X owns experts floor(x*E/X) .. floor((x+1)*E/X)-1, so that counts need not divide. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -13,7 +13,7 @@ const char *um_role_name(um_role role); /* "router" "expert" "encoder" */
 typedef struct um_rank {
     um_role role;
     int index; /* among the ranks of its role */
-    int host;  /* ranks with the same number batch memory */
+    int host;  /* ranks with the same number share memory */
     char hostname[64];
     int pid;
     uint32_t
@@ -33,9 +33,11 @@ typedef struct um_topology {
 /* From the roles, hosts, names and pids of ranks[0..n) (index is filled in). UM_E_USAGE when a router is missing. */
 um_status um_topology_build(um_topology *out, const um_rank *ranks, int n, um_arena *arena,
                             um_err *err);
-/* Deals E experts. UM_E_USAGE when E > 0 and there is no expert rank. More ranks than experts: the last own none. */
+/* Assigns E experts. UM_E_USAGE when E > 0 and there is no expert rank. More ranks than experts: the last own none. */
 um_status um_topology_place(um_topology *t, int E, um_arena *arena, um_err *err);
 int um_topology_owned(const um_topology *t,
                       int expert_index); /* number of experts of that expert rank */
+/* Whether rank watches the liveness of peer: routers watch everybody, the others watch the routers. The same in both directions. */
+bool um_topology_watches(const um_topology *t, int rank, int peer);
 /* "expert/1 (rank 2, host node3)" into out. */
 void um_topology_label(const um_topology *t, int rank, char out[128]);

@@ -30,6 +30,7 @@ um_status um_watch_look(um_watch *w, um_err *err)
 {
     char gone[512] = "", failed[512] = "", followed[512] = "";
     int n_gone = 0;
+    w->reported = false;
     for (int i = 0; i < w->n; i++) {
         const um_neighbour *n = &w->near[i];
         um_status st = ended(n);
@@ -49,8 +50,8 @@ um_status um_watch_look(um_watch *w, um_err *err)
             n_gone == 1 ? "is" : "are");
     /* who merely followed is not to blame */
     const char *ended_by = failed[0] != '\0' ? failed : followed;
-    if (ended_by[0] != '\0')
-        return UM_FAIL(err, UM_E_PEER, "%s ended the job, see its message", ended_by);
+    w->reported = ended_by[0] != '\0';
+    if (w->reported) return UM_FAIL(err, UM_E_PEER, "%s ended the job, see its message", ended_by);
     return UM_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Watching the processes of the other ranks of this host. A peer that was killed sends nothing, and MPI does not tell either; but a
- * neighbour's process can be looked up, and a rank that ends the job by itself leaves a note at its doorbell. */
+/* Watching the processes of the other ranks of this host. A peer that was killed sends nothing, and MPI does not report it
+ * either; but the process of a neighbour can be looked up, and a rank that ends the job by itself leaves a note at its doorbell. */
 #pragma once
 
 #include "core/comm/doorbell.h"
@@ -16,10 +16,11 @@ typedef struct um_watch {
     const um_topology *topo;
     um_neighbour *near; /* [n] the other ranks of this host */
     int n;
+    bool reported; /* what um_watch_look found: a rank that ended the job and says itself why */
 } um_watch;
 
 /* UM_E_PEER when a neighbour is gone without having said why: "expert/1 (rank 2, host a, pid 77) is gone". Else UM_E_PEER when one
- * ended the job with an error of its own, which it reports itself. Else UM_OK. */
+ * ended the job with an error of its own, which it reports itself (reported is set). Else UM_OK. */
 um_status um_watch_look(um_watch *w, um_err *err);
 /* UM_E_PEER when a neighbour was found halted (by a signal or a debugger) at `looks` calls in a row. */
 um_status um_watch_stopped(um_watch *w, int looks, um_err *err);

@@ -345,6 +345,21 @@ void um_checkpoint_close(um_checkpoint *c)
     *c = (um_checkpoint){0};
 }
 
+void um_checkpoint_prints(const um_checkpoint *c, um_weight_prints *out, um_arena *arena)
+{
+    const um_tensors *const sets[] = {c->llm, c->vision, c->speech, c->sound};
+    size_t all = 0;
+    for (size_t s = 0; s < 4; s++) all += sets[s] == NULL ? 0 : (size_t)um_tensors_files(sets[s]);
+    *out = (um_weight_prints){.print = um_arena_alloc(arena, all * sizeof *out->print),
+                              .path = um_arena_alloc(arena, all * sizeof *out->path)};
+    for (size_t s = 0; s < 4; s++) {
+        for (int i = 0; sets[s] != NULL && i < um_tensors_files(sets[s]); i++) {
+            out->path[out->n] = um_tensors_file(sets[s], i);
+            out->print[out->n++] = um_tensors_print(sets[s], i);
+        }
+    }
+}
+
 const um_tensors *um_checkpoint_set_at(const um_checkpoint *c, um_set set)
 {
     const um_tensors *const sets[UM_SETS] = {[UM_SET_LLM] = c->llm,

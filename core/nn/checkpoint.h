@@ -24,4 +24,15 @@ void um_checkpoint_close(um_checkpoint *c);
 
 /* The tensors of a folder, and of the folder that a part is in; NULL when the model has no such tower. */
 const um_tensors *um_checkpoint_set_at(const um_checkpoint *c, um_set set);
+
+/* One number for each weight file, in the order llm, vision, speech, sound and file names: over its size, its header and samples of its
+ * data. Two copies of a file have the same one wherever they lie; two fine-tunes of one model differ. Reads a few pages of each file.
+ * Lives in arena (path: in the checkpoint). */
+typedef struct um_weight_prints {
+    uint64_t *print;   /* [n] */
+    const char **path; /* [n] */
+    int n;
+} um_weight_prints;
+void um_checkpoint_prints(const um_checkpoint *c, um_weight_prints *out, um_arena *arena);
+
 const um_tensors *um_checkpoint_set(const um_checkpoint *c, um_part part);

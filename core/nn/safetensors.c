@@ -21,6 +21,8 @@ enum {
     HEADER_MAX = UM_TENSORS_HEADER_MAX,
     INDEX_MAX = 1 << 30, /* bytes: no format limits it, and very many experts need a long one */
     SHARDS_MAX = 65536,
+    PRINT_SAMPLES = 256, /* of a file's data, spread evenly, so many bytes each */
+    PRINT_BYTES = 64,
 };
 
 typedef struct shard {
@@ -574,6 +576,37 @@ void um_tensors_forget(const um_tensors *s, const um_tensor *t)
 }
 
 const char *um_tensors_path(const um_tensors *s) { return s->path; }
+
+int um_tensors_files(const um_tensors *s) { return s->files; }
+
+const char *um_tensors_file(const um_tensors *s, int i) { return s->shards[i].path; }
+
+/* FNV-1a over 64-bit words, the last one padded with zeros. */
+static uint64_t mix(uint64_t h, const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        uint8_t word[8] = {0};
+        memcpy(word, p + i, n - i < 8 ? n - i : 8);
+        h = (h ^ um_get_u64(word)) * 0x100000001B3u;
+        h ^= h >> 29; /* a product alone never carries high bits down */
+    }
+    return h;
+}
+
+uint64_t um_tensors_print(const um_tensors *s, int i)
+{
+    const um_file *f = &s->shards[i].map;
+    uint8_t size[8];
+    um_put_u64(size, (uint64_t)f->size);
+    uint64_t h = mix(0xCBF29CE484222325u, size, sizeof size);
+    size_t data = 8 + (size_t)um_get_u64(f->data), left = f->size - data;
+    h = mix(h, f->data, data);
+    if (left <= (size_t)PRINT_SAMPLES * PRINT_BYTES) return mix(h, f->data + data, left);
+    size_t step = (left - PRINT_BYTES) / (PRINT_SAMPLES - 1);
+    for (size_t k = 0; k < PRINT_SAMPLES; k++) h = mix(h, f->data + data + k * step, PRINT_BYTES);
+    um_file_forget(f, 0, f->size);
+    return h;
+}
 
 void um_tensor_to_f32(float *out, const um_tensor *t)
 {

@@ -51,6 +51,10 @@ um_status um_tensors_want(const um_tensors *s, const um_tensor **out, const char
 /* The mapped pages of a tensor that has been copied elsewhere leave the resident set. */
 void um_tensors_forget(const um_tensors *s, const um_tensor *t);
 const char *um_tensors_path(const um_tensors *s);
+/* The files of the set, and a number over size, header and 256 samples of the data of one: see um_checkpoint_prints. */
+int um_tensors_files(const um_tensors *s);
+const char *um_tensors_file(const um_tensors *s, int i);
+uint64_t um_tensors_print(const um_tensors *s, int i);
 
 /* Copies a float tensor (f32, bf16, f16, f64) to f32, any rank. */
 void um_tensor_to_f32(float *out, const um_tensor *t);

@@ -13,8 +13,6 @@
 struct um_decoder {
     char *program;
     um_media_limits limits;
-    void (*beat)(void *ctx);
-    void *beat_ctx;
     bool orient;
     um_decoder_child child;
     uint32_t number; /* of the last request */
@@ -49,7 +47,7 @@ static um_status look_beside(char *out, size_t size, um_err *err)
 }
 
 um_status um_decoder_open(um_decoder **out, const char *program, const um_media_limits *limits,
-                          void (*beat)(void *ctx), void *beat_ctx, um_err *err)
+                          um_err *err)
 {
     char path[4096];
     UM_ASSERT(limits->pixels > 0 && limits->seconds > 0 && limits->frames > 0 &&
@@ -62,8 +60,6 @@ um_status um_decoder_open(um_decoder **out, const char *program, const um_media_
     um_decoder *d = um_zalloc(sizeof *d);
     d->program = um_strdup(path);
     d->limits = *limits;
-    d->beat = beat;
-    d->beat_ctx = beat_ctx;
     *out = d;
     return UM_OK;
 }
@@ -82,7 +78,7 @@ void um_decoder_close(um_decoder *d)
 
 static um_decoder_wait patience(const um_decoder *d)
 {
-    return um_decoder_wait_new(d->limits.wait_ms, d->beat, d->beat_ctx);
+    return um_decoder_wait_new(d->limits.wait_ms);
 }
 
 static um_status next_block(um_decoder *d, um_told *t, uint32_t number, um_decoder_wait *w,

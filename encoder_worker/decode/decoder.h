@@ -20,9 +20,9 @@ typedef struct um_media_limits {
 typedef struct um_decoder um_decoder;
 
 /* program: path of unimoe-decoder; "" looks beside the running program, then in the folder above (a build folder's tests). Starts
- * nothing yet. beat (may be NULL) is called at least every 100 ms while waiting. UM_E_USAGE when the program is not there. */
+ * nothing yet. UM_E_USAGE when the program is not there. */
 um_status um_decoder_open(um_decoder **out, const char *program, const um_media_limits *limits,
-                          void (*beat)(void *ctx), void *beat_ctx, um_err *err);
+                          um_err *err);
 /* Whether images are turned as their EXIF data say; at first they are not, as in the reference. */
 void um_decoder_orient(um_decoder *d, bool orient);
 void um_decoder_close(um_decoder *d); /* accepts NULL; kills and reaps the process */

@@ -15,24 +15,14 @@
 #include <unistd.h>
 
 enum {
-    BEAT_MS = 50,
+    POLL_MS = 50,
     PIECE = 1 << 20, /* bytes moved between two looks at the clock */
     GRACE_MS = 1000, /* for the kernel to tell how a process ended that closed its socket */
 };
 
-um_decoder_wait um_decoder_wait_new(int64_t wait_ms, void (*beat)(void *ctx), void *ctx)
+um_decoder_wait um_decoder_wait_new(int64_t wait_ms)
 {
-    return (um_decoder_wait){.wait_ms = wait_ms,
-                             .deadline_ns = um_now_ns() + wait_ms * 1000000,
-                             .beat = beat,
-                             .ctx = ctx};
-}
-
-static void beat(um_decoder_wait *w, int64_t now)
-{
-    if (w->beat == NULL || now - w->beaten_ns < (int64_t)BEAT_MS * 1000000 / 2) return;
-    w->beat(w->ctx);
-    w->beaten_ns = now;
+    return (um_decoder_wait){.wait_ms = wait_ms, .deadline_ns = um_now_ns() + wait_ms * 1000000};
 }
 
 /* The child's files: 0 the socket, 1 and 2 /dev/null. A sanitizer's report is worth more than silence. */
@@ -123,15 +113,12 @@ static um_status ended_by(int sig, um_err *err)
 }
 
 /* The socket is closed: says how the process ended. Leaves nothing to reap. */
-static um_status gone(um_decoder_child *c, um_decoder_wait *w, um_err *err)
+static um_status gone(um_decoder_child *c, um_err *err)
 {
     int how = 0;
     pid_t got = 0;
     int64_t until = um_now_ns() + (int64_t)GRACE_MS * 1000000;
-    while ((got = waitpid(c->pid, &how, WNOHANG)) == 0 && um_now_ns() < until) {
-        um_sleep_us(1000);
-        beat(w, um_now_ns());
-    }
+    while ((got = waitpid(c->pid, &how, WNOHANG)) == 0 && um_now_ns() < until) um_sleep_us(1000);
     if (got == c->pid) {
         close(c->fd);
         *c = (um_decoder_child){0};
@@ -145,7 +132,7 @@ static um_status gone(um_decoder_child *c, um_decoder_wait *w, um_err *err)
 
 /* Moves up to n bytes or waits a little. */
 static um_status move(um_decoder_child *c, void *data, size_t n, bool out, size_t *moved,
-                      um_decoder_wait *w, um_err *err)
+                      um_err *err)
 {
     int flags =
         MSG_DONTWAIT | MSG_NOSIGNAL; /* no SIGPIPE: the process may have handlers of its own */
@@ -154,36 +141,34 @@ static um_status move(um_decoder_child *c, void *data, size_t n, bool out, size_
     if (k > 0 || (k < 0 && errno == EINTR)) return UM_OK;
     if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         struct pollfd p = {.fd = c->fd, .events = out ? POLLOUT : POLLIN};
-        poll(&p, 1, BEAT_MS);
+        poll(&p, 1, POLL_MS);
         return UM_OK;
     }
-    if (k == 0 || errno == EPIPE || errno == ECONNRESET) return gone(c, w, err);
+    if (k == 0 || errno == EPIPE || errno == ECONNRESET) return gone(c, err);
     return UM_FAIL(err, UM_E_IO, "the decoder's socket: %s", strerror(errno));
 }
 
 static um_status transfer(um_decoder_child *c, uint8_t *data, size_t n, bool out,
-                          um_decoder_wait *w, um_err *err)
+                          const um_decoder_wait *w, um_err *err)
 {
     for (size_t done = 0, moved = 0; done < n; done += moved) {
         size_t part = n - done < PIECE ? n - done : PIECE;
-        UM_TRY(move(c, data + done, part, out, &moved, w, err));
-        int64_t now = um_now_ns();
-        beat(w, now);
-        if (now > w->deadline_ns && done + moved < n)
+        UM_TRY(move(c, data + done, part, out, &moved, err));
+        if (um_now_ns() > w->deadline_ns && done + moved < n)
             return UM_FAIL(err, UM_E_TIMEOUT, "the decoder took longer than %" PRId64 " ms",
                            w->wait_ms);
     }
     return UM_OK;
 }
 
-um_status um_decoder_child_send(um_decoder_child *c, const void *data, size_t n, um_decoder_wait *w,
-                                um_err *err)
+um_status um_decoder_child_send(um_decoder_child *c, const void *data, size_t n,
+                                const um_decoder_wait *w, um_err *err)
 {
     return transfer(c, (uint8_t *)(uintptr_t)data, n, true, w, err);
 }
 
-um_status um_decoder_child_receive(um_decoder_child *c, void *data, size_t n, um_decoder_wait *w,
-                                   um_err *err)
+um_status um_decoder_child_receive(um_decoder_child *c, void *data, size_t n,
+                                   const um_decoder_wait *w, um_err *err)
 {
     return transfer(c, data, n, false, w, err);
 }

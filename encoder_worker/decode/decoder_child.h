@@ -11,15 +11,12 @@ typedef struct um_decoder_child {
     int fd;    /* our end of the socket */
 } um_decoder_child;
 
-/* Until when to wait, and what to call meanwhile. */
+/* Until when to wait: deadline_ns is the time of the call + wait_ms. */
 typedef struct um_decoder_wait {
-    int64_t wait_ms, deadline_ns; /* the second is now + the first */
-    void (*beat)(void *ctx);      /* may be NULL; at least every 100 ms */
-    void *ctx;
-    int64_t beaten_ns;
+    int64_t wait_ms, deadline_ns;
 } um_decoder_wait;
 
-um_decoder_wait um_decoder_wait_new(int64_t wait_ms, void (*beat)(void *ctx), void *ctx);
+um_decoder_wait um_decoder_wait_new(int64_t wait_ms);
 
 /* Starts the program with an empty environment and no files but its end of the socket (as standard input) and /dev/null. */
 um_status um_decoder_child_start(um_decoder_child *c, const char *program, um_err *err);
@@ -30,7 +27,7 @@ void um_decoder_child_stop(um_decoder_child *c);
 
 /* All n bytes, or an error that says what became of the process: that it crashed and by which signal, that it ended, that it was
  * silent until the deadline. After an error only um_decoder_child_stop makes sense. */
-um_status um_decoder_child_send(um_decoder_child *c, const void *data, size_t n, um_decoder_wait *w,
-                                um_err *err);
-um_status um_decoder_child_receive(um_decoder_child *c, void *data, size_t n, um_decoder_wait *w,
-                                   um_err *err);
+um_status um_decoder_child_send(um_decoder_child *c, const void *data, size_t n,
+                                const um_decoder_wait *w, um_err *err);
+um_status um_decoder_child_receive(um_decoder_child *c, void *data, size_t n,
+                                   const um_decoder_wait *w, um_err *err);

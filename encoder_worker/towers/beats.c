@@ -168,7 +168,7 @@ static void layer_fwd(um_dev *dev, const acts *s, const um_beats *b, const um_be
 }
 
 void um_beats_encode(float *x, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
-                     um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx)
+                     um_arena *scratch)
 {
     UM_ASSERT(n >= 1 && n <= UM_WAVE_WINDOW);
     const um_sound_model *m = b->model;
@@ -177,10 +177,7 @@ void um_beats_encode(float *x, const um_beats *b, const float *wave, int64_t n, 
     embed(s.y, b, wave, n, s.T, s.real, dev, scratch);
     add_positions(s.y, b, s.T, dev, scratch);
     um_norm_fwd(dev, s.x, s.y, &b->norm, s.T, m->dim, NORM_EPS);
-    for (int i = 0; i < m->layers; i++) {
-        if (beat != NULL) beat(beat_ctx);
-        layer_fwd(dev, &s, b, &b->layers[i]);
-    }
+    for (int i = 0; i < m->layers; i++) layer_fwd(dev, &s, b, &b->layers[i]);
     const size_t D = (size_t)m->dim, last = (size_t)s.T - 1;
     for (size_t t = last + 1; t < (size_t)b->rows; t++)
         memcpy(x + t * D, x + last * D, D * sizeof *x);

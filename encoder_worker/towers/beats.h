@@ -43,4 +43,4 @@ int um_beats_real_rows(const um_beats *b, int64_t n);
 /* x[b->rows, D] of wave[n], 1 <= n <= UM_WAVE_WINDOW, which goes on with its last value to the end of the window: padding, which
  * nothing attends to. Memory: scratch, given back. */
 void um_beats_encode(float *x, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
-                     um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx);
+                     um_arena *scratch);

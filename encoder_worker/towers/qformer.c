@@ -115,7 +115,7 @@ static void feed_forward(um_dev *dev, const acts *s, const um_qformer_layer *l,
 }
 
 void um_qformer_encode(float *y, const um_qformer *f, const float *x, int T, um_dev *dev,
-                       um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx)
+                       um_arena *scratch)
 {
     const um_sound_model *m = f->model;
     const size_t bytes = (size_t)m->queries * (size_t)m->q_dim * sizeof *y;
@@ -124,7 +124,6 @@ void um_qformer_encode(float *y, const um_qformer *f, const float *x, int T, um_
     memcpy(s.x, f->queries, bytes);
     for (int i = 0; i < m->q_layers; i++) {
         const um_qformer_layer *l = &f->layers[i];
-        if (beat != NULL) beat(beat_ctx);
         attend(dev, &s, &l->self, s.x, m->queries, m);
         if (has_cross(m, i)) attend(dev, &s, &l->cross, x, T, m);
         feed_forward(dev, &s, l, m);

@@ -28,4 +28,4 @@ um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tow
 
 /* y[queries, Q] of x[T, D]; every row of x is looked at, those of padding too (spec 12 #8). Memory: scratch, given back. */
 void um_qformer_encode(float *y, const um_qformer *f, const float *x, int T, um_dev *dev,
-                       um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx);
+                       um_arena *scratch);

@@ -43,7 +43,7 @@ int64_t um_sound_rows(const um_sound_model *m, int64_t n)
 }
 
 um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int64_t n, um_dev *dev,
-                          um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx, um_err *err)
+                          um_arena *scratch, um_err *err)
 {
     const um_sound_model *m = s->model;
     for (int64_t i = 0; i < n; i++)
@@ -56,8 +56,8 @@ um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int
         const int64_t left = n - at;
         um_mark window = um_arena_mark(scratch);
         um_beats_encode(x, &s->beats, wave + at, left < UM_WAVE_WINDOW ? left : UM_WAVE_WINDOW, dev,
-                        scratch, beat, beat_ctx);
-        um_qformer_encode(y, &s->qformer, x, s->beats.rows, dev, scratch, beat, beat_ctx);
+                        scratch);
+        um_qformer_encode(y, &s->qformer, x, s->beats.rows, dev, scratch);
         um_tower_project(dev, rows, s->projector, m->proj_layers, y, m->queries, scratch);
         rows += (size_t)m->queries * (size_t)s->dim_out;
         um_arena_reset(scratch, window);

@@ -16,7 +16,7 @@ um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, co
 /* Rows that n samples become: windows of 480000 samples x queries (spec 2.3). 0 for an empty wave. */
 int64_t um_sound_rows(const um_sound_model *m, int64_t n);
 
-/* rows[um_sound_rows, dim] of wave[n], 16 kHz mono. beat (may be NULL) is called between layers, so that a peer who waits sees
- * that this rank lives. Memory: scratch, given back. The same bits for every thread count and instruction set. */
+/* rows[um_sound_rows, dim] of wave[n], 16 kHz mono.
+ * Memory: scratch, given back. The same bits for every thread count and instruction set. */
 um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int64_t n, um_dev *dev,
-                          um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx, um_err *err);
+                          um_arena *scratch, um_err *err);

@@ -67,14 +67,7 @@ typedef struct run {
     const um_speech *s;
     um_dev *dev;
     acts a;
-    void (*beat)(void *ctx);
-    void *beat_ctx;
 } run;
-
-static void beat(const run *r)
-{
-    if (r->beat != NULL) r->beat(r->beat_ctx);
-}
 
 static void norm_fwd(const run *r, float *y, const float *x, const um_norm *n, int T)
 {
@@ -166,9 +159,7 @@ static void encode_fwd(const run *r)
     const um_speech *s = r->s;
     int T = s->model->positions;
     for (int i = 0; i < s->model->layers; i++) {
-        beat(r);
         self_fwd(r, r->a.x, T, &s->encoder[i], s->model->heads, false);
-        beat(r);
         ffn_fwd(r, r->a.x, T, &s->encoder[i]);
     }
     norm_fwd(r, r->a.last, r->a.x, &s->encoder_norm, T);
@@ -182,7 +173,6 @@ static void decode_fwd(const run *r)
     float *y = r->a.y;
     memcpy(y, s->queries, um_at((size_t)Q, 0, (size_t)s->model->dim) * sizeof *y);
     for (int i = 0; i < s->model->dec_layers; i++) {
-        beat(r);
         self_fwd(r, y, Q, &s->decoder[i], s->model->dec_heads, true);
         cross_fwd(r, y, &s->decoder[i]);
         ffn_fwd(r, y, Q, &s->decoder[i]);
@@ -196,15 +186,13 @@ static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, 
     embed(r, wave, n, scratch);
     encode_fwd(r);
     decode_fwd(r);
-    beat(r);
     um_tower_project(r->dev, rows, r->s->projector, r->s->model->proj_layers, r->a.norm,
                      r->s->model->queries, scratch);
     um_arena_reset(scratch, mark);
 }
 
 um_status um_speech_encode(float *rows, const um_speech *s, const float *wave, int64_t n,
-                           bool exact, um_dev *dev, um_arena *scratch, void (*beat_fn)(void *ctx),
-                           void *beat_ctx, um_err *err)
+                           bool exact, um_dev *dev, um_arena *scratch, um_err *err)
 {
     const um_speech_model *m = s->model;
     int64_t most = window_samples(m), step = window_step(m, exact);
@@ -212,7 +200,7 @@ um_status um_speech_encode(float *rows, const um_speech *s, const float *wave, i
         if (!isfinite(wave[i]))
             return UM_FAIL(err, UM_E_DATA, "sample %lld is not finite", (long long)i);
     um_mark mark = um_arena_mark(scratch);
-    run r = {s, dev, acts_bind(m, scratch), beat_fn, beat_ctx};
+    run r = {s, dev, acts_bind(m, scratch)};
     for (int64_t at = 0; at < n; at += step) {
         int64_t left = n - at;
         window_fwd(&r, rows, wave + at, left < most ? left : most, scratch);

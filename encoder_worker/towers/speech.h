@@ -17,8 +17,7 @@ um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, 
  * and so loses one sample of every full window (spec 2.3, 12 #7). 0 for an empty wave. */
 int64_t um_speech_rows(const um_speech_model *m, int64_t n, bool exact);
 
-/* rows[um_speech_rows, dim] of wave[n], 16 kHz mono. beat (may be NULL) is called between layers, so that a peer who waits sees
- * that this rank lives. Memory: scratch, given back. The same bits for every thread count and instruction set. */
+/* rows[um_speech_rows, dim] of wave[n], 16 kHz mono.
+ * Memory: scratch, given back. The same bits for every thread count and instruction set. */
 um_status um_speech_encode(float *rows, const um_speech *s, const float *wave, int64_t n,
-                           bool exact, um_dev *dev, um_arena *scratch, void (*beat)(void *ctx),
-                           void *beat_ctx, um_err *err);
+                           bool exact, um_dev *dev, um_arena *scratch, um_err *err);

@@ -160,7 +160,7 @@ static void block_fwd(um_dev *d, const acts *s, const um_vision_block *b, const 
 }
 
 um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels, um_dev *dev,
-                           um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx, um_err *err)
+                           um_arena *scratch, um_err *err)
 {
     const um_vision_model *m = v->model;
     int T = patches(m) + 1, n = um_vision_rows(m);
@@ -170,11 +170,7 @@ um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels,
     um_mark mark = um_arena_mark(scratch);
     acts s = acts_bind(m, T, scratch);
     embed(dev, &s, v, pixels, T, scratch);
-    for (int i = 0; i < m->run_layers; i++) {
-        if (beat != NULL) beat(beat_ctx);
-        block_fwd(dev, &s, &v->blocks[i], m, T);
-    }
-    if (beat != NULL) beat(beat_ctx);
+    for (int i = 0; i < m->run_layers; i++) block_fwd(dev, &s, &v->blocks[i], m, T);
     um_tower_project(dev, rows, v->projector, m->proj_layers, s.x + (m->keep_class ? 0 : m->dim), n,
                      scratch);
     um_arena_reset(scratch, mark);

@@ -30,7 +30,7 @@ um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, c
 /* Rows that one image becomes: one per patch, and the class row before them where the model keeps it. */
 int um_vision_rows(const um_vision_model *m);
 
-/* rows[um_vision_rows, dim_out] of pixels[channels, S, S]. beat (may be NULL) is called between layers, so that a peer who waits
- * sees that this rank lives. Memory: scratch, given back. The same bits for every thread count and instruction set. */
+/* rows[um_vision_rows, dim_out] of pixels[channels, S, S].
+ * Memory: scratch, given back. The same bits for every thread count and instruction set. */
 um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels, um_dev *dev,
-                           um_arena *scratch, void (*beat)(void *ctx), void *beat_ctx, um_err *err);
+                           um_arena *scratch, um_err *err);

@@ -3,13 +3,13 @@
 
 #include "core/options/encoders.h"
 #include "core/base/bytes.h"
+#include "core/base/cpus.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/process.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -38,11 +38,9 @@ um_status um_job_site_here(um_job_site *out, um_arena *arena, um_err *err)
 {
     char self[4096];
     UM_TRY(um_process_program(self, sizeof self, err));
-    cpu_set_t cpus;
-    bool known = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
     *out = (um_job_site){
         .programs = um_path_dir(arena, self),
-        .cpus = known ? CPU_COUNT(&cpus) : (int)sysconf(_SC_NPROCESSORS_ONLN),
+        .cpus = um_cpus_allowed(),
         .root = geteuid() == 0,
         .no_cross_memory = !cross_memory_works(),
     };

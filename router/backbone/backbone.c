@@ -133,16 +133,12 @@ static void choose(const um_backbone *t, int layer, um_acts *a, const um_batch *
         um_gate_choose(&a->route, t->model->gate, b->noise_seed + (uint64_t)layer, b->noise);
 }
 
-/* The shared experts' rows to parts[1..F]. Beats. */
-static um_status run_shared(const um_layer *w, um_acts *a, int T, int D, um_link *link, um_dev *dev,
-                            um_err *err)
+/* The shared experts' rows to parts[1..F]. */
+static void run_shared(const um_layer *w, um_acts *a, int T, int D, um_dev *dev)
 {
-    for (int j = 0; j < a->dynamic.m->shared; j++) {
+    for (int j = 0; j < a->dynamic.m->shared; j++)
         um_ffn_fwd(dev, a->parts + um_at((size_t)(1 + j) * (size_t)T, 0, (size_t)D), &a->shared[j],
                    &w->shared[j], a->ln2, T);
-        UM_TRY(um_link_heartbeat(link, err));
-    }
-    return UM_OK;
 }
 
 /* y = parts[0] + sum over shared experts, by rising number, of weight * parts[1+j]: goes on with the chain of the routed ones, since
@@ -190,7 +186,7 @@ um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, con
                                   scratch, err));
     UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
                                 err));
-    if (shared) UM_TRY(run_shared(w, a, b->T, m->dim, link, dev, err)); /* while the experts work */
+    if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the experts work */
     UM_TRY(um_exchange_combine(link, shared ? a->parts : a->y, &plan, a->route.weights, m->dim,
                                (uint32_t)layer, b->step, dev, scratch, err));
     if (shared) add_shared(a, b->T, m->dim, dev, scratch);
@@ -247,15 +243,13 @@ um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *li
         attention(t, l, &a, batch, dev);
         st = feed_forward(t, l, &a, batch, link, dev, step, err);
         if (st == UM_OK) record(t, l, &a, batch);
-        if (st == UM_OK) st = um_link_heartbeat(link, err);
     }
     um_arena_reset(step, mark);
     return st;
 }
 
-um_status um_backbone_logits(const um_backbone *t, float *logits, const float *h,
-                             const int32_t *rows, int n, um_link *link, um_dev *dev,
-                             um_arena *scratch, um_err *err)
+void um_backbone_logits(const um_backbone *t, float *logits, const float *h, const int32_t *rows,
+                        int n, um_dev *dev, um_arena *scratch)
 {
     const um_model *m = t->model;
     for (int from = 0; from < n; from += LOGIT_ROWS_AT_ONCE) {
@@ -267,7 +261,5 @@ um_status um_backbone_logits(const um_backbone *t, float *logits, const float *h
         dev->ops->rmsnorm_fwd(dev, y, NULL, x, t->norm, T, m->dim, m->rms_eps);
         um_linear_fwd(dev, logits + um_at((size_t)from, 0, (size_t)m->vocab), y, T, &t->head);
         um_arena_reset(scratch, mark);
-        UM_TRY(um_link_heartbeat(link, err));
     }
-    return UM_OK;
 }

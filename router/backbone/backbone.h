@@ -33,9 +33,9 @@ typedef struct um_backbone {
     size_t weight_bytes;
 } um_backbone;
 
-/* Loads all that a router needs. Sends heartbeats over link. Memory: model. */
-um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
-                           const char *keep, um_arena *model, um_err *err);
+/* Loads all that a router needs. Memory: model. */
+um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_dev *dev, const char *keep,
+                           um_arena *model, um_err *err);
 void um_backbone_close(um_backbone *t);
 
 /* Row id of the embedding table to out[D]. 0 <= id < vocab. */
@@ -91,7 +91,6 @@ um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, con
 um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *link, um_dev *dev,
                               um_arena *step, um_err *err);
 
-/* logits [n, V] of the given rows of h: final norm and head. Sends heartbeats. */
-um_status um_backbone_logits(const um_backbone *t, float *logits, const float *h,
-                             const int32_t *rows, int n, um_link *link, um_dev *dev,
-                             um_arena *scratch, um_err *err);
+/* logits [n, V] of the given rows of h: final norm and head. */
+void um_backbone_logits(const um_backbone *t, float *logits, const float *h, const int32_t *rows,
+                        int n, um_dev *dev, um_arena *scratch);

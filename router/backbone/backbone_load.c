@@ -1,8 +1,6 @@
 /* Loading of the backbone; see backbone.h. */
 #include "router/backbone/backbone.h"
 
-#include "core/base/log.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -75,8 +73,8 @@ static um_status block_load(const loader *ld, um_layer *b, int layer, um_err *er
     return um_ffn_load(&b->dense, ld->ck, layer, -1, ld->keep, ld->dev, ld->model, err);
 }
 
-um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_link *link, um_dev *dev,
-                           const char *keep, um_arena *model, um_err *err)
+um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_dev *dev, const char *keep,
+                           um_arena *model, um_err *err)
 {
     const um_model *m = &ck->model;
     loader ld = {ck, dev, keep, model};
@@ -84,16 +82,9 @@ um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_link *l
     um_backbone t = {.model = m};
     int64_t embed_shape[2] = {m->vocab, m->dim};
     const char *embed = "model.embed_tokens.weight", *head = m->tied ? embed : "lm_head.weight";
-    link->phase = "loading the backbone";
-    if (m->dynamic.token_drop && link->comm->topo.ranks[link->comm->rank].index == 0)
-        um_log_warn("config.json token_drop: true is for training: answers drop no token, so that "
-                    "they do not depend on the requests beside them");
     UM_TRY(um_tensors_want(ck->llm, &t.embed, embed, 2, embed_shape, err));
     t.blocks = um_arena_zero(model, (size_t)m->layers * sizeof *t.blocks);
-    for (int l = 0; l < m->layers; l++) {
-        UM_TRY(block_load(&ld, &t.blocks[l], l, err));
-        UM_TRY(um_link_heartbeat(link, err));
-    }
+    for (int l = 0; l < m->layers; l++) UM_TRY(block_load(&ld, &t.blocks[l], l, err));
     UM_TRY(um_vector_load(&t.norm, ck->llm, "model.norm.weight", m->dim, model, err));
     UM_TRY(um_linear_load_plain(&t.head, ck->llm, head, NULL, m->vocab, m->dim, keep, dev, model,
                                 err));

@@ -12,6 +12,9 @@
 /* Cells of one message at most: 16384 of them pack into about half a MiB. */
 enum { CELLS_AT_ONCE = 16384 };
 
+/* For each message of counters of a router that lives. */
+enum { COUNTERS_SECONDS = 600 };
+
 struct um_routing {
     const um_model *model;
     um_routed **plane; /* [phases * layers * kinds], each [experts], NULL until a row comes */
@@ -175,15 +178,11 @@ static um_status collect_frame(um_routing *r, um_link *link, int peer, bool *las
     um_inbound in = {0};
     ProtobufCMessage *msg = NULL;
     um_mark mark = um_arena_mark(arena);
-    UM_TRY(um_link_next(link, &in, -1, err));
-    if (in.frame.kind == UM_KIND_ENCODED) { /* for a request that failed meanwhile */
-        um_link_release(link, &in);
-        return UM_OK;
-    }
+    /* media of a request that failed meanwhile may still come */
+    UM_TRY(um_link_expect(link, &in, UM_KIND_ROUTING, UM_KIND_ENCODED,
+                          (int64_t)COUNTERS_SECONDS * 1000000, err));
     um_status st = UM_OK;
-    if (in.frame.kind != UM_KIND_ROUTING || in.msg.peer != peer)
-        st = UM_FAIL(err, UM_E_CORRUPT, "%s frame of rank %d, want routing counters of rank %d",
-                     um_kind_name(in.frame.kind), in.msg.peer, peer);
+    if (in.msg.peer != peer) st = um_link_unwanted(link, &in, "those of another router", err);
     if (st == UM_OK) st = um_link_unpack(&msg, &um__routing__descriptor, &in, arena, err);
     if (st == UM_OK) {
         const Um__Routing *m = (const Um__Routing *)msg;

@@ -83,7 +83,7 @@ static int logits_from(const um_sequence *s, const um_segment *g)
 }
 
 /* Logits of the rows that need them, and the next token of every sequence whose prompt is read. */
-static um_status batch_tokens(um_batcher *x, um_batch *b, um_sequence *const *seqs, um_err *err)
+static void batch_tokens(um_batcher *x, um_batch *b, um_sequence *const *seqs)
 {
     size_t V = (size_t)x->model->vocab;
     int32_t *rows = um_arena_i32(x->scratch, (size_t)b->T);
@@ -92,8 +92,7 @@ static um_status batch_tokens(um_batcher *x, um_batch *b, um_sequence *const *se
         for (int t = logits_from(seqs[i], &b->seg[i]); t < b->seg[i].T; t++)
             rows[n++] = b->seg[i].row + t;
     float *logits = um_arena_f32(x->scratch, (size_t)n, V);
-    UM_TRY(
-        um_backbone_logits(x->backbone, logits, b->h, rows, n, x->link, x->dev, x->scratch, err));
+    um_backbone_logits(x->backbone, logits, b->h, rows, n, x->dev, x->scratch);
     int at = 0;
     for (int i = 0; i < b->segs; i++) {
         um_sequence *s = seqs[i];
@@ -108,14 +107,14 @@ static um_status batch_tokens(um_batcher *x, um_batch *b, um_sequence *const *se
                            x->scratch);
         x->stats.new_tokens += s->n_out - before;
     }
-    return UM_OK;
 }
 
 static um_status run(um_batcher *x, um_batch *b, um_sequence *const *seqs, um_err *err)
 {
     batch_rows(x, b, seqs);
     UM_TRY(um_backbone_forward(x->backbone, b, x->link, x->dev, x->scratch, err));
-    return batch_tokens(x, b, seqs, err);
+    batch_tokens(x, b, seqs);
+    return UM_OK;
 }
 
 um_status um_batcher_run(um_batcher *x, um_sequence *const *list, int n, um_err *err)

@@ -211,7 +211,7 @@ static void grant(um_engine *e)
         warn_shortened(e, s);
         s->promised = need;
         b->promised += need;
-        um_sequence_splice(s, e->batcher.backbone, e->link);
+        um_sequence_splice(s, e->batcher.backbone);
     }
 }
 

@@ -8,9 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Ids that are spliced between two heartbeats. */
-enum { BEAT_IDS = 4096 };
-
 /* --- from text to ids --- */
 
 void um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
@@ -219,19 +216,16 @@ static void cache_bind(um_sequence *s, const um_model *m)
         um_kv_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim, s->cap);
 }
 
-void um_sequence_splice(um_sequence *s, const um_backbone *backbone, um_link *link)
+void um_sequence_splice(um_sequence *s, const um_backbone *backbone)
 {
     const um_model *m = backbone->model;
     size_t D = (size_t)m->dim;
-    um_err why = {0};
     UM_CHECK(s->state == UM_SEQ_READY);
     s->embeddings = um_arena_f32(&s->prompt, (size_t)s->T, D);
     s->modality = um_arena_zero(&s->prompt, (size_t)s->T); /* UM_TEXT is 0 */
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
     int row = 0;
     for (int i = 0, next = 0; i < s->n_ids; i++) {
-        if (i % BEAT_IDS == BEAT_IDS - 1)
-            um_link_heartbeat(link, &why); /* a failed heartbeat is reported by the next receive */
         if (s->ids[i] >= 0) {
             um_backbone_embed(backbone, s->embeddings + (size_t)row++ * D, s->ids[i]);
             continue;

@@ -94,7 +94,7 @@ void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, const 
 /* Bytes that a ready sequence needs until its end: keys, values, embeddings, answer. */
 int64_t um_sequence_bytes(const um_sequence *s, const um_model *m);
 /* When its memory is granted: splices embeddings, text and media in textual order (spec 1.6), and makes room for keys and values. */
-void um_sequence_splice(um_sequence *s, const um_backbone *backbone, um_link *link);
+void um_sequence_splice(um_sequence *s, const um_backbone *backbone);
 /* Rows that the last micro-batch wrote into the cache. Returns true when the prompt is read; its embeddings are gone then. */
 bool um_sequence_advance(um_sequence *s, int rows, const um_model *m);
 /* The next token from the logits of the last row; with max_out 0 there is none, and logits may be NULL. Moves the state on. */

@@ -75,7 +75,7 @@ def call(*names):
 
 # name, what betrays the use, files that may, sentence
 DOORS = [
-    ("mpi", header(r"mpi\.h", r"mpi-ext\.h"), ["core/comm/comm_mpi.c", "bench/*"],
+    ("mpi", header(r"mpi\.h", r"mpi-ext\.h"), ["core/comm/mpi/*", "bench/*"],
      "MPI is called by the MPI transport only (and by bench, which compares with collectives)"),
     ("zstd", header(r"zstd\w*\.h"), ["proto/*"], "compression belongs to proto/"),
     ("protobuf", header(r"protobuf-c/[\w./-]+", r"[\w./-]*\.pb-c\.h"), ["proto/*"],

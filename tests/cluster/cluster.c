@@ -56,6 +56,7 @@ static void *rank_main(void *p)
             ;
             ;) { /* answers nothing, as a stopped process would; ends when the others have given up */
             um_msg msg = {0};
+            /* it has no pulse */
             st = um_comm_recv(a->comm, &msg, 50000, err);
             if (st == UM_OK)
                 um_comm_release(a->comm, &msg);
@@ -70,6 +71,7 @@ static void *rank_main(void *p)
         st = um_encoder_run(&a->cfg, a->comm, err);
     }
     c->status[a->rank] = st;
+    c->follows[a->rank] = a->comm->follows;
     um_comm_close(a->comm, st);
     return NULL;
 }

@@ -21,6 +21,7 @@ typedef struct cluster {
     int accept;           /* lines before emit fails, as a closed output does; 0: it never fails */
     um_status status[64]; /* of each rank: routers, experts, encoders */
     um_err err[64];
+    bool follows[64]; /* failed only because another rank had, and says nothing */
     int ranks;
 } cluster;
 

@@ -270,8 +270,8 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     size_t n = (size_t)b->S * (size_t)m->dim;
     um_batch batch = {.T = b->S, .h = um_arena_f32(&arena, 1, n), .step = 1};
     um_link_open(&link, comm);
-    um_status st = um_join_lead(&link, cfg, m, &arena, err);
-    if (st == UM_OK) st = um_backbone_load(&backbone, b->ck, &link, dev, "f32", &arena, err);
+    um_status st = um_join_lead(&link, cfg, b->ck, &arena, err);
+    if (st == UM_OK) st = um_backbone_load(&backbone, b->ck, dev, "f32", &arena, err);
     if (st == UM_OK) st = um_join_all_ready(&link, err);
     if (st == UM_OK) {
         um_acts_bind(&acts, &arena, m, &batch, false);

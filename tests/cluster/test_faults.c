@@ -1,9 +1,11 @@
-/* Faults on the wire, in a cluster of threads: every damaged, lost or repeated message ends the job with a message that names a
- * rank, or does no harm; nothing hangs, nothing leaks (the sanitizers look). Faults of one request never end the job. */
+/* Faults on the wire, in a cluster of threads: every damaged or repeated message ends the job with a message that names a rank, or does
+ * no harm; a rank that falls silent, or is late by longer than the deadline, is told apart; nothing hangs, nothing leaks (the sanitizers
+ * look). A lost data frame of a rank that lives is not noticed yet. Faults of one request never end the job. */
 #include "tests/cluster/cluster.h"
 
 #include "core/base/arena.h"
 #include "core/base/bytes.h"
+#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "proto/frame.h"
@@ -21,11 +23,20 @@
 
 #define DATA UM_TEST_DATA "/golden/"
 
-typedef enum fault_kind { FLIP, TRUNCATE, VERSION, LOSE, TWICE, MUTE, FAULT_KINDS } fault_kind;
+typedef enum fault_kind {
+    FLIP,
+    TRUNCATE,
+    VERSION,
+    LOSE,
+    TWICE,
+    MUTE,
+    DELAY, /* the sender works for longer than the deadline before it sends */
+    FAULT_KINDS
+} fault_kind;
 
 typedef struct fault {
     fault_kind kind;
-    um_kind frame; /* only frames of this kind; 0 = all but STEP */
+    um_kind frame; /* only frames of this kind; 0 = all */
     int nth;       /* which of them */
     int mute_from; /* MUTE: nothing of this rank arrives any more once the nth frame passed */
     _Atomic int seen, done;
@@ -36,11 +47,10 @@ static int inject(void *ctx, int from, int to, um_msg *msg)
 {
     (void)to;
     fault *f = ctx;
+    if (msg == NULL) return f->kind == MUTE && f->done && from == f->mute_from ? 0 : 1; /* a beat */
     um_kind kind = msg->size >= UM_FRAME_HEADER ? (um_kind)msg->data[6] : UM_KINDS;
     if (f->kind == MUTE && f->done && from == f->mute_from) return 0;
-    if (kind == UM_KIND_HEARTBEAT || (f->frame != 0 && kind != f->frame) ||
-        atomic_fetch_add(&f->seen, 1) != f->nth)
-        return 1;
+    if ((f->frame != 0 && kind != f->frame) || atomic_fetch_add(&f->seen, 1) != f->nth) return 1;
     f->done = 1;
     switch (f->kind) {
     case FLIP:
@@ -56,9 +66,27 @@ static int inject(void *ctx, int from, int to, um_msg *msg)
         return 0;
     case TWICE:
         return 2;
+    case DELAY:
+        um_sleep_us(700000);
+        return 1;
     default:
         return from == f->mute_from ? 0 : 1;
     }
+}
+
+/* The tokens of the first answer. Each later run that ends well must give the same. */
+static char ids[256];
+
+static void remember_ids(const cluster *c)
+{
+    const char *line = cluster_line(c, "\"ids\":");
+    assert_non_null(line);
+    const char *from = strstr(line, "\"ids\":"), *to = strchr(from, ']');
+    char now[sizeof ids];
+    assert_non_null(to);
+    snprintf(now, sizeof now, "%.*s", (int)(to - from), from);
+    if (ids[0] == '\0') snprintf(ids, sizeof ids, "%s", now);
+    assert_string_equal(now, ids);
 }
 
 /* Runs a small request with two expert ranks and an encoder; text receives all error messages. */
@@ -83,9 +111,10 @@ static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text
     um_status st = cluster_run(&c);
     text[0] = '\0';
     for (int r = 0; r < c.ranks; r++)
-        if (c.status[r] != UM_OK)
+        if (c.status[r] != UM_OK && !c.follows[r])
             snprintf(text + strlen(text), text_bytes - strlen(text), "%s\n", c.err[r].msg);
     *lines = c.n_lines;
+    if (st == UM_OK) remember_ids(&c);
     cluster_free(&c);
     unlink(requests);
     return st;
@@ -101,7 +130,7 @@ static void damage_each_message(fault_kind kind, int stride)
         um_status st = run_with(&f, 3000, text, sizeof text, &lines);
         if (!f.done) break;
         if (st == UM_OK) {
-            assert_true(kind == TWICE); /* a control message that comes twice can be harmless */
+            assert_true(kind == TWICE); /* harmless, and the answer is the same (remember_ids) */
             continue;
         }
         bool named = strstr(text, "router/0") != NULL || strstr(text, "expert/") != NULL ||
@@ -138,6 +167,8 @@ static void fails_with(fault f, const char *words)
         printf("status %d, want \"%s\" in: %s\n", (int)st, words, text);
     assert_int_not_equal(st, UM_OK);
     assert_non_null(strstr(text, words));
+    /* one rank reports it, the others follow */
+    assert_int_equal(strchr(text, '\n') - text, (ptrdiff_t)strlen(text) - 1);
 }
 
 static void each_fault_of_a_frame_has_its_words(void **state)
@@ -159,6 +190,41 @@ static void a_silent_rank_is_named_within_the_deadline(void **state)
     fails_with((fault){.kind = MUTE, .frame = UM_KIND_ENCODE, .mute_from = 3}, "encoder/0");
     fails_with((fault){.kind = MUTE, .frame = UM_KIND_ENCODE, .mute_from = 0}, "router/0");
     fails_with((fault){.kind = LOSE, .frame = UM_KIND_SHUTDOWN}, "router/0");
+}
+
+/* Long work is no silence: whatever a rank sends, 700 ms late with a deadline of 200 ms, the answer is the same. */
+static void a_rank_that_works_long_is_not_silent(void **state)
+{
+    (void)state;
+    const um_kind slow[] = {UM_KIND_HELLO,   UM_KIND_CONFIG,  UM_KIND_READY,
+                            UM_KIND_ENCODE,  UM_KIND_ENCODED, UM_KIND_DISPATCH,
+                            UM_KIND_COMBINE, UM_KIND_STATS,   UM_KIND_SHUTDOWN};
+    for (size_t i = 0; i < sizeof slow / sizeof *slow; i++) {
+        char text[8192];
+        int lines = 0;
+        fault f = {.kind = DELAY, .frame = slow[i]};
+        um_status st = run_with(&f, 200, text, sizeof text, &lines);
+        if (st != UM_OK) printf("%s late: %s\n", um_kind_name(slow[i]), text);
+        assert_int_equal(st, UM_OK);
+        assert_int_equal(f.done, 1);
+    }
+}
+
+/* A rank that never comes to life is named by its role before anything else happens. */
+static void a_rank_that_never_joins_is_named(void **state)
+{
+    (void)state;
+    cluster c;
+    cluster_init(&c, DATA "models/s4");
+    c.cfg.requests = "/dev/null";
+    c.cfg.experts = 2;
+    c.cfg.deadline_ms = 1000;
+    c.freeze_rank = 2;
+    assert_int_equal(cluster_run(&c), UM_E_PEER);
+    assert_non_null(strstr(c.err[0].msg, "expert/1 (rank 2"));
+    assert_non_null(strstr(c.err[0].msg, "is silent"));
+    assert_false(c.follows[0]);
+    cluster_free(&c);
 }
 
 /* Requests that are wrong in themselves: one error line each, and the good one among them gets its answer. */
@@ -234,6 +300,8 @@ int main(void)
         cmocka_unit_test(a_repeated_message_is_refused_or_harmless),
         cmocka_unit_test(each_fault_of_a_frame_has_its_words),
         cmocka_unit_test(a_silent_rank_is_named_within_the_deadline),
+        cmocka_unit_test(a_rank_that_works_long_is_not_silent),
+        cmocka_unit_test(a_rank_that_never_joins_is_named),
         cmocka_unit_test(faults_of_a_request_stay_with_it),
         cmocka_unit_test(pictures_of_a_failed_request_may_come_late),
     };

@@ -12,7 +12,7 @@ endforeach()
 
 add_library(check_headers OBJECT ${sources})
 target_link_libraries(check_headers PRIVATE um_flags)
-foreach(lib IN ITEMS um_proto um::cmocka) # generated messages, and the header of the test helpers
+foreach(lib IN ITEMS um_proto um::cmocka MPI::MPI_C) # generated messages, the header of the test helpers, mpi.h
   if(TARGET ${lib})
     target_link_libraries(check_headers PRIVATE ${lib})
   endif()

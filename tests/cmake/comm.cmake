@@ -24,6 +24,8 @@ endfunction()
 
 um_test(test_topology SOURCES core/comm/test_topology.c LIBS um_transport)
 um_test(test_comm SOURCES core/comm/test_comm.c LIBS um_transport)
+um_test(test_pulse SOURCES core/comm/test_pulse.c LIBS um_transport)
+um_test(test_cpus SOURCES core/base/test_cpus.c LIBS um_base)
 um_test(test_doorbell SOURCES core/comm/test_doorbell.c LIBS um_transport)
 um_test(test_alive SOURCES core/comm/test_alive.c LIBS um_transport)
 um_test(test_watch SOURCES core/comm/test_watch.c LIBS um_transport)

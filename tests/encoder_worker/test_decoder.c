@@ -27,7 +27,7 @@ static int setup(void **state)
     um_err err = {0};
     (void)state;
     um_arena_init(&arena, "test", 1 << 20);
-    if (um_decoder_open(&decoder, UM_DECODER, &limits, NULL, NULL, &err) == UM_OK) return 0;
+    if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
     print_error("%s\n", err.msg);
     return -1;
 }
@@ -388,7 +388,7 @@ static void test_video_limits(void **state)
     int n = 0;
     media_blob b = media_load(&arena, "media/count.mp4");
     const um_media_limits few = {.pixels = 767, .seconds = 2, .frames = 4, .wait_ms = 60000};
-    assert_int_equal(um_decoder_open(&strict, UM_DECODER, &few, NULL, NULL, &err), UM_OK);
+    assert_int_equal(um_decoder_open(&strict, UM_DECODER, &few, &err), UM_OK);
     assert_int_equal(um_decode_video(strict, &p, &n, 5, "it", b.data, b.n, &arena, &err),
                      UM_E_DATA);
     has(err.msg, "it: 5 frames wanted, limit 4");
@@ -397,7 +397,7 @@ static void test_video_limits(void **state)
     has(err.msg, "it: 32 x 24 = 768 pixels, limit 767");
     um_decoder_close(strict);
     const um_media_limits brief = {.pixels = 768, .seconds = 2, .frames = 4, .wait_ms = 60000};
-    assert_int_equal(um_decoder_open(&strict, UM_DECODER, &brief, NULL, NULL, &err), UM_OK);
+    assert_int_equal(um_decoder_open(&strict, UM_DECODER, &brief, &err), UM_OK);
     assert_int_equal(um_decode_video(strict, &p, &n, 4, "it", b.data, b.n, &arena, &err),
                      UM_E_DATA);
     has(err.msg, "it: 3.0 s long");

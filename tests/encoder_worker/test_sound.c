@@ -21,10 +21,7 @@ typedef struct bench {
     um_dev dev;
     um_checkpoint ck;
     um_sound *sound;
-    int beats;
 } bench;
-
-static void beat(void *ctx) { ((bench *)ctx)->beats++; }
 
 static void open_model(bench *b, const char *model, um_isa isa, int threads)
 {
@@ -79,8 +76,7 @@ static const float *encode(bench *b, const float *wave, int64_t n)
     float *rows = um_arena_f32(&b->arena, 1, values + 1);
     rows[values] = -777.0f;
     before = b->arena.used;
-    b->beats = 0;
-    if (um_sound_encode(rows, b->sound, wave, n, &b->dev, &b->arena, beat, b, &err) != UM_OK)
+    if (um_sound_encode(rows, b->sound, wave, n, &b->dev, &b->arena, &err) != UM_OK)
         fail_msg("%s", err.msg);
     assert_true(rows[values] == -777.0f);
     assert_int_equal(b->arena.used, before);
@@ -123,7 +119,6 @@ static void test_golden(void **state)
         const float off = distance(encode(&b, w.samples, w.n), want + i * n, n);
         if (!(off < 2e-5f))
             fail_msg("%s: sound_features differ by %g of the largest", files[i], (double)off);
-        assert_int_equal(b.beats, m->layers + m->q_layers);
     }
     um_tensors_close(set);
     close_model(&b);
@@ -200,7 +195,6 @@ static void test_empty(void **state)
     bench b;
     open_tower(&b, UM_ISA_AUTO, 1);
     encode(&b, NULL, 0);
-    assert_int_equal(b.beats, 0);
     close_model(&b);
 }
 
@@ -270,8 +264,8 @@ static void test_far_rows_are_copies(void **state)
         float *some = um_arena_f32(&b.arena, 1, values), *all = um_arena_f32(&b.arena, 1, values);
         um_beats whole = beats;
         whole.reach = beats.rows; /* so that no row is far enough */
-        um_beats_encode(some, &beats, wave, lengths[i], &b.dev, &b.arena, NULL, NULL);
-        um_beats_encode(all, &whole, wave, lengths[i], &b.dev, &b.arena, NULL, NULL);
+        um_beats_encode(some, &beats, wave, lengths[i], &b.dev, &b.arena);
+        um_beats_encode(all, &whole, wave, lengths[i], &b.dev, &b.arena);
         assert_memory_equal(some, all, values * sizeof *some);
         const bool has_far = lengths[i] <= 229760; /* 718 real rows: 717 + 778 is the last row */
         assert_true(has_far == (memcmp(some + values - 2 * D, some + values - D, D * 4) == 0 ||
@@ -381,14 +375,12 @@ static void test_samples_not_finite(void **state)
     assert_int_equal(b.ck.model.dim, 64);
     for (int i = 0; i < 3; i++) {
         wave[77] = bad[i];
-        assert_int_equal(
-            um_sound_encode(rows, b.sound, wave, 500, &b.dev, &b.arena, NULL, NULL, &err),
-            UM_E_DATA);
+        assert_int_equal(um_sound_encode(rows, b.sound, wave, 500, &b.dev, &b.arena, &err),
+                         UM_E_DATA);
         assert_non_null(strstr(err.msg, "sample 77 "));
     }
     wave[77] = 3e38f; /* loud, but a number */
-    assert_int_equal(um_sound_encode(rows, b.sound, wave, 500, &b.dev, &b.arena, NULL, NULL, &err),
-                     UM_OK);
+    assert_int_equal(um_sound_encode(rows, b.sound, wave, 500, &b.dev, &b.arena, &err), UM_OK);
     for (int i = 0; i < 50 * 64; i++) assert_true(isfinite(rows[i]));
     close_model(&b);
 }

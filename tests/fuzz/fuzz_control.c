@@ -6,10 +6,10 @@
 #include "tests/fuzz/fuzz.h"
 
 static const ProtobufCMessageDescriptor *const types[] = {
-    &um__hello__descriptor,    &um__plan__descriptor,           &um__ready__descriptor,
-    &um__step__descriptor,     &um__encode_request__descriptor, &um__encode_result__descriptor,
-    &um__request__descriptor,  &um__result__descriptor,         &um__stats__descriptor,
-    &um__shutdown__descriptor, &um__error__descriptor,          &um__routing__descriptor,
+    &um__hello__descriptor,          &um__job_config__descriptor,    &um__ready__descriptor,
+    &um__encode_request__descriptor, &um__encode_result__descriptor, &um__request__descriptor,
+    &um__result__descriptor,         &um__stats__descriptor,         &um__shutdown__descriptor,
+    &um__error__descriptor,          &um__routing__descriptor,
 };
 
 static void pack_again(const ProtobufCMessage *m, um_arena *arena)

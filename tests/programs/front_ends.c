@@ -26,7 +26,7 @@ static um_status run(const char *path, const char *out, um_arena *a, um_err *err
     size_t n = 0;
     um_wave w = {0};
     UM_TRY(um_file_read(&bytes, &n, path, (size_t)64 << 20, a, err));
-    UM_TRY(um_decoder_open(&decoder, UM_DECODER, &limits, NULL, NULL, err));
+    UM_TRY(um_decoder_open(&decoder, UM_DECODER, &limits, err));
     um_status st = um_decode_wave(decoder, &w, path, bytes, n, a, err);
     um_decoder_close(decoder);
     UM_TRY(st);

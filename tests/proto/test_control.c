@@ -119,14 +119,14 @@ static void test_plan(void **state)
         ranks[i] = &info[i];
     }
     for (uint32_t i = 0; i < EXPERTS; i++) owner[i] = i * 31 % 39;
-    Um__Plan plan = UM__PLAN__INIT;
+    Um__JobConfig plan = UM__JOB_CONFIG__INIT;
     plan.n_ranks = RANKS;
     plan.ranks = ranks;
     plan.n_expert_owner = EXPERTS;
     plan.expert_owner = owner;
     plan.wire = (char *)"bf16";
     plan.zstd_level = -100;
-    Um__Plan *p = there_and_back(&plan.base, &arena);
+    Um__JobConfig *p = there_and_back(&plan.base, &arena);
     assert_int_equal(p->n_ranks, RANKS);
     assert_int_equal(p->n_expert_owner, EXPERTS);
     assert_memory_equal(p->expert_owner, owner, sizeof owner);
@@ -141,7 +141,7 @@ static void test_plan(void **state)
         uint8_t *part = um_zalloc(cut);
         memcpy(part, buf, cut);
         ProtobufCMessage *m = NULL;
-        um_status st = um_control_unpack(&m, &um__plan__descriptor, part, cut, &arena, NULL);
+        um_status st = um_control_unpack(&m, &um__job_config__descriptor, part, cut, &arena, NULL);
         assert_true(st == UM_OK ? m != NULL : st == UM_E_CORRUPT && m == NULL);
         um_free(part);
     }
@@ -170,7 +170,7 @@ static void test_damage(void **state)
     const uint8_t zero[] = {0x80, 0x00, 0x05}, zero_in_plan[] = {0x12, 0x03, 0x80, 0x00, 0x05};
     expect_bad(&um__hello__descriptor, zero, sizeof zero,
                "message um.Hello: a field has the number 0");
-    expect_bad(&um__plan__descriptor, zero_in_plan, sizeof zero_in_plan,
+    expect_bad(&um__job_config__descriptor, zero_in_plan, sizeof zero_in_plan,
                "a field has the number 0");
     const uint8_t role9[] = {0x10, 0x09}, role9_in_plan[] = {0x12, 0x02, 0x08, 0x09};
     expect_bad(&um__hello__descriptor, cut_varint, sizeof cut_varint,
@@ -180,7 +180,8 @@ static void test_damage(void **state)
     expect_bad(&um__hello__descriptor, wrong_type, sizeof wrong_type, "do not decode");
     expect_bad(&um__hello__descriptor, role9, sizeof role9,
                "message um.Hello: field role holds 9, which has no name");
-    expect_bad(&um__plan__descriptor, role9_in_plan, sizeof role9_in_plan, "field role holds 9");
+    expect_bad(&um__job_config__descriptor, role9_in_plan, sizeof role9_in_plan,
+               "field role holds 9");
 }
 
 static void test_limits(void **state)
@@ -193,11 +194,11 @@ static void test_limits(void **state)
     enum { MANY = 1000000 };
     uint8_t *bomb = um_zalloc(2 * MANY);
     for (size_t i = 0; i < MANY; i++) bomb[2 * i] = 0x12;
-    expect_bad(&um__plan__descriptor, bomb, 2 * MANY, "do not decode");
+    expect_bad(&um__job_config__descriptor, bomb, 2 * MANY, "do not decode");
     um_arena arena;
     um_arena_init(&arena, "test", 4096);
-    Um__Plan *p = unpack(&um__plan__descriptor, bomb, 20000,
-                         &arena); /* as many as the largest clusters have ranks */
+    Um__JobConfig *p = unpack(&um__job_config__descriptor, bomb, 20000,
+                              &arena); /* as many as the largest clusters have ranks */
     assert_int_equal(p->n_ranks, 10000);
     um_arena_free(&arena);
     um_free(bomb);
@@ -207,7 +208,7 @@ static void test_noise(void **state)
 {
     (void)state;
     const ProtobufCMessageDescriptor *types[] = {
-        &um__hello__descriptor, &um__plan__descriptor, &um__stats__descriptor,
+        &um__hello__descriptor, &um__job_config__descriptor, &um__stats__descriptor,
         &um__encode_request__descriptor, &um__result__descriptor};
     um_arena arena;
     um_arena_init(&arena, "test", 4096);

@@ -79,7 +79,7 @@ static void test_layout(void **state)
                               'M',
                               'X',
                               '1',
-                              1,
+                              2,
                               0,
                               UM_KIND_DISPATCH,
                               UM_BF16,
@@ -158,7 +158,7 @@ static void test_round_trips(void **state)
 {
     (void)state;
     const uint32_t rows[] = {0, 1, 3, 1000}, cols[] = {0, 1, 17, 64};
-    for (int kind = UM_KIND_HELLO; kind < UM_KINDS; kind++)
+    for (int kind = UM_KIND_HELLO; kind < UM_KINDS; kind += kind == UM_KIND_READY ? 2 : 1)
         for (int dtype = UM_F32; dtype <= UM_BF16; dtype++)
             for (size_t i = 0; i < 16; i++) {
                 um_frame f = {.kind = (um_kind)kind,
@@ -183,7 +183,8 @@ static void test_kind_names(void **state)
     assert_string_equal(um_kind_name((um_kind)0), "unknown");
     assert_string_equal(um_kind_name(UM_KINDS), "unknown");
     for (int i = UM_KIND_HELLO; i < UM_KINDS; i++)
-        assert_string_not_equal(um_kind_name((um_kind)i), "unknown");
+        if (i != UM_KIND_READY + 1) assert_string_not_equal(um_kind_name((um_kind)i), "unknown");
+    assert_string_equal(um_kind_name(UM_KIND_READY + 1), "unknown"); /* the old heartbeat */
 }
 
 static void test_every_header_bit(void **state)
@@ -237,11 +238,12 @@ static void test_lies(void **state)
         uint64_t value;
         const char *text;
     } lies[] = {
-        {4, 2, 9, "version 9, this build speaks 1"},
+        {4, 2, 9, "version 9, this build speaks 2"},
         {9, 1, 1, "want zero"},
         {11, 1, 0x80, "want zero"},
         {56, 4, 1, "want zero"},
         {6, 1, 0, "kind 0, known are 1..14"},
+        {6, 1, 4, "kind 4"}, /* the heartbeat of version 1 */
         {6, 1, UM_KINDS, "kind 15"},
         {6, 1, 255, "kind 255"},
         {7, 1, UM_F16, "dtype 2"},
@@ -284,9 +286,9 @@ static void test_other_version(void **state)
     (void)state;
     size_t len;
     uint8_t *buf = make_frame(dispatch_frame(), &len);
-    um_put_u16(buf + 4, 2);
+    um_put_u16(buf + 4, 3);
     memset(buf + 6, 0xAB, 58);
-    expect_bad(buf, len, "version 2, this build speaks 1");
+    expect_bad(buf, len, "version 3, this build speaks 2");
     um_free(buf);
 }
 

@@ -1,0 +1,72 @@
+/* See role.h. */
+#include "core/comm/role.h"
+
+#include "core/comm/join.h"
+
+um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um_err *err)
+{
+    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
+    *w = (um_role_base){.cfg = cfg};
+    um_arena_init(&w->model, "weights", 1 << 20);
+    um_arena_init(&w->step, "step", 1 << 20);
+    um_link_open(&w->link, comm);
+    UM_TRY(um_link_watch(&w->link, cfg->deadline_ms, err));
+    UM_TRY(um_dev_open_cpu(&w->dev, (um_isa)um_isa_from_name(cfg->isa),
+                           um_join_threads(comm, cfg->threads), err));
+    return um_checkpoint_open(&w->ck, cfg->model, &towers, err);
+}
+
+um_status um_role_join(um_role_base *w, um_err *err)
+{
+    if (w->link.comm->rank == um_join_leader(w->link.comm))
+        return um_join_lead(&w->link, w->cfg, &w->ck, &w->model, err);
+    return um_join_follow(&w->link, w->cfg, &w->ck, w->dev.isa, &w->model, err);
+}
+
+/* Whether the sender of a frame may send it to an expert or encoder rank. */
+static bool sender_ok(const um_comm *c, const um_inbound *in, um_kind kind)
+{
+    if (in->frame.kind == kind) return c->topo.ranks[in->msg.peer].role == UM_ROLE_ROUTER;
+    return in->msg.peer == um_join_leader(c) &&
+           (in->frame.kind == UM_KIND_STATS || in->frame.kind == UM_KIND_SHUTDOWN);
+}
+
+um_status um_role_serve(um_role_base *w, um_kind kind, const char *idle, um_role_work work,
+                        void *ctx, um_err *err)
+{
+    um_link *l = &w->link;
+    for (;;) {
+        um_inbound in = {0};
+        Um__Stats s;
+        um_status st = UM_OK;
+        l->phase = idle;
+        UM_TRY(um_link_next(l, &in, -1, err));
+        um_kind got = in.frame.kind;
+        if (!sender_ok(l->comm, &in, kind)) {
+            st = um_link_unwanted(l, &in, idle, err);
+        } else if (got == kind) {
+            st = work(ctx, &in, err);
+        } else if (got == UM_KIND_STATS) {
+            um_join_stats(l, &s);
+            st = um_link_control(l, in.msg.peer, UM_KIND_STATS, &s.base, err);
+        }
+        um_link_release(l, &in);
+        if (st != UM_OK || got == UM_KIND_SHUTDOWN) return st;
+    }
+}
+
+void um_role_end(um_role_base *w, um_status st, const um_err *err)
+{
+    um_comm *c = w->link.comm;
+    if (st != UM_OK && st != UM_E_STOPPED && !c->follows) {
+        /* who sees the same dead rank a moment later has nothing to add; an error of its own stays one */
+        if (!um_comm_claim(c) && st == UM_E_PEER)
+            c->follows = true;
+        else
+            um_link_error(&w->link, st, err->msg);
+    }
+    um_link_close(&w->link);
+    um_checkpoint_close(&w->ck);
+    um_arena_free(&w->step);
+    um_arena_free(&w->model);
+}
