@@ -177,7 +177,8 @@ um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan
     }
     if (st == UM_OK) dev->ops->combine(dev, y, rows, plan->slot, weights, plan->T, plan->K, D);
     um_arena_reset(scratch, mark);
-    return um_wrap(err, st, "exchange");
+    /* a message about a peer begins with its name */
+    return st == UM_E_PEER ? st : um_wrap(err, st, "exchange");
 }
 
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err)

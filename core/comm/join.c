@@ -107,7 +107,7 @@ static um_status hellos_collect(um_link *l, const um_checkpoint *ck, um_err *err
     l->phase = "waiting for every rank to say hello";
     um_status st = um_link_collect(l, UM_KIND_HELLO, 0, JOIN_SECONDS, hello_in, &b, err);
     um_arena_free(&own);
-    return um_wrap(err, st, "joining");
+    return st == UM_E_PEER ? st : um_wrap(err, st, "joining");
 }
 
 static um_status config_send(um_link *l, const um_config *cfg, um_err *err)
@@ -234,7 +234,7 @@ um_status um_join_follow(um_link *l, const um_config *cfg, const um_checkpoint *
     if (st == UM_OK) st = config_apply(l, (const Um__JobConfig *)msg, err);
     um_link_release(l, &in);
     um_arena_free(&scratch);
-    return um_wrap(err, st, "joining");
+    return st == UM_E_PEER ? st : um_wrap(err, st, "joining");
 }
 
 um_status um_join_ready(um_link *l, uint64_t weight_bytes, int experts, um_err *err)

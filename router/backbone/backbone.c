@@ -237,7 +237,7 @@ um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *li
     um_status st = UM_OK;
     um_acts_bind(&a, step, t->model, batch, false);
     link->step = batch->step;
-    link->phase = "backbone";
+    link->phase = "running the backbone";
     for (int l = 0; st == UM_OK && l < t->model->layers; l++) {
         link->layer = (uint32_t)l;
         attention(t, l, &a, batch, dev);

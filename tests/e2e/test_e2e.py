@@ -214,7 +214,7 @@ def ranks_at_work(log, count, parent=None):
 
 
 def faults(tmp):
-    """A rank of each role killed, and stopped, in the middle of the work."""
+    """A rank of each role killed, and stopped, in the middle of the work: it is named, and named once."""
     request = json.dumps({"prompt": "go on", "max_new_tokens": 60000, "ignore_eos": True, "temperature": 0})
     (tmp / "r.jsonl").write_text((request + "\n") * 200)  # each ends where the model has no more positions
     for number, name in ((signal.SIGKILL, "killed"), (signal.SIGSTOP, "stopped")):
@@ -231,6 +231,9 @@ def faults(tmp):
             job.wait(timeout=200)
             label, last = role.removeprefix("unimoe-") + "/", log.read_text().strip().splitlines()[-1]
             print(f"{label} {name}: exit {job.returncode} after {time.monotonic() - begun:.2f} s: {last}")
+            errors = [line for line in log.read_text().splitlines() if re.match(r"\S+ E ", line)]
+            check(len(errors) <= 1, f"{label} {name}: more than one rank reports it: {errors}")
+            check(all(label in line.split(" ", 3)[3][:12] for line in errors), f"{label} {name}: the guilty rank does not come first: {errors}")
             check(job.returncode not in (0, None), f"{label} {name}: exit {job.returncode}")
             check(last.startswith("unimoe: ") and label in last and "rank" in last, f"{label} {name}: the message names no role and rank: {log.read_text()}")
             left = [p for p in ranks if alive(p)]
