@@ -46,7 +46,8 @@ int um_program_main(int argc, char **argv, um_role role, um_program who, um_role
     }
     /* the rank that failed first reports; what merely follows from it would only hide the cause */
     bool follows = comm != NULL && comm->follows;
-    if (st != UM_OK) um_log_at(follows ? UM_LOG_DEBUG : UM_LOG_ERROR, "%s", err.msg);
+    um_log_level level = follows ? UM_LOG_DEBUG : st == UM_E_STOPPED ? UM_LOG_INFO : UM_LOG_ERROR;
+    if (st != UM_OK) um_log_at(level, "%s", err.msg);
     um_comm_close(comm, st);
     um_arena_free(&options);
     return um_exit_code(st);
