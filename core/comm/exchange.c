@@ -183,11 +183,14 @@ um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan
 
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err)
 {
-    uint64_t row = (uint64_t)D * um_dtype_size(l->wire) * (uint64_t)K;
-    uint64_t n = l->credit / row;
+    uint64_t size = um_dtype_size(l->wire), row = (uint64_t)D * size * (uint64_t)K;
+    /* beside its rows a dispatch frame holds its pairs: counted as if they took of the same room, though --credit leaves them out */
+    uint64_t most = um_link_values_max(l) * size, n = most / (row + (uint64_t)K * PAIR_BYTES);
+    if (n == 0 && row <= most) n = 1;
     if (n == 0)
         return UM_FAIL(err, UM_E_USAGE,
-                       "--credit %llu holds not one token: %d values to %d experts take %llu bytes",
+                       "--credit %llu is too small for a single token: %d values x %d experts need "
+                       "%llu bytes",
                        (unsigned long long)l->credit, D, K, (unsigned long long)row);
     *rows = n > (1 << 20) ? 1 << 20 : (int)n;
     return UM_OK;

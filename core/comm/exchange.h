@@ -1,5 +1,11 @@
 /* The exchange: rows of one layer and one micro-batch go to the ranks that own their experts, and come back (DESIGN 5).
  *
+ *   router, T = 3 rows, K = 2         expert/0 owns 0 1                              router
+ *     row 0 -> experts 0 1   ─ dispatch: rows 0 2, pairs (0,0) (2,0) (0,1) ─►  one row back for each pair
+ *     row 1 -> experts 2 3              expert/1 owns 2 3                        y[t] = w[t,0] r[t,0] + w[t,1] r[t,1]
+ *     row 2 -> experts 0 3   ─ dispatch: rows 1 2, pairs (1,2) (1,3) (2,3) ─►  in slot order, whoever answers first
+ *   row 0 goes to two experts of one rank and crosses once; the plan knows which pair answers which (row, slot)
+ *
  * Dispatch and combine are one plan and its transpose. For each (layer, step) a router sends every expert rank exactly one frame,
  * an empty one where it has no rows, and gets one back. A row that goes to several experts of one rank crosses once. Results come
  * back one row per (row, expert) pair, so that the router can add them in slot order: answers do not depend on the placement.
@@ -28,7 +34,7 @@ typedef struct um_dispatch_plan {
  * step. */
 um_status um_dispatch_plan_build(um_dispatch_plan *out, const um_topology *topo,
                                  const int32_t *experts, int T, int K, um_arena *step, um_err *err);
-/* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer: O(T K). */
+/* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer. O(T K (K + peers)): for slow checks. */
 bool um_dispatch_plan_is_permutation(const um_dispatch_plan *p);
 
 /* Router side. x [T,D]. Sends one frame to each expert rank. */
@@ -41,7 +47,8 @@ um_status um_exchange_dispatch(um_link *l, const um_dispatch_plan *plan, const f
 um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan,
                               const float *weights, int D, uint32_t layer, uint64_t step,
                               um_dev *dev, um_arena *scratch, um_err *err);
-/* Most rows of a micro-batch so that no frame of either direction is over the credit; at least 1, else UM_E_USAGE. */
+/* Most rows of a micro-batch so that no frame of either direction is over the credit, nor over the largest frame
+ * however large the credit; at least 1, else UM_E_USAGE. */
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err);
 
 /* Expert side: a dispatch frame, opened and checked. */

@@ -173,9 +173,9 @@ um_status um_link_control(um_link *l, int peer, um_kind kind, const ProtobufCMes
 {
     size_t n = um_control_size(m);
     um_msg msg = {0};
-    if (n > UM_FRAME_MAX - UM_FRAME_HEADER)
-        return UM_FAIL(err, UM_E_LIMIT, "%s message of %zu bytes, a frame holds %zu",
-                       um_kind_name(kind), n, UM_FRAME_MAX);
+    if (n > UM_CONTROL_MAX) /* what the receiver accepts */
+        return UM_FAIL(err, UM_E_LIMIT, "%s message of %zu bytes, at most %zu can be sent",
+                       um_kind_name(kind), n, UM_CONTROL_MAX);
     UM_TRY(um_comm_buffer(l->comm, &msg, UM_FRAME_HEADER + n, err));
     um_control_pack(m, msg.data + UM_FRAME_HEADER);
     um_frame f = {.kind = kind,

@@ -73,7 +73,7 @@ um_status um_link_collect(um_link *l, um_kind kind, um_kind late, int64_t second
 /* UM_E_CORRUPT: "result frame of expert/1 (rank 2, host a), want counters". */
 um_status um_link_unwanted(const um_link *l, const um_inbound *in, const char *wanted, um_err *err);
 
-/* A control message to peer. */
+/* A control message to peer. UM_E_LIMIT above UM_CONTROL_MAX: nothing is sent. */
 um_status um_link_control(um_link *l, int peer, um_kind kind, const ProtobufCMessage *m,
                           um_err *err);
 /* Unpacks the control message of a frame. */

@@ -66,7 +66,7 @@ static void *rank_main(void *p)
     } else if (me->role == UM_ROLE_ROUTER) {
         st = um_router_run_to(&c->cfg, a->comm, keep_line, c, err);
     } else if (me->role == UM_ROLE_EXPERT) {
-        st = um_expert_run(&c->cfg, a->comm, err);
+        st = um_expert_run(&a->cfg, a->comm, err);
     } else {
         st = um_encoder_run(&a->cfg, a->comm, err);
     }
@@ -102,6 +102,7 @@ um_status cluster_run(cluster *c)
     if (c->fault != NULL) um_comm_inproc_fault(comms[0], c->fault, c->fault_ctx);
     for (int r = 0; r < n; r++) {
         args[r] = (thread_arg){c, c->cfg, comms[r], r};
+        if (c->other_model != NULL && r == c->other_rank) args[r].cfg.model = c->other_model;
         if (modalities[r] != NULL) args[r].cfg.modalities = modalities[r];
         pthread_create(&threads[r], NULL, rank_main, &args[r]);
     }

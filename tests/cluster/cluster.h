@@ -14,6 +14,8 @@ typedef struct cluster {
     um_emit
         tap; /* NULL, or what sees each line of router 0 and may refuse it, as a closed output does */
     void *tap_ctx;
+    const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */
+    int other_rank;
     int freeze_rank; /* -1, or a rank that never starts (as if it were stopped) */
     /* after cluster_run */
     char *lines[CLUSTER_LINES]; /* the first that router 0 emitted */

@@ -9,6 +9,7 @@ um_test(test_faults SOURCES cluster/test_faults.c LIBS um_cluster)
 um_test(test_engine SOURCES cluster/test_engine.c support/test_support.c support/folder.c support/tiny_png.c LIBS um_cluster)
 um_test(test_scheduler SOURCES router/test_scheduler.c LIBS um_router)
 um_test(test_stop_text SOURCES router/test_stop_text.c LIBS um_test_support um_router)
+um_test(test_join SOURCES cluster/test_join.c support/folder.c LIBS um_cluster)
 um_test(test_media_client SOURCES router/test_media_client.c support/test_support.c LIBS um_cluster)
 um_test(test_unified SOURCES cluster/test_unified.c support/golden.c support/folder.c LIBS um_cluster um_launch)
 

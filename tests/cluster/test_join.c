@@ -1,0 +1,176 @@
+/* Joining: ranks that read other weights than router 0 are named before anything is loaded, also when all shapes agree. */
+#include "tests/cluster/cluster.h"
+
+#include "core/base/arena.h"
+#include "core/base/bytes.h"
+#include "core/base/file.h"
+#include "core/comm/exchange.h"
+#include "tests/support/folder.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MODEL UM_TEST_DATA "/golden/models/s4/"
+
+enum { EXPERT = 1, ENCODER = 3 }; /* ranks of a job with two expert ranks */
+
+/* A copy of the model; change is called with the bytes of its weight file. */
+typedef void (*change_fn)(uint8_t *file, size_t n);
+
+static char *model_copy(change_fn change)
+{
+    const char *same[] = {"config.json", "tokenizer.model", "generation_config.json", "vision",
+                          "speech"};
+    um_arena arena;
+    um_err err = {0};
+    uint8_t *file = NULL;
+    size_t n = 0;
+    char *dir = folder_make();
+    um_arena_init(&arena, "test", 1 << 16);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s%s", MODEL, same[i]);
+        if (um_file_exists(path)) folder_link(dir, same[i], path);
+    }
+    assert_int_equal(
+        um_file_read(&file, &n, MODEL "model.safetensors", (size_t)1 << 30, &arena, &err), UM_OK);
+    change(file, n);
+    folder_write(dir, "model.safetensors", file, n);
+    um_arena_free(&arena);
+    return dir;
+}
+
+static size_t data_at(const uint8_t *file) { return 8 + (size_t)um_get_u64(file); }
+
+static void nothing(uint8_t *file, size_t n)
+{
+    (void)file;
+    (void)n;
+}
+
+/* Another fine-tune: all values differ, no shape does. */
+static void all_values(uint8_t *file, size_t n)
+{
+    for (size_t i = data_at(file); i < n; i++) file[i] ^= 1;
+}
+
+/* A quarter of the file, as when only some layers were trained. */
+static void some_values(uint8_t *file, size_t n)
+{
+    size_t from = data_at(file), bytes = (n - from) / 4;
+    for (size_t i = from + bytes; i < from + 2 * bytes; i++) file[i] ^= 1;
+}
+
+static void first_value(uint8_t *file, size_t n)
+{
+    (void)n;
+    file[data_at(file)] ^= 1;
+}
+
+static void last_value(uint8_t *file, size_t n) { file[n - 1] ^= 1; }
+
+/* Two tensors of one shape under each other's name. */
+static void header_only(uint8_t *file, size_t n)
+{
+    (void)n;
+    char *a = strstr((char *)file + 8, "k_proj"), *b = strstr((char *)file + 8, "v_proj");
+    assert_true(a != NULL && b != NULL);
+    *a = 'v';
+    *b = 'k';
+}
+
+static um_status run_with(change_fn change, int rank, char *text, size_t size)
+{
+    cluster c;
+    char *dir = model_copy(change);
+    cluster_init(&c, MODEL);
+    c.cfg.requests = "/dev/null";
+    c.cfg.experts = 2;
+    c.other_model = dir;
+    c.other_rank = rank;
+    um_status st = cluster_run(&c);
+    snprintf(text, size, "%s", c.err[0].msg);
+    if (st != UM_OK) {
+        assert_int_equal(c.status[0], UM_E_MODEL);
+        assert_false(c.follows[0]);
+        assert_true(c.follows[2]);
+    }
+    cluster_free(&c);
+    folder_remove(dir);
+    um_free(dir);
+    return st;
+}
+
+static void other_weights_of_the_same_shapes_are_found(void **state)
+{
+    (void)state;
+    const change_fn changes[] = {all_values, some_values, first_value, last_value, header_only};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        char text[1024];
+        assert_int_equal(run_with(changes[i], EXPERT, text, sizeof text), UM_E_MODEL);
+        if (strstr(text, "expert/0 (rank 1") == NULL || strstr(text, "model.safetensors") == NULL)
+            fail_msg("change %zu: %s", i, text);
+        assert_int_equal(run_with(changes[i], ENCODER, text, sizeof text), UM_E_MODEL);
+        assert_non_null(strstr(text, "encoder/0 (rank 3"));
+    }
+}
+
+static void a_copy_elsewhere_is_the_same(void **state)
+{
+    (void)state;
+    char text[1024];
+    assert_int_equal(run_with(nothing, EXPERT, text, sizeof text), UM_OK);
+}
+
+/* --credit from the least to the most: a chunk that fits it also fits the largest frame. */
+static void every_credit_gives_chunks_that_can_be_sent(void **state)
+{
+    (void)state;
+    um_role roles[] = {UM_ROLE_ROUTER, UM_ROLE_EXPERT};
+    um_comm *comm[2];
+    um_err err = {0};
+    um_link link;
+    assert_int_equal(um_comm_inproc_open(comm, roles, 2, &err), UM_OK);
+    um_link_open(&link, comm[0]);
+    const int D[] = {1, 64, 1024, 4096}, K[] = {1, 2, 8, 64};
+    for (int wire = 0; wire < 2; wire++)
+        for (uint64_t credit = 65536; credit <= (uint64_t)1 << 40; credit *= 2)
+            for (int i = 0; i < 16; i++) {
+                int d = D[i / 4], k = K[i % 4], rows = 0;
+                link.wire = wire == 0 ? UM_F32 : UM_BF16;
+                link.credit = credit;
+                size_t size = um_dtype_size(link.wire), row = (size_t)d * size;
+                um_status st = um_exchange_max_rows(&link, d, k, &rows, &err);
+                if (row * (size_t)k > credit) {
+                    assert_int_equal(st, UM_E_USAGE);
+                    assert_non_null(strstr(err.msg, "too small for a single token"));
+                    continue;
+                }
+                assert_int_equal(st, UM_OK);
+                size_t pairs = (size_t)rows * (size_t)k;
+                assert_true(rows >= 1 && pairs * row <= credit);
+                assert_true(um_codec_bound(link.wire, pairs * (size_t)d) + UM_FRAME_HEADER <=
+                            UM_FRAME_MAX);
+                assert_true(um_codec_bound(link.wire, (size_t)rows * (size_t)d) + pairs * 8 +
+                                UM_FRAME_HEADER <=
+                            UM_FRAME_MAX);
+            }
+    um_link_close(&link);
+    um_comm_close(comm[0], UM_OK);
+    um_comm_close(comm[1], UM_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(other_weights_of_the_same_shapes_are_found),
+        cmocka_unit_test(a_copy_elsewhere_is_the_same),
+        cmocka_unit_test(every_credit_gives_chunks_that_can_be_sent),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
