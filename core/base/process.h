@@ -1,9 +1,11 @@
-/* Processes of this machine, as proc(5) shows them. */
+/* Processes of this machine, as proc(5) shows them, and the processors that this one may use. */
 #pragma once
 
 #include "core/base/status.h"
 
+#include <sched.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 typedef struct um_process {
     char state; /* the letter of proc(5): R, S, D, T (stopped by a signal), t (traced), Z, X ... */
@@ -17,3 +19,8 @@ bool um_process_read(um_process *out, int pid);
 bool um_process_lives(int pid);
 /* The path of the running program, at most size - 1 characters. */
 um_status um_process_program(char *out, size_t size, um_err *err);
+
+/* Processors that this process may run on, by its affinity; at least 1. Hosts with more than a cpu_set_t holds (1,024) count too. */
+int um_cpus_allowed(void);
+/* The same with another sched_getaffinity, for tests. */
+int um_cpus_allowed_by(int (*get)(pid_t pid, size_t bytes, cpu_set_t *set));

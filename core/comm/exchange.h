@@ -34,7 +34,8 @@ typedef struct um_dispatch_plan {
  * step. */
 um_status um_dispatch_plan_build(um_dispatch_plan *out, const um_topology *topo,
                                  const int32_t *experts, int T, int K, um_arena *step, um_err *err);
-/* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer. O(T K (K + peers)): for slow checks. */
+/* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer.
+ * O(T K (K + peers)): for slow checks. */
 bool um_dispatch_plan_is_permutation(const um_dispatch_plan *p);
 
 /* Router side. x [T,D]. Sends one frame to each expert rank. */

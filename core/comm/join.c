@@ -4,7 +4,7 @@
 #include "core/options/encoders.h"
 #include "core/base/arena.h"
 #include "core/base/bytes.h"
-#include "core/base/cpus.h"
+#include "core/base/process.h"
 #include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/tensor/ops.h"

@@ -602,8 +602,10 @@ uint64_t um_tensors_print(const um_tensors *s, int i)
     size_t data = 8 + (size_t)um_get_u64(f->data), left = f->size - data;
     h = mix(h, f->data, data);
     if (left <= (size_t)PRINT_SAMPLES * PRINT_BYTES) return mix(h, f->data + data, left);
-    size_t step = (left - PRINT_BYTES) / (PRINT_SAMPLES - 1);
-    for (size_t k = 0; k < PRINT_SAMPLES; k++) h = mix(h, f->data + data + k * step, PRINT_BYTES);
+    for (size_t k = 0; k < PRINT_SAMPLES; k++) { /* the first and the last bytes among them */
+        size_t at = (left - PRINT_BYTES) * k / (PRINT_SAMPLES - 1);
+        h = mix(h, f->data + data + at, PRINT_BYTES);
+    }
     um_file_forget(f, 0, f->size);
     return h;
 }

@@ -3,7 +3,6 @@
 
 #include "core/options/encoders.h"
 #include "core/base/bytes.h"
-#include "core/base/cpus.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/process.h"

@@ -24,8 +24,8 @@ typedef void (*change_fn)(uint8_t *file, size_t n);
 
 static char *model_copy(change_fn change)
 {
-    const char *same[] = {"config.json", "tokenizer.model", "generation_config.json", "vision",
-                          "speech"};
+    const char *same[] = {"config.json", "tokenizer.model", "generation_config.json",
+                          "vision_tower", "audio_tower"};
     um_arena arena;
     um_err err = {0};
     uint8_t *file = NULL;

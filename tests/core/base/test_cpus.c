@@ -1,5 +1,5 @@
 /* Processors of large hosts: the kernel refuses a set that is too small for it. */
-#include "core/base/cpus.h"
+#include "core/base/process.h"
 
 #include <stdarg.h>
 #include <stddef.h>
