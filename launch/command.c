@@ -1,15 +1,20 @@
 /* See command.h: what generate and trace have in common. */
 #include "launch/command.h"
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/base/text.h"
 #include "core/nn/checkpoint.h"
+#include "core/tensor/ops.h"
+#include "launch/job/host.h"
 #include "launch/job/memory_plan.h"
 #include "launch/job/run.h"
+#include "launch/job/start_check.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +37,7 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
     um_job whole;
     um_memory_plan plan;
     UM_TRY(um_job_resolve(cfg, &c->model, err));
+    cfg->progress = !cfg->dry_run;
     UM_TRY(um_job_site_here(&site, arena, err));
     UM_TRY(um_job_compose(&whole, cfg, &site, arena, err));
     UM_TRY(um_memory_plan_make(&plan, cfg, c, sequences, arena, err));
@@ -73,22 +79,81 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     return st;
 }
 
-static bool on_line(void *ctx, const char *line) { return um_results_line(ctx, line); }
+static um_job_next on_line(void *ctx, const char *line) { return um_results_line(ctx, line); }
 
 static void on_log(void *ctx, const char *line)
 {
     um_results *a = ctx;
+    um_job_progress_clear(a->progress);
     fprintf(a->log, "%s\n", line);
 }
 
-um_status um_run_job(const um_job *job, const um_requests *input, um_results *a, um_err *err)
+static um_job_next on_tick(void *ctx)
 {
-    um_job_io io = {.line = on_line, .log = on_log, .ctx = a};
+    um_results *a = ctx;
+    um_job_progress_tick(a->progress, um_now_ns());
+    return um_results_wanted(a) ? UM_JOB_GO_ON : UM_JOB_STOP;
+}
+
+/* A rank that reads behind the end of a file that became shorter dies of SIGBUS; so does one that finds /dev/shm full. */
+static um_status explain_bus_error(const um_config *cfg, um_status st, um_err *err)
+{
+    um_checkpoint c;
+    um_err why = {0}, old = *err;
+    um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
+    if (um_checkpoint_open(&c, cfg->model, &towers, &why) != UM_OK)
+        return UM_FAIL(err, UM_E_MODEL, "%.300s: the model was changed while it was read: %.500s",
+                       old.msg, why.msg);
+    um_checkpoint_close(&c);
+    char room[32];
+    um_bytes_text(room, um_host_shm_free());
+    return UM_FAIL(err, st,
+                   "%.400s: a file that it reads became shorter, or /dev/shm is full "
+                   "(%s are free now)",
+                   old.msg, room);
+}
+
+static um_status check_start(const um_job *job, const um_config *cfg, um_arena *arena, um_err *err)
+{
+    um_job_site site;
+    um_dev dev;
+    UM_TRY(um_dev_open_cpu(&dev, (um_isa)um_isa_from_name(cfg->isa), 1, err));
+    UM_TRY(um_job_site_here(&site, arena, err));
+    return um_start_check(&(um_start){.ranks = cfg->hostfile[0] != '\0' ? 1 : um_job_ranks(job),
+                                      .shared_memory = !um_job_has_word(job, "btl"),
+                                      .site = &site},
+                          arena, err);
+}
+
+um_status um_run_job(const um_job *job, const um_config *cfg, const um_requests *input,
+                     um_results *a, um_err *err)
+{
+    um_arena arena;
+    um_job_progress progress;
+    um_job_io io = {.line = on_line,
+                    .log = on_log,
+                    .tick = on_tick,
+                    .start_ms = cfg->start_timeout_ms,
+                    .ctx = a};
     if (input != NULL) {
         io.input = input->head.s;
         io.input_size = input->head.n;
         io.input_more = input->fd >= 0;
         io.input_fd = input->fd;
     }
-    return um_job_run(job, &io, err);
+    if (io.start_ms == 0) io.start_ms = um_start_timeout_ms(um_job_ranks(job));
+    um_arena_init(&arena, "start", 1 << 14);
+    um_status st = check_start(job, cfg, &arena, err);
+    um_arena_free(&arena);
+    UM_TRY(st);
+    um_job_progress_open(&progress, a->log, um_job_ranks(job), a->wanted,
+                         cfg->quiet || !um_log_enabled(UM_LOG_WARN));
+    a->progress = &progress;
+    a->codec = strcmp(cfg->codec, "none") != 0;
+    st = um_job_run(job, &io, err);
+    um_job_progress_clear(&progress);
+    a->progress = NULL;
+    if (st != UM_OK && err->signal == SIGBUS) st = explain_bus_error(cfg, st, err);
+    if (st != UM_E_STOPPED) err->signal = 0;
+    return um_results_verdict(a, st, err);
 }

@@ -16,5 +16,7 @@ um_status um_doctor(const um_config *cfg, FILE *to, um_err *err);
 /* Opens the model, settles the ranks, composes the job. With --dry-run it prints the mpirun line and the memory of every rank
  * and leaves *job with no words. cfg's paths become absolute, for ranks may start elsewhere. sequences: decoded together. */
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err);
-/* Runs the job with its result lines going to a. input may be NULL. */
-um_status um_run_job(const um_job *job, const um_requests *input, um_results *a, um_err *err);
+/* Checks what the start needs, runs the job with its result lines going to a, and returns how the requests fared. input may be
+ * NULL. */
+um_status um_run_job(const um_job *job, const um_config *cfg, const um_requests *input,
+                     um_results *a, um_err *err);

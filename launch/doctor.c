@@ -4,11 +4,14 @@
 #include "core/base/memory.h"
 #include "core/base/bytes.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/tensor/ops.h"
-#include "launch/host.h"
-#include "launch/job/stale_shm.h"
+#include "launch/job/host.h"
 #include "launch/job/memory_plan.h"
 #include "launch/job/run.h"
+#include "launch/job/stale_session.h"
+#include "launch/job/stale_shm.h"
+#include "launch/job/start_check.h"
 
 #include <inttypes.h>
 #include <netdb.h>
@@ -16,33 +19,54 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CHECK_RANKS = 4, HOSTS = 4096 };
+enum { HOSTFILE_BYTES = 1 << 20, LEAST_RANKS = 3, MOST_RANKS = 64, START_MS = 60000 };
 
 typedef struct doctor {
     const um_config *cfg;
     FILE *to;
     um_arena arena;
     um_job_site site;
-    int failed;
+    um_text json; /* the checks so far, with --json */
+    int checks, failed;
+    int hosts, slots; /* of the hostfile; 0 slots: none is stated */
 } doctor;
+
+static void show(doctor *d, const um_finding *f)
+{
+    static const char *const words[] = {"ok", "warn", "fail"};
+    d->failed += f->verdict == UM_CHECK_FAIL;
+    if (!d->cfg->json) {
+        fprintf(d->to, "%-5s %-14s %s\n", words[f->verdict], f->what, f->finding);
+        if (f->remedy != NULL) fprintf(d->to, "      fix: %s\n", f->remedy);
+        fflush(d->to);
+        return;
+    }
+    um_text_fmt(&d->json, "%s\n  {\"check\": ", d->checks++ > 0 ? "," : "");
+    um_text_json(&d->json, f->what);
+    um_text_fmt(&d->json, ", \"verdict\": \"%s\", \"finding\": ", words[f->verdict]);
+    um_text_json(&d->json, f->finding);
+    if (f->remedy != NULL) {
+        um_text_fmt(&d->json, ", \"fix\": ");
+        um_text_json(&d->json, f->remedy);
+    }
+    um_text_add(&d->json, "}", 1);
+}
 
 __attribute__((format(printf, 3, 4))) static void ok(doctor *d, const char *what, const char *fmt,
                                                      ...)
 {
+    char text[1024];
     va_list ap;
     va_start(ap, fmt);
-    fprintf(d->to, "ok    %-14s ", what);
-    vfprintf(d->to, fmt, ap);
-    fprintf(d->to, "\n");
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    show(d, &(um_finding){UM_CHECK_OK, what, text, NULL});
 }
 
 /* A finding with its remedy. */
 static void ill(doctor *d, bool fatal, const char *what, const char *finding, const char *remedy)
 {
-    fprintf(d->to, "%-5s %-14s %s\n      fix: %s\n", fatal ? "fail" : "warn", what, finding,
-            remedy);
-    if (fatal) d->failed++;
+    show(d, &(um_finding){fatal ? UM_CHECK_FAIL : UM_CHECK_WARN, what, finding, remedy});
 }
 
 /* ---- this machine ---- */
@@ -89,25 +113,37 @@ static void check_memory(doctor *d)
         ok(d, "memory", "%s available", text);
 }
 
-static void check_shm(doctor *d)
+/* What killed jobs left behind. A job that fails removes what it can; one that is killed with its launcher cannot. */
+static void check_stale(doctor *d)
 {
-    char text[32];
-    int stale = um_stale_shm(0, false);
-    int64_t free_bytes = um_host_shm_free();
-    um_bytes_text(text, free_bytes);
-    if (free_bytes < (INT64_C(64) << 20))
-        ill(d, true, "/dev/shm",
-            um_arena_fmt(&d->arena, "%s free; ranks of one host exchange rows through it", text),
-            "mount -o remount,size=1G /dev/shm (docker: --shm-size=1g), or --mpirun-args \"--mca "
-            "btl self,tcp\"");
-    else
-        ok(d, "/dev/shm", "%s free", text);
-    if (stale > 0)
-        ill(d, false, "/dev/shm",
+    int segments = um_stale_shm(0, false),
+        sessions = um_stale_sessions(um_config_temporary(), false);
+    if (segments > 0)
+        ill(d, false, "left behind",
             um_arena_fmt(&d->arena,
-                         "%d segments of Open MPI that no process uses, from jobs that were killed",
-                         stale),
+                         "%d segments of Open MPI in /dev/shm that no process uses, from jobs that "
+                         "were killed",
+                         segments),
             "when no MPI job runs here: rm /dev/shm/vader_segment.*");
+    if (sessions > 0)
+        ill(d, false, "left behind",
+            um_arena_fmt(&d->arena,
+                         "%d session folders of Open MPI in %s, of jobs that were killed", sessions,
+                         um_config_temporary()),
+            um_arena_fmt(&d->arena, "when no MPI job runs here: rm -r %s/ompi.*",
+                         um_config_temporary()));
+}
+
+/* What a start needs, as generate itself checks it. */
+static void check_start_needs(doctor *d)
+{
+    um_finding f[UM_START_CHECKS];
+    const char *args = d->cfg->mpirun_args;
+    um_start s = {.ranks = um_max_int(d->site.cpus, 6),
+                  .shared_memory = strstr(args, "btl ") == NULL,
+                  .site = &d->site};
+    um_start_findings(f, &s, &d->arena);
+    for (int i = 0; i < UM_START_CHECKS; i++) show(d, &f[i]);
 }
 
 static void check_cross_memory(doctor *d)
@@ -146,7 +182,7 @@ typedef struct capture {
     int lines;
 } capture;
 
-static bool capture_line(void *ctx, const char *line)
+static um_job_next capture_line(void *ctx, const char *line)
 {
     capture *c = ctx;
     char name[64];
@@ -155,7 +191,7 @@ static bool capture_line(void *ctx, const char *line)
     if (sscanf(line, "mca:btl:%63[^:]:version:", name) == 1 &&
         strstr(line, ":version:\"component:") != NULL)
         c->btl = um_arena_fmt(c->arena, "%s%s%s", c->btl, c->btl[0] ? " " : "", name);
-    return false;
+    return UM_JOB_GO_ON;
 }
 
 static void capture_log(void *ctx, const char *line)
@@ -164,14 +200,27 @@ static void capture_log(void *ctx, const char *line)
     if (line[0] != '\0') c->last = um_arena_str(c->arena, line);
 }
 
+static um_status run_captured(capture *out, const um_job *job, um_arena *arena, um_err *err)
+{
+    *out = (capture){.arena = arena, .first = "", .last = "", .btl = ""};
+    um_job_io io = {.line = capture_line, .log = capture_log, .start_ms = START_MS, .ctx = out};
+    return um_job_run(job, &io, err);
+}
+
 /* Runs words[0..] (ends with NULL) to its end. */
 static um_status run_words(capture *out, const char *const *words, um_arena *arena, um_err *err)
 {
     um_job job = {.argv = words};
     while (words[job.argc] != NULL) job.argc++;
-    *out = (capture){.arena = arena, .first = "", .last = "", .btl = ""};
-    um_job_io io = {.line = capture_line, .log = capture_log, .ctx = out};
-    return um_job_run(&job, &io, err);
+    return run_captured(out, &job, arena, err);
+}
+
+/* The first "4.1" of "mpirun (Open MPI) 4.1.4", as major * 1000 + minor; 0 when there is none. */
+static int version_of(const char *text)
+{
+    int major = 0, minor = 0;
+    const char *digits = text + strcspn(text, "0123456789");
+    return sscanf(digits, "%d.%d", &major, &minor) == 2 ? major * 1000 + minor : 0;
 }
 
 static bool check_mpirun(doctor *d)
@@ -180,15 +229,22 @@ static bool check_mpirun(doctor *d)
     capture c;
     if (run_words(&c, (const char *const[]){"mpirun", "--version", NULL}, &d->arena, &err) !=
         UM_OK) {
-        ill(d, true, "mpirun", c.last[0] != '\0' ? c.last : err.msg,
+        ill(d, true, "mpirun", err.msg,
             "apt-get install openmpi-bin, or load your cluster's module");
         return false;
     }
-    if (strstr(c.first, "Open MPI") == NULL)
-        ill(d, false, "mpirun", um_arena_fmt(&d->arena, "%s: not Open MPI", c.first),
+    if (strstr(c.first, "Open MPI") == NULL) {
+        ill(d, true, "mpirun", um_arena_fmt(&d->arena, "%.100s: not Open MPI", c.first),
             "put Open MPI's mpirun first in PATH, the one that unimoe was built with");
+        return false;
+    }
+    if (version_of(UM_MPI_BUILT) != 0 && version_of(c.first) != version_of(UM_MPI_BUILT))
+        ill(d, true, "mpirun",
+            um_arena_fmt(&d->arena, "%s, but unimoe was built with Open MPI %s", c.first,
+                         UM_MPI_BUILT),
+            "put the mpirun of that version first in PATH, or build unimoe again");
     else
-        ok(d, "mpirun", "%s", c.first);
+        ok(d, "mpirun", "%s, as built with", c.first);
     if (run_words(&c, (const char *const[]){"ompi_info", "--parsable", NULL}, &d->arena, &err) !=
         UM_OK)
         ill(d, false, "transports", "ompi_info is not there to list them",
@@ -196,20 +252,6 @@ static bool check_mpirun(doctor *d)
     else
         ok(d, "transports", "%s", c.btl);
     return true;
-}
-
-static void check_programs(doctor *d)
-{
-    static const char *const names[] = {"unimoe-router", "unimoe-expert", "unimoe-encoder"};
-    const char *missing = "";
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (access(um_path_join(&d->arena, d->site.programs, names[i]), X_OK) != 0)
-            missing = um_arena_fmt(&d->arena, "%s %s", missing, names[i]);
-    if (missing[0] != '\0')
-        ill(d, true, "programs", um_arena_fmt(&d->arena, "not in %s:%s", d->site.programs, missing),
-            "build them: cmake --workflow --preset release; the four programs stay in one folder");
-    else
-        ok(d, "programs", "%s", d->site.programs);
 }
 
 /* ---- hosts ---- */
@@ -227,7 +269,7 @@ static void check_host(doctor *d, const char *name, int *well)
         "add the name to DNS or /etc/hosts on every host, or take it out of the hostfile");
 }
 
-/* The first word of every line of the hostfile is a name. */
+/* The first word of every line of the hostfile is a name; "slots=N" may follow. */
 static void check_hosts(doctor *d)
 {
     if (d->cfg->hostfile[0] == '\0') return;
@@ -235,7 +277,8 @@ static void check_hosts(doctor *d)
     uint8_t *data = NULL;
     size_t size = 0;
     int well = 0;
-    if (um_file_read(&data, &size, d->cfg->hostfile, 1 << 20, &d->arena, &err) != UM_OK) {
+    bool stated = true;
+    if (um_file_read(&data, &size, d->cfg->hostfile, HOSTFILE_BYTES, &d->arena, &err) != UM_OK) {
         ill(d, true, "hostfile", err.msg,
             "give --hostfile a file with a host name a line, as \"node1 slots=8\"");
         return;
@@ -244,44 +287,80 @@ static void check_hosts(doctor *d)
     for (char *line = strtok_r((char *)data, "\n", &save); line != NULL;
          line = strtok_r(NULL, "\n", &save)) {
         size_t skip = strspn(line, " \t"), len = strcspn(line + skip, " \t\r#");
-        if (len > 0) check_host(d, um_arena_strn(&d->arena, line + skip, len), &well);
+        int slots = 0;
+        if (len == 0) continue;
+        const char *at = strstr(line, "slots=");
+        stated = stated && at != NULL && sscanf(at, "slots=%d", &slots) == 1;
+        d->slots += slots;
+        d->hosts++;
+        check_host(d, um_arena_strn(&d->arena, line + skip, len), &well);
     }
+    if (!stated) d->slots = 0;
+    if (d->hosts == 0)
+        ill(d, true, "hostfile", "no host in it", "a line for each host, as \"node1 slots=8\"");
     if (well > 0) ok(d, "hostfile", "%d %s", well, well == 1 ? "name resolves" : "names resolve");
+    if (d->slots > 0 && d->slots < LEAST_RANKS)
+        ill(d, true, "slots",
+            um_arena_fmt(&d->arena,
+                         "%d in all; a job has a router, an expert and an encoder at least",
+                         d->slots),
+            "raise slots=N in the hostfile");
+    else if (d->slots > 0)
+        ok(d, "slots", "%d: room for a job of so many ranks", d->slots);
 }
 
-/* A small job, to see that mpirun can start ranks at all, here and on the hosts of the hostfile. */
+/* Ranks of the small job: one for each host of the hostfile, as far as slots go. */
+static int ranks_to_start(const doctor *d)
+{
+    int ranks = um_max_int(d->hosts, LEAST_RANKS + 1);
+    if (d->slots > 0) ranks = um_min_int(ranks, um_max_int(d->slots, LEAST_RANKS));
+    return um_min_int(ranks, MOST_RANKS);
+}
+
+/* A small job of the form that generate starts, several programs in one line, whose ranks meet, print who they are, and end. */
 static void check_start(doctor *d)
 {
-    const char *words[64];
-    int n = 0;
+    um_config cfg = *d->cfg;
     um_err err = {0};
+    um_job job;
     capture c;
-    words[n++] = "mpirun";
-    if (d->site.root) words[n++] = "--allow-run-as-root";
-    words[n++] = "--bind-to";
-    words[n++] = "none";
-    if (d->cfg->hostfile[0] != '\0') {
-        words[n++] = "--hostfile";
-        words[n++] = d->cfg->hostfile;
-    } else {
-        words[n++] = "--oversubscribe";
-    }
-    if (d->cfg->hostfile[0] == '\0') {
-        words[n++] = "-np";
-        words[n++] = um_arena_fmt(&d->arena, "%d", CHECK_RANKS);
-    }
-    words[n++] = "hostname";
-    words[n] = NULL;
-    if (run_words(&c, words, &d->arena, &err) != UM_OK)
-        ill(d, true, "start", c.last[0] != '\0' ? c.last : err.msg,
-            "ssh must reach every host without a password, with the same Open MPI there in the "
-            "same place");
-    else if (d->cfg->hostfile[0] == '\0' && c.lines != CHECK_RANKS)
-        ill(d, true, "start",
-            um_arena_fmt(&d->arena, "%d of %d ranks answered", c.lines, CHECK_RANKS),
-            "look at what mpirun says: mpirun -np 4 hostname");
+    int ranks = ranks_to_start(d);
+    cfg.routers = 1;
+    cfg.encoders = "1";
+    cfg.experts = ranks - 2;
+    cfg.check_start = true;
+    if (d->hosts > 1)
+        cfg.mpirun_args = um_arena_fmt(&d->arena, "--map-by node %s", cfg.mpirun_args);
+    um_status st = um_job_compose(&job, &cfg, &d->site, &d->arena, &err);
+    if (st == UM_OK) st = run_captured(&c, &job, &d->arena, &err);
+    if (st != UM_OK)
+        ill(d, true, "start", err.msg,
+            d->hosts > 0
+                ? "ssh must reach every host without a password, with the same Open MPI and unimoe "
+                  "there in the same place"
+                : um_arena_fmt(&d->arena, "see what it says by hand: %s",
+                               um_job_line(&job, &d->arena)));
+    else if (c.lines != ranks)
+        ill(d, true, "start", um_arena_fmt(&d->arena, "%d of %d ranks answered", c.lines, ranks),
+            um_arena_fmt(&d->arena, "see what it says by hand: %s", um_job_line(&job, &d->arena)));
     else
-        ok(d, "start", "%d ranks started and ended", c.lines);
+        ok(d, "start", "%d ranks of three programs started, met and ended", ranks);
+}
+
+static void check_all(doctor *d)
+{
+    check_cpu(d);
+    check_cores(d);
+    check_memory(d);
+    check_start_needs(d);
+    check_stale(d);
+    check_cross_memory(d);
+    check_memlock(d);
+    check_hosts(d);
+    bool startable = d->failed == 0;
+    if (check_mpirun(d) && startable) check_start(d);
+    if (!startable)
+        ill(d, false, "start", "not tried, for a check above failed", "mend that first");
 }
 
 um_status um_doctor(const um_config *cfg, FILE *to, um_err *err)
@@ -290,18 +369,14 @@ um_status um_doctor(const um_config *cfg, FILE *to, um_err *err)
     um_arena_init(&d.arena, "doctor", 1 << 16);
     um_status st = um_job_site_here(&d.site, &d.arena, err);
     if (st == UM_OK) {
-        check_cpu(&d);
-        check_cores(&d);
-        check_memory(&d);
-        check_shm(&d);
-        check_cross_memory(&d);
-        check_memlock(&d);
-        check_programs(&d);
-        check_hosts(&d);
-        if (check_mpirun(&d)) check_start(&d);
+        check_all(&d);
+        if (cfg->json)
+            fprintf(to, "{\"failed\": %d, \"checks\": [%s\n]}\n", d.failed,
+                    d.json.n > 0 ? d.json.s : "");
         if (d.failed > 0)
             st = UM_FAIL(err, UM_E_IO, "%d check%s failed", d.failed, d.failed == 1 ? "" : "s");
     }
+    um_text_free(&d.json);
     um_arena_free(&d.arena);
     return st;
 }

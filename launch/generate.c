@@ -88,7 +88,7 @@ static um_status requests_open(um_requests *r, bool *job, um_config *cfg, um_res
     if (good > 0) return UM_OK;
     *job = false;
     requests_check(&good, r, cfg->media_folder, answers);
-    return um_results_verdict(answers, err);
+    return um_results_verdict(answers, UM_OK, err);
 }
 
 /* --routing NAME.svg: the routers write NAME.csv, and *svg is drawn of it; else *svg is "". Ranks may start elsewhere, so the path
@@ -111,7 +111,7 @@ static um_status routing_paths(um_config *cfg, const char **svg, um_arena *arena
     }
     const char *folder = um_path_dir(arena, cfg->routing);
     if (access(folder, W_OK) != 0)
-        return UM_FAIL(err, UM_E_IO, "--routing: folder %s: %s", folder, strerror(errno));
+        return UM_FAIL(err, UM_E_USAGE, "--routing: folder %s: %s", folder, strerror(errno));
     return UM_OK;
 }
 
@@ -121,7 +121,7 @@ um_status um_generate(const um_config *given, um_err *err)
     um_arena arena;
     um_job job = {0};
     um_requests requests = {.fd = -1};
-    um_results answers = {.out = stdout, .log = stderr, .json = cfg.json};
+    um_results answers = {.out = stdout, .log = stderr, .json = cfg.json, .no_figures = cfg.quiet};
     um_arena_init(&arena, "generate", 1 << 16);
     const char *svg = "";
     bool start = true;
@@ -134,10 +134,14 @@ um_status um_generate(const um_config *given, um_err *err)
                            : answers.wanted;
     if (st == UM_OK && start) st = um_prepare(&job, &cfg, together, &arena, err);
     if (st == UM_OK && job.argc > 0) {
-        st = um_run_job(&job, &requests, &answers, err);
-        if (st == UM_OK && svg[0] != '\0' && answers.done > 0)
-            st = um_plot_routing(cfg.routing, svg, err);
-        if (st == UM_OK) st = um_results_verdict(&answers, err);
+        st = um_run_job(&job, &cfg, &requests, &answers, err);
+        bool plot = st == UM_OK || (st == UM_E_DATA && answers.done > 0);
+        if (plot && svg[0] != '\0' && answers.summary) {
+            um_err why = {0};
+            um_status drawn = um_plot_routing(cfg.routing, svg, &why);
+            if (drawn != UM_OK && st == UM_OK) *err = why;
+            if (st == UM_OK) st = drawn;
+        }
     }
     um_requests_close(&requests);
     um_arena_free(&arena);

@@ -9,9 +9,12 @@
 #include "launch/plot/plot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static um_status inspect(const um_config *cfg, um_err *err)
 {
@@ -94,14 +97,11 @@ static int run_command(int command, int argc, char **argv)
         um_config_print(&cfg, commands[command].who, stdout);
     else if (st == UM_OK)
         st = commands[command].run(&cfg, &err);
-    /* in one pipe, what was printed before the failure stands before its message; output that cannot be written is a failure too */
-    if (fflush(stdout) != 0 && st == UM_OK)
-        st = UM_FAIL(&err, UM_E_IO, "standard output: %s", strerror(errno));
-    else if (ferror(stdout) && st == UM_OK)
-        st = UM_FAIL(&err, UM_E_IO, "standard output: some of it could not be written");
-    if (st != UM_OK) fprintf(stderr, "unimoe: %s\n", err.msg);
+    if (st != UM_OK) fflush(stdout); /* so that the message comes last when both go to one place */
+    int sig = st == UM_E_STOPPED ? err.signal : 0;
+    if (st != UM_OK && sig != SIGPIPE) fprintf(stderr, "unimoe: %s\n", err.msg);
     um_arena_free(&options);
-    return um_exit_code(st);
+    return sig > 0 ? 128 + sig : um_exit_code(st);
 }
 
 /* argv[0] is the command's name. */
@@ -143,10 +143,40 @@ static int choose(int argc, char **argv)
     return choose_command(argc - 1, argv + 1);
 }
 
+enum { OUTPUT_BUFFER = 1 << 18 };
+
+/* A descriptor that was closed when we were started (unimoe ... >&-) would be given to the next file that is opened, and that file
+ * would receive the output. What replaces it refuses writes, so that they are noticed. */
+static void open_standard(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) != fd)
+            _exit(um_exit_code(UM_E_IO));
+}
+
+/* Output that cannot be written is an error of every command. Returns the exit code. */
+static int close_output(int code)
+{
+    struct stat sb;
+    errno = 0;
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (!lost && fstat(STDOUT_FILENO, &sb) == 0 && S_ISREG(sb.st_mode))
+        lost = fsync(STDOUT_FILENO) != 0 && errno != EINVAL && errno != EROFS;
+    int why = errno;
+    if (!lost || code != 0) return code;
+    if (why == EPIPE)
+        return 128 + SIGPIPE; /* its reader has seen enough: as any program that SIGPIPE ends */
+    fprintf(stderr, "unimoe: standard output: %s\n",
+            why == EBADF ? "it is closed" : strerror(why != 0 ? why : EIO));
+    return um_exit_code(UM_E_IO);
+}
+
 int main(int argc, char **argv)
 {
-    signal(SIGPIPE, SIG_IGN); /* a job's pipe that breaks is told by write() */
-    int code = choose(argc, argv);
-    if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) code = um_exit_code(UM_E_IO);
-    return code;
+    signal(SIGPIPE, SIG_IGN); /* write() reports a pipe without a reader */
+    open_standard();
+    if (!isatty(STDOUT_FILENO))
+        setvbuf(stdout, um_zalloc(OUTPUT_BUFFER), _IOFBF,
+                OUTPUT_BUFFER); /* close_output() sees why a write failed */
+    return close_output(choose(argc, argv));
 }

@@ -47,7 +47,7 @@ static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
     cfg->out = um_path_join(arena, path, cfg->out);
     const char *folder = um_path_dir(arena, cfg->out);
     if (access(folder, W_OK) != 0)
-        return UM_FAIL(err, UM_E_IO, "--out: folder %s: %s", folder, strerror(errno));
+        return UM_FAIL(err, UM_E_USAGE, "--out: folder %s: %s", folder, strerror(errno));
     return find_model(cfg, arena, err);
 }
 
@@ -56,14 +56,17 @@ um_status um_trace(const um_config *given, um_err *err)
     um_config cfg = *given;
     um_arena arena;
     um_job job = {0};
-    um_results answers = {
-        .out = stdout, .log = stderr, .quiet = true, .unnamed = true, .wanted = 1};
+    um_results answers = {.out = stdout,
+                          .log = stderr,
+                          .quiet = true,
+                          .no_figures = cfg.quiet,
+                          .unnamed = true,
+                          .wanted = 1};
     um_arena_init(&arena, "trace", 1 << 16);
     um_status st = settle_paths(&cfg, &arena, err);
     if (st == UM_OK) st = um_prepare(&job, &cfg, 1, &arena, err);
     if (st == UM_OK && job.argc > 0) {
-        st = um_run_job(&job, NULL, &answers, err);
-        if (st == UM_OK) st = um_results_verdict(&answers, err);
+        st = um_run_job(&job, &cfg, NULL, &answers, err);
     }
     um_arena_free(&arena);
     return st;

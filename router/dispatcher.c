@@ -284,6 +284,7 @@ um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err
     if (d->leads) {
         load_remove(d, 0);
         d->report->errors += failed;
+        d->report->answered++;
         st = line_out(d, s->number, line.s, err);
     } else {
         Um__Result res = UM__RESULT__INIT;
@@ -308,6 +309,7 @@ um_status um_dispatcher_result(um_dispatcher *d, const um_inbound *in, um_err *e
     const Um__Result *res = (const Um__Result *)msg;
     load_remove(d, from->index);
     d->report->errors += (int64_t)(res->id & 1);
+    d->report->answered++;
     um_status st = line_out(d, res->id >> 1, res->json, err);
     um_arena_reset(&d->scratch, mark);
     return st;

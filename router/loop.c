@@ -18,6 +18,7 @@
 
 /* For the counters of ranks that live: an encoder may be in the middle of a long file that nobody waits for any more. */
 enum { STATS_SECONDS = 600 };
+enum { PROGRESS_NS = 1000000000 };
 
 typedef struct router {
     const um_config *cfg;
@@ -31,10 +32,37 @@ typedef struct router {
     um_routing *routing; /* NULL without --routing */
     um_dispatcher *dispatcher;
     um_arena counters;
-    bool leads;    /* this is router 0 */
-    bool shutdown; /* others: router 0 said so */
+    bool leads;          /* this is router 0 */
+    bool shutdown;       /* others: router 0 said so */
+    int64_t progress_ns; /* router 0: when it last reported progress */
     um_report report;
 } router;
+
+/* Router 0 with --progress: says how far the job is, at most once a second but each time that a phase begins. */
+static um_status progress_out(router *r, const char *phase, um_err *err)
+{
+    int64_t now = um_now_ns();
+    bool working = r->engine != NULL;
+    if (!r->leads || !r->cfg->progress) return UM_OK;
+    if (working && now - r->progress_ns < PROGRESS_NS) return UM_OK;
+    r->progress_ns = now;
+    um_text line = {0};
+    um_report_state s = {.phase = phase, .answered = r->report.answered};
+    if (working) s.engine = um_engine_stats_of(r->engine);
+    if (working) s.requests = (int64_t)um_dispatcher_requests(r->dispatcher);
+    if (working && !um_engine_runnable(r->engine)) s.waiting = um_engine_unfinished(r->engine);
+    um_report_progress(&line, &s);
+    um_status st = r->emit(r->ctx, line.s, err);
+    um_text_free(&line);
+    return st;
+}
+
+/* How long router 0 may wait for a frame: until there may be requests to read, or progress to report. */
+static int64_t wait_us(const router *r)
+{
+    int64_t us = um_dispatcher_wait_us(r->dispatcher), most = PROGRESS_NS / 1000;
+    return r->cfg->progress && (us < 0 || us > most) ? most : us;
+}
 
 static um_status sequence_done(void *ctx, const um_sequence *s, um_err *err)
 {
@@ -97,11 +125,12 @@ static um_status work(router *r, um_err *err)
         if (r->leads) UM_TRY(um_dispatcher_read(r->dispatcher, err));
         if (r->leads ? um_dispatcher_finished(r->dispatcher) : r->shutdown) return UM_OK;
         bool runnable = um_engine_runnable(r->engine);
+        UM_TRY(progress_out(r, "working", err));
         um_inbound in = {0};
         r->base.link.phase = "waiting for work";
         um_status st = um_link_next(&r->base.link, &in,
                                     runnable   ? 0
-                                    : r->leads ? um_dispatcher_wait_us(r->dispatcher)
+                                    : r->leads ? wait_us(r)
                                                : -1,
                                     err);
         if (st == UM_OK) {
@@ -188,6 +217,7 @@ static um_status start(router *r, um_comm *comm, um_err *err)
     um_role_base *b = &r->base;
     const um_model *m = &b->ck.model;
     UM_TRY(um_role_begin(b, cfg, comm, err));
+    UM_TRY(progress_out(r, "loading", err));
     UM_TRY(um_tokenizer_open(&r->tok, cfg->model, err));
     if (cfg->routing[0] != '\0') UM_TRY(routing_open(r, err));
     if (um_tokenizer_vocab(r->tok) > m->vocab)

@@ -106,3 +106,15 @@ void um_report_summary(um_text *out, const um_report *r, const um_topology *topo
     }
     um_text_fmt(out, "]}");
 }
+
+void um_report_progress(um_text *out, const um_report_state *s)
+{
+    um_text_fmt(out, "{\"kind\":\"progress\",\"phase\":\"%s\"", s->phase);
+    if (s->engine != NULL)
+        um_text_fmt(out,
+                    ",\"answered\":%lld,\"requests\":%lld,\"encoding\":%lld,"
+                    "\"prompt_tokens\":%lld,\"new_tokens\":%lld",
+                    (long long)s->answered, (long long)s->requests, (long long)s->waiting,
+                    (long long)s->engine->prompt_rows, (long long)s->engine->new_tokens);
+    um_text_add(out, "}", 1);
+}

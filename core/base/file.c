@@ -190,8 +190,25 @@ um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err)
     return UM_OK;
 }
 
+bool um_file_is_special(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0 && !S_ISREG(sb.st_mode) && !S_ISDIR(sb.st_mode);
+}
+
+/* A device or a pipe is written to; a rename would replace it. */
+static um_status write_special(const char *path, const void *data, size_t size, um_err *err)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return sys_fail(err, path);
+    um_status st = um_file_put(fd, data, size, path, err);
+    if (close(fd) != 0 && st == UM_OK) st = sys_fail(err, path);
+    return st;
+}
+
 um_status um_file_write(const char *path, const void *data, size_t size, um_err *err)
 {
+    if (um_file_is_special(path)) return write_special(path, data, size, err);
     um_arena a;
     um_arena_init(&a, "path", 4096);
     char *tmp = um_arena_fmt(&a, "%s.tmp.%ld", path, (long)getpid());
@@ -213,6 +230,12 @@ bool um_file_named(const char *path)
 {
     struct stat sb;
     return lstat(path, &sb) == 0;
+}
+
+bool um_file_is_folder(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
 um_status um_file_mkdirs(const char *path, um_err *err)

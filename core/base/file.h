@@ -27,7 +27,8 @@ um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, si
 um_status um_file_open_regular(int *fd, int64_t *size, const char *path, um_err *err);
 /* Reads exactly n bytes from where fd stands. UM_E_IO when there are fewer: the file was cut off meanwhile. */
 um_status um_file_read_piece(int fd, void *to, size_t n, const char *path, um_err *err);
-/* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never part of either. */
+/* Writes path.tmp, fsync, rename, fsync of the folder: path holds the old or the new content, never part of either. A path that is
+ * a device or a pipe (/dev/stdout) is written to as it is. */
 um_status um_file_write(const char *path, const void *data, size_t size, um_err *err);
 /* The steps of a durable write, for files that are written piece by piece. um_file_put writes all of data to fd; um_file_commit
  * does fsync and close of fd (closed in any case), renames tmp to path, and does fsync of its folder; on failure it removes tmp.
@@ -39,6 +40,9 @@ void um_file_sync_folder(const char *dir);
 bool um_file_exists(const char *path);
 /* true also for a symbolic link that leads nowhere, which opening then explains. */
 bool um_file_named(const char *path);
+bool um_file_is_folder(const char *path);
+/* A device, a pipe or a socket. */
+bool um_file_is_special(const char *path);
 /* mkdir -p. */
 um_status um_file_mkdirs(const char *path, um_err *err);
 

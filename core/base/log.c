@@ -21,11 +21,13 @@ int um_log_level_from_name(const char *name)
 
 void um_log_set_level(um_log_level level) { atomic_store(&log_level, (int)level); }
 
+bool um_log_enabled(um_log_level level) { return (int)level <= atomic_load(&log_level); }
+
 void um_log_set_name(const char *name) { snprintf(log_name, sizeof log_name, "%s", name); }
 
 void um_log_at(um_log_level level, const char *fmt, ...)
 {
-    if ((int)level > atomic_load(&log_level)) return;
+    if (!um_log_enabled(level)) return;
     struct timespec now;
     struct tm tm;
     clock_gettime(CLOCK_REALTIME, &now);

@@ -3,6 +3,8 @@
  * level, role and rank. The sink and the level are the only mutable globals (with the stop flag). Thread: any. */
 #pragma once
 
+#include <stdbool.h>
+
 typedef enum um_log_level {
     UM_LOG_ERROR,
     UM_LOG_WARN,
@@ -14,6 +16,7 @@ typedef enum um_log_level {
 /* The level of a name ("error", "warn", "info", "debug", "trace"), or -1. */
 int um_log_level_from_name(const char *name);
 void um_log_set_level(um_log_level level);
+bool um_log_enabled(um_log_level level);
 /* The calling thread's name in log lines, as "expert/3"; of which at most 31 characters are copied. */
 void um_log_set_name(const char *name);
 void um_log_at(um_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -51,6 +51,13 @@ int um_exit_code(um_status st)
     }
 }
 
+um_status um_exit_status(int code)
+{
+    for (um_status st = UM_E_USAGE; st <= UM_E_DATA; st++)
+        if (um_exit_code(st) == code) return st;
+    return UM_E_PEER;
+}
+
 void um_assert_failed(const char *expr, const char *file, int line)
 {
     fprintf(stderr, "unimoe: internal error: %s:%d: %s\n", file, line, expr);

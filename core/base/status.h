@@ -23,6 +23,7 @@ typedef enum um_status {
 
 typedef struct um_err {
     char msg[1024];
+    int signal; /* of UM_E_STOPPED: what asked for it, the exit code is 128 + signal; of UM_E_PEER: what killed a rank; 0 = none */
 } um_err;
 
 /* Writes the message, truncating it at the end. Returns st. err may be NULL. Thread: any (err is the caller's). */
@@ -38,6 +39,8 @@ um_status um_model_fault(um_status st);
 
 /* Exit code of a program that ended with st: 0 ok, 1 runtime, 2 usage, 3 model, 4 data. */
 int um_exit_code(um_status st);
+/* What the exit code of a program that failed means: the first status with that code, UM_E_PEER for 1 and for codes that are not ours. */
+um_status um_exit_status(int code);
 
 #define UM_FAIL(err, st, ...) um_fail((err), (st), __VA_ARGS__)
 

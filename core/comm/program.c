@@ -42,7 +42,10 @@ int um_program_main(int argc, char **argv, um_role role, um_program who, um_role
         signal(SIGPIPE, SIG_IGN);
         comm->stop = &stop_flag;
         comm->yield_us = cfg.yield_us;
-        st = run(&cfg, comm, &err);
+        if (cfg.check_start)
+            printf("%s on %s\n", name, me->hostname);
+        else
+            st = run(&cfg, comm, &err);
     }
     /* the rank that failed first reports; what merely follows from it would only hide the cause */
     bool follows = comm != NULL && comm->follows;

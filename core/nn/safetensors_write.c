@@ -102,6 +102,8 @@ um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, cons
                                  size_t n, const char *const *metadata, um_err *err)
 {
     UM_TRY(um_wrap(err, list_check(list, n, err), "%s", path));
+    if (um_file_is_special(path)) /* the rename would replace it */
+        return UM_FAIL(err, UM_E_IO, "%s: not a regular file", path);
     um_tensors_writer *w = um_zalloc(sizeof *w);
     um_text header = {0};
     um_arena_init(&w->arena, "safetensors", 4096);

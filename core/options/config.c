@@ -191,6 +191,17 @@ static um_status read_environment(reader *r)
     return UM_OK;
 }
 
+const char *um_config_system(const char *name, const char *fallback)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : fallback;
+}
+
+const char *um_config_temporary(void)
+{
+    return um_config_system("TMPDIR", um_config_system("TEMP", um_config_system("TMP", "/tmp")));
+}
+
 char **um_config_environment(um_arena *arena)
 {
     size_t n = 0, kept = 0;

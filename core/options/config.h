@@ -60,6 +60,10 @@ typedef struct um_config {
     const char *hostfile;
     const char *mpirun_args; /* further words for mpirun */
     bool dry_run, print_config;
+    int64_t start_timeout_ms; /* for all ranks to come up; 0 = by their number */
+    bool quiet;               /* no progress and no figures */
+    bool check_start;         /* a rank: meet the others, print its name, end */
+    bool progress;            /* a router: report progress on standard output */
     /* numbers and wire */
     const char *isa;     /* auto generic avx2 avx512 */
     const char *weights; /* auto f32 bf16: type weights are kept in */
@@ -131,6 +135,10 @@ um_status um_config_words(const um_config *cfg, um_program who, const char **wor
 um_origin um_config_origin(const um_config *cfg, const char *name);
 /* The text of --help. */
 const char *um_config_help(um_program who, um_arena *arena);
+/* A variable of the system's ("PATH", "TERM"), or fallback where it is unset or empty. */
+const char *um_config_system(const char *name, const char *fallback);
+/* The folder for temporary files as Open MPI chooses it: the first of TMPDIR, TEMP and TMP that is set, else /tmp. */
+const char *um_config_temporary(void);
 /* The environment without UNIMOE_* variables, for programs that get their options by um_config_words. Ends with NULL. */
 char **um_config_environment(um_arena *arena);
 /* Each option with its value and where it came from (flag, environment, file, default). */

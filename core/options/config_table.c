@@ -69,8 +69,8 @@ const um_option um_options[] = {
     STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT, WHAT,
         "file or folder to write"),
     STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
-        "count which experts the tokens go to: NAME.csv is the numbers, NAME.svg a picture and the numbers beside it"),
-    BOOL(json, UM_PROG_GENERATE | UM_PROG_INSPECT | UM_PROG_BENCH, WHAT, "print JSON instead of plain text"),
+        "count which experts the tokens go to: NAME.csv is the numbers, NAME.svg a figure and the numbers beside it"),
+    BOOL(json, UM_PROG_GENERATE | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_BENCH, WHAT, "print JSON instead of plain text"),
     BOOL(verify, UM_PROG_INSPECT, WHAT, "check every file against the sizes and checksums of manifest.json"),
 
     NUM(UM_OPT_INT, routers, "1", 1, 4096, START, WHERE, "router ranks"),
@@ -82,6 +82,8 @@ const um_option um_options[] = {
         "what this encoder rank reads, of image, video, speech and sound: image,speech"),
     STR(hostfile, "", NULL, START | UM_PROG_DOCTOR, WHERE, "file of hosts, in the form of mpirun's --hostfile"),
     STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "extra arguments for mpirun, space-separated"),
+    NUM(UM_OPT_INT, start_timeout_ms, "0", 0, 86400000, UM_PROG_LAUNCH | UM_PROG_DOCTOR, WHERE,
+        "time for mpirun to start all ranks; 0 is 60 s and 1 s more for each rank"),
     BOOL(dry_run, START | UM_PROG_CONVERT | UM_PROG_LOCAL, WHERE,
         "print the mpirun line and the memory of every rank, or what would be converted, and stop there"),
 
@@ -164,6 +166,9 @@ const um_option um_options[] = {
     STR(config_file, "", NULL, ANY | UM_PROG_LOCAL, MISC, "file of options, name = value a line"),
     BOOL(print_config, ANY | UM_PROG_LOCAL, MISC,
         "print every option with its value and origin, do nothing else"),
+    BOOL(quiet, UM_PROG_LAUNCH, MISC, "answers and errors only: no progress and no line of figures"),
+    BOOL(check_start, UM_PROG_RANKS, MISC, "meet the other ranks, print who this one is, and end: for unimoe doctor"),
+    BOOL(progress, UM_PROG_ROUTER, MISC, "write a line of kind progress to standard output once a second; unimoe generate sets it"),
     STR(log_level, "warn", "error warn info debug trace", ANY, MISC, "minimum severity to log"),
 };
 /* clang-format on */

@@ -6,6 +6,7 @@
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/process.h"
+#include "launch/job/spawn.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -41,6 +42,7 @@ um_status um_job_site_here(um_job_site *out, um_arena *arena, um_err *err)
         .programs = um_path_dir(arena, self),
         .cpus = um_cpus_allowed(),
         .root = geteuid() == 0,
+        .no_ssh = um_program_find("ssh", arena) == NULL && um_program_find("rsh", arena) == NULL,
         .no_cross_memory = !cross_memory_works(),
     };
     return UM_OK;
@@ -155,6 +157,9 @@ um_status um_job_compose(um_job *out, const um_config *cfg, const um_job_site *s
     /* pmdl: mpirun of Open MPI 5 with a PMIx library of its own (Debian 13, Ubuntu 25.04) crashes on every line with a colon in a part
      * that does no more than set OMPI_* variables for the ranks (open-mpi/ompi issue 13303). Open MPI 4 ignores the word. */
     UM_TRY(add_words(&l, "--bind-to none --mca pmdl ^ompi --mca odls_base_sigkill_timeout 0"));
+    /* Debian's settings name ssh and rsh, and mpirun gives up when it finds neither, also when no other host takes part. */
+    if (site->no_ssh && cfg->hostfile[0] == '\0')
+        UM_TRY(add_words(&l, "--mca plm_rsh_agent /bin/false"));
     l.own = l.n;
     if (site->no_cross_memory) /* the first is Open MPI 4's name, the second Open MPI 5's */
         UM_TRY(add_words(&l, "--mca btl_vader_single_copy_mechanism none --mca smsc ^cma"));
@@ -202,6 +207,13 @@ const char *um_job_line(const um_job *job, um_arena *arena)
                        shell_word(job->argv[i], arena));
     *to = '\0';
     return out;
+}
+
+bool um_job_has_word(const um_job *job, const char *word)
+{
+    for (int i = 0; i < job->argc; i++)
+        if (strcmp(job->argv[i], word) == 0) return true;
+    return false;
 }
 
 int um_job_ranks(const um_job *job)

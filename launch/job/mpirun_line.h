@@ -6,11 +6,15 @@
 #include "core/comm/topology.h"
 #include "core/model/model.h"
 
+/* Characters of a host name, without its domain, that mpirun of Open MPI 4.1 copes with: measured, it crashes on 57. */
+enum { UM_HOST_NAME_MAX = 56 };
+
 /* What this machine asks of the mpirun line. */
 typedef struct um_job_site {
     const char *programs; /* folder of unimoe-router, unimoe-expert, unimoe-encoder */
     int cpus;             /* that this process may use */
     bool root;            /* mpirun refuses root without being told */
+    bool no_ssh;          /* neither ssh nor rsh in PATH */
     bool
         no_cross_memory; /* process_vm_readv is forbidden here (containers): MPI must copy through shared memory */
 } um_job_site;
@@ -32,6 +36,8 @@ um_status um_job_compose(um_job *out, const um_config *cfg, const um_job_site *s
 /* The words as one line that a shell reads back as the same words. */
 const char *um_job_line(const um_job *job, um_arena *arena);
 
+/* One of the words is this one. */
+bool um_job_has_word(const um_job *job, const char *word);
 int um_job_ranks(const um_job *job);
 /* "expert/1 (rank 2)" or, with a host, "expert/1 (rank 2, host node3)" into out. */
 void um_job_label(const um_job *job, int rank, const char *host, char out[160]);

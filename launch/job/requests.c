@@ -36,6 +36,12 @@ static um_status folder_set(um_config *cfg, um_arena *arena, um_err *err)
     if (cfg->media_folder[0] != '\0')
         return absolute(&cfg->media_folder, cfg->media_folder, "--media-folder", arena, err);
     bool beside = cfg->requests[0] != '\0' && !is_stdin(cfg->requests);
+    /* In a folder that was deleted (ranks start in / then) only relative media paths are a fault, and they say so. */
+    char here[PATH_MAX];
+    if (!beside && getcwd(here, sizeof here) == NULL) {
+        cfg->media_folder = "/";
+        return UM_OK;
+    }
     return absolute(&cfg->media_folder, beside ? um_path_dir(arena, cfg->requests) : ".",
                     "the folder of the requests,", arena, err);
 }

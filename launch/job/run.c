@@ -5,12 +5,12 @@
 #include "core/base/clock.h"
 #include "core/base/process.h"
 #include "launch/job/mpirun_output.h"
+#include "launch/job/spawn.h"
+#include "launch/job/stale_session.h"
 #include "launch/job/stale_shm.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,8 +21,10 @@
 #include <unistd.h>
 
 enum { CHUNK_BYTES = 65536 }; /* of input at a time */
-/* Milliseconds: to end after a fatal report or a signal; after the last line; for the pipes to close once mpirun is gone. */
-enum { GRACE_MS = 3000, FINISH_MS = 10000, DRAIN_MS = 300 };
+/* Milliseconds: to end after a fatal report or a signal, and after the last line, each for the job and for every rank (two cores
+ * that end 200 ranks need time for each); for the pipes to close once mpirun is gone; between two ticks. */
+enum { GRACE_MS = 3000, GRACE_RANK_MS = 20, FINISH_MS = 10000, FINISH_RANK_MS = 200 };
+enum { DRAIN_MS = 300, TICK_MS = 200 };
 
 typedef struct lines {
     int fd; /* -1 once closed */
@@ -44,9 +46,12 @@ typedef struct run {
     bool ended;       /* mpirun was waited for */
     int exit_status;  /* as waitpid gives it */
     int stopped_by;   /* the first signal that asked us to stop */
+    bool unwanted;    /* UM_JOB_STOP came */
     bool finishing;   /* the last line came */
+    bool late;        /* no line came before the start's deadline */
     bool killed;      /* it had to be killed */
     int64_t deadline; /* ns; 0 = none */
+    int64_t start_by; /* ns, until the first line came; 0 = no deadline */
 } run;
 
 static void within_ms(run *r, int64_t ms)
@@ -55,65 +60,20 @@ static void within_ms(run *r, int64_t ms)
     if (r->deadline == 0 || at < r->deadline) r->deadline = at;
 }
 
-/* ---- start ---- */
-
-/* In the new process: its own group, ended with us, then mpirun. */
-static void become_mpirun(const um_job *job, char **env, const int fd[3], const sigset_t *mask,
-                          pid_t parent)
-{
-    setpgid(0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent) _exit(1);
-    for (int i = 0; i < 3; i++)
-        if (dup2(fd[i], i) < 0) _exit(1);
-    signal(SIGPIPE, SIG_DFL);
-    sigprocmask(SIG_SETMASK, mask, NULL);
-    execvpe(job->argv[0], (char *const *)(uintptr_t)job->argv, env);
-    dprintf(STDERR_FILENO, "unimoe: %s cannot be started: %s; apt-get install openmpi-bin\n",
-            job->argv[0], strerror(errno));
-    _exit(127);
-}
-
 static void close_fd(int *fd)
 {
     if (*fd >= 0) close(*fd);
     *fd = -1;
 }
 
-/* pipes[i] = {read end, write end} of mpirun's descriptor i. The ends we keep do not block. */
-static um_status open_pipes(int pipes[3][2], um_err *err)
+static int64_t grace_ms(const run *r)
 {
-    for (int i = 0; i < 3; i++)
-        if (pipe2(pipes[i], O_CLOEXEC) != 0)
-            return UM_FAIL(err, UM_E_IO, "pipe: %s", strerror(errno));
-    fcntl(pipes[0][1], F_SETFL, O_NONBLOCK);
-    fcntl(pipes[1][0], F_SETFL, O_NONBLOCK);
-    fcntl(pipes[2][0], F_SETFL, O_NONBLOCK);
-    return UM_OK;
+    return GRACE_MS + (int64_t)GRACE_RANK_MS * um_job_ranks(r->banner.job);
 }
 
-static um_status start(run *r, const um_job *job, const sigset_t *mask, um_err *err)
+static int64_t finish_ms(const run *r)
 {
-    int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
-    um_arena a;
-    um_arena_init(&a, "environment", 1 << 14);
-    char **env = um_config_environment(&a);
-    um_status st = open_pipes(pipes, err);
-    pid_t parent = getpid(), pid = -1;
-    fflush(NULL);
-    if (st == UM_OK && (pid = fork()) < 0) st = UM_FAIL(err, UM_E_IO, "fork: %s", strerror(errno));
-    if (pid == 0)
-        become_mpirun(job, env, (const int[]){pipes[0][0], pipes[1][1], pipes[2][1]}, mask, parent);
-    if (st == UM_OK) {
-        r->mpirun = pid;
-        r->in = pipes[0][1];
-        r->out.fd = pipes[1][0];
-        r->log.fd = pipes[2][0];
-        pipes[0][1] = pipes[1][0] = pipes[2][0] = -1;
-    }
-    for (int i = 0; i < 6; i++) close_fd(&pipes[i / 2][i % 2]);
-    um_arena_free(&a);
-    return st;
+    return FINISH_MS + (int64_t)FINISH_RANK_MS * um_job_ranks(r->banner.job);
 }
 
 /* ---- the end ---- */
@@ -160,15 +120,35 @@ static void sweep(run *r)
 
 /* ---- the loop ---- */
 
-static void take_line(run *r, lines *l, const char *line)
+/* Asks mpirun to end the job; what ranks say from now on about peers that are gone is no news. */
+static void stop_job(run *r)
+{
+    r->banner.stopping = true;
+    if (!r->ended) kill(r->mpirun, SIGTERM);
+    within_ms(r, grace_ms(r));
+}
+
+static void obey(run *r, um_job_next next)
+{
+    if (next == UM_JOB_LAST) {
+        r->finishing = true;
+        within_ms(r, finish_ms(r));
+    } else if (next == UM_JOB_STOP && !r->unwanted) {
+        r->unwanted = true;
+        stop_job(r);
+    }
+}
+
+static void read_line(run *r, lines *l, const char *line)
 {
     if (l == &r->log) {
         um_mpirun_output_line(&r->banner, line);
-        if (r->banner.fatal) within_ms(r, GRACE_MS);
-    } else if (r->io->line(r->io->ctx, line)) {
-        r->finishing = true;
-        within_ms(r, FINISH_MS);
+        if (r->banner.fatal) within_ms(r, grace_ms(r));
+        return;
     }
+    r->start_by = 0;
+    if (r->unwanted) return;
+    obey(r, r->io->line(r->io->ctx, line));
 }
 
 /* Reads what is there and hands on whole lines; at the end of the stream also an unfinished one. */
@@ -183,14 +163,14 @@ static void read_lines(run *r, lines *l)
         l->n += got > 0 ? (size_t)got : 0;
         for (char *nl; (nl = memchr(l->buf + seen, '\n', l->n - seen)) != NULL;) {
             *nl = '\0';
-            take_line(r, l, l->buf + from);
+            read_line(r, l, l->buf + from);
             from = seen = (size_t)(nl - l->buf) + 1;
         }
         memmove(l->buf, l->buf + from, l->n - from);
         l->n -= from;
         if (got > 0) continue;
         l->buf[l->n] = '\0';
-        if (l->n > 0) take_line(r, l, l->buf);
+        if (l->n > 0) read_line(r, l, l->buf);
         close_fd(&l->fd);
         return;
     }
@@ -232,7 +212,7 @@ static void kill_job(run *r)
     kill(r->mpirun, SIGKILL);
 }
 
-static void take_signals(run *r)
+static void read_signals(run *r)
 {
     struct signalfd_siginfo info;
     while (read(r->signals, &info, sizeof info) == (ssize_t)sizeof info) {
@@ -241,18 +221,39 @@ static void take_signals(run *r)
             kill_job(r); /* asked twice */
         } else {
             r->stopped_by = (int)info.ssi_signo;
-            kill(r->mpirun, SIGTERM);
-            within_ms(r, GRACE_MS);
+            stop_job(r);
         }
     }
 }
 
-/* Milliseconds until the deadline, rounded up; -1 without one. */
-static int time_left(const run *r)
+/* Milliseconds until a moment, rounded up; -1 for 0, which means never. */
+static int64_t ms_until(int64_t at)
 {
-    if (r->deadline == 0) return -1;
-    int64_t ns = r->deadline - um_now_ns();
-    return ns <= 0 ? 0 : (int)((ns + 999999) / 1000000);
+    if (at == 0) return -1;
+    int64_t ns = at - um_now_ns();
+    return ns <= 0 ? 0 : (ns + 999999) / 1000000;
+}
+
+/* How long poll may sleep. */
+static int nap_ms(const run *r)
+{
+    int64_t ms = r->io->tick != NULL ? TICK_MS : -1;
+    const int64_t ends[] = {ms_until(r->deadline), ms_until(r->start_by)};
+    for (size_t i = 0; i < 2; i++)
+        if (ends[i] >= 0 && (ms < 0 || ends[i] < ms)) ms = ends[i];
+    return ms > 60000 ? 60000 : (int)ms;
+}
+
+static void check_deadlines(run *r)
+{
+    if (ms_until(r->start_by) == 0 && !r->ended) {
+        r->late = true;
+        r->start_by = 0;
+        stop_job(r);
+    }
+    if (r->deadline == 0 || ms_until(r->deadline) > 0 || r->ended) return;
+    kill_job(r);
+    r->deadline = 0;
 }
 
 static void loop(run *r)
@@ -264,57 +265,70 @@ static void loop(run *r)
                                {r->log.fd, POLLIN, 0},
                                {r->in, idle ? 0 : POLLOUT, 0},
                                {r->in >= 0 && idle ? r->source : -1, POLLIN, 0}};
-        int ready = poll(fds, 5, time_left(r));
+        int ready = poll(fds, 5, nap_ms(r));
         if (ready < 0 && errno != EINTR) break;
-        if (fds[0].revents) take_signals(r);
+        if (fds[0].revents) read_signals(r);
         if (fds[1].revents) read_lines(r, &r->out);
         if (fds[2].revents) read_lines(r, &r->log);
         if (fds[3].revents & (POLLERR | POLLHUP)) close_fd(&r->in); /* nobody reads any more */
         if (r->in >= 0 && fds[3].revents) write_input(r);
         if (r->in >= 0 && fds[4].revents) read_source(r);
         reap(r);
-        if (r->deadline != 0 && time_left(r) == 0) {
-            if (r->ended) break; /* a stray process holds the pipes: sweep() ends it */
-            kill_job(r);
-            r->deadline = 0;
-        }
+        if (r->io->tick != NULL) obey(r, r->io->tick(r->io->ctx));
+        if (r->ended && ms_until(r->deadline) == 0)
+            break; /* a stray process holds the pipes: sweep() ends it */
+        check_deadlines(r);
     }
-}
-
-static um_status status_of_code(int code)
-{
-    for (um_status st = UM_E_USAGE; st <= UM_E_DATA; st++)
-        if (um_exit_code(st) == code) return st;
-    return UM_E_PEER;
 }
 
 static um_status verdict(const run *r, um_err *err)
 {
+    const um_mpirun_output *said = &r->banner;
     bool exited = WIFEXITED(r->exit_status);
     int code = exited ? WEXITSTATUS(r->exit_status) : 0;
-    if (r->stopped_by != 0)
+    if (r->stopped_by != 0) {
+        err->signal = r->stopped_by;
         return UM_FAIL(err, UM_E_STOPPED, "stopped by SIG%s", sigabbrev_np(r->stopped_by));
-    if (r->banner.fatal) return UM_FAIL(err, status_of_code(code), "%s", r->banner.cause);
+    }
+    if (r->unwanted) {
+        err->signal = 0;
+        return UM_FAIL(err, UM_E_STOPPED, "the job was stopped");
+    }
+    if (r->late)
+        return UM_FAIL(err, UM_E_TIMEOUT, "the job did not start within %lld s%s%s",
+                       (long long)(r->io->start_ms + 999) / 1000, said->hint[0] ? ": " : "",
+                       said->hint);
+    err->signal = said->signal; /* the caller may know what it means */
+    if (said->fatal) return UM_FAIL(err, um_exit_status(code), "%s", said->cause);
     if (r->killed && r->finishing)
-        return UM_FAIL(err, UM_E_TIMEOUT, "the job had its results but did not end within %d s",
-                       FINISH_MS / 1000);
-    if (!exited)
-        return UM_FAIL(err, UM_E_PEER, "%s was killed by signal %d", r->banner.job->argv[0],
-                       WTERMSIG(r->exit_status));
-    if (code > 128)
-        return UM_FAIL(err, UM_E_PEER, "a rank was killed by signal %d (mpirun does not say which)",
-                       code - 128);
-    if (code != 0)
-        return UM_FAIL(err, status_of_code(code), "%s ended with code %d", r->banner.job->argv[0],
-                       code);
-    return UM_OK;
+        return UM_FAIL(err, UM_E_TIMEOUT, "the job had its results but did not end within %lld s",
+                       (long long)finish_ms(r) / 1000);
+    if (exited && code == 0) return UM_OK;
+    return um_mpirun_output_explain(said, r->exit_status, err);
 }
 
-static bool has_word(const um_job *job, const char *word)
+/* Of the signals that ask us to stop, those that were not ignored when we were started: a job under nohup outlives its terminal. */
+static void wanted_signals(sigset_t *set)
 {
-    for (int i = 0; i < job->argc; i++)
-        if (strcmp(job->argv[i], word) == 0) return true;
-    return false;
+    sigemptyset(set);
+    sigaddset(set, SIGCHLD);
+    for (size_t i = 0; i < 3; i++) {
+        int sig = (const int[]){SIGINT, SIGTERM, SIGHUP}[i];
+        struct sigaction now;
+        if (sigaction(sig, NULL, &now) == 0 && now.sa_handler != SIG_IGN) sigaddset(set, sig);
+    }
+}
+
+static um_status start(run *r, const um_job *job, const sigset_t *mask, um_err *err)
+{
+    um_spawned s;
+    UM_TRY(um_spawn(&s, job->argv, mask, err));
+    r->mpirun = s.pid;
+    r->in = s.in;
+    r->out.fd = s.out;
+    r->log.fd = s.log;
+    if (r->io->start_ms > 0) r->start_by = um_now_ns() + r->io->start_ms * 1000000;
+    return UM_OK;
 }
 
 um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
@@ -331,9 +345,7 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
     r.banner.ctx = io->ctx;
     int64_t began = time(NULL);
     sigset_t ours, before;
-    sigemptyset(&ours);
-    for (size_t i = 0; i < 4; i++)
-        sigaddset(&ours, (const int[]){SIGINT, SIGTERM, SIGHUP, SIGCHLD}[i]);
+    wanted_signals(&ours);
     sigprocmask(SIG_BLOCK, &ours, &before);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     um_status st = UM_OK;
@@ -347,14 +359,17 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
         sweep(&r);
         um_mpirun_output_end(&r.banner);
         st = verdict(&r, err);
-        if (st != UM_OK && r.banner.unreachable && has_word(job, "--hostfile"))
+        if (st != UM_OK && r.banner.unreachable && um_job_has_word(job, "--hostfile"))
             io->log(io->ctx, "mpirun: some ranks found no way from their network interfaces to "
                              "those of others; --mpirun-args \"--mca btl_tcp_if_include "
                              "NETWORK/BITS\" names the network that joins the hosts");
         if (st == UM_OK && r.source_errno != 0)
             st = UM_FAIL(err, UM_E_IO, "the requests could not be read to their end: %s",
                          strerror(r.source_errno));
-        if (st != UM_OK) um_stale_shm(began, true);
+        if (st != UM_OK) {
+            um_stale_shm(began, true);
+            um_stale_sessions(um_config_temporary(), true);
+        }
     }
     close_fd(&r.in);
     close_fd(&r.out.fd);

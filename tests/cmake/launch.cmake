@@ -15,3 +15,9 @@ set_tests_properties(test_model_folders PROPERTIES TIMEOUT ${UM_TEST_SECONDS})
 # Files of requests through jobs under mpirun.
 add_test(NAME test_requests COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_requests.py $<TARGET_FILE:unimoe> ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_requests PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS})
+
+# The launcher on machines that lack something, with readers that go away, and stopped by signals. Starts mpirun.
+if(NOT UM_SANITIZE)
+  add_test(NAME e2e_launch COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_launch.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
+  set_tests_properties(e2e_launch PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2)
+endif()

@@ -166,7 +166,7 @@ def routing(tmp):
     check(r.returncode == 2 and "give it to every router" in r.stderr, f"a router that does not count: {r.returncode} {r.stderr}")
     check(not (tmp / "d.csv").exists(), "counters of half the routers were written")
     r = run([*words, "--routing", "no/such/x.csv"], cwd=tmp)
-    check(r.returncode == 1 and "--routing: folder" in r.stderr, r.stderr)
+    check(r.returncode == 2 and "--routing: folder" in r.stderr, r.stderr)
 
 
 def descendants(pid):

@@ -24,7 +24,7 @@ static int setup(void **state)
     um_err err = {0};
     (void)state;
     um_arena_init(&arena, "test", 1 << 20);
-    if (um_decoder_open(&decoder, UM_DECODER, &limits, NULL, NULL, &err) == UM_OK) return 0;
+    if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
     print_error("%s\n", err.msg);
     return -1;
 }

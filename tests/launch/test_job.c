@@ -1,6 +1,7 @@
 /* From options to a job: the mpirun line, what mpirun says about ranks, requests as the routers get them, answers as people get
  * them. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,6 +16,7 @@
 #include "launch/job/mpirun_output.h"
 #include "launch/job/mpirun_line.h"
 #include "launch/job/memory_plan.h"
+#include "launch/job/job_progress.h"
 #include "launch/job/requests.h"
 
 typedef struct fixture {
@@ -240,7 +242,9 @@ static void test_banner_signal(void **state)
                 "mpirun noticed that process rank 2 with PID 0 on node h7 exited on signal 9 "
                 "(Killed).\n" EDGE);
     assert_true(b.fatal);
-    assert_string_equal(b.cause, "expert/1 (rank 2, host h7) was killed by signal 9");
+    assert_string_equal(b.cause,
+                        "expert/1 (rank 2, host h7) was killed by signal 9 (by a person, or "
+                        "by the kernel when memory ran out: dmesg)");
     assert_string_equal(seen(f), "12:04:31.207 W expert/3 exchange: peer 0 silent\n");
 }
 
@@ -260,8 +264,7 @@ static void test_banner_abort_and_exit(void **state)
            "the job to be terminated. The first process to do so was:\n\n"
            "  Process name: [[17439,1],0]\n  Exit code:    4\n" EDGE);
     assert_string_equal(b.cause, "encoder/0 (rank 5) ended the job with code 3");
-    assert_string_equal(seen(f),
-                        "unimoe: router/0 (rank 0) ended with code 4 before the job was done\n");
+    assert_string_equal(seen(f), "");
 }
 
 /* The same reports in the words of Open MPI 5. */
@@ -273,7 +276,9 @@ static void test_banner_open_mpi_5(void **state)
     banner(f, &b, &job,
            EDGE "prterun noticed that process rank 2 with PID 127 on node h7 exited on\n"
                 "signal 9 (Killed).\n" EDGE);
-    assert_string_equal(b.cause, "expert/1 (rank 2, host h7) was killed by signal 9");
+    assert_string_equal(b.cause,
+                        "expert/1 (rank 2, host h7) was killed by signal 9 (by a person, or "
+                        "by the kernel when memory ran out: dmesg)");
     banner(f, &b, &job,
            EDGE "MPI_ABORT was invoked on rank 5 in communicator MPI_COMM_WORLD\n"
                 "  Proc: [[83,1],5]\n  Errorcode: 4\n\n"
@@ -309,7 +314,9 @@ static void test_banner_killed_elsewhere(void **state)
                 "9 (Killed).\n" EDGE EDGE
                 "mpirun noticed that process rank 3 with PID 0 on node 10.77.0.2 exited on signal "
                 "9 (Killed).\n" EDGE);
-    assert_string_equal(b.cause, "expert/3 (rank 4, host 10.77.0.2) was killed by signal 9");
+    assert_string_equal(b.cause,
+                        "expert/3 (rank 4, host 10.77.0.2) was killed by signal 9 (by a person, or "
+                        "by the kernel when memory ran out: dmesg)");
     assert_null(strstr(seen(f), "peer process"));
 }
 
@@ -329,10 +336,10 @@ static void test_banner_unreachable(void **state)
            GRAPH PAIRING "\n" GRAPH GRAPH PAIRING "\n" PAIRING PAIRING "\n" GRAPH
                          "\n\nbefore\n" GRAPH "12:04:31.207 W expert/3 slow\n" GRAPH PAIRING
                          "12:04:31.208 W expert/1 slow\n" EDGE GRAPH PAIRING
-                         "\nThere are not enough slots\n" EDGE);
+                         "\nThere is a new sentence\n" EDGE);
     assert_string_equal(seen(f), "\nbefore\n12:04:31.207 W expert/3 slow\n"
                                  "12:04:31.208 W expert/1 slow\n"
-                                 "mpirun: There are not enough slots\n");
+                                 "mpirun: There is a new sentence\n");
     assert_true(b.unreachable);
     banner(f, &b, &job, "[h7][[a b\n]" PAIRING "x\n[[\n");
     assert_string_equal(seen(f), "[h7][[a b\n]x\n[[\n");
@@ -340,22 +347,108 @@ static void test_banner_unreachable(void **state)
     assert_string_equal(seen(f), "x\n");
 }
 
-/* The first error that a rank logs explains why it ended the job. */
+#define ABORT                                                                                      \
+    EDGE "MPI_ABORT was invoked on rank 3 in communicator MPI_COMM_WORLD\nwith errorcode "         \
+         "1.\n" EDGE
+
+/* Of a job that failed the first error is the cause, and the rank that is at fault stands in front; the others are not shown. */
 static void test_banner_error(void **state)
 {
     fixture *f = *state;
     um_job job = {.count = {1, 4, 1}};
     um_mpirun_output b;
-    banner(
-        f, &b, &job,
-        "12:04:31.207 W expert/0 slow\n12:04:31.208 E expert/1 peer 3 is gone\n12:04:31.209 E "
-        "expert/2 other\n" EDGE
-        "MPI_ABORT was invoked on rank 3 in communicator MPI_COMM_WORLD\nwith errorcode 1.\n" EDGE);
-    assert_string_equal(b.cause,
-                        "expert/2 (rank 3) ended the job with code 1: expert/1 peer 3 is gone");
-    assert_string_equal(seen(f),
-                        "12:04:31.207 W expert/0 slow\n12:04:31.208 E expert/1 peer 3 is gone\n"
-                        "12:04:31.209 E expert/2 other\n");
+    static const char *const cases[][2] = {
+        {"12:04:31.207 W expert/0 slow\n12:04:31.208 E expert/1 peer 3 is gone\n12:04:31.209 E "
+         "expert/2 other\n" ABORT,
+         "expert/1 (rank 2): peer 3 is gone"},
+        /* by the time of day, not by the order in which pipes deliver */
+        {"12:04:31.330 E expert/2 late\n12:04:31.293 E expert/0 joining the job: expert/1 (rank 2, "
+         "host vm): joining the job: encoder/0 (rank 5, host vm): no tower\n12:04:31.292 E "
+         "encoder/0 no tower\n" ABORT,
+         "encoder/0 (rank 5): no tower"},
+        {"12:04:31.293 E expert/0 joining: router/0 (rank 0, host vm): exchange: expert/3 (rank 4, "
+         "host vm) was silent for 3635 ms\n" ABORT,
+         "expert/3 (rank 4, host vm) was silent for 3635 ms"},
+        {"12:04:31.295 E expert/2 x\n12:04:31.293 E expert/0 expert/2 (rank 3, host vm) ended the "
+         "job, see its message\n12:04:31.294 E expert/2 weights are missing\n" ABORT,
+         "expert/2 (rank 3): weights are missing"},
+        {"12:04:31.293 E router frame of expert/2 (rank 3)\n" ABORT,
+         "router frame of expert/2 (rank 3)"},
+        {ABORT, "expert/2 (rank 3) ended the job with code 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        banner(f, &b, &job, cases[i][0]);
+        assert_true(b.fatal);
+        assert_string_equal(b.cause, cases[i][1]);
+        assert_null(strstr(seen(f), " E "));
+    }
+    banner(f, &b, &job, "12:04:31.208 E router/0 one request lost\n"); /* the job went on */
+    assert_false(b.fatal);
+    assert_string_equal(seen(f), "12:04:31.208 E router/0 one request lost\n");
+}
+
+/* What mpirun says when it cannot start the ranks: the cause and the remedy, whatever its exit code. */
+static void test_banner_start(void **state)
+{
+    fixture *f = *state;
+    um_job job = {.argv = (const char *const[]){"mpirun", NULL}, .argc = 1, .count = {1, 4, 1}};
+    um_mpirun_output b;
+    um_err err = {0};
+    static const char *const cases[][2] = {
+        {"ssh: Could not resolve hostname nosuch: Name or service not known\r\n" EDGE
+         "ORTE was unable to reliably start one or more daemons.\nThis usually is caused "
+         "by:\n" EDGE,
+         "mpirun cannot start its daemon on a host of the hostfile: ssh: Could not resolve "
+         "hostname "
+         "nosuch: Name or service not known; `ssh HOST mpirun --version` must work"},
+        {EDGE "mpirun was unable to launch the specified application as it could not access\nor "
+              "execute an executable:\n\nExecutable: /p q/unimoe-encoder\nNode: vm\n\nwhile "
+              "attempting to start process rank 5.\n" EDGE "4 total processes failed to start\n",
+         "host vm cannot run /p q/unimoe-encoder: it is missing or may not be executed;"},
+        {EDGE
+         "Open MPI tried to fork a new process via the \"execve\" system call but\nfailed.\n"
+         "  Local host:        vm\n  Application name:  /b/unimoe-expert\n  Error:             "
+         "Exec format error\n" EDGE,
+         "host vm cannot run /b/unimoe-expert: Exec format error;"},
+        {EDGE "There are not enough slots available in the system to satisfy the 4\nslots\n" EDGE,
+         "the hosts have fewer slots than the job has ranks (6): raise slots=N in the hostfile"},
+        {EDGE
+         "Open RTE detected a parse error in the hostfile:\n    /hf\nIt occured on line number "
+         "7 on token 3.\n" EDGE,
+         "the hostfile is wrong in line 7: each line is HOST slots=N"},
+        {EDGE "No nodes are available for this job, either due to a failure to\n" EDGE,
+         "the hostfile names no host"},
+        {EDGE "The value of the MCA parameter \"plm_rsh_agent\" was set to a path\nthat could not "
+              "be found:\n\n  plm_rsh_agent: ssh : rsh\n" EDGE,
+         "mpirun finds no ssh in PATH"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        banner(f, &b, &job, cases[i][0]);
+        assert_true(b.fatal);
+        if (strncmp(b.cause, cases[i][1], strlen(cases[i][1])) != 0) fail_msg("%s", b.cause);
+        assert_string_equal(seen(f), "");
+    }
+    static const struct {
+        const char *text;
+        int wait_status; /* exit code << 8, or signal */
+        const char *says;
+    } ends[] = {
+        {"[mpiexec@vm] match_arg (lib/utils/args.c:166): unrecognized argument oversubscribe\n",
+         255 << 8, "mpirun failed: the mpirun that PATH finds is MPICH's"},
+        {"[vm:1] PMIX ERROR: OUT-OF-RESOURCE in file x.c at line 208\n", 1 << 8,
+         "mpirun failed: Open MPI ran out of room in the folder for temporary files"},
+        {"", 11, "mpirun was killed by signal 11"},
+        {"", 243 << 8, "mpirun ended with code 243: run unimoe doctor"},
+        {"", 255 << 8, "mpirun ended with code 255: run unimoe doctor"},
+        {"", 139 << 8, "a rank was killed by signal 11 (mpirun does not say which)"},
+        {"12:04:31.294 E expert/2 weights are missing\n", 1 << 8,
+         "expert/2 (rank 3): weights are missing"},
+    };
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        banner(f, &b, &job, ends[i].text);
+        assert_int_not_equal(um_mpirun_output_explain(&b, ends[i].wait_status, &err), UM_OK);
+        if (strncmp(err.msg, ends[i].says, strlen(ends[i].says)) != 0) fail_msg("%s", err.msg);
+    }
 }
 
 static void test_banner_keeps_the_rest(void **state)
@@ -365,17 +458,16 @@ static void test_banner_keeps_the_rest(void **state)
     um_mpirun_output b;
     banner(f, &b, &job,
            "a line of a rank\n---- short dashes ----\n" EDGE
-           "There are not enough slots available\n\nin the system\n" EDGE EDGE "an open box\n");
+           "There is a new sentence\n\nin the system\n" EDGE EDGE "an open box\n");
     assert_false(b.fatal);
     assert_string_equal(
-        seen(f),
-        "a line of a rank\n---- short dashes ----\nmpirun: There are not enough slots available\n"
-        "mpirun: in the system\nmpirun: an open box\n");
+        seen(f), "a line of a rank\n---- short dashes ----\nmpirun: There is a new sentence\n"
+                 "mpirun: in the system\nmpirun: an open box\n");
     char many[UM_MPIRUN_OUTPUT_LINES * 8 + 600] = EDGE;
     for (int i = 0; i < UM_MPIRUN_OUTPUT_LINES + 2; i++)
         snprintf(many + strlen(many), 8, "row %02d\n", i);
     banner(f, &b, &job, many);
-    assert_non_null(strstr(seen(f), "mpirun: row 23\nrow 24\nrow 25\n")); /* nothing is lost */
+    assert_non_null(strstr(seen(f), "mpirun: row 39\nrow 40\nrow 41\n")); /* nothing is lost */
 }
 
 /* ---- requests and answers ---- */
@@ -481,7 +573,8 @@ static void answer(fixture *f, um_results *a, const char *const *lines, int n)
     a->out = open_memstream(&out, &out_size);
     a->log = open_memstream(&log, &log_size);
     for (int i = 0; i < n; i++)
-        assert_int_equal(um_results_line(a, lines[i]), strstr(lines[i], "summary") != NULL);
+        assert_int_equal(um_results_line(a, lines[i]),
+                         strstr(lines[i], "summary") != NULL ? UM_JOB_LAST : UM_JOB_GO_ON);
     fclose(a->out);
     fclose(a->log);
     f->seen.n = 0;
@@ -495,9 +588,7 @@ static void answer(fixture *f, um_results *a, const char *const *lines, int n)
     "{\"kind\":\"summary\",\"requests\":1,\"prompt_tokens\":111,\"new_tokens\":12,\"prefill_"      \
     "tokens_per_second\":52.14,"                                                                   \
     "\"decode_tokens_per_second\":8.26,\"raw_bytes\":3145728,\"wire_bytes\":1572864}"
-#define FIGURES                                                                                    \
-    "111 prompt tokens at 52.1/s, 12 new tokens at 8.3/s; rows 3.0 MiB raw, 1.5 MiB on the wire "  \
-    "(2.00x)\n"
+#define FIGURES "111 prompt tokens at 52.1/s, 12 new tokens at 8.3/s; rows exchanged: 1.5 MiB\n"
 
 static void test_answers(void **state)
 {
@@ -505,7 +596,7 @@ static void test_answers(void **state)
     um_results a = {.wanted = 1};
     answer(f, &a, (const char *const[]){RESULT, SUMMARY}, 2);
     assert_string_equal(f->seen.s, "A circle.\n|" FIGURES);
-    assert_int_equal(um_results_verdict(&a, &f->err), UM_OK);
+    assert_int_equal(um_results_verdict(&a, UM_OK, &f->err), UM_OK);
 
     a = (um_results){.wanted = 2};
     answer(f, &a,
@@ -513,7 +604,7 @@ static void test_answers(void **state)
                                  "stray", SUMMARY},
            4);
     assert_string_equal(f->seen.s, "[7] A circle.\n|unimoe: request 8: no image\nstray\n" FIGURES);
-    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_DATA);
+    assert_int_equal(um_results_verdict(&a, UM_OK, &f->err), UM_E_DATA);
     assert_string_equal(f->err.msg, "1 of 2 requests failed");
 
     a = (um_results){.wanted = 1, .json = true};
@@ -522,7 +613,7 @@ static void test_answers(void **state)
 
     a = (um_results){.wanted = 2};
     answer(f, &a, (const char *const[]){RESULT}, 1);
-    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_PEER);
+    assert_int_equal(um_results_verdict(&a, UM_OK, &f->err), UM_E_PEER);
     assert_string_equal(f->err.msg, "the job ended after 1 of 2 answers, without its summary");
 }
 
@@ -540,11 +631,11 @@ static void test_errors_name(void **state)
     assert_non_null(strstr(f->seen.s,
                            "[7] A circle.\n|unimoe: line 3: e\nunimoe: line 4, request abc: "
                            "e\nunimoe: element 5, request x: e\n"));
-    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_DATA);
+    assert_int_equal(um_results_verdict(&a, UM_OK, &f->err), UM_E_DATA);
     assert_string_equal(f->err.msg, "3 of 4 requests failed");
     a = (um_results){.wanted = UM_WANTED_UNKNOWN, .source = "standard input"};
     answer(f, &a, (const char *const[]){"{\"kind\":\"summary\",\"requests\":0}"}, 1);
-    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_DATA);
+    assert_int_equal(um_results_verdict(&a, UM_OK, &f->err), UM_E_DATA);
     assert_string_equal(f->err.msg, "standard input: no request in it");
     a = (um_results){.wanted = 1, .unnamed = true};
     answer(f, &a,
@@ -553,8 +644,110 @@ static void test_errors_name(void **state)
     assert_string_equal(f->seen.s, "|unimoe: e\n");
     a = (um_results){.wanted = UM_WANTED_UNKNOWN};
     answer(f, &a, (const char *const[]){RESULT}, 1);
-    assert_int_equal(um_results_verdict(&a, &f->err), UM_E_PEER);
+    assert_int_equal(um_results_verdict(&a, UM_OK, &f->err), UM_E_PEER);
     assert_string_equal(f->err.msg, "the job ended after 1 answers, without its summary");
+}
+
+/* Figures that say something only: no rate of what is too little for one, no compression without a codec, nothing of nothing. */
+static void test_figures(void **state)
+{
+    fixture *f = *state;
+    um_results a = {.wanted = 1, .codec = true};
+    answer(f, &a, (const char *const[]){SUMMARY}, 1);
+    assert_string_equal(f->seen.s, "|111 prompt tokens at 52.1/s, 12 new tokens at 8.3/s; rows "
+                                   "exchanged: 3.0 MiB, compressed to 1.5 MiB (2.00x)\n");
+    a = (um_results){.wanted = 1};
+    answer(f, &a,
+           (const char *const[]){"{\"kind\":\"summary\",\"prompt_tokens\":7,\"new_tokens\":1,"
+                                 "\"prefill_tokens_per_second\":5,\"decode_tokens_per_second\":0}"},
+           1);
+    assert_string_equal(f->seen.s, "|7 prompt tokens at 5.0/s, 1 new token\n");
+    a = (um_results){.wanted = 1};
+    answer(f, &a,
+           (const char *const[]){"{\"kind\":\"summary\",\"prompt_tokens\":0,\"new_tokens\":0}"}, 1);
+    assert_string_equal(f->seen.s, "|");
+    a = (um_results){.wanted = 1, .no_figures = true};
+    answer(f, &a, (const char *const[]){"{\"kind\":\"progress\"}", SUMMARY}, 2);
+    assert_string_equal(f->seen.s, "|");
+}
+
+/* Output that cannot be written ends the job at once, and the message counts what was written. */
+static void test_answers_lost(void **state)
+{
+    fixture *f = *state;
+    um_results a = {.wanted = 8, .log = stderr, .out = fopen("/dev/full", "w")};
+    assert_non_null(a.out);
+    assert_int_equal(um_results_line(&a, RESULT), UM_JOB_STOP);
+    assert_int_equal(um_results_verdict(&a, UM_E_STOPPED, &f->err), UM_E_IO);
+    assert_string_equal(f->err.msg, "standard output: No space left on device: 0 of 8 answers were "
+                                    "written; the job was stopped");
+    fclose(a.out);
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    a = (um_results){.wanted = 2, .log = stderr, .out = fdopen(ends[1], "w")};
+    assert_int_equal(um_results_line(&a, RESULT), UM_JOB_GO_ON);
+    assert_true(um_results_wanted(&a));
+    close(ends[0]);
+    assert_false(um_results_wanted(&a)); /* without another answer */
+    assert_int_equal(um_results_verdict(&a, UM_E_STOPPED, &f->err), UM_E_STOPPED);
+    assert_int_equal(f->err.signal, SIGPIPE);
+    fclose(a.out);
+    a = (um_results){.wanted = 8, .done = 3};
+    UM_FAIL(&f->err, UM_E_STOPPED, "stopped by SIGINT");
+    assert_int_equal(um_results_verdict(&a, UM_E_STOPPED, &f->err), UM_E_STOPPED);
+    assert_string_equal(f->err.msg, "stopped by SIGINT: 3 of 8 answers were written");
+}
+
+static void shown(fixture *f, um_job_progress *p, int64_t seconds, const char *want)
+{
+    char *text = NULL;
+    size_t size = 0;
+    p->to = open_memstream(&text, &size);
+    um_job_progress_tick(p, p->began_ns + seconds * 1000000000);
+    fclose(p->to);
+    p->to = stderr;
+    assert_string_equal(text, want);
+    um_free(text);
+    (void)f;
+}
+
+static void report(um_job_progress *p, const char *line)
+{
+    um_json *j = NULL;
+    assert_int_equal(um_json_parse(&j, line, strlen(line), NULL), UM_OK);
+    um_job_progress_update(p, j);
+    um_json_free(j);
+}
+
+static void test_progress(void **state)
+{
+    fixture *f = *state;
+    um_job_progress p;
+    um_job_progress_open(&p, stderr, 6, 8, false);
+    p.terminal = false;
+    shown(f, &p, 1, ""); /* short jobs show nothing */
+    shown(f, &p, 3, "unimoe: starting 6 ranks, 3 s\n");
+    report(&p, "{\"kind\":\"progress\",\"phase\":\"loading\"}");
+    shown(f, &p, 5, "");
+    shown(f, &p, 8, "unimoe: 6 ranks are loading the model, 8 s\n");
+    report(&p, "{\"kind\":\"progress\",\"phase\":\"working\",\"encoding\":2}");
+    p.work_ns = p.began_ns + INT64_C(10000000000);
+    shown(f, &p, 13, "unimoe: [                    ] 0 of 8 answers, encoding media of 2\n");
+    report(&p,
+           "{\"kind\":\"progress\",\"phase\":\"working\",\"encoding\":0,\"prompt_tokens\":640}");
+    shown(f, &p, 18,
+          "unimoe: [                    ] 0 of 8 answers, reading prompts: 640 tokens\n");
+    report(&p, "{\"phase\":\"working\",\"answered\":2,\"new_tokens\":100,\"requests\":8}");
+    p.answer_ns = p.began_ns + INT64_C(30000000000);
+    shown(
+        f, &p, 50,
+        "unimoe: [#####               ] 2 of 8 answers, 100 new tokens, 2.5/s, about 40 s left\n");
+    p.terminal = true;
+    shown(f, &p, 51,
+          "\r\033[K[#####               ] 2 of 8 answers, 100 new tokens, 2.4/s, about 39 s left");
+    um_job_progress_open(&p, stderr, 6, 8, true);
+    assert_null(p.to);
+    um_job_progress_tick(&p, p.began_ns + INT64_C(100000000000));
 }
 
 /* ---- memory ---- */
@@ -618,6 +811,10 @@ int main(void)
         T(test_answers),
         T(test_errors_name),
         T(test_bytes_text),
+        T(test_banner_start),
+        T(test_figures),
+        T(test_answers_lost),
+        T(test_progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,9 +15,12 @@
 
 #include <cmocka.h>
 
+#include "core/base/file.h"
 #include "core/base/json.h"
 #include "launch/job/stale_shm.h"
 #include "launch/job/run.h"
+#include "launch/job/stale_session.h"
+#include "launch/model_dir/tree.h"
 
 #define EDGE "--------------------------------------------------------------------------\n"
 
@@ -25,6 +28,7 @@ typedef struct fixture {
     um_arena arena;
     um_err err;
     um_text seen; /* lines that came, each with a newline */
+    int64_t start_ms;
 } fixture;
 
 static int setup(void **state)
@@ -48,10 +52,12 @@ static void keep(void *ctx, const char *line) { um_text_fmt(ctx, "%s\n", line); 
 
 static const char *seen(const fixture *f) { return f->seen.n == 0 ? "" : f->seen.s; }
 
-static bool take(void *ctx, const char *line)
+static um_job_next take(void *ctx, const char *line)
 {
     um_text_fmt(ctx, "%s\n", line);
-    return strcmp(line, "last") == 0;
+    return strcmp(line, "last") == 0   ? UM_JOB_LAST
+           : strcmp(line, "stop") == 0 ? UM_JOB_STOP
+                                       : UM_JOB_GO_ON;
 }
 
 /* Runs a shell script in mpirun's place. */
@@ -63,6 +69,7 @@ static um_status watch(fixture *f, const char *script, const char *input)
                     .input_size = input == NULL ? 0 : strlen(input),
                     .line = take,
                     .log = keep,
+                    .start_ms = f->start_ms,
                     .ctx = &f->seen};
     f->seen.n = 0;
     f->err.msg[0] = '\0';
@@ -151,8 +158,11 @@ static void test_watch_codes(void **state)
     assert_string_equal(f->err.msg, "sh was killed by signal 9");
     um_job job = {.argv = (const char *const[]){"no-such-mpirun", NULL}, .argc = 1};
     um_job_io io = {.line = take, .log = keep, .ctx = &f->seen};
-    assert_int_equal(um_job_run(&job, &io, &f->err), UM_E_PEER);
-    assert_non_null(strstr(f->seen.s, "no-such-mpirun cannot be started: No such file"));
+    assert_int_equal(um_job_run(&job, &io, &f->err), UM_E_IO);
+    assert_non_null(strstr(f->err.msg, "no-such-mpirun is not in PATH ("));
+    job.argv = (const char *const[]){"/proc/version", NULL};
+    assert_int_equal(um_job_run(&job, &io, &f->err), UM_E_IO);
+    assert_string_equal(f->err.msg, "/proc/version is missing or may not be executed");
 }
 
 static void test_watch_environment(void **state)
@@ -163,6 +173,33 @@ static void test_watch_environment(void **state)
     assert_null(strstr(f->seen.s, "UNIMOE_"));
     assert_non_null(strstr(f->seen.s, "PATH="));
     unsetenv("UNIMOE_WIRE");
+}
+
+/* What mpirun sees of our environment, however poor it is: a TMPDIR that is absolute, a PATH, a folder that exists. */
+static void test_watch_poor_environment(void **state)
+{
+    fixture *f = *state;
+    char here[4096], folder[] = "/tmp/test_run.XXXXXX";
+    char *path = um_arena_str(&f->arena, (char *)(uintptr_t)um_config_system("PATH", ""));
+    assert_non_null(getcwd(here, sizeof here));
+    setenv("TMPDIR", "some/where", 1);
+    assert_int_equal(watch(f, "echo $TMPDIR", NULL), UM_OK);
+    assert_string_equal(f->seen.s, um_arena_fmt(&f->arena, "%s/some/where\n", here));
+    setenv("TMPDIR", "", 1);
+    assert_int_equal(watch(f, "echo $TMPDIR", NULL), UM_OK);
+    assert_string_equal(f->seen.s, "/tmp\n");
+    unsetenv("TMPDIR");
+    unsetenv("PATH");
+    assert_int_equal(watch(f, "ls / >/dev/null && echo found", NULL), UM_OK);
+    assert_string_equal(f->seen.s, "found\n");
+    setenv("PATH", um_arena_fmt(&f->arena, "/no/such:%s", path), 1);
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(chdir(folder), 0);
+    assert_int_equal(rmdir(folder), 0);
+    assert_int_equal(watch(f, "/bin/pwd", NULL), UM_OK);
+    assert_string_equal(f->seen.s, "/\n");
+    assert_int_equal(chdir(here), 0);
+    setenv("PATH", path, 1);
 }
 
 /* No process that has this argument, which each test makes its own. */
@@ -188,7 +225,10 @@ static void test_watch_fatal_hang(void **state)
                            "while :; do sleep 7771; done",
                            NULL),
                      UM_E_PEER);
-    assert_string_equal(f->err.msg, "expert/1 (rank 2, host h) was killed by signal 9");
+    assert_string_equal(f->err.msg,
+                        "expert/1 (rank 2, host h) was killed by signal 9 (by a person, "
+                        "or by the kernel when memory ran out: dmesg)");
+    assert_int_equal(f->err.signal, 9);
     assert_gone(f, "7771");
 }
 
@@ -207,7 +247,39 @@ static void test_watch_stopped(void **state)
     fixture *f = *state;
     assert_int_equal(watch(f, "kill -TERM $PPID; sleep 7773", NULL), UM_E_STOPPED);
     assert_string_equal(f->err.msg, "stopped by SIGTERM");
+    assert_int_equal(f->err.signal, SIGTERM);
     assert_gone(f, "7773");
+    /* What was ignored when we were started stays ignored: a job under nohup outlives its terminal. */
+    signal(SIGHUP, SIG_IGN);
+    assert_int_equal(watch(f, "kill -HUP $PPID; echo on", NULL), UM_OK);
+    assert_string_equal(f->seen.s, "on\n");
+    signal(SIGHUP, SIG_DFL);
+}
+
+/* The reader of the output has seen enough: the job ends at once, and what it says afterwards is not news. */
+static void test_watch_unwanted(void **state)
+{
+    fixture *f = *state;
+    assert_int_equal(watch(f,
+                           "trap 'echo more; echo 12:04:31.208 E expert/1 asked to stop >&2; exit "
+                           "1' TERM; echo stop; while :; do sleep 0.05; done",
+                           NULL),
+                     UM_E_STOPPED);
+    assert_string_equal(f->seen.s, "stop\n");
+    assert_int_equal(f->err.signal, 0);
+}
+
+/* Nothing comes: the start has a deadline, and the message has what was said meanwhile. */
+static void test_watch_late(void **state)
+{
+    fixture *f = *state;
+    f->start_ms = 300;
+    assert_int_equal(watch(f, "echo 'ssh: no route' >&2; sleep 7774", NULL), UM_E_TIMEOUT);
+    assert_string_equal(f->err.msg, "the job did not start within 1 s: ssh: no route");
+    f->start_ms = 0;
+    assert_gone(f, "7774");
+    f->start_ms = 60000;
+    assert_int_equal(watch(f, "echo first", NULL), UM_OK);
 }
 
 /* The process that watches is killed without a word: mpirun gets SIGTERM from the kernel. */
@@ -267,14 +339,53 @@ static void test_leftovers(void **state)
     assert_int_not_equal(access(path[2], F_OK), 0);
 }
 
+static const char *session(fixture *f, const char *tmp, const char *name, long pid)
+{
+    const char *top = um_arena_fmt(&f->arena, "%s/%s", tmp, name),
+               *path = um_arena_fmt(&f->arena, "%s/pid.%ld", top, pid);
+    mkdir(top, 0700);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(
+        um_file_write(um_arena_fmt(&f->arena, "%s/contact.txt", path), "x", 1, &f->err), UM_OK);
+    return path;
+}
+
+/* Session folders of this host and user whose mpirun is gone are removed; no other is. */
+static void test_stale_sessions(void **state)
+{
+    fixture *f = *state;
+    char tmp[] = "/tmp/test_run.XXXXXX", host[256] = "";
+    assert_non_null(mkdtemp(tmp));
+    gethostname(host, sizeof host - 1);
+    host[strcspn(host, ".")] = '\0';
+    pid_t dead = fork();
+    if (dead == 0) _exit(0);
+    waitpid(dead, NULL, 0);
+    const char *ours = um_arena_fmt(&f->arena, "ompi.%s.%u", host, (unsigned)geteuid());
+    const char *gone = session(f, tmp, ours, dead), *live = session(f, tmp, ours, getpid());
+    const char *other =
+        session(f, tmp, um_arena_fmt(&f->arena, "ompi.x%s.%u", host, (unsigned)geteuid()), dead);
+    const char *file = um_arena_fmt(&f->arena, "%s/%s/pid.%dx", tmp, ours, (int)dead);
+    assert_int_equal(mkdir(file, 0700), 0);
+    assert_int_equal(um_stale_sessions(tmp, false), 1);
+    assert_int_equal(um_stale_sessions(tmp, true), 1);
+    assert_int_equal(um_stale_sessions(tmp, true), 0);
+    assert_false(um_file_exists(gone));
+    assert_true(um_file_exists(live) && um_file_exists(other) && um_file_exists(file));
+    um_tree_remove(tmp);
+    assert_int_equal(um_stale_sessions(tmp, true), 0); /* no such folder */
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_watch_output),      T(test_watch_stream),     T(test_watch_codes),
-        T(test_watch_environment), T(test_watch_fatal_hang), T(test_watch_stray),
-        T(test_watch_stopped),     T(test_watch_killed),     T(test_leftovers),
+        T(test_watch_output),           T(test_watch_stream),     T(test_watch_codes),
+        T(test_watch_environment),      T(test_watch_fatal_hang), T(test_watch_stray),
+        T(test_watch_stopped),          T(test_watch_killed),     T(test_leftovers),
+        T(test_watch_poor_environment), T(test_watch_unwanted),   T(test_watch_late),
+        T(test_stale_sessions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

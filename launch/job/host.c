@@ -1,5 +1,5 @@
 /* See host.h. Linux: /proc, /sys/fs/cgroup (version 2), /dev/shm. */
-#include "launch/host.h"
+#include "launch/job/host.h"
 
 #include "core/base/memory.h"
 
