@@ -26,11 +26,25 @@ static void add_name(char *text, size_t size, const um_topology *topo, int rank)
              topo->ranks[rank].pid);
 }
 
+static bool is_gone(const um_watch *w, const um_neighbour *n)
+{
+    return n->started != 0 && ended(n) == UM_OK &&
+           um_alive_look(w->topo->ranks[n->rank].pid, n->started) == UM_ALIVE_GONE;
+}
+
+static bool any_gone(const um_watch *w)
+{
+    for (int i = 0; i < w->n; i++)
+        if (!w->near[i].rarely && is_gone(w, &w->near[i])) return true;
+    return false;
+}
+
 um_status um_watch_look(um_watch *w, um_err *err)
 {
     char gone[512] = "", failed[512] = "", followed[512] = "";
     int n_gone = 0;
     w->reported = false;
+    bool all = any_gone(w);
     for (int i = 0; i < w->n; i++) {
         const um_neighbour *n = &w->near[i];
         um_status st = ended(n);
@@ -38,8 +52,7 @@ um_status um_watch_look(um_watch *w, um_err *err)
             add_name(followed, sizeof followed, w->topo, n->rank);
         else if (st != UM_OK && st != UM_E_STOPPED)
             add_name(failed, sizeof failed, w->topo, n->rank);
-        if (st != UM_OK || n->started == 0) continue;
-        if (um_alive_look(w->topo->ranks[n->rank].pid, n->started) != UM_ALIVE_GONE) continue;
+        if (!all || !is_gone(w, n)) continue;
         add_name(gone, sizeof gone, w->topo, n->rank);
         n_gone++;
     }
@@ -60,7 +73,7 @@ um_status um_watch_stopped(um_watch *w, int looks, um_err *err)
     char halted[512] = "";
     for (int i = 0; i < w->n; i++) {
         um_neighbour *n = &w->near[i];
-        bool is = n->started != 0 &&
+        bool is = !n->rarely && n->started != 0 &&
                   um_alive_look(w->topo->ranks[n->rank].pid, n->started) == UM_ALIVE_HALTED;
         n->halted = is ? n->halted + 1 : 0;
         if (n->halted >= looks) add_name(halted, sizeof halted, w->topo, n->rank);

@@ -61,12 +61,14 @@ static void neighbours_find(um_mpi *t, const uint8_t *records)
     t->watch = (um_watch){.topo = topo,
                           .near = um_arena_zero(&t->arena, (size_t)topo->n * sizeof(um_neighbour))};
     for (int r = 0; r < topo->n; r++) {
-        if (topo->ranks[r].host != me->host || !um_topology_watches(topo, t->base.rank, r))
-            continue;
+        if (r == t->base.rank || topo->ranks[r].host != me->host) continue;
         uint64_t started = um_get_u64(records + um_at((size_t)r, 16, RECORD));
         if (um_alive_look(topo->ranks[r].pid, started) == UM_ALIVE_GONE) started = 0;
         t->watch.near[t->watch.n++] =
-            (um_neighbour){.rank = r, .started = started, .bell = t->bell[r]};
+            (um_neighbour){.rank = r,
+                           .rarely = !um_topology_watches(topo, t->base.rank, r),
+                           .started = started,
+                           .bell = t->bell[r]};
     }
 }
 
