@@ -3,12 +3,12 @@
  * layer computed in one piece and against the golden layers. */
 #include "tests/cluster/cluster.h"
 #include "tests/support/dynamic_layer.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/comm/join.h"
 #include "expert_worker/expert.h"
 #include "launch/model_dir/init.h"
@@ -30,9 +30,6 @@
     "\"hidden_size\": 48, \"intermediate_size\": 64, \"num_attention_heads\": 4, "                 \
     "\"num_key_value_heads\": 2, \"num_hidden_layers\": 3, \"vocab_size\": 300, "                  \
     "\"initializer_range\": 0.2, \"rms_norm_eps\": 1e-5, "
-
-static char *dir;
-static um_arena arena;
 
 static const char *at(const char *name) { return um_path_join(&arena, dir, name); }
 
@@ -67,10 +64,7 @@ static void make_model(int which)
 
 static int setup(void **state)
 {
-    (void)state;
-    um_log_set_level(UM_LOG_ERROR);
-    dir = folder_make();
-    um_arena_init(&arena, "test", 1 << 20);
+    folder_setup(state);
     folder_text(dir, "request.json",
                 "{\"sample\": {\"conversations\": [{\"from\": \"human\", \"value\": \"How many "
                 "experts does a token need?\"}, {\"from\": \"gpt\", \"value\": \"\"}]}, "
@@ -82,15 +76,6 @@ static int setup(void **state)
                 "{\"prompt\": \"x\", \"max_new_tokens\": 7, \"temperature\": 0}\n");
     make_model(0);
     make_model(1);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
     return 0;
 }
 
@@ -404,5 +389,5 @@ int main(void)
         cmocka_unit_test(the_block_is_the_layer),
         cmocka_unit_test(a_token_without_any_expert_gives_zero),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

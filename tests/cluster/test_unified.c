@@ -7,11 +7,11 @@
 #include <cmocka.h>
 
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/nn/safetensors.h"
 #include "core/tensor/ops.h"
 #include "launch/model_dir/init.h"
 #include "tests/cluster/cluster.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 
@@ -21,9 +21,6 @@
 
 #define GOLDEN UM_TEST_DATA "/golden/media/"
 #define MEDIA UM_TEST_DATA "/media/"
-
-static um_arena arena;
-static char *dir;
 
 static const char *at(const char *name) { return um_arena_fmt(&arena, "%s/%s", dir, name); }
 
@@ -41,13 +38,10 @@ static const char everything[] =
 
 static int setup(void **state)
 {
-    (void)state;
+    folder_setup(state);
     um_config cfg;
     um_err err = {0};
     FILE *said = tmpfile();
-    um_log_set_level(UM_LOG_ERROR);
-    um_arena_init(&arena, "test", 1 << 20);
-    dir = folder_make();
     um_config_default(&cfg);
     cfg.preset = "small";
     cfg.out = at("model");
@@ -55,15 +49,6 @@ static int setup(void **state)
     if (um_init_run(&cfg, said, &err) != UM_OK) fail_msg("%s", err.msg);
     fclose(said);
     folder_text(dir, "request.json", everything);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
     return 0;
 }
 
@@ -269,5 +254,5 @@ int main(void)
         cmocka_unit_test(a_modality_that_no_rank_reads),
         cmocka_unit_test(more_rows_than_a_frame_holds),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

@@ -10,6 +10,7 @@
 #include "core/nn/safetensors.h"
 #include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/decode/decoder.h"
+#include "tests/support/fixture.h"
 #include "tests/support/media_files.h"
 #include "tests/support/tiny_png.h"
 
@@ -17,7 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static um_arena arena;
 static um_decoder *decoder;
 static const um_media_limits limits = {
     .pixels = 1 << 20, .seconds = 60, .frames = 16, .wait_ms = 60000};
@@ -25,8 +25,7 @@ static const um_media_limits limits = {
 static int setup(void **state)
 {
     um_err err = {0};
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 20);
+    arena_setup(state);
     if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
     print_error("%s\n", err.msg);
     return -1;
@@ -34,15 +33,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    (void)state;
     um_decoder_close(decoder);
-    um_arena_free(&arena);
-    return 0;
-}
-
-static void has(const char *message, const char *part)
-{
-    if (strstr(message, part) == NULL) fail_msg("\"%s\" does not say \"%s\"", message, part);
+    return arena_teardown(state);
 }
 
 static um_wave wave_of(const char *name, media_blob b)
@@ -64,7 +56,7 @@ static um_wave wave_made(const media_wav *w, const void *samples, size_t n)
 /* What a call with bad input says: UM_E_DATA, a message that begins with the name, nothing set, nothing kept. */
 enum kind { PICTURE, WAVE, CLIP };
 
-static void refused(enum kind kind, media_blob b, const char *says)
+static void refused(enum kind kind, media_blob b, const char *word)
 {
     um_err err = {0};
     um_image p = {.w = -7}, *frames = NULL;
@@ -75,12 +67,12 @@ static void refused(enum kind kind, media_blob b, const char *says)
                    : kind == WAVE
                        ? um_decode_wave(decoder, &w, "it", b.data, b.n, &arena, &err)
                        : um_decode_video(decoder, &frames, &n, 8, "it", b.data, b.n, &arena, &err);
-    if (st != UM_E_DATA) fail_msg("status %d instead of \"%s\"", (int)st, says);
+    if (st != UM_E_DATA) fail_msg("status %d instead of \"%s\"", (int)st, word);
     assert_true(strncmp(err.msg, "it: ", 4) == 0);
     assert_true(p.w == -7 && w.n == -7 && n == -7 && frames == NULL);
     assert_int_equal(arena.used, used);
     if (strstr(err.msg, "crashed") != NULL) fail_msg("%s", err.msg);
-    has(err.msg, says);
+    has(&err, word);
 }
 
 /* ---- sound ---- */
@@ -391,20 +383,20 @@ static void test_video_limits(void **state)
     assert_int_equal(um_decoder_open(&strict, UM_DECODER, &few, &err), UM_OK);
     assert_int_equal(um_decode_video(strict, &p, &n, 5, "it", b.data, b.n, &arena, &err),
                      UM_E_DATA);
-    has(err.msg, "it: 5 frames wanted, limit 4");
+    has(&err, "it: 5 frames wanted, limit 4");
     assert_int_equal(um_decode_video(strict, &p, &n, 4, "it", b.data, b.n, &arena, &err),
                      UM_E_DATA);
-    has(err.msg, "it: 32 x 24 = 768 pixels, limit 767");
+    has(&err, "it: 32 x 24 = 768 pixels, limit 767");
     um_decoder_close(strict);
     const um_media_limits brief = {.pixels = 768, .seconds = 2, .frames = 4, .wait_ms = 60000};
     assert_int_equal(um_decoder_open(&strict, UM_DECODER, &brief, &err), UM_OK);
     assert_int_equal(um_decode_video(strict, &p, &n, 4, "it", b.data, b.n, &arena, &err),
                      UM_E_DATA);
-    has(err.msg, "it: 3.0 s long");
+    has(&err, "it: 3.0 s long");
     b = media_load(&arena, "media/live.webm"); /* no length in its header */
     assert_int_equal(um_decode_video(strict, &p, &n, 4, "it", b.data, b.n, &arena, &err),
                      UM_E_DATA);
-    has(err.msg, "limit 2 s");
+    has(&err, "limit 2 s");
     um_decoder_close(strict);
 }
 

@@ -9,39 +9,19 @@
 #include "core/base/clock.h"
 #include "encoder_worker/decode/decode_wire.h"
 #include "encoder_worker/decode/decoder.h"
+#include "tests/support/fixture.h"
 #include "tests/support/media_files.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static um_arena arena;
 static const um_media_limits patient = {
     .pixels = 1 << 20, .seconds = 60, .frames = 16, .wait_ms = 60000};
 static const um_media_limits hasty = {
     .pixels = 1 << 20, .seconds = 60, .frames = 16, .wait_ms = 3000};
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 20);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
-
-static void has(const char *message, const char *part)
-{
-    if (strstr(message, part) == NULL) fail_msg("\"%s\" does not say \"%s\"", message, part);
-}
 
 static um_decoder *open_decoder(const char *program, const um_media_limits *limits)
 {
@@ -76,7 +56,7 @@ static void test_no_program(void **state)
     um_err err = {0};
     um_decoder *d = NULL;
     assert_int_equal(um_decoder_open(&d, "/nowhere/unimoe-decoder", &patient, &err), UM_E_USAGE);
-    has(err.msg, "/nowhere/unimoe-decoder: no such program");
+    has(&err, "/nowhere/unimoe-decoder: no such program");
     assert_null(d);
     d = open_decoder("", &patient); /* found beside the folder of this test */
     serves(d);
@@ -93,7 +73,7 @@ static void test_other_program(void **state)
     um_image p;
     um_decoder *d = open_decoder("/bin/true", &patient);
     assert_int_equal(um_decode_image(d, &p, "it", (const uint8_t *)"x", 1, &arena, &err), UM_E_IO);
-    has(err.msg, "it: start of /bin/true: the decoder ended (exit code 0)");
+    has(&err, "it: start of /bin/true: the decoder ended (exit code 0)");
     gone();
     um_decoder_close(d);
 }
@@ -110,7 +90,7 @@ static void test_one_process(void **state)
     for (int i = 0; i < 5; i++) {
         assert_int_equal(um_decode_image(d, &p, "it", (const uint8_t *)"x", 1, &arena, &err),
                          UM_E_DATA);
-        has(err.msg, "it: text: not an image");
+        has(&err, "it: text: not an image");
         serves(d);
     }
     assert_int_equal(the_child(), first);
@@ -157,7 +137,7 @@ static um_status long_work(um_decoder *d, um_err *err)
     return um_decode_wave(d, &w, "silence", b.data, b.n, &arena, err);
 }
 
-static void interrupted(int sig, int64_t wait_ms, const char *says)
+static void interrupted(int sig, int64_t wait_ms, const char *word)
 {
     sender s = {.sig = sig};
     pthread_t thread;
@@ -171,7 +151,7 @@ static void interrupted(int sig, int64_t wait_ms, const char *says)
     um_status st = long_work(d, &err);
     pthread_join(thread, NULL);
     assert_int_equal(st, UM_E_DATA);
-    has(err.msg, says);
+    has(&err, word);
     gone();
     assert_true(s.sent);
     serves(d);
@@ -193,7 +173,7 @@ static void test_stuck(void **state)
     interrupted(SIGSTOP, 5000, "silence: the decoder took longer than 5000 ms");
 }
 
-static void lie(char how, const char *says)
+static void lie(char how, const char *word)
 {
     bool silent = how == 'l' || how == 'o'; /* the others must not fail for slowness */
     um_decoder *d = open_decoder(UM_LYING_DECODER, silent ? &hasty : &patient);
@@ -204,8 +184,8 @@ static void lie(char how, const char *says)
     if (st != UM_E_DATA) fail_msg("%c: status %d", how, (int)st);
     assert_int_equal(p.w, -7);
     assert_int_equal(arena.used, used);
-    has(err.msg, "it: ");
-    has(err.msg, says);
+    has(&err, "it: ");
+    has(&err, word);
     err = (um_err){
         0}; /* and the next file is served, by a fresh process where that one cannot be trusted */
     if (um_decode_image(d, &p, "it", (const uint8_t *)"a", 1, &arena, &err) != UM_OK)
@@ -258,9 +238,9 @@ static void test_too_many_samples(void **state)
     um_err err = {0};
     um_wave w;
     assert_int_equal(um_decode_wave(d, &w, "it", (const uint8_t *)"h", 1, &arena, &err), UM_E_DATA);
-    has(err.msg, "samples that were not asked for");
+    has(&err, "samples that were not asked for");
     assert_int_equal(um_decode_wave(d, &w, "it", (const uint8_t *)"a", 1, &arena, &err), UM_E_DATA);
-    has(err.msg, "a frame that was not asked for");
+    has(&err, "a frame that was not asked for");
     assert_int_equal(um_decode_wave(d, &w, "it", (const uint8_t *)"g", 1, &arena, &err), UM_OK);
     assert_int_equal(w.n, 1);
     um_decoder_close(d);
@@ -306,7 +286,7 @@ static void test_no_sigpipe(void **state)
     assert_int_equal(
         um_decode_image(d, &p, "it", um_arena_zero(&arena, 1 << 20), 1 << 20, &arena, &err),
         UM_E_DATA);
-    has(err.msg, "the decoder ended (exit code 9)");
+    has(&err, "the decoder ended (exit code 9)");
     um_decoder_close(d);
 }
 
@@ -319,10 +299,10 @@ static void test_large_file(void **state)
     size_t n = (size_t)24 << 20;
     uint8_t *big = um_arena_zero(&arena, n);
     assert_int_equal(um_decode_image(d, &p, "it", big, n, &arena, &err), UM_E_DATA);
-    has(err.msg, "first bytes 00 00");
+    has(&err, "first bytes 00 00");
     assert_int_equal(um_decode_image(d, &p, "it", big, UM_MEDIA_FILE_MAX + 1, &arena, &err),
                      UM_E_DATA);
-    has(err.msg, "it: 536870913 bytes, limit 536870912");
+    has(&err, "it: 536870913 bytes, limit 536870912");
     um_decoder_close(d);
 }
 
@@ -411,5 +391,5 @@ int main(void)
         cmocka_unit_test(test_two_threads),
         cmocka_unit_test(test_wire),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

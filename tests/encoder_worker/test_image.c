@@ -9,28 +9,13 @@
 #include "core/base/rng.h"
 #include "core/nn/safetensors.h"
 #include "encoder_worker/sandbox/images/image_file.h"
+#include "tests/support/fixture.h"
 #include "tests/support/tiny_png.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum { MANY = 100000000 };
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 typedef struct blob {
     uint8_t *data;
@@ -67,11 +52,6 @@ static um_image image_of(const uint8_t *bytes, size_t n)
     um_image p = {0};
     if (um_image_decode(&p, "it", bytes, n, MANY, &arena, &err) != UM_OK) fail_msg("%s", err.msg);
     return p;
-}
-
-static void has(const char *message, const char *part)
-{
-    if (strstr(message, part) == NULL) fail_msg("\"%s\" does not say \"%s\"", message, part);
 }
 
 typedef struct kind_case {
@@ -228,20 +208,20 @@ static void test_limits(void **state)
     tiny_png_begin(&png, 60000, 60000, 8, 2, false);
     tiny_png_rows(&png, (const uint8_t *)"abc", 3, 3);
     tiny_png_end(&png);
-    has(refused(png.bytes, png.n, 40000000), "60000 x 60000 = 3600000000 pixels, limit 40000000");
+    says(refused(png.bytes, png.n, 40000000), "60000 x 60000 = 3600000000 pixels, limit 40000000");
     tiny_png_begin(&png, 65536, 1, 8, 2, false);
     tiny_png_rows(&png, (const uint8_t *)"abc", 3, 3);
-    has(refused(png.bytes, png.n, MANY), "65536 x 1 pixels: a side must be 1..65535");
+    says(refused(png.bytes, png.n, MANY), "65536 x 1 pixels: a side must be 1..65535");
     tiny_png_begin(&png, 0, 1, 8, 2, false);
-    has(refused(png.bytes, png.n, MANY), "corrupt PNG");
+    says(refused(png.bytes, png.n, MANY), "corrupt PNG");
     tiny_png_begin(&png, 1, 1, 3, 2, false);
-    has(refused(png.bytes, png.n, MANY), "bit depth");
+    says(refused(png.bytes, png.n, MANY), "bit depth");
 
     blob b = load(jpegs[0]);
     size_t frame = 0; /* start of frame: ff c0, length, precision, height, width */
     while (frame + 9 < b.n && !(b.data[frame] == 0xff && b.data[frame + 1] == 0xc0)) frame++;
     memcpy(b.data + frame + 5, "\xea\x60\xea\x60", 4);
-    has(refused(b.data, b.n, 40000000), "60000 x 60000 = 3600000000 pixels, limit 40000000");
+    says(refused(b.data, b.n, 40000000), "60000 x 60000 = 3600000000 pixels, limit 40000000");
     memcpy(b.data + frame + 5, "\xff\xff\0\1", 4);
     assert_non_null(refused(b.data, b.n, MANY));
     assert_true(arena.peak < peak + (1 << 20)); /* nobody asked for gigabytes */
@@ -263,9 +243,9 @@ static void test_cut_off(void **state)
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         blob b = load(files[i]);
         for (size_t part = 1; part < 8; part++)
-            has(refused(b.data, b.n * part / 8, MANY), "corrupt");
+            says(refused(b.data, b.n * part / 8, MANY), "corrupt");
         bool png = strstr(files[i], ".png") != NULL;
-        has(refused(b.data, b.n - (png ? 30 : 1), MANY), "cut off");
+        says(refused(b.data, b.n - (png ? 30 : 1), MANY), "cut off");
     }
     for (size_t i = 0; i < sizeof small_files / sizeof small_files[0]; i++) {
         blob b = load(small_files[i]);
@@ -317,7 +297,7 @@ static void test_png_wrong_text(void **state)
     tiny_png_end(&png);
     assert_int_equal(um_image_decode(&p, "it", png.bytes, png.n, MANY, &arena, &err), UM_OK);
     png.bytes[text] ^= 1;
-    has(refused(png.bytes, png.n, MANY), "CRC");
+    says(refused(png.bytes, png.n, MANY), "CRC");
 }
 
 /* Image data that is missing in the middle, the end marker in its place: libjpeg would fill in gray. */
@@ -329,7 +309,7 @@ static void test_jpeg_missing_data(void **state)
     while (b.data[keep - 1] == 0xff) keep--;
     b.data[keep] = 0xff;
     b.data[keep + 1] = 0xd9;
-    has(refused(b.data, keep + 2, MANY), "premature end of data segment");
+    says(refused(b.data, keep + 2, MANY), "premature end of data segment");
 }
 
 /* A JPEG has no checksums, so a wrong byte may pass; it may also claim any size within the limit. */
@@ -375,7 +355,7 @@ static void test_jpeg_too_many_scans(void **state)
     memcpy(many, b.data, to);
     for (size_t i = 0; i < again; i++) memcpy(many + to + i * scan, b.data + from, scan);
     memcpy(many + to + again * scan, b.data + to, b.n - to);
-    has(refused(many, b.n + again * scan, MANY), "scans");
+    says(refused(many, b.n + again * scan, MANY), "scans");
 }
 
 /* Bytes between two markers are odd but harm nothing: cameras write them. */
@@ -404,5 +384,5 @@ int main(void)
         cmocka_unit_test(test_wrong_bytes),      cmocka_unit_test(test_jpeg_too_many_scans),
         cmocka_unit_test(test_jpeg_extra_bytes),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

@@ -10,27 +10,12 @@
 #include "core/base/file.h"
 #include "core/base/sha256.h"
 #include "encoder_worker/sandbox/images/image_file.h"
+#include "tests/support/fixture.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum { MANY = 100000000 };
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 typedef struct blob {
     uint8_t *data;
@@ -45,11 +30,6 @@ static blob load(const char *name)
     snprintf(path, sizeof path, UM_TEST_DATA "/images/%s", name);
     if (um_file_read(&b.data, &b.n, path, 1 << 20, &arena, &err) != UM_OK) fail_msg("%s", err.msg);
     return b;
-}
-
-static void has(const char *message, const char *part)
-{
-    if (strstr(message, part) == NULL) fail_msg("\"%s\" does not say \"%s\"", message, part);
 }
 
 /* The message of a decoding that must fail, and must keep nothing. */
@@ -196,9 +176,9 @@ static void test_not_read(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof not_read / sizeof not_read[0]; i++) {
-        const char *says = refused(not_read[i].bytes, not_read[i].n, MANY);
-        has(says, "image it: ");
-        has(says, not_read[i].says);
+        const char *message = refused(not_read[i].bytes, not_read[i].n, MANY);
+        says(message, "image it: ");
+        says(message, not_read[i].says);
     }
 }
 
@@ -228,10 +208,11 @@ static void test_limits(void **state)
     (void)state;
     size_t peak = arena.peak;
     for (size_t i = 0; i < sizeof bombs / sizeof bombs[0]; i++) {
-        const char *says = refused(bombs[i].bytes, bombs[i].n, 40000000);
-        if (strstr(says, "60000 x 60000 = 3600000000 pixels, limit 40000000") == NULL &&
-            strstr(says, "cut off") == NULL && strstr(says, "a side must be 1..65535") == NULL)
-            fail_msg("%s: %s", bombs[i].says, says);
+        const char *message = refused(bombs[i].bytes, bombs[i].n, 40000000);
+        if (strstr(message, "60000 x 60000 = 3600000000 pixels, limit 40000000") == NULL &&
+            strstr(message, "cut off") == NULL &&
+            strstr(message, "a side must be 1..65535") == NULL)
+            fail_msg("%s: %s", bombs[i].says, message);
     }
     assert_true(arena.peak < peak + (1 << 20)); /* nobody asked for gigabytes */
 
@@ -239,7 +220,7 @@ static void test_limits(void **state)
     size_t ispe = 0;
     while (ispe + 16 < b.n && memcmp(b.data + ispe, "ispe", 4) != 0) ispe++;
     memcpy(b.data + ispe + 8, "\0\0\x2e\xe0\0\0\x2e\xe0", 8);
-    has(refused(b.data, b.n, 40000000), "12000 x 12000 = 144000000 pixels, limit 40000000");
+    says(refused(b.data, b.n, 40000000), "12000 x 12000 = 144000000 pixels, limit 40000000");
     static const char *const names[] = {"rgb.jp2",       "rgb.pcx",   "rgb.sgi",
                                         "bmp.ico",       "tiles.tif", "offset.gif",
                                         "animated.webp", "rgb.qoi",   "bits.pbm"};
@@ -247,7 +228,7 @@ static void test_limits(void **state)
         char name[64];
         snprintf(name, sizeof name, "formats/%s", names[i]);
         b = load(name);
-        has(refused(b.data, b.n, 100), "limit 100: make the image smaller or raise");
+        says(refused(b.data, b.n, 100), "limit 100: make the image smaller or raise");
     }
 }
 
@@ -326,5 +307,5 @@ int main(void)
         cmocka_unit_test(test_orientation), cmocka_unit_test(test_turns),
         cmocka_unit_test(test_exif),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

@@ -8,6 +8,7 @@
 #include "core/nn/safetensors.h"
 #include "core/tensor/ops.h"
 #include "encoder_worker/frontend/mel.h"
+#include "tests/support/fixture.h"
 #include "tests/support/tiny_wav.h"
 
 #include <math.h>
@@ -15,22 +16,6 @@
 #include <string.h>
 
 enum { FRAMES = 3000, BINS = 80 };
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 20);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 static um_mel whisper(void)
 {
@@ -162,5 +147,5 @@ int main(void)
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_filters),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

@@ -9,26 +9,11 @@
 #include "core/nn/safetensors.h"
 #include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/frontend/preprocess.h"
+#include "tests/support/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 /* CLIP's processor for a tower of S x S pixels. */
 static um_vision_model tower(int S)
@@ -204,5 +189,5 @@ int main(void)
         cmocka_unit_test(test_long_strip),
         cmocka_unit_test(test_steps_that_do_not_fit),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

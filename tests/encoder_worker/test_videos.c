@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "encoder_worker/decode/decoder.h"
+#include "tests/support/fixture.h"
 #include "tests/support/media_files.h"
 
 #include <math.h>
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static um_arena arena;
 static um_decoder *decoder;
 static const um_media_limits limits = {
     .pixels = 1 << 20, .seconds = 60, .frames = 128, .wait_ms = 60000};
@@ -22,8 +22,7 @@ static const um_media_limits limits = {
 static int setup(void **state)
 {
     um_err err = {0};
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 20);
+    arena_setup(state);
     if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
     print_error("%s\n", err.msg);
     return -1;
@@ -31,10 +30,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    (void)state;
     um_decoder_close(decoder);
-    um_arena_free(&arena);
-    return 0;
+    return arena_teardown(state);
 }
 
 static um_image *frames_of(const char *name, media_blob b, int want, int *n)
@@ -190,7 +187,7 @@ static void test_matrices(void **state)
     }
 }
 
-static void refused(const char *file, size_t n, bool sound, const char *says)
+static void refused(const char *file, size_t n, bool sound, const char *word)
 {
     um_err err = {0};
     um_image *frames = NULL;
@@ -202,7 +199,7 @@ static void refused(const char *file, size_t n, bool sound, const char *says)
                        : um_decode_video(decoder, &frames, &got, 8, "it", b.data, n < b.n ? n : b.n,
                                          &arena, &err);
     assert_int_equal(st, UM_E_DATA);
-    if (strstr(err.msg, says) == NULL) fail_msg("\"%s\" does not say \"%s\"", err.msg, says);
+    has(&err, word);
 }
 
 /* A held last frame is told from a file that is cut off: the latter's bytes end before its boxes do. */

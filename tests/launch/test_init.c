@@ -8,7 +8,6 @@
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/nn/checkpoint.h"
 #include "launch/model_dir/audit.h"
 #include "launch/model_dir/init.h"
@@ -16,6 +15,7 @@
 #include "launch/model_dir/presets.h"
 #include "launch/model_dir/shards.h"
 #include "launch/model_dir/vocabulary.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 
 #include <dirent.h>
@@ -27,32 +27,6 @@
 #include <unistd.h>
 
 #define GOLDEN UM_TEST_DATA "/golden/models/"
-
-static char *dir;
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_log_set_level(UM_LOG_ERROR);
-    dir = folder_make();
-    um_arena_init(&arena, "test", 65536);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
-    return 0;
-}
-
-static void has(const char *text, const char *word)
-{
-    if (strstr(text, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", text, word);
-}
 
 static const char *at(const char *name) { return um_path_join(&arena, dir, name); }
 
@@ -83,7 +57,7 @@ static um_status init(const um_config *cfg, um_err *err)
     FILE *to = tmpfile();
     um_status st = um_init_run(cfg, to, err);
     const char *said = text_of(to);
-    if (st == UM_OK) has(said, cfg->out);
+    if (st == UM_OK) says(said, cfg->out);
     return st;
 }
 
@@ -138,10 +112,10 @@ static void made_alike(const char *preset, const char *const *files, size_t n)
             um_json_free(j);
         }
     }
-    has(inspect(at("a"), false, UM_OK), "0 missing, 0 misshapen, 0 unexpected");
+    says(inspect(at("a"), false, UM_OK), "0 missing, 0 misshapen, 0 unexpected");
     um_err err = {0};
     assert_int_equal(init(&a, &err), UM_E_USAGE); /* never over a model that is there */
-    has(err.msg, "already holds a model");
+    has(&err, "already holds a model");
     folder_remove(at("a"));
     folder_remove(at("b"));
     folder_remove(at("c"));
@@ -191,13 +165,13 @@ static void test_small(void **state)
     assert_true(std_of(c.llm, "model.mm_sound_aligner.query_tokens", &mean) > 0.01);
     um_checkpoint_close(&c);
     const char *said = inspect(s.out, false, UM_OK);
-    has(said, "speech_tower\n              Whisper: hidden 64, layers 2, heads 2; 30 s of sound "
-              "become 1500 rows\n"
-              "              connector: 2 layers, ");
-    has(said, "tensors model.mm_speech_aligner.*");
-    has(said, "sound_tower\n              BEATs: hidden 64, layers 2, heads 4, patch 16\n");
-    has(said, "  speech_aligner ");
-    has(said, " MiB  f32\n");
+    says(said, "speech_tower\n              Whisper: hidden 64, layers 2, heads 2; 30 s of sound "
+               "become 1500 rows\n"
+               "              connector: 2 layers, ");
+    says(said, "tensors model.mm_speech_aligner.*");
+    says(said, "sound_tower\n              BEATs: hidden 64, layers 2, heads 4, patch 16\n");
+    says(said, "  speech_aligner ");
+    says(said, " MiB  f32\n");
     said = inspect(s.out, true, UM_OK);
     um_json *j = NULL;
     assert_int_equal(um_json_parse(&j, said, strlen(said), NULL), UM_OK);
@@ -317,7 +291,7 @@ static void test_shards(void **state)
     }
     um_checkpoint_close(&a);
     um_checkpoint_close(&b);
-    has(inspect(parts.out, false, UM_OK), "0 missing");
+    says(inspect(parts.out, false, UM_OK), "0 missing");
 }
 
 /* The config of a golden model, its tower's beside it. */
@@ -352,7 +326,7 @@ static void refused(const um_config *cfg, um_status want, const char *word)
     um_err err = {0};
     um_status st = init(cfg, &err);
     if (st != want) fail_msg("%s: status %d, %s", word, st, err.msg);
-    has(err.msg, word);
+    has(&err, word);
 }
 
 static void test_refused(void **state)
@@ -467,7 +441,7 @@ static void test_long_headers(void **state)
     }
     assert_int_equal(um_tensors_write(at("long.safetensors"), list, TENSORS, NULL, &err),
                      UM_E_LIMIT);
-    has(err.msg, "long.safetensors: 30 tensors need a header of 12");
+    has(&err, "long.safetensors: 30 tensors need a header of 12");
     assert_false(um_file_exists(at("long.safetensors")));
     assert_int_equal(um_file_mkdirs(at("long"), &err), UM_OK);
     if (um_shards_write(at("long"), list, TENSORS, 1 << 30, no_data, NULL, &err) != UM_OK)
@@ -563,16 +537,16 @@ static void test_inspect(void **state)
 {
     (void)state;
     const char *said = inspect(GOLDEN "s8", false, UM_OK);
-    has(said, "variant     speech-8e");
-    has(said, "experts     8, top-2, gshard gate, in 2 of 4 layers (0 2)");
-    has(said, "lora        rank 4, alpha 8");
-    has(said, "0 missing, 0 misshapen, 0 unexpected, 77 not needed");
-    has(said, "speech      " GOLDEN "s8/audio_tower\n");
-    has(said, "sound       none\n");
+    says(said, "variant     speech-8e");
+    says(said, "experts     8, top-2, gshard gate, in 2 of 4 layers (0 2)");
+    says(said, "lora        rank 4, alpha 8");
+    says(said, "0 missing, 0 misshapen, 0 unexpected, 77 not needed");
+    says(said, "speech      " GOLDEN "s8/audio_tower\n");
+    says(said, "sound       none\n");
     said = inspect(GOLDEN "a4", false, UM_OK);
-    has(said, "variant     audio-4e");
-    has(said, "speech      none\n");
-    has(said, "sound       " GOLDEN "a4/audio_tower\n");
+    says(said, "variant     audio-4e");
+    says(said, "speech      none\n");
+    says(said, "sound       " GOLDEN "a4/audio_tower\n");
     said = inspect(GOLDEN "s4", true, UM_OK);
     um_json *j = NULL;
     assert_int_equal(um_json_parse(&j, said, strlen(said), NULL), UM_OK);
@@ -613,8 +587,8 @@ static void test_inspect_problems(void **state)
     assert_string_equal(um_tensors_at(s, 0)->name, "lm_head.weight");
     assert_int_equal(um_tensors_write(at("bad/model.safetensors"), list, n, NULL, &err), UM_OK);
     const char *said = inspect(at("bad"), false, UM_E_MODEL);
-    has(said, "\nmissing lm_head.weight [400,64]\n");
-    has(said, "\nunexpected extra F32 [400,64]\n");
+    says(said, "\nmissing lm_head.weight [400,64]\n");
+    says(said, "\nunexpected extra F32 [400,64]\n");
     said = inspect(at("bad"), true, UM_E_MODEL);
     um_json *j = NULL;
     assert_int_equal(um_json_parse(&j, said, strlen(said), NULL), UM_OK);
@@ -700,5 +674,5 @@ int main(void)
         cmocka_unit_test(test_presets),      cmocka_unit_test(test_leaves_nothing),
         cmocka_unit_test(test_long_headers),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

@@ -8,6 +8,7 @@
 #include "core/base/file.h"
 #include "router/request/placeholder.h"
 #include "router/request/prompt.h"
+#include "tests/support/fixture.h"
 #include "tests/support/test_support.h"
 
 #include <stdio.h>
@@ -17,23 +18,19 @@
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives " \
     "helpful, detailed, and polite answers to the user's questions. "
 
-static um_arena arena;
 static um_tokenizer *tok; /* of s4 */
 
 static int setup(void **state)
 {
     um_err err = {0};
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
+    arena_setup(state);
     return um_tokenizer_open(&tok, golden_path(&arena, "models/s4"), &err) == UM_OK ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
-    (void)state;
     um_tokenizer_close(tok);
-    um_arena_free(&arena);
-    return 0;
+    return arena_teardown(state);
 }
 
 /* A conversation of n turns, human first. */

@@ -8,25 +8,10 @@
 #include "core/base/json.h"
 #include "router/request/id_set.h"
 #include "router/request/placeholder.h"
+#include "tests/support/fixture.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 static um_request parse(const char *json)
 {
@@ -568,5 +553,5 @@ int main(void)
         cmocka_unit_test(test_id_set),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_huge),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

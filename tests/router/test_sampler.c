@@ -6,26 +6,11 @@
 #include <cmocka.h>
 
 #include "router/engine/sampler.h"
+#include "tests/support/fixture.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 static const um_sampling greedy = {.temperature = 0, .top_p = 1, .top_k = 0};
 
@@ -70,8 +55,8 @@ static void test_broken_logits(void **state)
                 none[] = {-INFINITY, -INFINITY};
     const float *const bad[] = {nan_at_end, nan_first, inf, none};
     const int size[] = {3, 2, 2, 2};
-    const char *const says[] = {"logit 2 is not a number", "logit 0 is not a number", "logit 1",
-                                "minus infinite"};
+    const char *const words[] = {"logit 2 is not a number", "logit 0 is not a number", "logit 1",
+                                 "minus infinite"};
     for (int i = 0; i < 4; i++) {
         for (int hot = 0; hot < 2; hot++) {
             um_rng rng = um_rng_seed(1, 0);
@@ -80,7 +65,7 @@ static void test_broken_logits(void **state)
             um_sampling opt = {.temperature = hot, .top_p = 0.5, .top_k = 2};
             assert_int_equal(um_sample(&id, bad[i], size[i], &opt, &rng, &arena, &err),
                              UM_E_CORRUPT);
-            assert_non_null(strstr(err.msg, says[i]));
+            assert_non_null(strstr(err.msg, words[i]));
             assert_int_equal(id, 77);
         }
     }
@@ -209,5 +194,5 @@ int main(void)
         cmocka_unit_test(test_distribution),     cmocka_unit_test(test_ties_at_the_cut),
         cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_same_everywhere),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

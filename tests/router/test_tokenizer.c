@@ -8,6 +8,7 @@
 #include "core/base/file.h"
 #include "router/request/prompt.h"
 #include "router/request/placeholder.h"
+#include "tests/support/fixture.h"
 #include "tests/support/test_support.h"
 
 #include <stdio.h>
@@ -15,22 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 1 << 16);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 static um_tokenizer *open_model(const char *model)
 {
@@ -252,15 +237,15 @@ static void test_specials(void **state)
 /* Writes tokenizer.model into a folder of its own and opens it. */
 static um_status open_bytes(const void *data, size_t n, um_err *err)
 {
-    char dir[] = "/tmp/unimoe-tokenizer-XXXXXX";
+    char folder[] = "/tmp/unimoe-tokenizer-XXXXXX";
     um_tokenizer *t = NULL;
-    if (mkdtemp(dir) == NULL) fail_msg("mkdtemp failed");
-    char *path = um_path_join(&arena, dir, "tokenizer.model");
+    if (mkdtemp(folder) == NULL) fail_msg("mkdtemp failed");
+    char *path = um_path_join(&arena, folder, "tokenizer.model");
     assert_int_equal(um_file_write(path, data, n, err), UM_OK);
-    um_status st = um_tokenizer_open(&t, dir, err);
+    um_status st = um_tokenizer_open(&t, folder, err);
     um_tokenizer_close(t);
     unlink(path);
-    rmdir(dir);
+    rmdir(folder);
     return st;
 }
 
@@ -316,5 +301,5 @@ int main(void)
         cmocka_unit_test(test_specials),       cmocka_unit_test(test_no_model),
         cmocka_unit_test(test_damaged_model),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

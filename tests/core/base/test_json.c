@@ -7,6 +7,7 @@
 
 #include "core/base/json.h"
 #include "core/base/rng.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 
 #include <stdio.h>
@@ -18,11 +19,6 @@ static um_json *parse(const char *s)
     um_json *j = NULL;
     if (um_json_parse(&j, s, strlen(s), &err) != UM_OK) fail_msg("%s: %s", s, err.msg);
     return j;
-}
-
-static void has(const um_err *err, const char *word)
-{
-    if (strstr(err->msg, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", err->msg, word);
 }
 
 static void test_kinds(void **state)
@@ -160,24 +156,24 @@ static void test_members(void **state)
 static void test_load(void **state)
 {
     (void)state;
-    char *dir = folder_make(), path[512];
+    char *folder = folder_make(), path[512];
     um_err err = {0};
     um_json *j = NULL;
-    snprintf(path, sizeof path, "%s/none.json", dir);
+    snprintf(path, sizeof path, "%s/none.json", folder);
     assert_int_equal(um_json_load(&j, path, 100, &err), UM_E_IO);
     has(&err, "none.json");
-    folder_text(dir, "bad.json", "{\"a\":\n 1,,}");
-    snprintf(path, sizeof path, "%s/bad.json", dir);
+    folder_text(folder, "bad.json", "{\"a\":\n 1,,}");
+    snprintf(path, sizeof path, "%s/bad.json", folder);
     assert_int_equal(um_json_load(&j, path, 100, &err), UM_E_CORRUPT);
     has(&err, "bad.json: not JSON, line 2");
     assert_int_equal(um_json_load(&j, path, 5, &err), UM_E_LIMIT);
-    folder_text(dir, "good.json", "{\"a\": 4}\n");
-    snprintf(path, sizeof path, "%s/good.json", dir);
+    folder_text(folder, "good.json", "{\"a\": 4}\n");
+    snprintf(path, sizeof path, "%s/good.json", folder);
     assert_int_equal(um_json_load(&j, path, 100, &err), UM_OK);
     assert_int_equal(um_json_int(um_json_get(j, "a"), 0), 4);
     um_json_free(j);
-    folder_remove(dir);
-    um_free(dir);
+    folder_remove(folder);
+    um_free(folder);
 }
 
 static void test_read_int(void **state)

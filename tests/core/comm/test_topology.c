@@ -1,5 +1,6 @@
 /* Who is who, and the placement of experts. */
 #include "core/comm/topology.h"
+#include "tests/support/fixture.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,22 +8,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <string.h>
-
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_arena_init(&arena, "test", 4096);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    um_arena_free(&arena);
-    return 0;
-}
 
 static um_topology built(const um_role *roles, int n)
 {
@@ -178,5 +163,5 @@ int main(void)
         cmocka_unit_test(the_formula_of_the_header_holds),
         cmocka_unit_test(experts_without_expert_rank_are_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }

@@ -7,9 +7,9 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/model/model.h"
 #include "tests/support/edit.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 
 #include <math.h>
@@ -18,32 +18,6 @@
 #include <unistd.h>
 
 #define GOLDEN UM_TEST_DATA "/golden/models/"
-
-static char *dir;
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_log_set_level(UM_LOG_ERROR);
-    dir = folder_make();
-    um_arena_init(&arena, "test", 65536);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
-    return 0;
-}
-
-static void has(const um_err *err, const char *word)
-{
-    if (strstr(err->msg, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", err->msg, word);
-}
 
 /* --- configs made from pairs --- */
 
@@ -565,5 +539,5 @@ int main(void)
         cmocka_unit_test(test_walk),          cmocka_unit_test(test_names),
         cmocka_unit_test(test_fingerprint),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

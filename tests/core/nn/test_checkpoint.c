@@ -8,10 +8,10 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/nn/checkpoint.h"
 #include "launch/model_dir/audit.h"
 #include "tests/support/edit.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 
 #include <stdio.h>
@@ -19,32 +19,6 @@
 #include <unistd.h>
 
 #define GOLDEN UM_TEST_DATA "/golden/models/"
-
-static char *dir;
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_log_set_level(UM_LOG_ERROR);
-    dir = folder_make();
-    um_arena_init(&arena, "test", 65536);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
-    return 0;
-}
-
-static void has(const um_err *err, const char *word)
-{
-    if (strstr(err->msg, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", err->msg, word);
-}
 
 /* --- the golden models --- */
 
@@ -552,5 +526,5 @@ int main(void)
         cmocka_unit_test(test_both_kinds),     cmocka_unit_test(test_tower_names),
         cmocka_unit_test(test_audit),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

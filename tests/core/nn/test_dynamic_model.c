@@ -6,41 +6,15 @@
 #include <cmocka.h>
 
 #include "core/base/file.h"
-#include "core/base/log.h"
 #include "core/nn/checkpoint.h"
 #include "launch/model_dir/audit.h"
 #include "tests/support/dynamic_layer.h"
 #include "tests/support/edit.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static char *dir;
-static um_arena arena;
-
-static int setup(void **state)
-{
-    (void)state;
-    um_log_set_level(UM_LOG_ERROR);
-    dir = folder_make();
-    um_arena_init(&arena, "test", 65536);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
-    return 0;
-}
-
-static void has(const um_err *err, const char *word)
-{
-    if (strstr(err->msg, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", err->msg, word);
-}
 
 /* As the golden layer p07, with two layers. */
 static const edit base[] = {
@@ -274,5 +248,5 @@ int main(void)
         cmocka_unit_test(contradictions_are_found),
         cmocka_unit_test(another_styles_tensors_are_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

@@ -7,34 +7,21 @@
 
 #include "core/base/rng.h"
 #include "core/nn/linear.h"
-#include "tests/support/folder.h"
+#include "tests/support/fixture.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { K = 40, ROWS = 7 };
 
-static char *dir;
-static um_arena arena;
 static um_dev dev;
 static um_rng rng;
 
 static int setup(void **state)
 {
-    (void)state;
-    dir = folder_make();
-    um_arena_init(&arena, "test", 1 << 16);
+    folder_setup(state);
     rng = um_rng_seed(3, 4);
     return um_dev_open_cpu(&dev, UM_ISA_AUTO, 1, NULL) == UM_OK ? 0 : 1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    um_arena_free(&arena);
-    return 0;
 }
 
 static float *numbers(size_t n)
@@ -169,5 +156,5 @@ int main(void)
         cmocka_unit_test(test_stacked_refused),
         cmocka_unit_test(test_conv),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

@@ -9,6 +9,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/nn/safetensors.h"
+#include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 
 #include <dirent.h>
@@ -18,28 +19,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static char *dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    dir = folder_make();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    folder_remove(dir);
-    um_free(dir);
-    return 0;
-}
-
-static void has(const um_err *err, const char *word)
-{
-    if (strstr(err->msg, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", err->msg, word);
-}
 
 static const char *at(const char *name)
 {
@@ -558,8 +537,6 @@ static const char *const metadata[] = {"format", "pt", "seed", "7", NULL};
 
 static void same_file(const char *a, const char *b)
 {
-    um_arena arena;
-    um_arena_init(&arena, "test", 4096);
     uint8_t *p, *q;
     size_t n, m;
     char first[512];
@@ -568,7 +545,6 @@ static void same_file(const char *a, const char *b)
     assert_int_equal(um_file_read(&q, &m, at(b), 1 << 20, &arena, NULL), UM_OK);
     assert_int_equal(n, m);
     assert_memory_equal(p, q, n);
-    um_arena_free(&arena);
 }
 
 static void test_write(void **state)
@@ -705,5 +681,5 @@ int main(void)
         cmocka_unit_test(test_write),         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_numbers),       cmocka_unit_test(test_shape_text),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }
