@@ -83,20 +83,29 @@ static double linear_loss(const void *ctx, double *const *in)
     return loss;
 }
 
+static void check_linear(um_dev *d, int T, int N, int K)
+{
+    linear_case l = {.T = T, .N = N, .K = K};
+    size_t n[3] = {(size_t)(T * K), (size_t)(N * K), (size_t)N};
+    float *c = normal((size_t)(T * N));
+    l.c = c;
+    float *values[3] = {normal(n[0]), normal(n[1]), normal(n[2])},
+          *grads[3] = {zeros(n[0]), zeros(n[1]), zeros(n[2])};
+    um_linear_bwd(d, grads[0], grads[1], grads[2], c, values[0], values[1], T, N, K, &arena);
+    check_directions(linear_loss, &l, values, grads, n, 3);
+}
+
+/* On every instruction set that this machine has. */
 static void linear_backward_matches_differences(void **state)
 {
     (void)state;
-    const int sizes[][3] = {{1, 1, 1}, {3, 17, 5}, {7, 16, 33}, {20, 50, 31}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        linear_case l = {.T = sizes[i][0], .N = sizes[i][1], .K = sizes[i][2]};
-        size_t n[3] = {(size_t)(l.T * l.K), (size_t)(l.N * l.K), (size_t)l.N};
-        float *c = normal((size_t)(l.T * l.N));
-        l.c = c;
-        float *values[3] = {normal(n[0]), normal(n[1]), normal(n[2])},
-              *grads[3] = {zeros(n[0]), zeros(n[1]), zeros(n[2])};
-        um_linear_bwd(&dev, grads[0], grads[1], grads[2], c, values[0], values[1], l.T, l.N, l.K,
-                      &arena);
-        check_directions(linear_loss, &l, values, grads, n, 3);
+    const int sizes[][3] = {{1, 1, 1},   {2, 7, 15},  {3, 17, 5},  {3, 18, 17},
+                            {5, 40, 33}, {7, 16, 33}, {9, 21, 64}, {20, 50, 31}};
+    for (um_isa isa = UM_ISA_GENERIC; isa <= UM_ISA_AVX512; isa++) {
+        um_dev d;
+        if (um_dev_open_cpu(&d, isa, 2, NULL) != UM_OK) continue;
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            check_linear(&d, sizes[i][0], sizes[i][1], sizes[i][2]);
     }
 }
 
