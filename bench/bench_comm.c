@@ -69,7 +69,7 @@ static um_status answer(um_comm *c, int64_t *value, um_err *err)
     return UM_OK;
 }
 
-/* Processor time in millionths of a core over so many seconds of waiting. */
+/* Processor time, in millionths of a core, used during `seconds` of waiting. */
 static um_status idle(um_comm *c, int64_t seconds, int64_t *ppm, um_err *err)
 {
     um_msg m = {0};

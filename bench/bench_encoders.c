@@ -32,7 +32,7 @@ typedef struct options {
     bool json;
 } options;
 
-/* Times of one stage, one a round. */
+/* Times of one stage, one per round. */
 typedef struct stage {
     const char *name;
     double s[ROUNDS];

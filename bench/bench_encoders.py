@@ -58,7 +58,7 @@ def ours(args, model, kind):
 
 
 class Torch:
-    """The same towers in PyTorch; each stage takes and gives what ours does."""
+    """The same towers in PyTorch; each stage has the same input and output as ours."""
 
     def __init__(self, threads, width):
         try:
@@ -125,7 +125,7 @@ class WhisperCpp:
 
 
 def compare(args, model, peers):
-    """One line for each stage and peer that has it; every round runs all of them, ours first."""
+    """One line per stage and peer that has the stage; every round runs all of them, ours first."""
     mine, theirs = {}, {p.name: {} for p in peers}
     kinds = [args.only] if args.only else KINDS
     for i in range(-1, args.rounds):  # the first round warms up

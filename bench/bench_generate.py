@@ -97,15 +97,15 @@ def read_answers(out, wanted):
 
 
 def words(seed):
-    """An endless text, the same for the same seed. Many different words, so that tokens spread over the experts."""
+    """An endless text that depends only on the seed. It has many different words, so that tokens spread over the experts."""
     rng = random.Random(seed)
     while True:
         yield "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
 
 
 def make_prompts(unimoe, count, tokens):
-    """Prompts of exactly so many tokens. How many tokens a text has, template included, is learnt from short answers: first the
-    number of words is brought close from below, then one-token words fill up."""
+    """Prompts of exactly the given number of tokens. Short answers tell how many tokens a text has, template included: first the number of
+    words approaches the length from below, then one-token words fill the rest."""
     texts = [list(itertools.islice(words(seed), tokens)) for seed in range(count)]
     taken = [max(1, tokens // 4)] * count
     fill = [0] * count

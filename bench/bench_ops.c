@@ -21,7 +21,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* One thread: its own time, which others' work does not lengthen. More: the wall's. */
+/* One thread: its processor time, which other processes do not lengthen. More threads: wall time. */
 static int64_t now_ns(const bench *b)
 {
     struct timespec t;

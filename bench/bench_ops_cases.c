@@ -49,7 +49,7 @@ static contestant gemm_own(gemm_case *g, um_dtype dtype)
     return c;
 }
 
-/* Every contestant computes the same numbers, or the race is void. */
+/* Every contestant must compute the same numbers, or the comparison is void. */
 static bool agree(gemm_case *g, contestant *c, int n)
 {
     const size_t count = (size_t)g->M * (size_t)g->N;

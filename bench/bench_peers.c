@@ -38,7 +38,7 @@ struct um_peers {
 
 const char *um_peer_name(um_peer which) { return which == UM_PEER_DNNL ? "dnnl" : "openblas"; }
 
-/* POSIX lets dlsym's pointer be taken for a function; ISO C has no cast for it. */
+/* POSIX allows dlsym's pointer to be used as a function; ISO C has no cast for it. */
 static void symbol(void *fn, void *library, const char *name)
 {
     *(void **)fn = library == NULL ? NULL : dlsym(library, name);
@@ -53,7 +53,7 @@ static void *load(const char *path)
 
 um_peers *um_peers_open(um_isa isa)
 {
-    /* OpenBLAS 0.3.21 takes CPUs that it does not know for a Pentium, unless told the core type before it is loaded. */
+    /* OpenBLAS 0.3.21 treats an unknown CPU as a Pentium unless the core type is set before it is loaded. */
     setenv("OPENBLAS_CORETYPE",
            isa == UM_ISA_AVX512 ? "SkylakeX"
            : isa == UM_ISA_AVX2 ? "Haswell"
@@ -84,7 +84,7 @@ bool um_peers_has(const um_peers *p, um_peer which)
 }
 
 #ifdef _OPENMP
-/* The calling OpenMP thread to the n'th of the CPUs that this process may use. */
+/* Pins the calling OpenMP thread to the n'th of the CPUs that this process may use. */
 static void pin(const cpu_set_t *allowed, int n)
 {
     cpu_set_t one;
@@ -98,12 +98,12 @@ static void pin(const cpu_set_t *allowed, int n)
 void um_peers_threads(um_peers *p, int threads)
 {
     sched_setaffinity(0, sizeof p->allowed,
-                      &p->allowed); /* what OpenBLAS starts now is free to go anywhere */
+                      &p->allowed); /* threads that OpenBLAS starts now may run anywhere */
     if (p->cblas_threads != NULL) p->cblas_threads(threads);
 #ifdef _OPENMP
     omp_set_num_threads(threads); /* oneDNN's */
     if (threads == 1) return;
-        /* Ours and oneDNN's, which are the same: a thread that wakes on a busy machine is else put beside the one that woke it. */
+        /* Our threads and oneDNN's are the same. Without pinning, a busy machine puts a thread that wakes beside the one that woke it. */
 #pragma omp parallel num_threads(threads)
     pin(&p->allowed, omp_get_thread_num());
 #endif

@@ -46,7 +46,7 @@ static float *random_floats(um_arena *a, um_rng *r, size_t n, float std)
     return x;
 }
 
-/* The same random numbers serve every layer, each has them in memory of its own. */
+/* Every layer has the same random numbers, each in its own memory. */
 static um_linear linear(bench *b, const float *values, int N, int K)
 {
     um_linear l = {.w = {.dtype = b->weights, .N = N, .K = K}};

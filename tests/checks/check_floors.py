@@ -39,9 +39,9 @@ FLOORS = {
     "router/engine": CORE + ["router/request", "router/backbone"],
     "router": CORE + ROUTER,
     "expert_worker": CORE,
-    "encoder_worker/frontend": BASE + ["core/model", "core/tensor"],  # signal processing alone: no layers, no messages
+    "encoder_worker/frontend": BASE + ["core/model", "core/tensor"],  # signal processing only: no layers, no messages
     "encoder_worker/decode": BASE + ["encoder_worker/frontend"],
-    "encoder_worker/sandbox": BASE + ["encoder_worker/frontend", "encoder_worker/decode"],  # unimoe-decoder: as little code as may be beside hostile bytes
+    "encoder_worker/sandbox": BASE + ["encoder_worker/frontend", "encoder_worker/decode"],  # unimoe-decoder: minimal code near hostile bytes
     "encoder_worker/towers": CORE + ["encoder_worker/frontend"],
     "encoder_worker": CORE + ENCODER,
     "gateway": CORE,
@@ -183,7 +183,7 @@ def check_doors(source, used):
 def check_order(source, paths):
     own = source.path.rsplit(".", 1)[0] + ".h"
     listed = includes_of(source)
-    in_tests = floor_of(source.path) == "tests"  # cmocka.h wants its headers before it
+    in_tests = floor_of(source.path) == "tests"  # cmocka.h needs these headers before it
     if source.path.endswith((".c", ".cc", ".cu")) and not in_tests and own in paths and (not listed or listed[0][2] != own):
         yield Finding(source.path, listed[0][0] if listed else 1, "order", f'the first include is to be "{own}"')
     outside_seen = False
@@ -255,7 +255,7 @@ PLANTS = [
     ("core/nn/planted.c", '#include <stdio.h>\n#include "core/base/status.h"\n', "order"),
     ("core/nn/planted.c", '#include "../base/status.h"\n', "order"),
 ]
-# What must not be reported: words in comments and strings, names that merely end like a banned one, members.
+# Must not be reported: words in comments and strings, names that merely end like a banned one, members.
 CLEAN = ('#include "core/base/status.h"\n\n#include <stdio.h>\n/* malloc(1) and getenv("X") */\nstruct s { void (*free)(int); };\n'
          'void f(struct s *p) { p->free(1); um_free(0); puts("free(p) #include <mpi.h>"); }\n')
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the sources to the rules of CONTRIBUTING.md that a machine can see: sizes, names, banned words, where printing is allowed.
+"""Holds the sources to the rules of CONTRIBUTING.md that a program can check: sizes, names, banned words, where printing is allowed.
 
 usage: check_style.py [--root DIR] [--self-test]      exit 0: clean, 1: violations (warnings do not count)
 """
@@ -151,7 +151,7 @@ def without_attributes(text):
 
 
 def declared_name(text):
-    """The function that a declaration names, or None: the identifier before the first parenthesis that is no attribute's."""
+    """The function that a declaration names, or None: the identifier before the first parenthesis that does not belong to an attribute."""
     match = re.search(r"([A-Za-z_]\w*)\s*\(", without_attributes(text))
     return match.group(1) if match else None
 
@@ -227,7 +227,7 @@ def check_unique_names(sources):
 
 @functools.lru_cache(maxsize=None)
 def check_one(path, text):
-    """Findings and warnings that this file alone gives."""
+    """Findings and warnings that concern this file alone."""
     source, findings, warnings = source_of(path, text), [], []
     findings += check_file(source)
     if FILE_LINES_WARN < len(source.lines) - 1 <= FILE_LINES:

@@ -52,9 +52,7 @@ static void *rank_main(void *p)
     um_log_set_name(name);
     um_status st = UM_OK;
     if (a->rank == c->freeze_rank) {
-        for (
-            ;
-            ;) { /* answers nothing, as a stopped process would; ends when the others have given up */
+        for (;;) { /* does not answer, like a stopped process; ends when the others have given up */
             um_msg msg = {0};
             /* it has no pulse */
             st = um_comm_recv(a->comm, &msg, 50000, err);

@@ -11,19 +11,18 @@ typedef struct cluster {
     um_config cfg;       /* routers, experts, encoders and all other options; model must be set */
     um_comm_fault fault; /* or NULL */
     void *fault_ctx;
-    um_emit
-        tap; /* NULL, or what sees each line of router 0 and may refuse it, as a closed output does */
+    um_emit tap; /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
     void *tap_ctx;
     const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */
     int other_rank;
     int freeze_rank; /* -1, or a rank that never starts (as if it were stopped) */
     /* after cluster_run */
     char *lines[CLUSTER_LINES]; /* the first that router 0 emitted */
-    int n_lines, all_lines;     /* of these, and of all */
+    int n_lines, all_lines;     /* how many of these, and of all lines */
     int accept;           /* lines before emit fails, as a closed output does; 0: it never fails */
     um_status status[64]; /* of each rank: routers, experts, encoders */
     um_err err[64];
-    bool follows[64]; /* failed only because another rank had, and says nothing */
+    bool follows[64]; /* failed only because another rank had failed, and reports nothing */
     int ranks;
 } cluster;
 

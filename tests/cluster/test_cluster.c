@@ -80,7 +80,7 @@ static void golden_cases_match(void **state)
     }
 }
 
-/* A way to run that must not change a bit. */
+/* A way to run the job that must not change a bit of the answer. */
 typedef struct variation {
     const char *tag;
     int routers, experts, chunk, threads;

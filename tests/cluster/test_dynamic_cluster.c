@@ -154,7 +154,7 @@ static const uint8_t *traced(const um_tensors *t, const char *name, int64_t cols
     return x->data;
 }
 
-/* Slots of a token are filled from the front, then -1 with weight 0; tokens differ in how many they have. */
+/* The slots of a token are filled from the front, the rest is -1 with weight 0; tokens differ in the number of filled slots. */
 static void traces_show_how_many_experts_a_token_had(void **state)
 {
     (void)state;
@@ -237,7 +237,7 @@ static void *expert_main(void *p)
     return NULL;
 }
 
-/* What the router rank does: joins, loads, one MoE block over x, says goodbye. */
+/* The router rank: joins, loads, runs one MoE block over x, says goodbye. */
 typedef struct block {
     const um_checkpoint *ck;
     const float *x; /* [S,D] */
@@ -299,7 +299,7 @@ static void run_block(block *b, const char *model, int ranks, um_dev *dev)
         if (args[r].st != UM_OK) fail_msg("%s", args[r].err.msg);
 }
 
-/* Rows that are real, where the case drops none, within 1e-4 of the largest. */
+/* Compares the real rows, if the case drops none, within 1e-4 of the largest value. */
 static void near_golden(const char *name, const um_tensors *want, const float *y, int S, int D)
 {
     const um_tensor *t = um_tensors_find(want, "y"), *mask = um_tensors_find(want, "token_mask");
@@ -350,7 +350,7 @@ static void the_block_is_the_layer(void **state)
     }
 }
 
-/* A token whose dynamic experts are all null: no row crosses, and without shared experts its block gives zero. */
+/* A token whose dynamic experts are all null: no row is sent, and without shared experts the block gives zero. */
 static void a_token_without_any_expert_gives_zero(void **state)
 {
     (void)state;

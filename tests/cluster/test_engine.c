@@ -77,7 +77,7 @@ static const char *line_of(const bench *b, const char *id)
     return line;
 }
 
-/* How many lines came before that of request id. */
+/* The number of lines that came before that of request id. */
 static int place_of(const bench *b, const char *id)
 {
     const char *line = line_of(b, id);
@@ -214,7 +214,7 @@ static void the_models_positions_are_an_end(void **state)
     bench_close(b);
 }
 
-/* Megabytes of text are refused by their length, before anything is made of them. */
+/* Megabytes of text are refused by their length, before they are processed. */
 static void a_text_of_megabytes_is_refused_at_once(void **state)
 {
     (void)state;
@@ -288,7 +288,7 @@ static void requests_wait_for_memory_of_others(void **state)
 
 /* --- order --- */
 
-/* A short question behind a long document comes long before its answer; the document's answer does not wait for all questions. */
+/* A short question queued behind a long document is answered long before the document; the document does not wait for all questions. */
 static void short_prompts_do_not_wait_and_long_ones_go_on(void **state)
 {
     (void)state;
@@ -311,7 +311,7 @@ static void short_prompts_do_not_wait_and_long_ones_go_on(void **state)
     bench_close(b);
 }
 
-/* More requests than are kept at a time, over one and over two routers; each is answered once. */
+/* More requests than the routers hold at a time, over one and over two routers; each is answered once. */
 static void thousands_of_requests_are_answered(void **state)
 {
     (void)state;
@@ -346,7 +346,7 @@ static const char *image_make(bench *b, int i)
     return name; /* the requests file is beside it */
 }
 
-/* More items than a rank's window holds, in one request and in many, some of them equal, one broken, one missing. */
+/* More media than a rank's window holds, in one request and in many, some of them equal, one broken, one missing. */
 static void many_media_go_through_a_small_window(void **state)
 {
     (void)state;
@@ -379,7 +379,7 @@ static void many_media_go_through_a_small_window(void **state)
     bench_close(b);
 }
 
-/* Videos larger than the window, which go to the encoder one at a time, and one that is too large, which is not read. */
+/* Videos larger than the window are sent to the encoder one at a time; a video that is too large is not read. */
 static void large_media_are_read_in_pieces(void **state)
 {
     (void)state;
@@ -403,7 +403,7 @@ static void large_media_are_read_in_pieces(void **state)
 
 /* --- seeds and output --- */
 
-/* Requests without a seed of their own draw apart; one seed draws alike wherever the request stands. */
+/* Requests without a seed draw different tokens; the same seed draws the same tokens wherever the request is in the file. */
 static void seeds(void **state)
 {
     (void)state;
@@ -459,7 +459,7 @@ static void a_closed_output_ends_the_job(void **state)
     bench_close(b);
 }
 
-/* Somebody who writes requests for as long as they are read, and how many were read when the first answer came. */
+/* A thread that writes requests as long as they are read, and how many it had written when the first answer came. */
 typedef struct writer {
     int fd;
     _Atomic int written;
@@ -493,14 +493,14 @@ static um_status note_first(void *ctx, const char *line, um_err *err)
     (void)line;
     (void)err;
     if (w->at_first_answer == 0) {
-        usleep(50000); /* the writer could go on meanwhile, if it were let */
+        usleep(50000); /* time in which the writer could go on if nothing held it up */
         w->at_first_answer = w->written;
     }
     return UM_OK;
 }
 
-/* A full queue holds up whoever writes requests: before the first answer only the window, one read and the pipe (1 MiB, 256 lines)
- * can have filled. */
+/* A full queue blocks the writer of requests: before the first answer only the window, one read and the pipe (1 MiB, 256 lines) can have
+ * filled. */
 static void a_full_queue_holds_up_the_writer(void **state)
 {
     (void)state;

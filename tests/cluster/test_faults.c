@@ -30,7 +30,7 @@ typedef enum fault_kind {
     LOSE,
     TWICE,
     MUTE,
-    DELAY, /* the sender works for longer than the deadline before it sends */
+    DELAY, /* before it sends, the sender computes for longer than the deadline */
     FAULT_KINDS
 } fault_kind;
 
@@ -38,7 +38,7 @@ typedef struct fault {
     fault_kind kind;
     um_kind frame; /* only frames of this kind; 0 = all */
     int nth;       /* which of them */
-    int mute_from; /* MUTE: nothing of this rank arrives any more once the nth frame passed */
+    int mute_from; /* MUTE: after the nth frame nothing that this rank sends arrives */
     _Atomic int seen, done;
     uint32_t random;
 } fault;
@@ -120,7 +120,7 @@ static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text
     return st;
 }
 
-/* Every message of a run in turn is damaged in one way. The run ends by itself; if it fails, the words name a rank. */
+/* Damages each message of a run in turn, in one way. The run ends by itself; if it fails, the message names a rank. */
 static void damage_each_message(fault_kind kind, int stride)
 {
     char text[8192];
@@ -192,7 +192,7 @@ static void a_silent_rank_is_named_within_the_deadline(void **state)
     fails_with((fault){.kind = LOSE, .frame = UM_KIND_SHUTDOWN}, "router/0");
 }
 
-/* Long work is no silence: whatever a rank sends, 700 ms late with a deadline of 200 ms, the answer is the same. */
+/* Long work is not silence: every message is 700 ms late, with a deadline of 200 ms, and the answer is the same. */
 static void a_rank_that_works_long_is_not_silent(void **state)
 {
     (void)state;
@@ -210,7 +210,7 @@ static void a_rank_that_works_long_is_not_silent(void **state)
     }
 }
 
-/* A rank that never comes to life is named by its role before anything else happens. */
+/* A rank that never starts is named by its role before anything else happens. */
 static void a_rank_that_never_joins_is_named(void **state)
 {
     (void)state;
@@ -227,7 +227,7 @@ static void a_rank_that_never_joins_is_named(void **state)
     cluster_free(&c);
 }
 
-/* Requests that are wrong in themselves: one error line each, and the good one among them gets its answer. */
+/* Invalid requests get one error line each; the valid one among them is answered. */
 static void faults_of_a_request_stay_with_it(void **state)
 {
     (void)state;

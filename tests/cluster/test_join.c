@@ -74,7 +74,7 @@ static void first_value(uint8_t *file, size_t n)
 
 static void last_value(uint8_t *file, size_t n) { file[n - 1] ^= 1; }
 
-/* Two tensors of one shape under each other's name. */
+/* Two tensors of the same shape with their names exchanged. */
 static void header_only(uint8_t *file, size_t n)
 {
     (void)n;
@@ -127,7 +127,7 @@ static void a_copy_elsewhere_is_the_same(void **state)
     assert_int_equal(run_with(nothing, EXPERT, text, sizeof text), UM_OK);
 }
 
-/* --credit from the least to the most: a chunk that fits it also fits the largest frame. */
+/* For every --credit from the smallest to the largest, a chunk that fits it also fits into the largest frame. */
 static void every_credit_gives_chunks_that_can_be_sent(void **state)
 {
     (void)state;

@@ -24,7 +24,7 @@
 
 static const char *at(const char *name) { return um_arena_fmt(&arena, "%s/%s", dir, name); }
 
-/* Texts and media in turn, over two turns; <audio> is speech until there is no more of it. */
+/* Texts and media alternate over two turns; <audio> stands for speech until all speech is used. */
 static const char everything[] =
     "{\"sample\": {\"conversations\": [{\"from\": \"human\", \"value\": \"Look: <image> Listen: "
     "<speech> and "
@@ -128,7 +128,7 @@ static void the_same_bits_however_the_encoders_are_divided(void **state)
     }
 }
 
-/* The mean of a video's frames does not care how they came; its sound track is one of its media when asked for. */
+/* The mean of a video's frames does not depend on how they arrived; the sound track is used as a medium only when requested. */
 static void videos_bring_their_sound(void **state)
 {
     (void)state;
@@ -154,13 +154,13 @@ static const struct {
     {"\"image\": \"" GOLDEN "speech.wav\"", "speech.wav"},
     {"\"speech\": \"" GOLDEN "small.png\"", "small.png"},
     {"\"sound\": \"" MEDIA "count.mp4\"", "count.mp4"}, /* has no sound track */
-    {"\"video\": \"" MEDIA "cover.m4a\"", "cover.m4a"}, /* an image on an album is no video */
+    {"\"video\": \"" MEDIA "cover.m4a\"", "cover.m4a"}, /* a cover image is not a video */
     {"\"image\": \"" MEDIA "animated.webp\"", NULL},    /* its first frame */
     {"\"image\": \"empty.bin\"", "empty.bin"},
     {"\"speech\": \"empty.bin\"", "empty.bin"},
     {"\"video\": \"noise.bin\"", "noise.bin"},
     {"\"sound\": \"nowhere.wav\"", "nowhere.wav"},
-    {"\"image\": \"pipe\"", "pipe: not a regular file"}, /* nobody will ever write into it */
+    {"\"image\": \"pipe\"", "pipe: not a regular file"}, /* a pipe that nobody ever writes into */
     {"\"image\": \"/dev/zero\"", "/dev/zero: not a regular file"},
     {"\"image\": \"/dev/zero\", \"colour\": 1", "colour: unknown key"}, /* under its own id */
     {"\"video\": \"" MEDIA "count.mp4\", \"video_audio\": \"sound\"", "count.mp4"},
@@ -183,7 +183,8 @@ static void a_bad_file_costs_its_own_request(void **state)
         um_text_fmt(
             &text,
             "{\"id\": \"r%d\", \"prompt\": \"q\", \"max_new_tokens\": 2, \"temperature\": 0, ", i);
-        um_text_fmt(&text, "%s}\n", r); /* paths are those of this test's folder, beside the file */
+        /* paths are relative to the folder of the file */
+        um_text_fmt(&text, "%s}\n", r);
     }
     folder_write(dir, "lines.jsonl", text.s, text.n);
     um_text_free(&text);
@@ -202,7 +203,7 @@ static void a_bad_file_costs_its_own_request(void **state)
     cluster_free(&c);
 }
 
-/* What no rank reads is said by name, and the rest is answered. */
+/* A modality that no rank reads is named in the error, and the other requests are answered. */
 static void a_modality_that_no_rank_reads(void **state)
 {
     (void)state;

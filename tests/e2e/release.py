@@ -1,4 +1,4 @@
-"""Release folders as the original programs leave them, made from the golden models: what unimoe convert turns back.
+"""Makes release folders, as the original programs leave them, from the golden models; unimoe convert turns them back.
 
 Spec 7.2 has the files and names. What a later file replaces is written wrong in the earlier one, so that the order matters.
 Needs torch and numpy of Debian (python3-torch)."""
@@ -118,7 +118,7 @@ def trained_files(tensors, tuned, prefix):
 
 
 def strays(base):
-    """What released base folders hold besides, and what nobody needs."""
+    """Further files of released base folders, and files that nobody needs."""
     base["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     base["model.vision_tower.vision_tower.vision_model.embeddings.class_embedding"] = torch.ones(4)
     base["model.audio_tower.encoder.conv1.weight"] = torch.ones(4)
@@ -143,7 +143,7 @@ def four(model, out, exact=False):
     adapter[gate + ".lora_A.weight"] = torch.ones(2, tensors["model.norm.weight"].shape[0])
     adapter[gate + ".lora_B.weight"] = torch.ones(tensors["model.layers.0.mlp.gate.weight"].shape[0], 2)
     turned = "model.layers.0.self_attn.q_proj.weight"
-    tensors[turned] = tensors[turned].t().contiguous().t()  # the same values in another order of memory
+    tensors[turned] = tensors[turned].t().contiguous().t()  # the same values in another memory order
     strays(tensors)
     save_shards(base, tensors)
     adapter_files(tuned, adapter, 2.0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The unimoe command as a person meets it: help, mistakes, exit codes, what it prints before a job starts.
+"""The unimoe command as a user sees it: help, mistakes, exit codes, and what it prints before a job starts.
 
 usage: test_cli.py PROGRAM SOURCE_DIR
 """

@@ -190,7 +190,7 @@ def big_endian(path):
 
 
 def refused(tmp):
-    """Broken and hostile sources: one sentence that names the thing, the right code, and nothing left behind."""
+    """Broken and hostile sources: one sentence that names the cause, the right exit code, and nothing left behind."""
     model, source, out = GOLDEN / "models" / "s4", tmp / "r", tmp / "out"
     flags = release.four(model, source)
     base, tuned = source / "base", source / "tuned"
@@ -268,7 +268,7 @@ def beats(tmp):
 
 
 def halves(with_file, without, gates, tuned):
-    """Files that do not fit one another."""
+    """Files that do not fit together."""
     with_file(gates, lambda p: torch.save({n: t[:3] for n, t in torch.load(p).items()}, p), 3, "misshapen model.layers.0.mlp.gate.weight")
     adapter = tuned / "adapter_model.bin"
     with_file(adapter, without("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"), 3, "q_proj", "no lora_B")
@@ -326,12 +326,12 @@ def files(tmp):
 
 
 def full(tmp, flags):
-    """No room for the weights: one sentence, and nothing is left."""
+    """No disk space for the weights: one sentence, and nothing is left behind."""
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))
     out = tmp / "full"
     r = subprocess.run([str(w) for w in (BUILD / "unimoe", "convert", *flags, "--out", out)], capture_output=True, text=True, preexec_fn=limit,
-                       restore_signals=False, timeout=300)  # Python ignores the signal of this limit: write fails, as on a full disk
+                       restore_signals=False, timeout=300)  # Python ignores the signal of this limit, so write fails as on a full disk
     check(r.returncode == 1 and "too large" in r.stderr and not list(tmp.glob("full*")), f"no room: {r.returncode} {r.stderr}")
 
 
@@ -347,7 +347,7 @@ def manifest(plain, tmp):
     target.write_bytes(data)
     verdict(3, "bad vision_tower/model.safetensors", f"0..{len(data)}")
     known = json.loads((plain / "manifest.json").read_text())
-    known["block_bytes"] = 1024  # as a file of many blocks is told
+    known["block_bytes"] = 1024  # named by its blocks, as a large file is
     import hashlib
     data[5000] ^= 1
     for f in known["files"]:

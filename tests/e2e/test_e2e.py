@@ -209,12 +209,12 @@ def alive(pid):
 def ranks_at_work(log, count, parent=None):
     """Process numbers and names of the ranks once all of them have loaded what they compute with, as their log says."""
     loaded = wait_for(lambda: sum(log.read_text().count(w) for w in (" backbone of ", " owns ", " encoders: ")) >= count, 200, f"{count} ranks did not load")
-    time.sleep(0.5)  # into the work, which lasts far longer
+    time.sleep(0.5)  # in the middle of the work, which takes far longer
     return loaded and {p: n for p, n in descendants(parent).items() if n in ROLES}
 
 
 def faults(tmp):
-    """A rank of each role killed, and stopped, in the middle of the work: it is named, and named once."""
+    """A rank of each role is killed, and stopped, in the middle of its work: the message names it, exactly once."""
     request = json.dumps({"prompt": "go on", "max_new_tokens": 60000, "ignore_eos": True, "temperature": 0})
     (tmp / "r.jsonl").write_text((request + "\n") * 200)  # each ends where the model has no more positions
     for number, name in ((signal.SIGKILL, "killed"), (signal.SIGSTOP, "stopped")):
@@ -249,7 +249,7 @@ def edit_header(path, change):
 
 
 def models(tmp):
-    """Models that cannot be used: the job ends with exit 3 and says which tensor, and what is wrong with it."""
+    """Unusable models: the job ends with exit code 3 and names the tensor and its fault."""
     name = "model.layers.1.mlp.experts.3.up_proj.weight"
 
     def misshape(h):
@@ -291,7 +291,7 @@ def memory(tmp):
 
 
 def idle(tmp):
-    """Eight ranks wait for requests longer than the deadline, nearly without processor time; then one comes and is answered."""
+    """Eight ranks wait for requests longer than the deadline and use almost no processor time; then a request arrives and is answered."""
     common = ["--model", GOLDEN / "models" / "s4", "--log-level", "info"]
     words = mpirun((2, ROLES[0], *common, "--requests", "-"), (4, ROLES[1], *common), (2, ROLES[2], *common))
     log = tmp / "log"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The launcher on machines that lack something, with readers that go away, and stopped by signals. Jobs run under mpirun.
+"""The launcher on machines that lack something, with readers that close the output, and stopped by signals. Jobs run under mpirun.
 
 usage: test_launch.py BUILD SOURCE
 """
@@ -211,7 +211,7 @@ class Launch(unittest.TestCase):
                 self.assertIn("has 60 characters, and mpirun of Open MPI 4 crashes above 56", r.stderr)
 
     def test_model_changes(self):
-        """A model that becomes shorter while it is read is named."""
+        """A model that is truncated while it is read: the message names it."""
         model = self.tmp / "m"
         r = run([UNIMOE, "init", "--preset", "small", "--seed", "1", "--out", str(model)])
         self.assertEqual(r.returncode, 0, r.stderr)

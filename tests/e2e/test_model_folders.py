@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Model folders as people really have them: broken downloads exit 3 and say what to do, odd but sound ones work; init leaves nothing
-behind. The cases follow public reports about safetensors, transformers and model caches.
+"""Model folders as users really have them: for broken downloads the exit code is 3 and the message says what to do; odd but valid ones
+work; init leaves nothing behind. The cases follow public reports about safetensors, transformers and model caches.
 
 usage: test_model_folders.py UNIMOE
 """
@@ -31,7 +31,7 @@ def check(ok, text):
 
 
 class Folder:
-    """A fresh copy of the sound model for every case."""
+    """A fresh copy of the valid model for every case."""
 
     def __init__(self, tmp):
         self.tmp, self.sound = tmp, tmp / "sound"
@@ -182,7 +182,7 @@ def a_link_tree(model):
 
 
 def odd_tensors(model):
-    """Buffers and leftovers of other types beside what is wanted."""
+    """Buffers and leftover tensors of other types beside the needed ones."""
     named, _ = tensors(model / "model.safetensors")
     named["model.layers.0.self_attn.rotary_emb.inv_freq"] = ("F64", [4], bytes(32))
     named["model.embed_positions.position_ids"] = ("I64", [1, 3], bytes(24))

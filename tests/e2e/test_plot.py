@@ -39,7 +39,7 @@ def spread(experts, moe, kinds, shift=0):
 
 
 class Box:
-    """About where a label is: a letter of a wide sans-serif face takes 0.6 of its size, and an upper-case one is 0.72 of it high."""
+    """Approximate box of a label: in a wide sans-serif face a letter is 0.6 of the font size wide, and a capital 0.72 high."""
 
     def __init__(self, node):
         self.text, size = node.text, float(node.get("font-size"))
@@ -176,7 +176,7 @@ class Plot(unittest.TestCase):
         labels = self.labels(self.draw(self.file(counters({("prefill", 0, "text", 0): 1}, 1, 1, top_k=1))))
         self.assertIn("100", labels)
         self.assertTrue(any(t.startswith("custom, 1 expert, top-1, in 1 of 1 layers") for t in labels))
-        # experts and layers where nothing went
+        # experts and layers without any tokens
         root = self.draw(self.file(counters({("prefill", 5, "video", 3): 1}, 9, 7, [0, 5, 6])))
         self.assertIn("video", self.labels(root))
 
@@ -199,7 +199,7 @@ class Plot(unittest.TestCase):
         self.assertEqual(self.draw(path).find(SVG + "title").text, 'Routing of </title><script>"&')
         root = self.draw(path, "--compare", path)
         self.assertIn("<b>&\"'\u00e9", root.find(SVG + "title").text)
-        # bytes that are no UTF-8 (a lone one, an overlong slash, a surrogate) and a control character
+        # bytes that are not UTF-8 (a lone one, an overlong slash, a surrogate) and a control character
         text = counters({("prefill", 0, "text", 0): 1}, 2, 1, model="MODEL").encode().replace(b"MODEL", b"a\xffb\xc0\xafc\xed\xa0\x80d\x01e")
         title = self.draw(self.file(text)).find(SVG + "title").text
         self.assertEqual(re.sub("\ufffd+", "?", title), "Routing of a?b?c?d?e")
@@ -212,7 +212,7 @@ class Plot(unittest.TestCase):
         first = (self.dir / "out.svg").read_bytes()
         self.draw(self.file(text.replace("\n", "\r\n")))
         self.assertEqual(first, (self.dir / "out.svg").read_bytes())
-        # another order of lines and columns, and a column more
+        # lines and columns in another order, and an extra column
         head, rows = text.split(NAMES + "\n")
         lines = [",".join(reversed(r.split(","))) + ",x" for r in rows.splitlines()]
         swapped = head + ",".join(reversed(NAMES.split(","))) + ",note\n" + "\n".join(reversed(lines))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Files of requests through a job: a bad line fails alone, data files as they are, answers as lines come.
+"""Files of requests through a job: a bad line fails alone, data files are read as they are, lines are answered as they arrive.
 
 usage: test_requests.py PROGRAM SOURCE_DIR
 """
@@ -65,7 +65,7 @@ class Requests(unittest.TestCase):
         self.assertIn("bytes, one request may have", lines["long"]["error"])
 
     def test_data_file(self):
-        """One array of samples with keys of their own, all turns answered, ids that come again."""
+        """One array of samples with extra keys, with all turns answered and with repeated ids."""
         turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A."}, {"from": "human", "value": "Where?"}]
         sample = {"conversations": turns + [{"from": "gpt", "value": "Here."}], "image": "small.png", "dataset": "d", "height": 3}
         data = json.dumps([{"id": "one", **sample}, {"question_id": 12, "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": ""}]},

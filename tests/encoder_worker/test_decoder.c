@@ -53,7 +53,7 @@ static um_wave wave_made(const media_wav *w, const void *samples, size_t n)
     return wave_of("made.wav", media_wav_make(&arena, w, samples, n));
 }
 
-/* What a call with bad input says: UM_E_DATA, a message that begins with the name, nothing set, nothing kept. */
+/* A call with bad input: returns UM_E_DATA with a message that begins with the name, sets nothing and keeps nothing. */
 enum kind { PICTURE, WAVE, CLIP };
 
 static void refused(enum kind kind, media_blob b, const char *word)
@@ -111,7 +111,7 @@ static void test_golden_lengths(void **state)
     assert_int_equal(wave_file("golden/media/siren.wav").n, 32000);
 }
 
-/* No resampling at 16 kHz: the samples of the file, divided. */
+/* At 16 kHz nothing is resampled: the result is the samples of the file, scaled. */
 static void test_16k_as_it_is(void **state)
 {
     (void)state;
@@ -148,10 +148,10 @@ static void test_lossy_formats(void **state)
         if (off > 0.05) fail_msg("%s: %g off", files[f], off);
     }
     assert_true(wave_file("media/tones.aac").n >=
-                4001); /* ADTS cannot say what was added in front */
+                4001); /* ADTS does not record the padding at the beginning */
 }
 
-/* The same bytes are the same bits, whatever the process has decoded before. */
+/* The same bytes decode to the same bits, whatever the process decoded before. */
 static void test_same_bits(void **state)
 {
     (void)state;
@@ -504,7 +504,7 @@ static void test_image_formats(void **state)
     }
 }
 
-/* Of an animation the first frame; a file is turned only when asked to. */
+/* An animation gives its first frame; an image is rotated only on request. */
 static void test_animated_images(void **state)
 {
     (void)state;
@@ -547,7 +547,7 @@ static void test_not_media(void **state)
     refused(WAVE, cases[3], "");
 }
 
-/* A wrong byte here and there: an answer or an error, and the decoder lives. */
+/* Wrong bytes at many places: the result is an answer or an error, and the decoder stays alive. */
 static void test_wrong_bytes(void **state)
 {
     (void)state;

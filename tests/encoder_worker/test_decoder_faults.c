@@ -65,7 +65,7 @@ static void test_no_program(void **state)
     gone();
 }
 
-/* A program that is no decoder: not the file's fault, and said so. */
+/* A program that is not a decoder: the message says that the file is not at fault. */
 static void test_other_program(void **state)
 {
     (void)state;
@@ -107,14 +107,14 @@ static void test_killed_between(void **state)
         int pid = the_child();
         siginfo_t how;
         kill(pid, SIGKILL);
-        waitid(P_PID, (id_t)pid, &how, WEXITED | WNOWAIT); /* until it is dead; not reaped */
+        waitid(P_PID, (id_t)pid, &how, WEXITED | WNOWAIT); /* until it is dead; does not reap it */
     }
     serves(d);
     um_decoder_close(d);
     gone();
 }
 
-/* Sends a signal to the decoder once it has been at work for a moment. */
+/* Sends a signal to the decoder after it has worked for a moment. */
 typedef struct sender {
     int sig;
     bool sent;
@@ -146,7 +146,7 @@ static void interrupted(int sig, int64_t wait_ms, const char *word)
     const um_media_limits limits = {
         .pixels = 1 << 20, .seconds = 7200, .frames = 16, .wait_ms = wait_ms};
     assert_int_equal(um_decoder_open(&d, UM_DECODER, &limits, &err), UM_OK);
-    serves(d); /* the process is up, so that the signal meets work */
+    serves(d); /* starts the process, so that the signal arrives while it works */
     assert_int_equal(pthread_create(&thread, NULL, send_signal, &s), 0);
     um_status st = long_work(d, &err);
     pthread_join(thread, NULL);
@@ -175,7 +175,8 @@ static void test_stuck(void **state)
 
 static void lie(char how, const char *word)
 {
-    bool silent = how == 'l' || how == 'o'; /* the others must not fail for slowness */
+    /* the others must not fail because the machine is slow */
+    bool silent = how == 'l' || how == 'o';
     um_decoder *d = open_decoder(UM_LYING_DECODER, silent ? &hasty : &patient);
     um_err err = {0};
     um_image p = {.w = -7};
@@ -186,8 +187,8 @@ static void lie(char how, const char *word)
     assert_int_equal(arena.used, used);
     has(&err, "it: ");
     has(&err, word);
-    err = (um_err){
-        0}; /* and the next file is served, by a fresh process where that one cannot be trusted */
+    /* the next file is decoded, by a new process if the old one cannot be trusted */
+    err = (um_err){0};
     if (um_decode_image(d, &p, "it", (const uint8_t *)"a", 1, &arena, &err) != UM_OK)
         fail_msg("%s", err.msg);
     assert_memory_equal(p.rgb, "rgb", 3);
@@ -246,7 +247,7 @@ static void test_too_many_samples(void **state)
     um_decoder_close(d);
 }
 
-/* Good, bad and deadly files: as many open files and children afterwards as before. */
+/* Good, bad and deadly files: the numbers of open files and children are the same afterwards as before. */
 static void test_nothing_is_left(void **state)
 {
     (void)state;
@@ -269,7 +270,7 @@ static void test_nothing_is_left(void **state)
     assert_int_equal(media_open_files(), files);
 }
 
-/* A process without a handler for SIGPIPE must survive a decoder that dies while a large file is on its way. */
+/* A process without a SIGPIPE handler must survive a decoder that dies while it is being sent a large file. */
 static void test_no_sigpipe(void **state)
 {
     (void)state;

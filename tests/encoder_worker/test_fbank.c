@@ -89,7 +89,7 @@ static void frame_counts(void **state)
     assert_int_equal(um_fbank_frames(480000), WINDOW_FRAMES);
 }
 
-/* A wave that ends early is the same as one that its last value fills up, to the last bit. */
+/* A wave that ends early gives the same bits as one padded with its last value. */
 static void goes_on_with_its_last_value(void **state)
 {
     (void)state;
@@ -107,7 +107,7 @@ static void goes_on_with_its_last_value(void **state)
     close_bench(b);
 }
 
-/* No energy at all is the floor, not minus infinity; a constant has none, as the mean is taken off. */
+/* Zero energy gives the floor, not minus infinity; a constant has none because the mean is subtracted. */
 static void silence_is_the_floor(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* Images: every kind of PNG and JPEG to the colours that the reference sees, and bad files. */
+/* Images: every kind of PNG and JPEG decodes to the colours of the reference; bad files are refused. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -32,7 +32,7 @@ static blob load(const char *name)
     return b;
 }
 
-/* The message of a decoding that must fail, and must keep nothing. */
+/* Decodes what must be refused; returns the message. The arena must hold nothing more afterwards. */
 static const char *refused(const void *bytes, size_t n, int64_t max_pixels)
 {
     static um_err err;
@@ -172,7 +172,7 @@ static void test_png_interlaced(void **state)
 static const char *const jpegs[] = {"images/gray.jpg", "images/cmyk.jpg", "images/progressive.jpg",
                                     "images/wide-chroma.jpg", "images/full-chroma.jpg"};
 
-/* Another libjpeg may round its transform otherwise by a level or two. */
+/* Another version of libjpeg may differ by a level or two where its transform rounds. */
 static void test_jpeg_kinds(void **state)
 {
     (void)state;
@@ -283,7 +283,7 @@ static void test_png_any_wrong_byte(void **state)
                 24); /* checksum of the chunk of pixels, padding behind their data, end mark */
 }
 
-/* The checksum of a text in front of the pixels counts, as in PIL. */
+/* The checksum of a text chunk before the pixels is checked, as in PIL. */
 static void test_png_wrong_text(void **state)
 {
     (void)state;
@@ -300,7 +300,7 @@ static void test_png_wrong_text(void **state)
     says(refused(png.bytes, png.n, MANY), "CRC");
 }
 
-/* Image data that is missing in the middle, the end marker in its place: libjpeg would fill in gray. */
+/* Image data ends in the middle with an end marker: libjpeg would fill the rest with gray. */
 static void test_jpeg_missing_data(void **state)
 {
     (void)state;

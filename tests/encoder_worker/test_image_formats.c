@@ -32,7 +32,7 @@ static blob load(const char *name)
     return b;
 }
 
-/* The message of a decoding that must fail, and must keep nothing. */
+/* Decodes what must be refused; returns the message. The arena must hold nothing more afterwards. */
 static const char *refused(const void *bytes, size_t n, int64_t max_pixels)
 {
     static um_err err;
@@ -92,7 +92,7 @@ static void test_as_pillow(void **state)
     assert_true(files > 120);
 }
 
-/* What a file of each format says when it is cut off anywhere. Some formats lose nothing with their last bytes. */
+/* The message for a truncated file of each format. Some formats lose nothing with their last bytes. */
 static void test_cut_off(void **state)
 {
     (void)state;
@@ -182,7 +182,7 @@ static void test_not_read(void **state)
     }
 }
 
-/* Headers that promise 60000 x 60000 pixels, with no more than a few bytes behind them. */
+/* Headers that declare 60000 x 60000 pixels, followed by only a few bytes. */
 static const wrong bombs[] = {
     {BYTES("GIF89a\x60\xea\x60\xea\0\0\0,\0\0\0\0\1\0\1\0\0\2"), "GIF, by its screen"},
     {BYTES("GIF89a\1\0\1\0\0\0\0,\0\0\0\0\x60\xea\x60\xea\0\2"), "GIF, by its image"},

@@ -84,7 +84,7 @@ static double power_at(const float *wave, int N, int from, int k, int n)
     return re * re + im * im;
 }
 
-/* A full window ends as the reference pads it: what lies behind the end is what lies before it, backwards. */
+/* A full window ends as the reference pads it: the samples after the end mirror those before it. */
 static void test_ends(void **state)
 {
     (void)state;
@@ -117,7 +117,7 @@ static void test_ends(void **state)
             if (!(fabs((double)got[t * FEW + b] - want) < 1e-6))
                 fail_msg("frame %d bin %d: %g, want %g", t, b, (double)got[t * FEW + b], want);
         }
-    /* what is missing counts as zeros */
+    /* missing samples count as zeros */
     float padded[N] = {0};
     memcpy(padded, wave, 700 * sizeof *wave);
     float *more = frames_of(&m, padded, N), *less = frames_of(&m, wave, 700);

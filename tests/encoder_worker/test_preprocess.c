@@ -1,4 +1,4 @@
-/* Pixels: equal to what the reference makes of the golden images, and of made-up ones at awkward sizes. */
+/* Pixels: equal to those of the reference for the golden images and for synthetic ones of awkward sizes. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -83,7 +83,7 @@ static void test_golden(void **state)
     assert_int_equal(seen, 9);
 }
 
-/* The image that images/make.py makes up. */
+/* The synthetic image that images/make.py makes. */
 static um_image made_up(int w, int h)
 {
     um_image p = {.w = w, .h = h};
@@ -96,7 +96,7 @@ static um_image made_up(int w, int h)
     return p;
 }
 
-/* Every step is integers or single rounded operations: the same floats. */
+/* Every step is integer arithmetic or a single rounded operation, so the floats are equal. */
 static void test_awkward_sizes(void **state)
 {
     (void)state;
@@ -123,7 +123,7 @@ static void test_awkward_sizes(void **state)
     assert_int_equal(seen, 19);
 }
 
-/* A size of its own for each side instead of the shorter one: a flat image stays flat whatever the stretch. */
+/* A size for each side instead of one for the shorter side: a flat image stays flat however it is stretched. */
 static void test_fixed_size(void **state)
 {
     (void)state;
@@ -141,7 +141,7 @@ static void test_fixed_size(void **state)
             assert_float_equal(got[100 * c + i], (200.0f / 255 - v.mean[c]) / v.std[c], 1e-6f);
 }
 
-/* 65535 x 1 resized to a height of 336 would be 22 million columns; only the window of the crop is made. */
+/* 65535 x 1 resized to a height of 336 would have 22 million columns; only the crop window is computed. */
 static void test_long_strip(void **state)
 {
     (void)state;

@@ -186,7 +186,7 @@ static void test_walls(void **state)
     assert_int_equal(access(made, F_OK), -1);
 }
 
-/* The same attempts without walls: those that anybody may do are done, so that the test above can fail. */
+/* The same attempts without the sandbox: those open to any process succeed, so the test above can fail. */
 static void test_attempts_are_real(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* The sound tower: golden features, windows and their padding, the numbers of spec 13, the same bits on every way of computing,
- * and towers that do not fit. */
+/* The sound tower: golden features, windows and their padding, the numbers of spec 13, the same bits whatever the way of computing, and
+ * towers that do not fit. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -55,7 +55,7 @@ static void close_model(bench *b)
 
 static um_wave sound_of(bench *b, const char *file) { return tiny_wav(file, &b->arena); }
 
-/* The siren again and again, n samples. */
+/* The siren repeated to n samples. */
 static float *long_wave(bench *b, int64_t n)
 {
     um_wave siren = sound_of(b, "siren.wav");
@@ -348,7 +348,7 @@ static void test_misfits(void **state)
     close_model(&b);
 }
 
-/* Without gru_rel_pos the bias stands as it is; the gate makes a difference. */
+/* Without gru_rel_pos the bias is not gated; the gate changes the result. */
 static void test_ungated(void **state)
 {
     (void)state;
@@ -363,7 +363,7 @@ static void test_ungated(void **state)
     close_model(&b);
 }
 
-/* Rows of NaN would go unnoticed into the language model. */
+/* Without the check, rows of NaN would reach the language model unnoticed. */
 static void test_samples_not_finite(void **state)
 {
     (void)state;

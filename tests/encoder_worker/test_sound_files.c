@@ -64,7 +64,7 @@ static bool row_of(row *r, char *line)
     return r->n > 0 && r->tolerance > 0;
 }
 
-/* Prints what differs; false: something does. */
+/* Prints what differs; returns false if anything does. */
 static bool agrees(const row *r)
 {
     um_err err = {0};
@@ -125,7 +125,7 @@ static void test_refused(void **state)
     refused("bad-cut.caf", "cut off: 0.118 s of 0.199 s are there");
 }
 
-/* Cut anywhere: an answer or a sentence, and the decoder lives. */
+/* Truncated anywhere: the result is an answer or a message, and the decoder stays alive. */
 static void test_cut_anywhere(void **state)
 {
     static const char *const files[] = {"rifx24.wav",    "alac.caf",  "g721.wav",   "wide.rf64",
@@ -147,7 +147,7 @@ static void test_cut_anywhere(void **state)
     }
 }
 
-/* Where the samples stand, and what declares nothing. */
+/* The position of the samples, and headers that do not declare it. */
 static void test_chunks(void **state)
 {
     um_sound_chunk c = {0};

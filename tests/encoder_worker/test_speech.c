@@ -229,7 +229,7 @@ static void test_bf16_weights(void **state)
     close_model(&b);
 }
 
-/* Tensors of another size, or none: the tensor and both shapes are named, and nothing is handed out. */
+/* Tensors of another size, or missing ones: the message names the tensor and both shapes, and no output is set. */
 static void misfit(bench *b, const char *says)
 {
     um_err err = {0};
@@ -274,7 +274,7 @@ static void test_misfits(void **state)
     close_model(&b);
 }
 
-/* A sample that is no number would silently become rows of NaN. */
+/* A sample that is not a number would silently become rows of NaN. */
 static void test_not_finite(void **state)
 {
     (void)state;

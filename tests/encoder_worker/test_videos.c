@@ -202,7 +202,7 @@ static void refused(const char *file, size_t n, bool sound, const char *word)
     has(&err, word);
 }
 
-/* A held last frame is told from a file that is cut off: the latter's bytes end before its boxes do. */
+/* A held last frame is distinguished from a truncated file, whose bytes end before its boxes do. */
 static void test_refused(void **state)
 {
     (void)state;

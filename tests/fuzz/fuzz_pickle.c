@@ -1,8 +1,8 @@
-/* Pickles: what is read is a tree of plain values, and the message says why what is not. */
+/* Pickles: an accepted one is a tree of plain values; a refusal says why. */
 #include "launch/torch/pickle.h"
 #include "tests/fuzz/fuzz.h"
 
-/* Values may be shared and may contain themselves: a bounded look. */
+/* Values may be shared and may contain themselves, so the walk is bounded. */
 static size_t look(const um_value *v, int depth)
 {
     size_t seen = 1;

@@ -1,4 +1,4 @@
-/* Routing files: what is accepted can be drawn, alone and minus itself, and its sums fit together; what is not says why. */
+/* Routing files: an accepted file can be drawn, alone and minus itself, and its sums are consistent; a refusal says why. */
 #include "launch/plot/figure.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/fuzz_file.h"

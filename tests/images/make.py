@@ -28,7 +28,7 @@ CASES = [
 
 
 def made_up(w, h):
-    """test_preprocess.c makes the same image: a hash, and a hard edge to overshoot at."""
+    """test_preprocess.c makes the same image: a hash, and a hard edge at which resizing overshoots."""
     i = np.arange(w * h * 3, dtype=np.uint32)
     v = (i * np.uint32(2654435761)) >> np.uint32(24)
     v = np.where((i // 3) % np.uint32(w) < w // 2, v | 224, v & 31)

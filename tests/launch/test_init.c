@@ -1,4 +1,4 @@
-/* launch/init and launch/inspect: what init makes is a model that inspect and the loaders take, with the same bytes every time. */
+/* launch/init and launch/inspect: init writes a model that inspect and the loaders accept, with the same bytes every time. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -92,7 +92,7 @@ static bool same_files(const char *a, const char *b, const char *name)
     return n == m && memcmp(p, q, n) == 0;
 }
 
-/* Two runs give the same bytes, another seed gives other weights and the same rest. */
+/* Two runs give the same bytes; another seed changes only the weights. */
 static void made_alike(const char *preset, const char *const *files, size_t n)
 {
     um_config a = config_of(preset, "", "a"), b = config_of("", preset, "b"),
@@ -114,7 +114,7 @@ static void made_alike(const char *preset, const char *const *files, size_t n)
     }
     says(inspect(at("a"), false, UM_OK), "0 missing, 0 misshapen, 0 unexpected");
     um_err err = {0};
-    assert_int_equal(init(&a, &err), UM_E_USAGE); /* never over a model that is there */
+    assert_int_equal(init(&a, &err), UM_E_USAGE); /* never overwrites an existing model */
     has(&err, "already holds a model");
     folder_remove(at("a"));
     folder_remove(at("b"));
@@ -227,7 +227,7 @@ static void test_values(void **state)
     um_checkpoint_close(&b);
 }
 
-/* A tensor's bits depend on its name, not on what else the model has. */
+/* A tensor's bits depend on its name, not on the other tensors of the model. */
 static void test_same_bits(void **state)
 {
     (void)state;
@@ -334,7 +334,7 @@ static void test_refused(void **state)
     (void)state;
     um_config cfg = config_of("", "", "x");
     refused(&cfg, UM_E_USAGE, "say what to make: --preset NAME (unimoe init --help lists them)");
-    cfg.out = ""; /* what is missing first is asked for first */
+    cfg.out = ""; /* the first missing key is reported first */
     refused(&cfg, UM_E_USAGE, "--preset NAME");
     cfg = config_of("tiny", "tiny", "x");
     refused(&cfg, UM_E_USAGE, "--preset excludes --config");
@@ -387,7 +387,7 @@ static int names_in(const char *path)
     return n - 2; /* . and .. */
 }
 
-/* A run that fails leaves nothing: no folder, no parent that it made, and a folder that was there as it was. */
+/* A run that fails leaves no folder and no parent that it made, and an existing folder as it was. */
 static void test_leaves_nothing(void **state)
 {
     (void)state;
@@ -405,7 +405,7 @@ static void test_leaves_nothing(void **state)
     refused(&cfg, UM_E_MODEL, "notes/config.json: hidden_size: 0");
     assert_int_equal(names_in(at("notes")), 1);
     um_err err = {0};
-    cfg = config_of("tiny", "", "notes/"); /* and takes a model beside what is there */
+    cfg = config_of("tiny", "", "notes/"); /* but a model is written beside other files */
     if (init(&cfg, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_true(um_file_exists(at("notes/readme")) && um_file_exists(at("notes/config.json")) &&
                 um_file_exists(at("notes/vision_tower/model.safetensors")));
@@ -607,7 +607,7 @@ static um_status add_values(void *ctx, const um_spec *s, um_err *err)
     return UM_OK;
 }
 
-/* Presets are models that can be read, and as large as they say. */
+/* Presets are readable models of the size that they state. */
 static void test_presets(void **state)
 {
     (void)state;

@@ -23,7 +23,7 @@ typedef struct fixture {
     um_arena arena;
     um_config cfg;
     um_err err;
-    um_text seen; /* lines that came, each with a newline */
+    um_text seen; /* the lines received, each with a newline */
 } fixture;
 
 static int setup(void **state)
@@ -90,7 +90,7 @@ static void test_compose(void **state)
         " /b/unimoe-expert --model '/my '\\''best'\\'' model' --codec zstd");
 }
 
-/* With a hostfile the slots are the user's: never more ranks than they say. */
+/* With a hostfile the user sets the slots: there are never more ranks than slots. */
 static void test_compose_hostfile(void **state)
 {
     fixture *f = *state;
@@ -118,7 +118,7 @@ static void test_compose_settings(void **state)
                                 "--mca last /b/unimoe-expert");
 }
 
-/* Ranks by modality are parts of the line of their own; videos go where images go unless a group names them. */
+/* Each modality's ranks are a separate part of the line; videos go to the ranks of images unless a group names them. */
 static void test_compose_encoders(void **state)
 {
     fixture *f = *state;
@@ -298,7 +298,7 @@ static void test_banner_open_mpi_5(void **state)
     assert_string_equal(seen(f), "");
 }
 
-/* A rank of another host was killed: this host's ranks gave up before its end was known here. */
+/* A rank on another host was killed: the ranks of this host gave up before they knew of its end. */
 static void test_banner_killed_elsewhere(void **state)
 {
     fixture *f = *state;
@@ -351,7 +351,7 @@ static void test_banner_unreachable(void **state)
     EDGE "MPI_ABORT was invoked on rank 3 in communicator MPI_COMM_WORLD\nwith errorcode "         \
          "1.\n" EDGE
 
-/* Of a job that failed the first error is the cause, and the rank that is at fault stands in front; the others are not shown. */
+/* When a job fails, the first error is the cause: it is shown with the rank at fault in front, and the others are not shown. */
 static void test_banner_error(void **state)
 {
     fixture *f = *state;
@@ -531,7 +531,7 @@ static void test_prompt_file(void **state)
     um_text_free(&text);
 }
 
-/* A file goes on as it is: no more of it is held than its beginning, and its folder is said apart. */
+/* A file is passed on unchanged: only its beginning is held in memory, and its folder is passed separately. */
 static void test_request_file(void **state)
 {
     fixture *f = *state;
@@ -617,7 +617,7 @@ static void test_answers(void **state)
     assert_string_equal(f->err.msg, "the job ended after 1 of 2 answers, without its summary");
 }
 
-/* Where a request stood in its file, and its id when that says more. The number of requests may be known at the end only. */
+/* A request's place in its file, and its id if that tells more. The number of requests may be known only at the end. */
 static void test_errors_name(void **state)
 {
     fixture *f = *state;
@@ -648,7 +648,7 @@ static void test_errors_name(void **state)
     assert_string_equal(f->err.msg, "the job ended after 1 answers, without its summary");
 }
 
-/* Figures that say something only: no rate of what is too little for one, no compression without a codec, nothing of nothing. */
+/* Only meaningful figures: no rate of too small a count, no compression without a codec, no line about nothing. */
 static void test_figures(void **state)
 {
     fixture *f = *state;

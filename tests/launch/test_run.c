@@ -1,5 +1,4 @@
-/* The watch over a job's processes: their output, their end, and that nothing is left of them. Shell scripts stand in mpirun's
- * place. */
+/* The watch over a job's processes: their output, their end, and that none is left behind. Shell scripts stand in for mpirun. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -27,7 +26,7 @@
 typedef struct fixture {
     um_arena arena;
     um_err err;
-    um_text seen; /* lines that came, each with a newline */
+    um_text seen; /* the lines received, each with a newline */
     int64_t start_ms;
 } fixture;
 
@@ -60,7 +59,7 @@ static um_job_next take(void *ctx, const char *line)
                                        : UM_JOB_GO_ON;
 }
 
-/* Runs a shell script in mpirun's place. */
+/* Runs a shell script instead of mpirun. */
 static um_status watch(fixture *f, const char *script, const char *input)
 {
     const char *const argv[] = {"sh", "-c", script, NULL};
@@ -96,7 +95,7 @@ static void test_watch_output(void **state)
     assert_string_equal(f->seen.s, "deaf\n");
 }
 
-/* Input that comes from a descriptor goes on as it comes, before its end. */
+/* Input from a descriptor is passed on as it arrives, before its end. */
 static void test_watch_stream(void **state)
 {
     fixture *f = *state;
@@ -214,7 +213,7 @@ static void assert_gone(fixture *f, const char *mark)
     assert_string_equal(seen(f), "");
 }
 
-/* A report of a dead rank, and then nothing: mpirun is killed, and so are children that left its group. */
+/* mpirun reports a dead rank and then hangs: it is killed, and so are children that left its process group. */
 static void test_watch_fatal_hang(void **state)
 {
     fixture *f = *state;
@@ -232,7 +231,7 @@ static void test_watch_fatal_hang(void **state)
     assert_gone(f, "7771");
 }
 
-/* mpirun ends, a child of its keeps the pipes open. */
+/* mpirun ends, but a child of it keeps the pipes open. */
 static void test_watch_stray(void **state)
 {
     fixture *f = *state;
@@ -249,14 +248,14 @@ static void test_watch_stopped(void **state)
     assert_string_equal(f->err.msg, "stopped by SIGTERM");
     assert_int_equal(f->err.signal, SIGTERM);
     assert_gone(f, "7773");
-    /* What was ignored when we were started stays ignored: a job under nohup outlives its terminal. */
+    /* A signal that was ignored at the start stays ignored: a job under nohup outlives its terminal. */
     signal(SIGHUP, SIG_IGN);
     assert_int_equal(watch(f, "kill -HUP $PPID; echo on", NULL), UM_OK);
     assert_string_equal(f->seen.s, "on\n");
     signal(SIGHUP, SIG_DFL);
 }
 
-/* The reader of the output has seen enough: the job ends at once, and what it says afterwards is not news. */
+/* The reader of the output closes it: the job ends at once, and later error messages are not reported. */
 static void test_watch_unwanted(void **state)
 {
     fixture *f = *state;
@@ -269,7 +268,7 @@ static void test_watch_unwanted(void **state)
     assert_int_equal(f->err.signal, 0);
 }
 
-/* Nothing comes: the start has a deadline, and the message has what was said meanwhile. */
+/* Nothing arrives: the start has a deadline, and the message contains the output until then. */
 static void test_watch_late(void **state)
 {
     fixture *f = *state;

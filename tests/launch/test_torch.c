@@ -12,7 +12,7 @@
 
 #define CORPUS UM_TEST_DATA "/corpus/torch/"
 
-/* The files of the corpus have no ending, as fuzzers like them. */
+/* The files of the corpus have no extension, as fuzzers name them. */
 static const um_source_list *open_corpus(um_sources *s, const char *name)
 {
     const um_torch *f = NULL;
@@ -177,7 +177,7 @@ static void zip64(void **state)
     assert_non_null(e);
     assert_int_equal(e->size, 5);
     assert_memory_equal(e->data, "hello", 5);
-    for (size_t cut = 0; cut < m.n; cut++) /* no beginning of it is a ZIP file */
+    for (size_t cut = 0; cut < m.n; cut++) /* no proper prefix of it is a ZIP file */
         assert_int_not_equal(um_zip_read(&z, m.bytes, cut, &arena, &err), UM_OK);
     um_put_u64(m.bytes + 36 + 47 + 4, 4000); /* the entry's size: past the file */
     assert_int_equal(um_zip_read(&z, m.bytes, m.n, &arena, &err), UM_E_CORRUPT);

@@ -32,7 +32,7 @@ def piped(name, kind, *words):
 
 
 def hold_last(name):
-    """The delay of the last frame of a GIF: 3 s. It stands behind the mark of its graphic control extension."""
+    """The delay of the last frame of a GIF: 3 s. It follows the marker of the graphic control extension."""
     data = bytearray((HERE / name).read_bytes())
     at = data.rindex(b"\x21\xf9\x04") + 4
     data[at:at + 2] = (300).to_bytes(2, "little")

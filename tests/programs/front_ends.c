@@ -1,5 +1,5 @@
-/* front_ends FILE OUT.safetensors: what the front ends make of an audio file: wave [n], mel [3000,80] of its first 30 s, and fbank
- * [frames,128] of its own length. test_front_ends.py compares with other people's. */
+/* front_ends FILE OUT.safetensors: writes what the front ends compute from an audio file: wave [n], mel [3000,80] of its first 30 s, and
+ * fbank [frames,128] of its whole length. test_front_ends.py compares them with other libraries. */
 #include "core/nn/safetensors.h"
 #include "core/base/file.h"
 #include "encoder_worker/decode/decoder.h"

@@ -99,7 +99,7 @@ static size_t random_size(um_rng *rng)
     return (size_t)um_rng_below(rng, top[um_rng_below(rng, 7)]);
 }
 
-/* Everybody sends to random ranks, itself too; each rank works out from the seeds how many come. */
+/* Every rank sends to random ranks, itself included, and computes from the seeds how many messages it will receive. */
 static um_status all_to_all(inbox *b, uint32_t part, um_err *err)
 {
     um_comm *c = b->c;
@@ -122,7 +122,7 @@ static um_status all_to_all(inbox *b, uint32_t part, um_err *err)
     return UM_OK;
 }
 
-/* A token goes round; the others sleep meanwhile. u32 part, u32 how many have had it. */
+/* A token goes round while the others sleep. u32 part, u32 number of ranks that have had it. */
 static um_status ring(inbox *b, uint32_t part, um_err *err)
 {
     um_comm *c = b->c;
@@ -148,7 +148,7 @@ static um_status ring(inbox *b, uint32_t part, um_err *err)
     return UM_OK;
 }
 
-/* For rank 0 alone: nobody sends anything before it begins the ring, so it has quiet. */
+/* For rank 0 alone: nobody sends anything before it starts the ring, so nothing disturbs it. */
 static um_status small_things(um_comm *c, um_err *err)
 {
     um_msg m = {0};

@@ -172,7 +172,7 @@ static void test_levels(void **state)
     um_codec_close(NULL);
 }
 
-/* The point of the codec: exponents shrink to about their entropy, and no input grows beyond its block headers. */
+/* The purpose of the codec: exponents shrink to about their entropy, and no input grows by more than its block headers. */
 static void test_sizes(void **state)
 {
     (void)state;
@@ -309,7 +309,7 @@ static void test_flips(void **state)
             buf[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
         expect_back(c, UM_CODEC_ZSTD, v, (um_dtype)t, n, buf,
-                    len); /* and the state survived it all */
+                    len); /* and the codec's state survived all of it */
         um_free(back);
         um_free(buf);
         um_free(v);

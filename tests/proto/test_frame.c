@@ -280,7 +280,7 @@ static void test_lies(void **state)
     um_free(buf);
 }
 
-/* Another version may place its checksum elsewhere: it must still be told apart from damage. */
+/* Another version may place its checksum elsewhere: it must still be distinguished from damage. */
 static void test_other_version(void **state)
 {
     (void)state;

@@ -53,7 +53,7 @@ static void the_least_recently_used_leave(void **state)
     assert_int_equal(held(c, 0), 4);
     assert_int_equal(held(c, 2), 4);
     assert_int_equal(held(c, 3), 2);
-    put(c, 4, 13); /* larger than the room: left out, nothing leaves */
+    put(c, 4, 13); /* larger than the cache: it is not stored, and nothing is evicted */
     assert_int_equal(held(c, 4), 0);
     assert_int_equal(held(c, 0), 4);
     put(c, 5, 12);
@@ -67,7 +67,7 @@ static void the_least_recently_used_leave(void **state)
     um_media_cache_close(NULL);
 }
 
-/* Many more entries than are kept. */
+/* Many more entries than the cache keeps. */
 static void many_entries(void **state)
 {
     (void)state;
@@ -135,8 +135,8 @@ static void encoded_once(void **state)
     (void)state;
     pictures_that_come_again(1 << 20, 1, 2, 3); /* one after another: found in the cache */
     pictures_that_come_again(1 << 20, 3, 2, 3); /* together: found under way */
-    pictures_that_come_again(0, 1, 3,
-                             2); /* without a cache: once a request, for one is under way */
+    /* without a cache: once per request, whose second image joins the encoding under way */
+    pictures_that_come_again(0, 1, 3, 2);
 }
 
 int main(void)

@@ -63,7 +63,7 @@ static void test_template(void **state)
     assert_string_equal(text_of(hole, 4), SYSTEM "USER: q1 ASSISTANT:USER: q2 ASSISTANT:");
 }
 
-/* A system text stands in the place of the template's own. */
+/* A system text replaces that of the template. */
 static void test_system(void **state)
 {
     (void)state;
@@ -74,7 +74,7 @@ static void test_system(void **state)
     assert_string_equal(um_prompt_text(&r, &arena), "USER: hi ASSISTANT:");
 }
 
-/* The ids of one golden case, and what we say to its media. Returns whether there is such a case. */
+/* Checks the ids of one golden case and that its media are accepted. Returns whether there is such a case. */
 static bool case_matches(const um_tokenizer *t, const char *model, const char *name)
 {
     char *path = golden_path(&arena, "cases/%s/%s/request.json", model, name);
@@ -137,7 +137,7 @@ static um_status check(const char *json, const um_model *m, um_err *err)
     return um_prompt_check(&r, ids, n, m, err);
 }
 
-/* Placeholders count wherever they stand, in answers too, and whether or not the request brings media. */
+/* Placeholders count wherever they are, in answers too, and whether or not the request has media. */
 static void test_counts(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* Requests: both forms, every option, and every way to get one wrong with what is then said. */
+/* Requests: both forms, every option, and every kind of mistake with its message. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -58,7 +58,7 @@ static void test_prompt_form(void **state)
     assert_false(r.has_seed || r.has_ignore_eos);
 }
 
-/* Missing placeholders come in front, a line each; a kind that the text places itself is left alone. */
+/* Missing placeholders are put in front, each on its own line; a kind that the text places itself is left alone. */
 static void test_prompt_gets_placeholders(void **state)
 {
     (void)state;
@@ -128,7 +128,7 @@ static void test_turns(void **state)
     assert_string_equal(said(&r, 0), "\xc3\xa9\xf0\x9f\x98\x80\n");
 }
 
-/* Videos: a list of images is the frames of one; other lists hold a video an item. */
+/* Videos: a list of images is the frames of one video; in other lists each item is a video. */
 static void test_videos(void **state)
 {
     (void)state;
@@ -142,7 +142,7 @@ static void test_videos(void **state)
     assert_int_equal(r.n_items, 1);
 }
 
-/* In a list of parts texts are texts, and media stand where they are named. */
+/* In a list of parts, text is plain text and each medium is placed where it is named. */
 static void test_parts(void **state)
 {
     (void)state;
@@ -280,7 +280,7 @@ static void test_data_files(void **state)
     assert_true(r.max_new_tokens == 2 && r.temperature == 0.0 && r.n_items == 2);
 }
 
-/* A medium as base64, as a URL, and what cannot be one. */
+/* A medium as base64 and as a URL, and strings that are neither. */
 static void test_sources(void **state)
 {
     (void)state;

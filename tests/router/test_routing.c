@@ -293,7 +293,7 @@ static void new_tokens_are_counted_apart(void **state)
     um_arena_free(&a);
 }
 
-/* A request that fails is told, and does not keep the others from being counted. */
+/* A request that fails is reported and does not prevent the others from being counted. */
 static void failed_requests_are_told(void **state)
 {
     (void)state;
@@ -396,7 +396,7 @@ static void weights_are_exact_near_one_and_held_in_range(void **state)
     assert_int_equal(um_weight_units(um_bits_f32(0x7fc00000)), 0);
 }
 
-/* 65,536 experts: the counters of one router reach another in pieces that are far below the limits, and arrive whole. */
+/* 65,536 experts: the counters of one router reach another in pieces far below the limits, and arrive complete. */
 static void many_experts_travel_in_pieces(void **state)
 {
     (void)state;

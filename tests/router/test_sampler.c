@@ -1,4 +1,4 @@
-/* Choosing tokens: ties, cuts, the distribution itself, the same draws everywhere, and logits that are none. */
+/* Choosing tokens: ties, cuts, the distribution itself, the same draws everywhere, and invalid logits. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -38,7 +38,7 @@ static void test_greedy(void **state)
     assert_int_equal(sample(ties, 5, (um_sampling){.temperature = 1, .top_p = 1, .top_k = 1}, &rng),
                      1);
     assert_memory_equal(&rng, &before, sizeof rng); /* no draw, no change */
-    /* a nucleus that is smaller than any token keeps the first; a temperature near nothing too */
+    /* a nucleus smaller than any token keeps the first; so does a temperature near zero */
     assert_int_equal(
         sample(ties, 5, (um_sampling){.temperature = 1, .top_p = 1e-9, .top_k = 0}, &rng), 1);
     const float steps[] = {1, 2, 2.001f, 0};
@@ -150,7 +150,7 @@ static void test_ties_at_the_cut(void **state)
     for (int i = 0; i < 9; i++) assert_int_equal(seen[i] > 0, i == 1 || i == 3 || i == 5);
 }
 
-/* A real vocabulary, every kind of cut: never outside of what the plain way keeps. */
+/* A vocabulary of real size, every kind of cut: the sampler never draws what the plain way removes. */
 static void test_large_vocabulary(void **state)
 {
     (void)state;

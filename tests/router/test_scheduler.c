@@ -1,4 +1,4 @@
-/* Which rows a micro-batch takes, and which promises of memory are made: arithmetic, without an engine. */
+/* Which rows a micro-batch contains and which memory is reserved: arithmetic, without an engine. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -106,7 +106,7 @@ static void generating_sequences_take_turns(void **state)
     for (int i = 0; i < 12; i++) assert_int_equal(times[i], 3);
 }
 
-/* Any demand: no more than there is room for, no more than anyone has, nothing idle while somebody could use it. */
+/* Any demand: never more rows than there is room for or than a sequence has, and no room idle that a sequence could use. */
 static void bounds_hold_for_any_demand(void **state)
 {
     (void)state;

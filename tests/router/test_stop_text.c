@@ -1,4 +1,4 @@
-/* Stop texts: where an answer ends, whatever the tokens that they are spread over. */
+/* Stop texts: where an answer ends, however the stop text is divided into tokens. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -88,7 +88,7 @@ static void the_answer_ends_before_the_first_stop_text(void **state)
     }
 }
 
-/* Behind thousands of tokens, where only the end is looked at, and as soon as the stop text is whole. */
+/* After thousands of tokens, where only the end is searched, and as soon as the stop text is complete. */
 static void long_answers_end_too(void **state)
 {
     bench *b = *state;

@@ -1,4 +1,4 @@
-/* The tokenizer: every awkward text of the golden data, the golden answers, and models that are none. */
+/* The tokenizer: every awkward text of the golden data, the golden answers, and files that are not models. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -119,7 +119,7 @@ static void test_golden_rows(void **state)
         size_t bytes = 0;
         int32_t *ids = ids_of(um_json_get(row, "ids"), &n);
         row_encodes(t, text, ids, n);
-        /* a zero byte is the one thing that a C string of ours cannot say */
+        /* a C string cannot contain a zero byte */
         assert_string_equal(um_tokenizer_decode(t, ids, n, &arena),
                             replaced(decoded, "\xef\xbf\xbd", 3, &bytes));
     }
@@ -162,7 +162,7 @@ static void test_golden_answers(void **state)
     assert_int_equal(seen, 20);
 }
 
-/* 243 162 155 131 are the bytes of U+1F600; what is cut off, or stands alone, is one U+FFFD a byte. */
+/* 243 162 155 131 are the bytes of U+1F600; each byte of an incomplete sequence becomes one U+FFFD. */
 static void test_decode_odd_ids(void **state)
 {
     (void)state;
@@ -181,7 +181,7 @@ static void test_decode_odd_ids(void **state)
     um_tokenizer_close(t);
 }
 
-/* Bytes that are not UTF-8 do not stop anybody: they are encoded as U+FFFD. */
+/* Bytes that are not UTF-8 are not an error: they are encoded as U+FFFD. */
 static void test_encode_bad_bytes(void **state)
 {
     (void)state;
@@ -203,7 +203,7 @@ static void test_encode_bad_bytes(void **state)
     um_tokenizer_close(t);
 }
 
-/* A special piece is found at the very end and right behind another; what only looks like one is text. */
+/* A special piece is found at the very end and directly after another; text that only resembles one stays text. */
 static void test_specials(void **state)
 {
     (void)state;
@@ -267,7 +267,7 @@ static void test_no_model(void **state)
     }
 }
 
-/* Cut anywhere, or with a byte changed: an error that names the file, or a model that still holds together. Never a crash. */
+/* Truncated anywhere, or with a byte changed: an error that names the file or a model that is still consistent, never a crash. */
 static void test_damaged_model(void **state)
 {
     (void)state;

@@ -5,7 +5,7 @@
 
 /* Free with um_free after folder_remove. */
 char *folder_make(void);
-/* With all that is in it. */
+/* Removes the folder with all its contents. */
 void folder_remove(const char *dir);
 void folder_write(const char *dir, const char *name, const void *data, size_t size);
 void folder_text(const char *dir, const char *name, const char *text);

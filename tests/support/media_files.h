@@ -27,7 +27,7 @@ media_blob media_wav_make(um_arena *arena, const media_wav *w, const void *sampl
 
 /* The sound of media/tones.*: sample i at 16 kHz, mean of both channels. */
 double media_tones(int64_t i);
-/* Greatest distance of a wave from it over samples from..to. */
+/* The largest difference between the wave and that sound over samples from..to. */
 double media_tones_off(const um_wave *w, int64_t from, int64_t to);
 
 /* Frame k of media/count.*: true when every pixel is within slack of its colour. */

@@ -1,4 +1,4 @@
-/* Reads the golden waves: 16-bit PCM, one channel. Only for tests; what people bring is read by the decoder. */
+/* Reads the golden waves: 16-bit PCM, one channel. For tests only; the decoder reads the files of users. */
 #pragma once
 
 #include "encoder_worker/frontend/wave.h"

@@ -1,4 +1,4 @@
-/* Processors of large hosts: the kernel refuses a set that is too small for it. */
+/* Processors of large hosts: the kernel rejects a CPU set that is too small to hold all of them. */
 #include "core/base/process.h"
 
 #include <stdarg.h>

@@ -111,7 +111,7 @@ static void test_strict(void **state)
         assert_null(strstr(err.msg, "JSON_")); /* no flag of the library */
         assert_null(j);
     }
-    um_json *j = NULL; /* a 0 byte in the text is no end of it */
+    um_json *j = NULL; /* a zero byte does not end the text */
     assert_int_equal(um_json_parse(&j, "[1]\0[2]", 7, NULL), UM_E_CORRUPT);
 }
 
@@ -340,7 +340,7 @@ static void test_text(void **state)
     assert_null(t.s);
 }
 
-/* Whatever the bytes, what is written parses again; bytes that are text come back as they were. */
+/* Whatever the input bytes, the written text parses again; valid text comes back unchanged. */
 static void test_round_trip(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* Cutting a stream into JSON values: whatever the pieces in which its bytes come, the items are the same. */
+/* Cutting a stream into JSON values: the items do not depend on the pieces in which the bytes arrive. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -23,7 +23,7 @@ static void note(um_text *seen, const um_json_item *item)
     um_text_add(seen, "|", 1);
 }
 
-/* The items of data[0..n), which comes step bytes at a time. */
+/* The items of data[0..n), which arrives step bytes at a time. */
 static void cut(um_text *seen, const char *data, size_t n, size_t step)
 {
     um_json_lines l = {.limit = LIMIT};
@@ -100,7 +100,7 @@ static void test_elements(void **state)
         is_cut(rows[i][0], strlen(rows[i][0]), rows[i][1]);
 }
 
-/* An item beyond the limit is passed over, and the next one found; no more than its beginning is kept. */
+/* An item beyond the limit is skipped and the next one is found; only the beginning of the skipped item is kept. */
 static void test_too_long(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* core/base/progress.h and text.h: what a waiting person sees, and amounts in words. */
+/* core/base/progress.h and text.h: what a waiting user sees, and amounts in words. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -56,7 +56,7 @@ static void test_lines(void **state)
     int64_t t = p.begun;
     um_progress_add_at(&p, 1 << 20, t + SECOND);
     um_progress_add_at(&p, 0, t + 3 * SECOND);
-    um_progress_add_at(&p, 1 << 20, t + 4 * SECOND); /* five seconds lie between two lines */
+    um_progress_add_at(&p, 1 << 20, t + 4 * SECOND); /* two lines are at least five seconds apart */
     um_progress_add_at(&p, 1 << 20, t + 9 * SECOND);
     um_progress_add_at(&p, 1 << 20, t + 10 * SECOND);
     um_progress_end_at(&p, t + 10 * SECOND);
@@ -90,7 +90,7 @@ static void test_unknown_total_and_silence(void **state)
     um_progress_begin(&p, NULL, "reading", UM_PROGRESS_COUNT, 0);
     um_progress_add_at(&p, 7, p.begun + 3 * SECOND);
     um_progress_end_at(&p, p.begun + 3 * SECOND);
-    /* more than was promised, and hours */
+    /* more than the announced total, and hours */
     um_progress_begin(&p, to, "drawing", UM_PROGRESS_COUNT, 100);
     um_progress_add_at(&p, 1, p.begun + 90 * SECOND);
     um_progress_add_at(&p, 500, p.begun + 100 * SECOND);

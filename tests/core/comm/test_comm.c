@@ -48,7 +48,7 @@ static void open_job(job *j, int n)
     assert_int_equal(um_comm_inproc_open(j->comm, roles, n, &err), UM_OK);
 }
 
-/* Runs fn on every rank, each on its thread. fn does not close. */
+/* Runs fn once per rank, each on its own thread. fn must not close the communicator. */
 static void run_job(job *j, rank_fn fn)
 {
     pthread_t thread[RANKS_MAX];
@@ -233,7 +233,7 @@ static void the_buffer_changes_hands_without_a_copy(void **state)
     close_job(&j);
 }
 
-/* Rank 1 ends with an error while the others wait; they also still get what it had sent before. */
+/* Rank 1 ends with an error while the others wait; they still receive what it sent before. */
 static int wait_for_the_end(um_comm *c, job *j)
 {
     um_err err = {0};
@@ -278,7 +278,7 @@ static void a_rank_that_ends_well_disturbs_nobody(void **state)
     um_comm_close(j.comm[1], UM_OK);
     j.comm[1] = NULL;
     assert_int_equal(send_numbered(j.comm[0], 1, 0),
-                     UM_OK); /* nobody reads it; it must not leak either */
+                     UM_OK); /* nobody reads it, and it must not leak */
     assert_int_equal(um_comm_recv(j.comm[2], &m, 0, &err), UM_OK);
     assert_int_equal(m.peer, 1);
     um_comm_release(j.comm[2], &m);
@@ -307,7 +307,7 @@ static void a_waiting_rank_can_be_stopped(void **state)
     close_job(&j);
 }
 
-/* Damages by message number, which stands in bytes 4..7: 1 is lost, 2 comes twice, 3 has a bit flipped, 4 is cut. */
+/* Faults by message number, which is in bytes 4..7: 1 is lost, 2 arrives twice, 3 has a bit flipped, 4 is truncated. */
 static int damage(void *ctx, int from, int to, um_msg *m)
 {
     int *calls = ctx;

@@ -23,7 +23,7 @@ typedef struct player {
     int who;
 } player;
 
-/* Waits for its turn on its doorbell only: a lost ring would take LONG_US and is counted. */
+/* Waits for its turn on its doorbell only: after a lost ring the wait would last LONG_US, which is counted. */
 static void *play(void *arg)
 {
     player *p = arg;

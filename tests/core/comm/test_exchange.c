@@ -87,7 +87,7 @@ static int distinct_of(const int32_t *routes, int T, int K, const um_topology *t
     return rows;
 }
 
-/* Slots without an expert, and whole tokens: they take no pair and no row, the others are as if the holes were not there. */
+/* Slots and whole tokens without an expert use no pair and no row; the others are as if the holes did not exist. */
 static void plan_leaves_out_slots_without_an_expert(void **state)
 {
     (void)state;
@@ -118,7 +118,7 @@ static void plan_leaves_out_slots_without_an_expert(void **state)
         }
         for (int x = 0; x < X; x++)
             assert_int_equal(p.rows_n[x], distinct_of(routes, T, K, &topo, x));
-        if (pairs > 1) { /* a plan that lost a pair, or has one twice, is none */
+        if (pairs > 1) { /* a plan that lacks a pair or has one twice is not valid */
             int first = 0;
             while (p.slot[first] < 0) first++;
             int32_t kept = p.slot[first];
@@ -182,7 +182,8 @@ static void gate_breaks_ties_to_the_lowest_index(void **state)
     um_arena_free(&a);
 }
 
-/* Noise keeps the first choice, draws the second by the Gumbel-max rule (so: by softmax over the others), and is repeatable. */
+/* With noise the first choice stays, the second is drawn by the Gumbel-max rule (by softmax over the others), and the draw is
+ * repeatable. */
 static void gate_noise_draws_the_second_expert_by_softmax(void **state)
 {
     (void)state;

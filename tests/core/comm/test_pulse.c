@@ -16,7 +16,7 @@ enum { PEERS = 3, PERIOD_NS = 5000000 };
 typedef struct world {
     atomic_bool lives[PEERS];
     atomic_int turns;
-    atomic_int stall_us; /* the next turn takes so long */
+    atomic_int stall_us; /* how long the next turn takes */
 } world;
 
 static void turn(void *ctx, bool *heard)
@@ -56,7 +56,7 @@ static void silence_grows_and_ends(void **state)
     um_pulse_close(p);
 }
 
-/* A process that was stopped, or starved of its core, does not accuse others of the time that it did not see. */
+/* A process that was stopped or got no processor time does not blame others for the time that it did not observe. */
 static void time_that_was_not_observed_does_not_count(void **state)
 {
     (void)state;
@@ -66,7 +66,7 @@ static void time_that_was_not_observed_does_not_count(void **state)
     int64_t before = um_pulse_silent_ns(p, 2);
     atomic_store(&w.stall_us, 400000);
     turns_pass(&w, 3);
-    /* three or four turns of at most two periods each: 400 ms were slept, at most 40 count */
+    /* three or four turns count at most two periods each: of the 400 ms slept at most 40 count */
     assert_true(um_pulse_silent_ns(p, 2) - before <= 8 * (int64_t)PERIOD_NS);
     um_pulse_close(p);
 }
@@ -82,7 +82,7 @@ static void its_period_can_change_and_it_ends_at_once(void **state)
     int turns = atomic_load(&w.turns);
     um_sleep_us(50000);
     assert_int_equal(atomic_load(&w.turns), turns);
-    um_pulse_close(p); /* does not wait for the hour */
+    um_pulse_close(p); /* does not wait for the period of an hour to end */
     um_pulse_close(NULL);
 }
 

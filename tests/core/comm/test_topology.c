@@ -89,7 +89,7 @@ static void a_job_without_router_is_refused(void **state)
     assert_int_equal(t.n, 77); /* untouched by failures */
 }
 
-/* Every expert has one owner, blocks are whole and in order, and no rank owns two more than another. */
+/* Every expert has one owner, blocks are contiguous and in order, and the counts of two ranks differ by at most one. */
 static void check_placement(int E, int X)
 {
     um_mark mark = um_arena_mark(&arena);

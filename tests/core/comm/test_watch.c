@@ -1,4 +1,4 @@
-/* What a rank finds out about its neighbours: with children of our own in their place. */
+/* What a rank finds out about its neighbours; child processes of the test stand in for them. */
 #include "core/comm/watch.h"
 
 #include "core/comm/alive.h"
@@ -117,7 +117,7 @@ static void an_end_with_a_reason_is_not_a_death(void **state)
     assert_non_null(strstr(err.msg, "expert/2 (rank 3"));
     assert_non_null(strstr(err.msg, "ended the job"));
     assert_null(strstr(err.msg, "expert/0"));
-    kill_child(h, 1); /* without a word: that is worse */
+    kill_child(h, 1); /* killed without a report, which is worse */
     assert_int_equal(um_watch_look(&h->watch, &err), UM_E_PEER);
     assert_non_null(strstr(err.msg, "expert/1 (rank 2"));
     assert_non_null(strstr(err.msg, "is gone"));

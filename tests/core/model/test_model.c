@@ -1,4 +1,4 @@
-/* core/model: what configs may say, and impossible ones, which are refused with words that help. */
+/* core/model: what configs may contain, and that impossible ones are refused with a helpful message. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -134,7 +134,7 @@ static void test_end_tokens(void **state)
     m = generation("-1", "{}");
     ends(&m, 0, NULL);
     m = generation("[2, 400]",
-                   "{\"pad_token_id\": 32000}"); /* no rows for them in the vocabulary of 400 */
+                   "{\"pad_token_id\": 32000}"); /* the vocabulary of 400 has no rows for them */
     ends(&m, 1, (int[]){2});
     assert_int_equal(m.notes.n, 2);
     assert_non_null(strstr(m.notes.line[0], "eos_token_id: 400 is outside the vocabulary of 400"));
@@ -154,7 +154,7 @@ static void test_end_tokens(void **state)
 static void test_generation_keys(void **state)
 {
     (void)state;
-    /* what a released file has, and values that ask for nothing */
+    /* the keys of a released file, and values that request nothing */
     um_model m = generation(
         NULL,
         "{\"_from_model_config\": true, \"bos_token_id\": 1, \"eos_token_id\": 2, \"max_length\": "
@@ -421,7 +421,7 @@ static void totals(const char *experts, const char *type, double total, double a
     if (experts == NULL) assert_true(t == INT64_C(6738415616) && a == t);
 }
 
-/* Spec 0.2, which has them from the paper's Table 1. */
+/* Spec 0.2; its numbers come from Table 1 of the paper. */
 static void test_params(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* core/model: the audio towers that configs may name and what their own files may say; the rest is refused with words that help. */
+/* core/model: the audio towers that configs may name and what their files may contain; the rest is refused with a helpful message. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -114,7 +114,7 @@ static void test_audio(void **state)
     assert_true(m.speech.positions == 500 && m.speech.window_seconds == 10);
 }
 
-/* Which folder is taken for which kind, and the words when there is none. */
+/* Which folder is used for which kind, and the message when there is none. */
 static void test_audio_places(void **state)
 {
     (void)state;
@@ -170,7 +170,7 @@ static void test_audio_places(void **state)
         if (st != UM_E_MODEL) fail_msg("%s: status %d, %s", bad[i].says, st, err.msg);
         has(&err, bad[i].says);
     }
-    /* a flag stands for a folder that is elsewhere, and says which kind it is */
+    /* a flag names a folder elsewhere and its kind */
     edit_config(dir, "config.json", base, EDIT_COUNT(base),
                 (edit[]){{"mm_audio_tower", "\"/data/x\""}}, 1);
     um_towers towers = {.speech = GOLDEN "s4/audio_tower"};

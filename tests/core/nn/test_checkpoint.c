@@ -1,5 +1,4 @@
-/* core/nn/checkpoint: the golden models are understood, configs that the tensors contradict are found out, the audit finds what is
- * wrong. */
+/* core/nn/checkpoint: the golden models are read, configs that the tensors contradict are refused, and the audit finds every fault. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -228,7 +227,7 @@ static void test_contradictions(void **state)
     }
 }
 
-/* The released 4-expert configs name no placement: the gates show it. */
+/* The released 4-expert configs do not say which layers have experts: the gates show it. */
 static void test_unplaced(void **state)
 {
     (void)state;
@@ -280,7 +279,7 @@ static void take_line(void *ctx, const char *line)
     if (l->n < 8) snprintf(l->text[l->n++], sizeof l->text[0], "%s", line);
 }
 
-/* dir/copy/model.safetensors again: the tensors of `from` whose names do not hold `drop`. */
+/* Writes dir/copy/model.safetensors again: the tensors of `from` whose names do not contain `drop`. */
 static void without(const char *from, const char *drop)
 {
     um_tensors *s = NULL;
@@ -306,7 +305,7 @@ static um_status open_copy(um_checkpoint *c, const char *name, um_err *err)
     return um_checkpoint_open(c, um_arena_fmt(&arena, "%s/copy", dir), &towers, err);
 }
 
-/* Without keys, the tensors say how large a connector is. */
+/* Without keys, the tensors give the size of a connector. */
 static void test_connector_sizes(void **state)
 {
     (void)state;
@@ -342,14 +341,15 @@ static void test_connector_sizes(void **state)
     assert_int_equal(um_audit_run(&c, &a, NULL, NULL, &err), UM_OK);
     assert_int_equal(a.missing + a.misshapen + a.unexpected, 0);
     um_checkpoint_close(&c);
-    without("s4", "audio_decoder.layers.1."); /* a hole is what is missing, not a smaller model */
+    /* a gap is reported as missing tensors, not read as a smaller model */
+    without("s4", "audio_decoder.layers.1.");
     if (open_copy(&c, "s4", &err) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(um_audit_run(&c, &a, NULL, NULL, &err), UM_OK);
     assert_true(c.model.speech.dec_layers == 3 && a.missing == 24);
     um_checkpoint_close(&c);
 }
 
-/* One tensor under another name: what stands behind `from` goes on. */
+/* A tensor under another name: the prefix `from` becomes `to`, the rest of the name stays. */
 static um_tensor renamed(const um_tensor *t, const char *from, const char *to)
 {
     um_tensor r = *t;
@@ -358,7 +358,7 @@ static um_tensor renamed(const um_tensor *t, const char *from, const char *to)
     return r;
 }
 
-/* s4 with a4's sound connector: `speech` is what its own connector's names begin with, `queries` the name of the queries. */
+/* s4 with a4's sound connector: `speech` is the prefix of s4's own connector, `queries` the name of the query tensor. */
 static void both_write(const char *path, const char *speech, const char *queries)
 {
     um_tensors *s = NULL, *a = NULL;
@@ -404,7 +404,7 @@ static void both(const char *folder, const char *speech_key, const char *speech,
         {"mm_sound_tower", "\"sound\""},
         {"mm_audio_hidden_size", "32"},
         {"mm_projector_type", "\"mlp2x_gelu\""},
-        /* speaks for mm_audio_tower; what is named by kind has as many as its tensors */
+        /* applies to mm_audio_tower only; a tower named by kind has as many queries as its tensors */
         {"query_tokens_size", strcmp(speech_key, "mm_audio_tower") == 0 ? "50" : "7"},
     };
     size_t n = EDIT_COUNT(config);
@@ -438,7 +438,7 @@ static void test_both_kinds(void **state)
     both("grown", "mm_audio_tower", "model.mm_audio_aligner.", "model.query_tokens");
 }
 
-/* A Whisper file without the outer model has encoder.* names; the text of what a model leaves over. */
+/* A Whisper file without the outer model has encoder.* names; the message about tensors that the model does not use. */
 static void test_tower_names(void **state)
 {
     (void)state;
@@ -468,7 +468,7 @@ static void test_tower_names(void **state)
 
 /* --- the audit --- */
 
-/* s4 again, with one tensor gone, one of another shape, one of integers and one too many. */
+/* s4 with one tensor missing, one of another shape, one of integers and one too many. */
 static void spoilt_write(const um_checkpoint *c, const char *path)
 {
     size_t n = um_tensors_count(c->llm), m = 0;

@@ -220,7 +220,7 @@ static void as_many_as_reach_top_p(void **state)
     assert_int_equal(chosen(&two, 1, z).count[0], 2);
 }
 
-/* Slots hold the routed experts in order of choice; a null expert takes weight and no slot. */
+/* Slots hold the routed experts in order of choice; a null expert takes a share of the weight but no slot. */
 static void null_experts_take_weight_and_no_slot(void **state)
 {
     (void)state;
@@ -235,7 +235,7 @@ static void null_experts_take_weight_and_no_slot(void **state)
     assert_int_equal(g.experts[2], UM_NO_EXPERT);
     assert_float_equal(g.slots[0], 1.0f / 3, 1e-5f); /* no logit is within 2 eps: equal shares */
     assert_true(g.slots[2] == 0.0f && g.weights[3] > 0.3f && g.weights[0] == 0.0f);
-    for (int k = 0; k < 3; k++) { /* the second row has its null expert alone */
+    for (int k = 0; k < 3; k++) { /* the second row chose only its null expert */
         assert_int_equal(g.experts[3 + k], UM_NO_EXPERT);
         assert_true(g.slots[3 + k] == 0.0f);
     }
@@ -271,7 +271,7 @@ static void ties_go_to_the_lowest_column(void **state)
         for (int k = 0; k < 3; k++) assert_int_equal(g.pick[t * 4 + k], want[t * 3 + k]);
 }
 
-/* Every row alone gives the bits that it gives among others, as long as nothing is dropped. */
+/* As long as nothing is dropped, a row alone gives the same bits as among others. */
 static void rows_do_not_depend_on_one_another(void **state)
 {
     (void)state;
@@ -305,7 +305,7 @@ static void pads_have_the_shared_experts_only(void **state)
     assert_true(g.experts[0] == 0 && g.experts[2] == UM_NO_EXPERT && g.experts[3] == UM_NO_EXPERT);
     assert_float_equal(g.weights[6], 0.5f, 1e-6f);
     assert_true(g.weights[4] == 0.0f && g.weights[5] == 0.0f);
-    /* and the balance value does not see it: 2 * (1 * 1 + 0 * 0) for one real row on one expert */
+    /* and the balance value ignores it: 2 * (1 * 1 + 0 * 0) for one real row on one expert */
     assert_float_equal((float)um_dynamic_balance(&g, (const float[]){1, 0}, &arena), 2.0f, 1e-6f);
 }
 
@@ -325,7 +325,7 @@ static void capacity_follows_the_formula(void **state)
     assert_int_equal(um_dynamic_capacity(&m, 0), 0);
 }
 
-/* Four rows choose experts 0 and 1, room is for two each. */
+/* Four rows choose experts 0 and 1, which have room for two rows each. */
 static void drop_case(um_dynamic *g, um_dynamic_model *m, um_drop_policy policy)
 {
     const float z[12] = {3, 2.5f, 0, 4, 2.5f, 0, 3, 2.6f, 0, 5, 2.4f, 0};

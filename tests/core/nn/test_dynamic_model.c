@@ -60,7 +60,7 @@ static void keys_are_read(void **state)
     assert_true(d->top_p == 0.7f && d->top_k == 2 && d->eps == 0.02f);
     assert_true(!d->token_drop && d->drop_policy == UM_DROP_PROBS && d->min_capacity == 8 &&
                 d->capacity_factor == 3.0f);
-    assert_true(m.moe_layers == 2 && !m.moe_unplaced); /* every layer when no key says which */
+    assert_true(m.moe_layers == 2 && !m.moe_unplaced); /* every layer when no key selects some */
     assert_int_equal(um_model_gate_rows(&m), 7);
     assert_string_equal(m.variant, "dynamic");
     int64_t total, active, backbone = 2 * 32 * 48 + 48 + 2 * (4 * 48 * 48 + 2 * 48);
@@ -102,7 +102,7 @@ static void other_forms_of_the_keys(void **state)
     assert_string_equal(m.variant, "dense");
 }
 
-/* Ranks that read other sizes must not join; what plays no part in answers may differ. */
+/* Ranks that read other sizes must not join; keys that do not affect answers may differ. */
 static void fingerprint_tells_models_apart(void **state)
 {
     (void)state;

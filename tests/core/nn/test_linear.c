@@ -1,4 +1,4 @@
-/* core/nn/linear: layers stacked into one and convolutions over rows give what the layers give one by one. */
+/* core/nn/linear: stacked layers and convolutions over rows give the same values as the layers one by one. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -52,7 +52,7 @@ static um_tensors *set_of(const um_tensor *list, size_t n)
     return s;
 }
 
-/* Three layers of 5, 20 and 16 outputs, the second without bias: none of them ends where a panel does. */
+/* Three layers of 5, 20 and 16 outputs, the second without bias: no layer ends at the end of a panel. */
 static void stacked(um_dtype a, um_dtype b, const char *keep, um_dtype kept)
 {
     static const char *const w[] = {"a.weight", "b.weight", "c.weight"}, *const bias[] = {"a.bias",

@@ -1,4 +1,4 @@
-/* core/nn/safetensors.h: what is taken, what is refused and with which words, and what is written. */
+/* core/nn/safetensors.h: which files are accepted, which are refused and with which message, and what is written. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -88,7 +88,7 @@ static void test_good(void **state)
     um_tensors_close(NULL);
 }
 
-/* What the safetensors library reads too. */
+/* Files that the safetensors library reads too. */
 static void test_tolerated(void **state)
 {
     (void)state;
@@ -146,7 +146,7 @@ static void test_tolerated(void **state)
     um_tensors_close(s);
 }
 
-/* What downloads leave under the name of a safetensors file. */
+/* What failed downloads leave under the name of a safetensors file. */
 static void test_other_files(void **state)
 {
     (void)state;
@@ -310,7 +310,7 @@ static void test_lying_lengths(void **state)
     }
 }
 
-/* A file cut anywhere is refused, whatever the place. */
+/* A truncated file is refused, wherever it was cut. */
 static void test_cut(void **state)
 {
     (void)state;
@@ -326,7 +326,7 @@ static void test_cut(void **state)
     }
 }
 
-/* What was taken must be whole: sizes that fit, data inside the file, all of it covered. */
+/* An accepted file must be complete: sizes that fit, data inside the file, all of it covered. */
 static void check_whole(const um_tensors *s, size_t data)
 {
     size_t sum = 0, bits = 0;
@@ -569,7 +569,7 @@ static void test_write(void **state)
     assert_int_equal((uintptr_t)um_tensors_find(s, to_write[0].name)->data % 8, 0);
     um_tensors_close(s);
     assert_int_equal(um_tensors_write(at("w.safetensors"), NULL, 0, NULL, &err),
-                     UM_OK); /* in the place of the old one */
+                     UM_OK); /* replaces the old one */
     assert_int_equal(um_tensors_open(&s, at("w.safetensors"), &err), UM_OK);
     assert_int_equal(um_tensors_count(s), 0);
     um_tensors_close(s);
@@ -665,7 +665,7 @@ static void test_shape_text(void **state)
     assert_string_equal(text, "[]");
     int64_t most[8];
     for (int i = 0; i < 8; i++) most[i] = INT64_MAX;
-    um_shape_text(text, 8, most); /* too long for the room: cut, ended */
+    um_shape_text(text, 8, most); /* too long for the buffer: truncated and terminated */
     assert_true(strlen(text) < sizeof text);
 }
 

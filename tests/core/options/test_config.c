@@ -1,4 +1,4 @@
-/* The option table: every way to write an option, who may take it, where a value comes from, and what is said about mistakes. */
+/* The option table: every way to write an option, which programs accept it, where a value comes from, and the messages for mistakes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -251,7 +251,7 @@ static void test_file(void **state)
     assert_int_equal(load(f, UM_PROG_GENERATE, line), UM_OK);
     assert_int_equal(f->cfg.max_batch, 7);      /* environment over file */
     assert_int_equal(f->cfg.max_new_tokens, 8); /* flag over file */
-    assert_int_equal(f->cfg.image.n, 1);        /* a list is replaced, not mixed */
+    assert_int_equal(f->cfg.image.n, 1);        /* a list is replaced, not merged */
     assert_string_equal(f->cfg.image.item[0], "z.png");
     unsetenv("UNIMOE_MAX_BATCH");
 
@@ -284,7 +284,7 @@ static void test_file_mistakes(void **state)
     assert_non_null(strstr(f->err.msg, "no/such.conf"));
 }
 
-/* What words says, joined by "|". */
+/* The words, joined by "|". */
 static const char *joined(fixture *f, um_program who)
 {
     const char *words[MOST_WORDS], *s = "";
@@ -307,7 +307,7 @@ static void test_words(void **state)
                           "|--ignore-eos|--experts|3|--dry-run|--log-level|info"),
                      UM_OK);
     unsetenv("UNIMOE_CODEC");
-    /* Set to the default is handed on too: the ranks must not find something else in their environment. */
+    /* An option set to its default is passed on too: the ranks must not find another value in their environment. */
     assert_string_equal(joined(f, UM_PROG_EXPERT),
                         "--model|m|--wire|f32|--codec|none|--credit|3M|--log-level|info");
     const char *router = joined(f, UM_PROG_ROUTER);
@@ -327,7 +327,7 @@ static void test_words(void **state)
     assert_int_equal(n, 0);
 }
 
-/* --print-config is itself a config file that says the same. */
+/* The output of --print-config is itself a config file with the same values. */
 static void test_print(void **state)
 {
     fixture *f = *state;

@@ -208,7 +208,7 @@ static void many_keys_keep_accuracy(void **state)
     um_arena_free(&a);
 }
 
-/* A later position that is NaN does not reach the rows before it; it does reach its own. */
+/* A NaN at a later position does not affect the rows before it, only its own row. */
 static void later_positions_do_not_matter(void **state)
 {
     (void)state;
@@ -233,7 +233,7 @@ static void later_positions_do_not_matter(void **state)
     um_arena_free(&a);
 }
 
-/* Scores beyond what exp can hold: the largest is taken off first. Equal scores share evenly. */
+/* Scores beyond the range of exp: the largest is subtracted first. Equal scores get equal weights. */
 static void large_scores(void **state)
 {
     (void)state;
@@ -254,7 +254,7 @@ static void large_scores(void **state)
     um_arena_free(&a);
 }
 
-/* T rows see n positions: fewer than T where the tail is padding, more where there are further keys. */
+/* T rows attend to n positions: fewer than T when the tail is padding, more when there are further keys. */
 typedef struct biased {
     int T, n, heads, kv_heads, head_dim;
     bool gated;
@@ -373,7 +373,7 @@ static void biased_same_bits(void **state)
     }
 }
 
-/* A bias of zero, by its table or by its gate, is no bias: the same bits. */
+/* A bias that is zero by its table or by its gate gives the same bits as no bias. */
 static void no_bias_is_plain(void **state)
 {
     (void)state;

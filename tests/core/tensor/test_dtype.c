@@ -66,7 +66,7 @@ static void halves_there_and_back(void **state)
     every_half(UM_BF16, 8, 7);
 }
 
-/* The nearest of the two neighbours, the even one on a tie; what is beyond the largest by half a step is infinite. */
+/* The nearer of the two neighbours, the even one on a tie; a value half a step beyond the largest becomes infinite. */
 static void rounding(um_dtype type, int exponent_bits, int mantissa_bits, float largest,
                      float overflow)
 {

@@ -205,7 +205,7 @@ static void gemm_rows_alone(void **state)
     um_arena_free(&a);
 }
 
-/* Rows that overlap (ldx < K) are as good as the same rows copied apart: a convolution needs no unfolding. */
+/* Overlapping rows (ldx < K) give the same as separate copies of them: a convolution does not have to be unfolded. */
 static void gemm_rows_overlap(void **state)
 {
     (void)state;
@@ -250,7 +250,7 @@ static void zero_rows_do_nothing(void **state)
     um_arena_free(&a);
 }
 
-/* A NaN or an infinity comes out where arithmetic says, on every instruction set; a row of zeros gives zeros. */
+/* NaN and infinity appear where arithmetic requires them, on every instruction set; a row of zeros gives zeros. */
 static void special_values(void **state)
 {
     (void)state;

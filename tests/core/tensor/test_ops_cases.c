@@ -284,7 +284,7 @@ static void combine_want(const op_case *c, double *out, um_arena *a)
     }
 }
 
-/* name, outputs, tolerance, run, want, T, D, K, flag. The larger shapes are there to be divided among threads. */
+/* name, outputs, tolerance, run, want, T, D, K, flag. The larger shapes are large enough to be divided among threads. */
 #define ROWS(NAME, FN, OUT, TOL, K, FLAG, T, D)                                                    \
     {                                                                                              \
         NAME, OUT(T, D, K), TOL, FN##_run, FN##_want, T, D, K, FLAG                                \
