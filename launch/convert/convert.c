@@ -1,4 +1,4 @@
-/* See convert.h. The directory is made as OUT.tmp.PID, opened and checked like any model, and takes its name last. */
+/* See convert.h. Writes the directory as OUT.tmp.PID, opens and checks it like any model, and renames it to OUT last. */
 #include "launch/convert/convert.h"
 
 #include "core/base/file.h"
@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- checking what was made --- */
+/* --- checking the result --- */
 
 static void keep_line(void *ctx, const char *line)
 {
@@ -23,7 +23,7 @@ static void keep_line(void *ctx, const char *line)
     um_text_fmt(&cv->problems, "%s\n", line);
 }
 
-/* The directory as any other program will see it. */
+/* Checks the directory as any other program would open it. */
 static um_status audit(um_convert *cv, um_err *err)
 {
     um_checkpoint c;
@@ -121,7 +121,7 @@ static um_status write_out(um_convert *cv, um_err *err)
                              err);
 }
 
-/* The model as everybody sees it: um_checkpoint_open settles what only the tensors show. */
+/* The model as every other command opens it: um_checkpoint_open resolves what only the tensors show. */
 static um_status export(um_convert *cv, um_err *err)
 {
     um_checkpoint c;

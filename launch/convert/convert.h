@@ -1,11 +1,12 @@
-/* unimoe convert: released checkpoints of Uni-MoE into one model directory, and back into the forms that other programs read. */
+/* unimoe convert: turns released checkpoints of Uni-MoE into one model directory, and a model directory into the formats that
+ * other programs read. */
 #pragma once
 
 #include "core/options/config.h"
 
 #include <stdio.h>
 
-/* --base and what belongs to it: makes the directory --out. --model with --to: writes the other form to --out. What was done is
- * told to out. The directory is whole or not there: it is made under another name first. UM_E_MODEL, with all of them on out, when
- * wanted tensors are missing. */
+/* With --base and its options: makes the directory --out. With --model and --to: writes the other format to --out. Prints to out
+ * what was done. The directory appears complete or not at all: it is written under another name first. When wanted tensors are
+ * missing: UM_E_MODEL, after printing all of them to out. */
 um_status um_convert_run(const um_config *cfg, FILE *out, um_err *err);

@@ -1,5 +1,5 @@
-/* PEFT adapters (spec 5.1, 7.2): adapter_config.json with r and alpha, and X.lora_A.weight [r, in], X.lora_B.weight [out, r] for each
- * adapted X. Merged, X becomes X + (alpha / r) B A. See convert_job.h. */
+/* PEFT adapters (spec 5.1, 7.2): adapter_config.json with r and alpha, and X.lora_A.weight [r, in], X.lora_B.weight [out, r] for
+ * each adapted X. Merging replaces X by X + (alpha / r) B A. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -26,7 +26,7 @@ static bool is_set(const um_json *root, const char *key)
     }
 }
 
-/* Kinds of LoRA that would merge differently. */
+/* Refuses the kinds of LoRA that must be merged differently. */
 static um_status refuse_others(const um_json *root, um_err *err)
 {
     static const char *const key[] = {"rank_pattern", "alpha_pattern",  "use_rslora",
@@ -77,7 +77,8 @@ um_status um_convert_adapter_open(um_convert *cv, um_err *err)
     return config_read(cv, config, err);
 }
 
-/* X.lora_A.weight or X.lora_A.default.weight: writes X.weight, and tells A from B. */
+/* For X.lora_A.weight or X.lora_A.default.weight (or B): writes X.weight to target and returns 'A' or 'B'; returns 0 for other
+ * names. */
 static char part_of(char *target, size_t room, const char *name)
 {
     const char *at = strstr(name, ".lora_");
@@ -142,12 +143,12 @@ um_status um_convert_adapter_match(um_convert *cv, um_err *err)
         UM_TRY(pair_check(cv, c, err));
         c->a->used = keeps(cv) ? c->a->name : um_arena_fmt(&cv->arena, "merged into %s", c->name);
         c->b->used = keeps(cv) ? c->b->name : c->a->used;
-        if (keeps(cv)) c->a = c->b = NULL; /* it stays beside the weights */
+        if (keeps(cv)) c->a = c->b = NULL; /* kept beside the weights, not merged */
     }
     return UM_OK;
 }
 
-/* adapter_config.json as it is, and the pairs that have an effect as adapter_model.safetensors. */
+/* Copies adapter_config.json unchanged and writes the pairs that have an effect to adapter_model.safetensors. */
 um_status um_convert_adapter_keep(um_convert *cv, um_err *err)
 {
     const um_source_list *list = cv->adapter.list;

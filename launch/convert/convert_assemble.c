@@ -1,4 +1,4 @@
-/* The language model's tensors from the files of a release, in the order of spec 7.4. See convert_job.h. */
+/* Assembles the language model's tensors from the files of a release, in the order of spec 7.4. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -76,7 +76,7 @@ static void claim_all(um_convert *cv, const um_source_list *list, um_stage stage
                          stage);
 }
 
-/* STEM.bin or STEM.safetensors of dir, when it is there, all of it under its own names. */
+/* Claims every tensor of STEM.bin or STEM.safetensors in dir under its own name, when that file exists. */
 static um_status claim_file(um_convert *cv, const char *dir, const char *stem, um_stage stage,
                             um_err *err)
 {
@@ -89,7 +89,7 @@ static um_status claim_file(um_convert *cv, const char *dir, const char *stem, u
 
 /* --- the base folder --- */
 
-/* mm_projector.bin: the part behind "mm_projector." is what counts (spec 7.2). */
+/* mm_projector.bin: only the part of a name after "mm_projector." counts (spec 7.2). */
 static um_status claim_projector(um_convert *cv, um_err *err)
 {
     static const char key[] = "mm_projector.";
@@ -130,7 +130,7 @@ typedef struct slots {
     const um_source_list *list[SLOTS_MAX];
 } slots;
 
-/* "{r}_mlp_experts.bin" or .safetensors: r, else -1. */
+/* Returns r of "{r}_mlp_experts.bin" or .safetensors, -1 for other names. */
 static int slot_of(const char *file)
 {
     char *end = NULL;
@@ -153,7 +153,7 @@ static um_status slots_find(um_convert *cv, slots *s, um_err *err)
         if (r < 0) continue;
         if (s->path[r] != NULL) {
             const char *a = strrchr(s->path[r], '/') + 1, *b = e->d_name;
-            bool swap = strcmp(a, b) > 0; /* the message does not depend on the folder's order */
+            bool swap = strcmp(a, b) > 0; /* the message is independent of the listing's order */
             st = UM_FAIL(err, UM_E_MODEL, "%s: %s and %s are both the experts of slot %d: keep one",
                          dir, swap ? b : a, swap ? a : b, r);
         }
@@ -170,7 +170,7 @@ static um_status slots_find(um_convert *cv, slots *s, um_err *err)
     return st;
 }
 
-/* The number behind "deepspeed_experts." and what follows its dot; NULL when the name is no expert's. */
+/* Reads the number after "deepspeed_experts." and returns what follows its dot; NULL when the tensor does not belong to an expert. */
 static const char *local_of(const char *name, int *local)
 {
     static const char key[] = ".deepspeed_experts.";
@@ -183,7 +183,8 @@ static const char *local_of(const char *name, int *local)
     return end + 1;
 }
 
-/* Experts in one file: local numbers 0..n-1, or one number alone. Each has as many tensors as the others. */
+/* Counts the experts in one file: their local numbers are 0..n-1, or there is one expert with any number. All experts must have
+ * the same number of tensors. */
 static um_status locals_count(const um_source_list *list, const char *path, int *n, int *first,
                               um_err *err)
 {
@@ -212,7 +213,8 @@ static um_status locals_count(const um_source_list *list, const char *path, int 
     return st;
 }
 
-/* Rank r of a training with n experts a rank wrote file r: its expert {local} is the model's r * n + local (spec 4.6, 12 #26). */
+/* File r was written by rank r of a training run with n experts per rank: its expert {local} is expert r * n + local of the model
+ * (spec 4.6, 12 #26). */
 static um_status slot_claim(um_convert *cv, const slots *s, int r, int n, int first, um_err *err)
 {
     const um_source_list *list = s->list[r];
@@ -220,7 +222,7 @@ static um_status slot_claim(um_convert *cv, const slots *s, int r, int n, int fi
         return UM_FAIL(err, UM_E_MODEL, "%s: its expert has the number %d, want 0", s->path[r],
                        first);
     if (list->n != s->list[0]->n)
-        return UM_FAIL(err, UM_E_MODEL, "%s has %zu tensors, %s has %zu: they must have as many",
+        return UM_FAIL(err, UM_E_MODEL, "%s has %zu tensors, %s has %zu: the numbers must be equal",
                        s->path[r], list->n, s->path[0], s->list[0]->n);
     for (size_t i = 0; i < list->n; i++) {
         int local = 0;
@@ -256,11 +258,11 @@ static um_status claim_slots(um_convert *cv, int64_t experts, um_err *err)
     return UM_OK;
 }
 
-/* Which file of the expert folder is the base of each slot (spec 6.2). */
+/* The file of the expert folder that each slot starts from (spec 6.2). */
 static const char *const slot_file[8] = {"mlp_audiocap", "mlp_basev", "mlp_base", "mlp_base1",
                                          "mlp_base4",    "mlp_base7", "mlp_base", "mlp_base7"};
 
-/* model.layers.N.mlp.P_proj.weight becomes that of slot e. */
+/* Claims model.layers.N.mlp.P_proj.weight as the weight of slot e. */
 static um_status overlay(um_convert *cv, const um_source_list *list, int e, um_err *err)
 {
     static const char mlp[] = ".mlp.";
@@ -302,9 +304,9 @@ static um_status claim_experts(um_convert *cv, int64_t experts, um_err *err)
     return UM_OK;
 }
 
-/* --- the whole --- */
+/* --- assembly --- */
 
-/* Files of weights in a source folder that no rule asks for: a person who put one there should know. */
+/* Notes the weight files in a source folder that no rule reads: the user may expect them to be read. */
 static um_status note_unread(um_convert *cv, const char *dir, um_err *err)
 {
     static const char *const ending[] = {".bin", ".pt", ".pth", ".safetensors"};

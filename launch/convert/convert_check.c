@@ -1,5 +1,5 @@
-/* The claims against what the model wants (um_model_for_each_tensor): every wanted tensor must be there with its shape; for what is
- * not wanted the reason is given. See convert_job.h. */
+/* Compares the claims with what the model wants (um_model_for_each_tensor): every wanted tensor must be present with its shape;
+ * every unwanted one gets a reason. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/text.h"
@@ -38,7 +38,7 @@ static um_status hold(void *ctx, const um_spec *s, um_err *err)
     return UM_OK;
 }
 
-/* The table of word pieces of a speech aligner: never used, but it makes the decoder whole again for other programs. */
+/* The token table of a speech aligner's decoder: never used here, but other programs need it for a complete decoder. */
 static bool is_kept(const um_convert *cv, const char *name)
 {
     return cv->model.speech.present && um_starts_with(name, cv->model.speech.names.prefix) &&
@@ -64,14 +64,14 @@ static void add_use(um_convert *cv, um_source_tensor *t, const char *name)
     t->used = t->used == NULL ? name : um_arena_fmt(&cv->arena, "%s, %s", t->used, name);
 }
 
-/* Every claim is now used, or told why not. A source used under another name as well counts as used. */
+/* Marks every claim as used or gives the reason why not. A source tensor that is also used under another name counts as used. */
 static void tell(um_convert *cv)
 {
     for (int id = 0; id < UM_FOLDERS; id++) {
         um_folder *s = &cv->folder[id];
         for (size_t i = 0; i < s->n; i++) {
             um_claim *c = &s->claim[i];
-            /* towers keep what their files hold */
+            /* towers keep everything that their files contain */
             c->wanted = c->wanted || id != UM_SET_LLM || is_kept(cv, c->name);
             if (c->wanted)
                 add_use(cv, c->t, c->name);
@@ -81,7 +81,7 @@ static void tell(um_convert *cv)
     }
 }
 
-/* A LoRA inside experts that the config does not describe would be lost without a word. */
+/* A LoRA inside experts that the config does not describe would be lost silently: refuse it. */
 static um_status lora_check(const um_convert *cv, um_err *err)
 {
     const um_folder *s = &cv->folder[UM_SET_LLM];
@@ -95,7 +95,7 @@ static um_status lora_check(const um_convert *cv, um_err *err)
     return UM_OK;
 }
 
-/* The claims of a folder as a set of tensors without their values. */
+/* The claims of a folder as a set of tensors without values. */
 static um_tensors *described(um_convert *cv, int folder)
 {
     const um_folder *s = &cv->folder[folder];
@@ -109,7 +109,7 @@ static um_tensors *described(um_convert *cv, int folder)
     return um_tensors_describe(list, s->n, cv->cfg->base);
 }
 
-/* Sizes of the connectors that only tensors show, as um_checkpoint_open will see them. */
+/* Resolves the connector sizes that only the tensors show, as um_checkpoint_open will do. */
 static um_status settle_connectors(um_convert *cv, um_err *err)
 {
     um_tensors *llm = described(cv, UM_SET_LLM), *speech = described(cv, UM_SET_SPEECH);

@@ -1,5 +1,5 @@
-/* Which config.json a release goes by, and the one that is written: tower folders by name, and in it what the released programs have
- * in their code (placement of experts, sizes of the audio Q-Former). See convert_job.h. */
+/* Chooses the config.json of a release and writes the converted one: it names the tower folders and contains what the released
+ * programs hard-code (placement of experts, sizes of the audio Q-Former). See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -21,7 +21,7 @@ static bool has_slots(um_convert *cv)
            um_file_exists(um_path_join(&cv->arena, dir, "0_mlp_experts.safetensors"));
 }
 
-/* Config of 4e: of the tuned folder; of 8e: 8config.json of the base folder (spec 7.4). */
+/* The config of a 4-expert model is in the tuned folder; that of an 8-expert model is 8config.json in the base folder (spec 7.4). */
 static const char *config_choose(um_convert *cv, bool eight)
 {
     const um_config *cfg = cv->cfg;
@@ -58,7 +58,7 @@ um_status um_convert_config_open(um_convert *cv, um_err *err)
 
 /* --- what the tensors show --- */
 
-/* The number behind prefix and a dot behind it; *rest is what follows. */
+/* Reads the number between prefix and a dot; *rest is what follows the dot. */
 static int number_behind(const char *name, const char *prefix, const char **rest)
 {
     size_t n = strlen(prefix);
@@ -91,7 +91,7 @@ static bool given(const um_json *config, const char *key)
     return kind != UM_JSON_NONE && kind != UM_JSON_NULL;
 }
 
-/* The stride of a placement that begins at layer 0, or 0. */
+/* The stride of a regular placement that starts at layer 0; 0 when it is not regular. */
 static int64_t stride_of(const uint8_t *moe, int64_t layers)
 {
     int64_t stride = 1;
@@ -102,13 +102,13 @@ static int64_t stride_of(const uint8_t *moe, int64_t layers)
     return stride;
 }
 
-/* The 4-expert variants have the placement in their code only (spec 4.2). */
+/* The released 4-expert variants define the placement only in their code (spec 4.2). */
 static um_status edit_placement(um_convert *cv, um_edits *e, um_err *err)
 {
     int64_t layers = um_json_int(um_json_get(cv->config, "num_hidden_layers"), 0);
     if (!given(cv->config, "moe") || given(cv->config, "moe_type") || layers < 1 ||
         layers > UM_MAX_LAYERS)
-        return UM_OK; /* no experts, or said already; um_model_read checks the rest */
+        return UM_OK; /* no experts, or already in the config; um_model_read checks the rest */
     uint8_t *moe = um_arena_zero(&cv->arena, (size_t)layers);
     placement_find(cv, moe, layers);
     int64_t stride = moe[0] ? stride_of(moe, layers) : 0;
@@ -126,7 +126,7 @@ static um_status edit_placement(um_convert *cv, um_edits *e, um_err *err)
     return UM_OK;
 }
 
-/* The pre-projection of the gate is used when both the config and the files have it (spec 4.4.3). */
+/* The gate's pre-projection is used only when both the config and the files have it (spec 4.4.3). */
 static void edit_fm(um_convert *cv, um_edits *e)
 {
     const um_folder *s = &cv->folder[UM_SET_LLM];
@@ -150,14 +150,15 @@ static const um_source_tensor *qformer_tensor(const um_convert *cv, int layer, c
     return c != NULL && c->t->rank == 2 ? c->t : NULL;
 }
 
-/* A size that the tensors show, unless the config says it. */
+/* Sets a size that the tensors show, unless the config already has it. */
 static void qformer_size(um_convert *cv, um_edits *e, const um_json *said, const char *key,
                          int64_t found)
 {
     if (!given(said, key)) um_edit(e, key, um_arena_fmt(&cv->arena, "%" PRId64, found));
 }
 
-/* Heads, norm eps and spacing of BLIP-2's Q-Former are in code only: its defaults are 12, 1e-12 and what the layers show. */
+/* BLIP-2's Q-Former defines heads, norm eps and cross-attention spacing only in code: the defaults here are 12, 1e-12 and what the
+ * layers show. */
 static um_status edit_qformer(um_convert *cv, um_edits *edits, um_err *err)
 {
     const um_source_tensor *query = qformer_tensor(cv, 0, "attention.attention.query.weight");
@@ -166,7 +167,7 @@ static um_status edit_qformer(um_convert *cv, um_edits *edits, um_err *err)
     const um_source_tensor *key = qformer_tensor(cv, 0, "crossattention.attention.key.weight");
     const um_source_tensor *ffn = qformer_tensor(cv, 0, "intermediate_query.dense.weight");
     if (key == NULL || ffn == NULL)
-        return UM_FAIL(err, UM_E_MODEL, "the audio Q-Former's layer 0 is not whole");
+        return UM_FAIL(err, UM_E_MODEL, "the audio Q-Former's layer 0 is incomplete");
     int layers = 1, cross = 1;
     while (qformer_tensor(cv, layers, "attention.attention.query.weight") != NULL) layers++;
     while (cross < layers && !qformer_tensor(cv, cross, "crossattention.attention.key.weight"))

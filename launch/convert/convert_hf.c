@@ -1,6 +1,6 @@
-/* A model directory under the names that transformers has: the language model as LlamaForCausalLM or MixtralForCausalLM, the vision
- * tower as CLIPVisionModel, the speech tower with the aligner's decoder as WhisperModel. Both gates of spec 4.4 weigh their two
- * experts as Mixtral's does. What no class has goes to connectors/. See convert_job.h. */
+/* Exports a model directory under the names that transformers uses: the language model as LlamaForCausalLM or MixtralForCausalLM,
+ * the vision tower as CLIPVisionModel, the speech tower with the aligner's decoder as WhisperModel. Both gates of spec 4.4 weigh
+ * their two experts as Mixtral's does. Tensors that belong to none of these classes go to connectors/. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -28,7 +28,7 @@ typedef struct walk {
     const um_source_list *llm;
 } walk;
 
-/* Mixtral's name of a tensor of a MoE layer; of others their own. */
+/* Mixtral's name for a tensor of a MoE layer; other tensors keep their own. */
 static const char *mixtral_name(um_arena *arena, const um_spec *s)
 {
     const char *leaf = strstr(s->name, "gate_proj") != NULL ? "w1"
@@ -42,7 +42,7 @@ static const char *mixtral_name(um_arena *arena, const um_spec *s)
     return s->name;
 }
 
-/* A LoRA built into the layer is merged: X.weight has X_lora_A.weight and X_lora_B.weight beside it. */
+/* Merges a LoRA that is built into the layer: X_lora_A.weight and X_lora_B.weight stand beside X.weight. */
 static void add_lora(walk *w, um_claim *c, const char *name)
 {
     size_t stem = strlen(name) - strlen(".weight");
@@ -62,7 +62,7 @@ static um_status claim_llm(void *ctx, const um_spec *s, um_err *err)
     walk *w = ctx;
     if (s->part != UM_PART_TRUNK && s->part != UM_PART_GATE && s->part != UM_PART_EXPERT)
         return UM_OK;
-    if (strstr(s->name, "_lora_") != NULL) return UM_OK; /* with its weight */
+    if (strstr(s->name, "_lora_") != NULL) return UM_OK; /* merged with its weight */
     um_source_tensor *t = um_source_get(w->llm, s->name);
     if (t == NULL && s->optional) return UM_OK;
     if (t == NULL)
@@ -157,7 +157,7 @@ static um_status llm_take(um_convert *cv, const um_source_list *llm, um_err *err
 
 /* --- towers --- */
 
-/* A config with its class; that of a whole CLIP model has the vision part inside. */
+/* Writes a tower's config with its class; the config of a complete CLIP model contains the vision part as vision_config. */
 static um_status class_config(um_convert *cv, const char *from, const char *folder, um_edits *e,
                               um_err *err)
 {
@@ -202,7 +202,7 @@ static um_status vision_take(um_convert *cv, um_err *err)
     return class_config(cv, cv->model.vision.dir, "vision_tower", &e, err);
 }
 
-/* The part of a name behind the speech aligner's decoder, or NULL. */
+/* The part of a name after the prefix of the speech aligner's decoder; NULL for other names. */
 static const char *decoder_rest(const um_convert *cv, const char *name)
 {
     static const char decoder[] = "decoder.audio_decoder.";
@@ -212,7 +212,7 @@ static const char *decoder_rest(const um_convert *cv, const char *name)
     return um_starts_with(name, decoder) ? name + sizeof decoder - 1 : NULL;
 }
 
-/* The aligner's decoder in place of the one that the tower's file may have. */
+/* Claims the aligner's decoder in place of the one that the tower's file may contain. */
 static um_status decoder_take(um_convert *cv, const um_source_list *llm,
                               const um_source_list *tower, int *layers, um_err *err)
 {
@@ -237,7 +237,7 @@ static um_status decoder_take(um_convert *cv, const um_source_list *llm,
         um_convert_note(cv, "no file has the speech decoder's table of word pieces, which nothing "
                             "here uses: WhisperModel starts with a random one");
     if (*layers > 0) return UM_OK;
-    return UM_FAIL(err, UM_E_MODEL, "%s: the speech aligner's decoder is not whole",
+    return UM_FAIL(err, UM_E_MODEL, "%s: the speech aligner's decoder is incomplete",
                    cv->cfg->model);
 }
 
@@ -262,7 +262,7 @@ static um_status speech_take(um_convert *cv, const um_source_list *llm, um_err *
     return class_config(cv, cv->model.speech.dir, "speech_tower", &e, err);
 }
 
-/* --- the whole --- */
+/* --- the export --- */
 
 static bool is_connector(const char *name)
 {

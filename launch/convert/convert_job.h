@@ -1,7 +1,8 @@
-/* What the files of the converter share. Flow (spec 7.4): convert_assemble.c opens the sources and claims a name of the model for
- * each of their tensors, stage by stage; a later claim of a name replaces an earlier one. convert_towers.c does that for the towers,
- * convert_adapter.c for PEFT adapters, convert_config.c writes config.json, convert_check.c holds the claims to what the model wants,
- * convert_write.c writes the weights, convert_report.c says what became of every tensor. Only convert*.c include this. */
+/* What the files of the converter share. Flow (spec 7.4): convert_assemble.c opens the sources and claims a name in the model for
+ * each of their tensors, stage by stage; a later claim of a name replaces an earlier one. convert_towers.c does the same for the
+ * towers, convert_adapter.c for PEFT adapters, convert_config.c writes config.json, convert_check.c compares the claims with what
+ * the model wants, convert_write.c writes the weights, convert_report.c reports how every tensor was used. Only convert*.c include
+ * this. */
 #pragma once
 
 #include "core/options/config.h"
@@ -12,7 +13,7 @@
 
 #include <stdio.h>
 
-/* The order of assembly. Adapters are merged into what was claimed before UM_STAGE_MERGE; what comes later replaces the result. */
+/* The order of assembly. Adapters are merged into what was claimed before UM_STAGE_MERGE; later claims replace the result. */
 typedef enum um_stage {
     UM_STAGE_BASE,
     UM_STAGE_BASE_PARTS, /* mm_projector and mm_audio_aligner of the base folder */
@@ -31,16 +32,16 @@ typedef struct um_claim {
     um_source_tensor *t;
     um_stage stage;
     size_t order;
-    bool wanted;             /* goes into the directory */
+    bool wanted;             /* is written to the directory */
     um_source_tensor *a, *b; /* LoRA to merge: a [r, in], b [out, r], f32 sum W + scale * (b a) */
 } um_claim;
 
-/* The folders that are written: those of um_set, and of an export what no other program has a name for. */
+/* The folders that are written: one for each um_set, and in an export one for the tensors that no other program has a name for. */
 enum { UM_FOLDER_REST = UM_SETS, UM_FOLDERS };
 
 typedef struct um_folder {
-    const char *name; /* below the directory; "" is the directory itself */
-    um_claim *claim;  /* sorted by name once settled, one for each name */
+    const char *name; /* path below the directory; "" is the directory itself */
+    um_claim *claim;  /* after um_convert_resolve: sorted, one for each name */
     size_t n, cap;
 } um_folder;
 
@@ -61,20 +62,20 @@ typedef struct um_convert {
     bool gshard; /* an 8-expert model: DeepSpeed's names */
     um_json *config;
     const char *config_path;
-    const char *tower[UM_SETS]; /* where the towers come from, NULL without */
-    const char *key[UM_SETS];   /* of the config that names them */
-    const um_value *beats_cfg;  /* of a BEATs .pt file */
-    const char *tmp;            /* the directory while it is made */
+    const char *tower[UM_SETS]; /* source of each tower, NULL when the model has none */
+    const char *key[UM_SETS];   /* key of the config that names it */
+    const um_value *beats_cfg;  /* cfg of a BEATs .pt file */
+    const char *tmp;            /* the directory while it is written */
     um_model model;
     um_text problems; /* a line for every wanted tensor that is missing or of another shape */
-    um_text notes;    /* a line for everything a person should know */
+    um_text notes;    /* a line for everything the user should know */
     int64_t missing, misshapen, rounded;
     int64_t written; /* bytes of weights */
     um_progress progress;
 } um_convert;
 
-/* What is common to import and export. open: cv zeroed and bound to cfg and out. finish: manifest, then the directory takes its
- * name. close: after a failure nothing is left. */
+/* Common to import and export. open zeroes cv and binds it to cfg and out. finish writes the manifest and then renames the
+ * directory. close leaves nothing behind after a failure. */
 void um_convert_open(um_convert *cv, const um_config *cfg, FILE *out);
 um_status um_convert_finish(um_convert *cv, const char *source, um_err *err);
 void um_convert_close(um_convert *cv, um_status st);
@@ -84,16 +85,16 @@ void um_convert_note(um_convert *cv, const char *fmt, ...) __attribute__((format
 /* assemble */
 void um_convert_claim(um_convert *cv, int folder, const char *name, um_source_tensor *t,
                       um_stage stage);
-um_claim *um_convert_find(const um_convert *cv, int folder, const char *name); /* after settle */
-/* The name without what PEFT puts before it. */
+um_claim *um_convert_find(const um_convert *cv, int folder, const char *name); /* after resolve */
+/* The name without the prefix that PEFT adds. */
 const char *um_convert_bare(const char *name);
 um_status um_convert_assemble(um_convert *cv, um_err *err);
-/* Notes the files of weights in the source folders that nothing has opened. */
+/* Notes the weight files in the source folders that were not opened. */
 um_status um_convert_unread(um_convert *cv, um_err *err);
-/* Sorts the claims; of each name the last stays, the others become unused. */
+/* Sorts the claims; the last claim of each name stays, the others become unused. */
 void um_convert_resolve(um_convert *cv);
 
-/* towers: where they are and their claims; their config files into tmp */
+/* towers: finds them and claims their tensors; writes their config files to tmp */
 um_status um_convert_towers(um_convert *cv, um_err *err);
 um_status um_convert_tower_files(um_convert *cv, um_err *err);
 
@@ -112,7 +113,7 @@ um_status um_convert_check(um_convert *cv, um_err *err);
 /* write */
 um_status um_convert_weights(um_convert *cv, um_err *err);
 um_status um_convert_copy(um_convert *cv, const char *from, const char *name, um_err *err);
-/* The small files of the tokeniser and of generation, from the first of two folders that has them ("" is none). */
+/* Copies the small files of the tokeniser and of generation from the first of two folders that has them ("": no folder). */
 um_status um_convert_small_files(um_convert *cv, const char *first, const char *second,
                                  um_err *err);
 
@@ -120,6 +121,6 @@ um_status um_convert_small_files(um_convert *cv, const char *first, const char *
 um_status um_convert_report(um_convert *cv, um_err *err);
 void um_convert_summary(um_convert *cv);
 
-/* export: --model with --to peft or hf, into tmp, which is there */
+/* export: --model with --to peft or hf, into tmp, which exists */
 um_status um_convert_to_peft(um_convert *cv, um_err *err);
 um_status um_convert_to_hf(um_convert *cv, um_err *err);

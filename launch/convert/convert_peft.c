@@ -1,5 +1,5 @@
-/* The LoRA of a model directory as a PEFT adapter: the adapter that was kept beside the weights, and the one built into the experts
- * and dense MLPs of 8-expert models (spec 4.3). See convert_job.h. */
+/* Exports the LoRA of a model directory as a PEFT adapter: the adapter that was kept beside the weights, and the one built into
+ * the experts and dense MLPs of 8-expert models (spec 4.3). See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -12,7 +12,7 @@ enum { CONFIG_MAX = 1 << 24 };
 
 static const char key[] = "_proj_lora_";
 
-/* model.layers.N.mlp.gate_proj_lora_A.weight is base_model.model.model.layers.N.mlp.gate_proj.lora_A.weight */
+/* Turns model.layers.N.mlp.gate_proj_lora_A.weight into base_model.model.model.layers.N.mlp.gate_proj.lora_A.weight. */
 static const char *peft_name(um_arena *arena, const char *name)
 {
     const char *at = strstr(name, key) + strlen("_proj");
@@ -45,7 +45,7 @@ static void builtin_config(um_convert *cv, um_text *t, um_tensor *const list, si
     um_text_fmt(t, "\n ]\n}\n");
 }
 
-/* A small tensor, whole. */
+/* Reads all values of a small tensor. */
 static um_tensor whole(um_convert *cv, const char *name, um_source_tensor *t)
 {
     um_tensor o = {.name = name, .dtype = t->dtype, .rank = t->rank};

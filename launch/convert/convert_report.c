@@ -1,4 +1,4 @@
-/* What became of every tensor of the sources: conversion.json, and a few lines for the person. See convert_job.h. */
+/* Reports how every tensor of the sources was used: conversion.json, and a short summary for the user. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"

@@ -1,4 +1,4 @@
-/* The towers: a CLIP or Whisper folder keeps its tensors, a BEATs .pt file becomes a folder (spec 2.5). See convert_job.h. */
+/* The towers: the tensors of a CLIP or Whisper folder are kept, a BEATs .pt file becomes a folder (spec 2.5). See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -14,7 +14,8 @@ static bool is_folder(const char *path)
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
-/* Released configs name folders of their authors' cluster: the flag wins, then what is there. */
+/* Released configs name folders on their authors' cluster. The flag takes precedence; then the path in the config, if it exists;
+ * then that path relative to the config. */
 static um_status tower_find(um_convert *cv, const char **out, const char *key, const char *flag,
                             const char *flag_name, um_err *err)
 {
@@ -66,7 +67,7 @@ static bool same_values(const um_source_tensor *a, const um_source_tensor *b)
     return true;
 }
 
-/* All layers share the table of layer 0; copies of it are left out, another table is an error. */
+/* All layers share the table of layer 0: copies of it are left out, a different table is an error. */
 static um_status claim_beats(um_convert *cv, const um_source_list *list, um_err *err)
 {
     static const char table[] = ".self_attn.relative_attention_bias.weight";
@@ -114,8 +115,8 @@ static bool has_qformer(const um_convert *cv)
     return false;
 }
 
-/* Released configs have one audio tower, mm_audio_tower; the Q-Former comes with sounds only. Configs of this program can name one of
- * each kind. */
+/* Released configs have one audio tower, mm_audio_tower; it is the sound tower when there is a Q-Former (only sounds use one),
+ * else the speech tower. Configs of this program can name one of each kind. */
 static void towers_name(um_convert *cv)
 {
     static const char *const key[UM_SETS] = {"", "mm_vision_tower", "mm_speech_tower",
@@ -163,7 +164,7 @@ um_status um_convert_towers(um_convert *cv, um_err *err)
 
 /* --- their config files --- */
 
-/* A value of the cfg as JSON; lists of plain values are as deep as it goes. */
+/* Writes a value of the cfg as JSON; only lists of plain values may be nested in it. */
 static um_status value_text(um_text *t, const um_value *v, int depth, um_err *err)
 {
     switch (v->kind) {

@@ -1,4 +1,4 @@
-/* Writing the weights, piece by piece: at most one piece and one LoRA are in memory. See convert_job.h. */
+/* Writes the weights piece by piece: at most one piece and one LoRA are in memory. See convert_job.h. */
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
@@ -10,17 +10,17 @@
 
 enum { PIECE = 1 << 20, SMALL_FILE_MAX = 1 << 28 };
 
-/* One folder's tensors, and room for a piece. */
+/* One folder's tensors, and buffers for one piece. */
 typedef struct job {
     um_convert *cv;
-    um_claim **claim; /* of each tensor of list */
+    um_claim **claim; /* for each tensor of list */
     um_tensor *list;
     size_t n;
     float *values;  /* [PIECE] */
     uint8_t *bytes; /* [PIECE] of up to 8 bytes */
 } job;
 
-/* One piece of n values, which are in j->bytes. */
+/* Writes one piece of n values from j->bytes. */
 static um_status put(job *j, um_tensors_writer *w, um_dtype dtype, size_t n, um_err *err)
 {
     size_t bytes = n * um_dtype_size(dtype);
@@ -36,7 +36,7 @@ static um_status give(job *j, um_tensors_writer *w, um_dtype dtype, size_t n, um
     return put(j, w, dtype, n, err);
 }
 
-/* The values as they are, or in another float type. */
+/* Copies the values unchanged, or converted to another float type. */
 static um_status copy_tensor(job *j, um_tensors_writer *w, const um_source_tensor *t,
                              um_dtype dtype, um_err *err)
 {
@@ -54,7 +54,7 @@ static um_status copy_tensor(job *j, um_tensors_writer *w, const um_source_tenso
     return UM_OK;
 }
 
-/* w[j] += scale * sum over k of b[k] * a[k][j], k rising, every step rounded to f32: the same bits on every machine.
+/* w[j] += scale * sum over k of b[k] * a[k][j], k rising, every step rounded to f32, with the same bits on every machine.
  * w, sum: [in]   a: [r, in]   b: [r] */
 static void merge_row(float *restrict w, float *restrict sum, const float *a, const float *b,
                       size_t r, size_t in, float scale)
@@ -67,7 +67,7 @@ static void merge_row(float *restrict w, float *restrict sum, const float *a, co
     for (size_t j = 0; j < in; j++) w[j] += scale * sum[j];
 }
 
-/* W + scale B A, a row of W at a time. */
+/* Writes W + scale B A, one row of W at a time. */
 static um_status merge_tensor(job *j, um_tensors_writer *w, const um_claim *c, um_dtype dtype,
                               um_err *err)
 {
@@ -104,7 +104,7 @@ static um_status write_one(void *ctx, size_t i, um_tensors_writer *w, um_err *er
     return um_wrap(err, st, "tensor %.400s", c->name);
 }
 
-/* The type a tensor is stored in: towers and whole numbers keep theirs. */
+/* The type that a tensor is stored in: tensors of towers and of integers keep theirs. */
 static um_dtype dtype_of(const um_convert *cv, int id, const um_source_tensor *t)
 {
     const char *want = cv->cfg->weights;
@@ -137,7 +137,7 @@ static size_t job_fill(job *j, um_convert *cv, int id)
     return bytes;
 }
 
-/* The answer to a disk too small is better before hours of writing than after. */
+/* Reports a disk that is too small before hours of writing, not after. */
 static um_status room_check(const um_convert *cv, size_t bytes, um_err *err)
 {
     struct statvfs fs;

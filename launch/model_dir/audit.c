@@ -12,7 +12,7 @@ typedef struct auditor {
     um_audit a;
     um_audit_fn fn;
     void *ctx;
-    uint8_t *seen[UM_SETS]; /* [tensors] of each set */
+    uint8_t *seen[UM_SETS]; /* [tensors] for each set */
 } auditor;
 
 static void say(auditor *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -64,7 +64,8 @@ static bool begins_one_of(const char *name, const char *const *prefix, size_t n)
     return false;
 }
 
-/* A connector that no tower of the config uses, and the token table of one that is in use: queries are no tokens. */
+/* True for a connector that no tower of the config uses, and for the token table of one in use, whose input is queries, not
+ * tokens. */
 static bool is_idle_connector(const um_model *m, const char *name)
 {
     static const char *const prefix[] = {"model.mm_audio_aligner.", "model.mm_speech_aligner.",
@@ -78,8 +79,9 @@ static bool is_idle_connector(const um_model *m, const char *name)
     return begins_one_of(name, prefix, sizeof prefix / sizeof *prefix);
 }
 
-/* Tensors that the original stores too and that nothing here needs: buffers that are computed, copies of the towers, the text half
- * of a CLIP file, Whisper's own decoder, BEATs' masking and class head, a pre-projection that the config leaves off. */
+/* True for tensors that the original checkpoints contain but this program does not need: computed buffers, copies of the towers,
+ * the text half of a CLIP file, Whisper's own decoder, BEATs' masking and class head, a pre-projection that the config does not
+ * enable. */
 static bool is_ignored(const um_model *m, um_set set, const char *name)
 {
     static const char *const llm[] = {"model.vision_tower.", "model.audio_tower."};

@@ -1,5 +1,5 @@
-/* See init.h. The config files are written first and read back as a model (um_model_read), so that what is made is checked like what
- * is loaded; then um_model_for_each_tensor says which tensors to draw. */
+/* See init.h. Writes the config files first and reads them back as a model (um_model_read), so that a new model is checked like a
+ * loaded one; um_model_for_each_tensor then lists the tensors to generate. */
 #include "launch/model_dir/init.h"
 
 #include "core/base/bytes.h"
@@ -23,7 +23,7 @@
 #include <sys/statvfs.h>
 
 enum { PIECE = 65536, CONFIG_MAX = 1 << 24 };
-#define SHARD_BYTES INT64_C(4000000000) /* a file holds about so much, then the next one begins */
+#define SHARD_BYTES INT64_C(4000000000) /* approximate size at which the next file starts */
 
 /* Everything one run needs. */
 typedef struct maker {
@@ -36,16 +36,16 @@ typedef struct maker {
     double range;   /* initializer_range */
     float *values;  /* [PIECE] */
     uint8_t *bytes; /* [PIECE] in dtype */
-    int64_t params; /* of all that is written, towers too */
+    int64_t params; /* of everything written, including the towers */
     um_progress progress;
 } maker;
 
-/* Tensors to write into one folder, with what to draw for each. */
+/* The tensors to write into one folder, with what to generate for each. */
 typedef struct batch {
     maker *m;
-    um_set set; /* whose tensors */
+    um_set set; /* the set that they belong to */
     um_tensor *list;
-    um_spec *spec; /* as walked */
+    um_spec *spec; /* in the order of um_model_for_each_tensor */
     size_t n, cap;
 } batch;
 
@@ -99,7 +99,7 @@ static um_status copy_file(maker *m, const char *from, const char *name, um_err 
     return um_file_write(um_path_join(&m->arena, m->dir, name), data, size, err);
 }
 
-/* The files of the tower that `key` of the config names, from the folder beside it. An audio tower may have no
+/* Copies the files of the tower that `key` of the config names, from the folder beside the config. An audio tower may lack
  * preprocessor_config.json. */
 static um_status tower_from_file(maker *m, const char *path, const um_json *root, const char *key,
                                  um_err *err)
@@ -121,7 +121,7 @@ static um_status tower_from_file(maker *m, const char *path, const um_json *root
     return um_wrap(err, st, "%s: %s names a folder that must have its sizes", path, key);
 }
 
-/* The config file as it is, and the files of its towers. */
+/* Copies the config file unchanged, and the files of its towers. */
 static um_status configs_from_file(maker *m, const char *path, um_err *err)
 {
     static const char *const keys[] = {"mm_vision_tower", "mm_audio_tower", "mm_speech_tower",
@@ -160,7 +160,7 @@ static bool is_file(const um_config *cfg)
     return cfg->config[0] != '\0' && um_file_exists(cfg->config);
 }
 
-/* --config takes a preset's name too. */
+/* --config also accepts the name of a preset. */
 static const um_preset *preset_of(const um_config *cfg)
 {
     return um_preset_find(cfg->preset[0] != '\0' ? cfg->preset : cfg->config);
@@ -189,7 +189,7 @@ static um_status configs_write(maker *m, um_err *err)
     return is_file(cfg) ? configs_from_file(m, cfg->config, err) : configs_from_preset(m, p, err);
 }
 
-/* Greedy by default: what a random model says is then the same every time. */
+/* Greedy by default, so that a random model always gives the same answer. */
 static um_status small_files(maker *m, um_err *err)
 {
     static const char token[] =
@@ -256,7 +256,7 @@ static um_status collect(void *ctx, const um_spec *s, um_err *err)
     return UM_OK;
 }
 
-/* FNV-1a of the name: a stream of random numbers for each tensor. */
+/* FNV-1a of the name, so that each tensor has its own stream of random numbers. */
 static uint64_t stream_of(const char *name)
 {
     uint64_t h = 0xCBF29CE484222325u;
@@ -324,7 +324,7 @@ static um_status count(void *ctx, const um_spec *s, um_err *err)
 
 static int64_t bytes_of(const maker *m) { return m->params * (int64_t)um_dtype_size(m->dtype); }
 
-/* It is better to learn before hours of writing that the disk is too small. */
+/* Reports a disk that is too small before hours of writing, not after. */
 static um_status room_check(maker *m, um_err *err)
 {
     struct statvfs fs;

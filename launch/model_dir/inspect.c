@@ -24,13 +24,13 @@ static const char *const part_name[PARTS] = {
     [UM_PART_SOUND_ALIGNER] = "sound_aligner",
 };
 
-/* What one look at a folder found. */
+/* The result of inspecting a folder. */
 typedef struct findings {
     const um_checkpoint *c;
     um_audit audit;
     int64_t total, active;
     int64_t params[PARTS], bytes[PARTS]; /* of the tensors found */
-    uint32_t dtypes[PARTS];              /* of the same: bit 1 << um_dtype */
+    uint32_t dtypes[PARTS];              /* of the tensors found: bit 1 << um_dtype */
     um_text problems;                    /* a line each, or JSON strings */
     bool json;
 } findings;
@@ -58,7 +58,7 @@ static um_status part_count(void *ctx, const um_spec *s, um_err *err)
     return UM_OK;
 }
 
-/* "0 2 4", shortened to "all" and "none". */
+/* The MoE layers as "0 2 4", or "all" or "none". */
 static void layers_text(um_text *t, const um_model *m)
 {
     if (m->moe_layers == 0 || m->moe_layers == m->layers) {
@@ -80,7 +80,7 @@ static const char *gate_name(const um_model *m)
     return name[m->gate];
 }
 
-/* "f32", "bf16+f32" */
+/* Types as "f32" or "bf16+f32". */
 static void dtypes_text(char out[64], uint32_t set)
 {
     size_t n = 0;
@@ -267,7 +267,7 @@ static void json_vision(um_text *t, const um_vision_model *v)
                 v->proj_layers);
 }
 
-/* ", "speech": null" or the beginning of an object; true when it goes on. */
+/* Writes , "speech": null or the start of an object; returns true when the caller must complete the object. */
 static bool json_tower(um_text *t, const char *key, bool present, const char *dir)
 {
     um_text_fmt(t, ", \"%s\": %s", key, present ? "{\"tower\": " : "null");
@@ -334,7 +334,7 @@ static um_status look(findings *f, um_err *err)
     return um_audit_run(f->c, &f->audit, problem, f, err);
 }
 
-/* --- the files against the manifest --- */
+/* --- verifying the files --- */
 
 static void verdict_print(FILE *out, const char *dir, const findings *f, const um_verdict *v)
 {

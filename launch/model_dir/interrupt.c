@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static volatile sig_atomic_t signal_seen; /* the number of the last signal, 0 for none */
+static volatile sig_atomic_t signal_seen; /* the number of the last signal, 0 before any */
 
 static const int signals[3] = {SIGINT, SIGTERM, SIGHUP};
 
@@ -16,7 +16,7 @@ void um_interrupt_begin(um_interrupt *i)
     signal_seen = 0;
     for (int k = 0; k < 3; k++) {
         sigaction(signals[k], NULL, &i->old[k]);
-        if (i->old[k].sa_handler != SIG_IGN) sigaction(signals[k], &a, NULL); /* nohup */
+        if (i->old[k].sa_handler != SIG_IGN) sigaction(signals[k], &a, NULL); /* not under nohup */
     }
 }
 

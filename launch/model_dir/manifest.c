@@ -19,7 +19,7 @@ static const char manifest_name[] = "manifest.json";
 
 /* --- writing --- */
 
-/* Hashes data in blocks, which leave the resident set when done. Each block's sum goes to t when it is not NULL. */
+/* Hashes a file in blocks and drops each from the resident set when done. Writes each block's sum to t unless t is NULL. */
 static um_status sums_of(char whole[UM_SHA256_HEX], um_text *t, const um_file *f, size_t block,
                          um_progress *p, um_err *err)
 {
@@ -43,7 +43,7 @@ static um_status sums_of(char whole[UM_SHA256_HEX], um_text *t, const um_file *f
     return st;
 }
 
-/* The bytes of all files, which is what reading them counts towards. */
+/* The total bytes of all files: the target of the progress of reading them. */
 static int64_t bytes_of(const um_names *files, const char *dir, um_arena *arena)
 {
     struct stat sb;
@@ -108,7 +108,7 @@ typedef struct verifier {
     const char *dir;
     um_arena arena;
     um_names there;
-    uint8_t *seen; /* of the files that are there */
+    uint8_t *seen; /* one for each file of `there` */
     size_t block;
     um_verdict v;
     um_verdict_fn fn;
@@ -128,7 +128,7 @@ static void say(verifier *v, const char *fmt, ...)
     v->fn(v->ctx, line);
 }
 
-/* The first block of f whose sum is not the one of the manifest. */
+/* Finds the first block of f whose sum differs from that in the manifest. */
 static um_status bad_block(verifier *v, const um_file *f, const um_json *blocks, size_t *from,
                            size_t *to)
 {

@@ -7,10 +7,11 @@
 
 #include <inttypes.h>
 
-/* Where the file that begins with tensor `from` ends: its data are as large as asked, or its header is as long as a header may be. */
+/* The end of the file that starts with tensor `from`: its data reach shard_bytes, or its header reaches the longest allowed
+ * header. */
 static size_t shard_end(const um_tensor *list, size_t n, size_t from, int64_t shard_bytes)
 {
-    enum { HEADER_ROOM = UM_TENSORS_HEADER_MAX - 4096 }; /* metadata and padding */
+    enum { HEADER_ROOM = UM_TENSORS_HEADER_MAX - 4096 }; /* room for metadata and padding */
     int64_t bytes = 0;
     size_t header = 0, i = from;
     for (; i < n; i++) {

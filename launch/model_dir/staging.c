@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The topmost folder of path that does not exist; "" when all do. */
+/* The topmost folder of path that does not exist; "" when all exist. */
 static const char *first_missing(const char *path, um_arena *arena)
 {
     char *p = um_arena_str(arena, path);
@@ -72,7 +72,7 @@ um_status um_staging_commit(um_staging *s, const char *last, um_arena *arena, um
     return st;
 }
 
-/* "OUT.tmp.4711/config.json: ..." reads OUT/config.json: the temporary folder is gone when the message is read. */
+/* Replaces OUT.tmp.4711/config.json by OUT/config.json in a message: the temporary folder is gone when the user reads it. */
 static void name_place(const um_staging *s, um_err *err)
 {
     um_err old = *err;
@@ -97,7 +97,7 @@ void um_staging_end(um_staging *s, um_status st, um_err *err)
     um_arena_init(&a, "parents", 4096);
     for (const char *p = um_path_dir(&a, s->dir); strlen(p) >= strlen(s->made);
          p = um_path_dir(&a, p)) {
-        if (rmdir(p) != 0) break; /* somebody else put something there */
+        if (rmdir(p) != 0) break; /* another program put something there */
     }
     um_arena_free(&a);
 }

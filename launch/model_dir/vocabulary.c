@@ -1,5 +1,5 @@
-/* See vocabulary.h. Writes the few protobuf fields of SentencePiece's model file by hand: no schema of that library is needed for
- * making one. Field numbers: sentencepiece_model.proto of the SentencePiece project. */
+/* See vocabulary.h. Writes the few protobuf fields of SentencePiece's model file directly, without that library's schema. Field
+ * numbers: sentencepiece_model.proto of the SentencePiece project. */
 #include "launch/model_dir/vocabulary.h"
 
 #include "core/base/bytes.h"
@@ -40,13 +40,13 @@ static void put_float(um_text *t, int field, float v)
 
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, UNUSED = 5, BYTE = 6 };
 
-#define BLANK "\xE2\x96\x81" /* U+2581, which stands for a space */
+#define BLANK "\xE2\x96\x81" /* U+2581, which represents a space */
 
-/* The letters come by how often English uses them, for vocabularies too small for all. */
+/* The letters are in order of their frequency in English, for vocabularies that are too small for all. */
 static const char characters[] = "etaoinshrdlcumwfgypbvkjxqzETAOINSHRDLCUMWFGYPBVKJXQZ.,?!'\"-:;()"
                                  "0123456789/*&%$#@+=_<>[]{}|~^`\\";
 
-/* Each is made of two pieces before it, so that merging finds it. */
+/* Each is the concatenation of two earlier pieces, so that merging can produce it. */
 static const char *const fragments[] = {
     "th",        "he",        "in",         "er",
     "an",        "re",        "on",         "at",
@@ -96,7 +96,7 @@ static bool is_fragment(const char *s)
     return false;
 }
 
-/* prefix + every word of `letters` small letters, in order of frequency. */
+/* Adds prefix + every word of `letters` lower-case letters, in order of frequency. */
 static void add_words(builder *b, const char *prefix, int letters)
 {
     int count = 1;
@@ -136,7 +136,7 @@ static void add_pieces(builder *b)
     }
 }
 
-/* TrainerSpec: BPE (2) with byte fallback, and the ids of the control pieces; -1 is none. */
+/* TrainerSpec: BPE (2) with byte fallback, and the ids of the control pieces; -1 means that there is none. */
 static void add_trainer(um_text *to, int n)
 {
     um_text t = {0};
@@ -151,7 +151,7 @@ static void add_trainer(um_text *to, int n)
     um_text_free(&t);
 }
 
-/* NormalizerSpec: identity; a space is put before the text, spaces become U+2581 and stay as many as they are. */
+/* NormalizerSpec: identity; a space is added before the text, spaces become U+2581 and are not merged. */
 static void add_normalizer(um_text *to)
 {
     um_text t = {0};

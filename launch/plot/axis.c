@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LEVELS = 100 }; /* colours of a heat-map, beside the one for 0 */
+enum { LEVELS = 100 }; /* colours of a heat-map on each side of the one for 0 */
 
 static const char grey[] = "#555555", no_value[] = "#e4e4e4";
 
@@ -53,7 +53,7 @@ int um_axis_step(double n)
                             : 10 * power;
 }
 
-/* 100 * share by format, which takes a double. The minus is U+2212, as wide as the plus; nothing is "-0.0". */
+/* Writes 100 * share in format, which formats one double. The minus is U+2212, as wide as the plus; zero has no sign. */
 __attribute__((format(printf, 3, 0))) static void percent(char out[32], double share,
                                                           const char *format, bool sign)
 {
@@ -109,7 +109,7 @@ static um_colour colour_of(bool change, double t)
     return change ? um_colour_change(t) : um_colour_share(t);
 }
 
-/* -LEVELS..LEVELS; one more for no value. */
+/* -LEVELS..LEVELS; LEVELS + 1 when there is no value. */
 static int level_of(const um_heat *h, double v)
 {
     if (isnan(v)) return LEVELS + 1;
@@ -117,7 +117,7 @@ static int level_of(const um_heat *h, double v)
     return (int)floor((t < -1 ? -1 : t > 1 ? 1 : t) * LEVELS + 0.5);
 }
 
-/* Cells of one colour are one path: a large map stays a small file. */
+/* Draws all cells of one colour as one path, so that the file of a large map stays small. */
 static void heat_cells(um_text *to, const um_heat *h, const int *level, int which)
 {
     size_t n = (size_t)h->rows * (size_t)h->cols;

@@ -5,8 +5,8 @@
 
 #include <stdio.h>
 
-/* The scales YlGnBu and RdBu (turned round) of ColorBrewer, by Cynthia Brewer, www.colorbrewer.org; between stops the channels
- * are interpolated, as an SVG gradient does. */
+/* The scales YlGnBu and RdBu (reversed) of ColorBrewer, by Cynthia Brewer, www.colorbrewer.org; between stops the channels are
+ * interpolated, as an SVG gradient does. */
 static const unsigned share_stop[UM_SCALE_STOPS] = {
     0xffffd9, 0xedf8b1, 0xc7e9b4, 0x7fcdbb, 0x41b6c4, 0x1d91c0, 0x225ea8, 0x253494, 0x081d58};
 static const unsigned change_stop[UM_SCALE_STOPS] = {

@@ -1,4 +1,5 @@
-/* Colours of the figures: two scales and two sets, told apart by people who see red and green alike, and in grey print. */
+/* Colours of the figures: two scales and two sets whose colours differ also for readers with red-green colour blindness and in
+ * grey print. */
 #pragma once
 
 typedef struct um_colour {
@@ -8,12 +9,12 @@ typedef struct um_colour {
 
 enum { UM_SCALE_STOPS = 9 };
 
-/* From pale (0) to dark (1), brightness falling all the way. t outside 0..1 is the nearer end. */
+/* From pale (0) to dark (1) with steadily falling brightness. t outside 0..1 gives the colour of the nearer end. */
 um_colour um_colour_share(double t);
 /* Blue (-1), white (0), red (1), both sides equally dark. */
 um_colour um_colour_change(double t);
-/* A kind of rows, by um_modality. */
+/* The colour of a um_modality. */
 const char *um_colour_modality(int modality);
-/* One of a few experts; 0 <= i < UM_COLOUR_EXPERTS. */
+/* The colour of one of a few experts; 0 <= i < UM_COLOUR_EXPERTS. */
 enum { UM_COLOUR_EXPERTS = 8 };
 const char *um_colour_expert(int i);

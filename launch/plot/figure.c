@@ -8,13 +8,13 @@
 
 enum { COLUMNS_MAX = 256, ROWS_MAX = 64 };
 
-/* ---- words ---- */
+/* ---- text ---- */
 
 /* At most `most` characters of s, with an ellipsis for the rest. */
 static const char *shortened(um_figure *f, const char *s, int most)
 {
     int chars = 0;
-    size_t cut = 0; /* where the last character that may stay ends */
+    size_t cut = 0; /* end of the last character that is kept */
     for (size_t i = 0; s[i] != '\0'; i++) {
         if (((unsigned char)s[i] & 0xC0) == 0x80) continue;
         if (chars++ == most - 1) cut = i;
@@ -39,7 +39,7 @@ static const char *title(um_figure *f)
     if (b == NULL)
         return um_arena_fmt(&f->arena, "Routing of %s",
                             shortened(f, a->model[0] ? a->model : a->name, 80));
-    bool alike = strcmp(a->name, b->name) == 0; /* two folders */
+    bool alike = strcmp(a->name, b->name) == 0; /* the files have one name in two folders */
     return um_arena_fmt(&f->arena, "Routing of %s minus %s",
                         shortened(f, alike ? a->path : a->name, 42),
                         shortened(f, alike ? b->path : b->name, 42));
@@ -70,9 +70,9 @@ static const char *subtitle(um_figure *f, const char *phase)
     return f->b != NULL ? what : um_arena_fmt(&f->arena, "%s; %s", what, run_words(f, a));
 }
 
-/* ---- the whole ---- */
+/* ---- the figure ---- */
 
-/* Kinds that only one of two runs has: nothing to subtract. */
+/* Modalities that only one of two runs has: there is nothing to subtract. */
 static const char *left_out(um_figure *f)
 {
     bool only_a[UM_MODALITIES], only_b[UM_MODALITIES];

@@ -12,7 +12,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Values of layer slot r, by expert: [experts]. */
+/* The load of each expert in layer slot r: v [experts]. */
 static void load_values(const um_figure *f, double *v, int r)
 {
     int l0 = um_bin_from(&f->rows, r), l1 = um_bin_to(&f->rows, r);
@@ -37,7 +37,7 @@ static double plot_x(const um_figure *f, const plot *p, int slot)
     return p->x + (slot + 0.5) * p->w / f->rows.slots;
 }
 
-/* A line for every expert. v: [slots, E] */
+/* Draws a line for every expert. v: [slots, E] */
 static void load_lines(um_figure *f, const plot *p, const double *v)
 {
     int E = f->a->experts, slots = f->rows.slots;
@@ -60,7 +60,7 @@ static void load_lines(um_figure *f, const plot *p, const double *v)
     }
 }
 
-/* What is drawn of a layer's many experts. */
+/* What is drawn for a layer of many experts. */
 enum { LEAST, LOW, MEDIAN, HIGH, MOST, MARKS };
 
 /* The marks of every layer. [slots, MARKS] */
@@ -71,7 +71,7 @@ static double *load_marks(um_figure *f)
     double *s = um_arena_alloc(&f->arena, (size_t)E * sizeof *s);
     for (int r = 0; r < slots; r++) {
         double *to = out + (size_t)r * MARKS;
-        load_values(f, s, r); /* all are numbers, or none */
+        load_values(f, s, r); /* either all are numbers or all are NaN */
         if (!isnan(s[0])) qsort(s, (size_t)E, sizeof *s, by_value);
         to[LEAST] = s[0];
         to[LOW] = s[(E - 1) / 10];

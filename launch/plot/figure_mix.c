@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* Of what these experts got, the share that is of this kind. */
+/* The share of this modality in the assignments of these experts. */
 static double mix(const um_routes *r, int kind, int e0, int e1)
 {
     return um_panel_ratio(um_routes_sum(r, kind, 0, r->moe_layers, e0, e1),
@@ -18,7 +18,7 @@ static double shown_mix(const um_figure *f, int kind, int e0, int e1)
     return f->b == NULL ? v : v - mix(f->b, kind, e0, e1);
 }
 
-/* Names of the kinds with their colours, in a line. */
+/* The names of the modalities with their colours, in one line. */
 static void kinds_legend(um_figure *f, double x, double y)
 {
     for (int i = 0; i < f->kinds; i++) {
@@ -43,7 +43,7 @@ static void stack(um_figure *f, double x, double y, double w, double h, int e0, 
     }
 }
 
-/* Stacked bars, one for all experts together first. */
+/* Stacked bars, the first of which is for all experts together. */
 static void mix_bars(um_figure *f, double x, double y, double w, double h)
 {
     double whole = 26, slot = (w - whole - 12) / f->cols.slots, thick = slot >= 6 ? 0.8 : 1;
@@ -62,7 +62,7 @@ static void mix_bars(um_figure *f, double x, double y, double w, double h)
                    um_panel_black, false, um_panel_expert_axis(f));
 }
 
-/* The differences: kinds x experts as a heat-map. Gives the y under it. */
+/* The differences as a heat-map, modalities x experts. Returns the y below it. */
 static double mix_changes(um_figure *f, double x, double y, double w, double h)
 {
     int rows = f->kinds, cols = f->cols.slots;
@@ -96,7 +96,6 @@ static double mix_changes(um_figure *f, double x, double y, double w, double h)
     return y + map_h + 68;
 }
 
-/* Gives the y under it. */
 double um_panel_mix(um_figure *f, double x, double y, double w, double h)
 {
     um_panel_heading(

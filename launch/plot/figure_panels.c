@@ -11,7 +11,7 @@ double um_panel_scale_end(const double *v, size_t n, bool change)
     double most = 0;
     for (size_t i = 0; i < n; i++)
         if (!isnan(v[i]) && fabs(v[i]) > most) most = fabs(v[i]);
-    if (most == 0) return change ? 0.001 : 1; /* two runs that are alike */
+    if (most == 0) return change ? 0.001 : 1; /* two equal runs */
     return most > 0.8 ? 1 : um_axis_end(most);
 }
 

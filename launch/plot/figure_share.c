@@ -28,14 +28,14 @@ static grid grid_of(const um_figure *f)
     g.map_w = (um_panel_inner - (g.across - 1) * GAP) / g.across;
     if (g.map_w > most) g.map_w = most;
     g.cell_w = g.map_w / cols;
-    double room = 1200.0 / (g.down * rows); /* all maps together stay on a screen or two */
+    double room = 1200.0 / (g.down * rows); /* all maps together fit on one or two screens */
     g.cell_h = rows <= 24 ? 20 : rows <= 40 ? 14 : 8;
     if (g.cell_h > room) g.cell_h = room < 6 ? 6 : floor(room);
     g.numbers = cols <= UM_PANEL_FEW && f->cols.each == 1 && g.cell_h >= 14;
     return g;
 }
 
-/* Of what a kind sent in the layers of a row, the share that went to the experts of a column. [rows, cols] */
+/* For each row of layers: the share of this modality's assignments that went to the experts of each column. [rows, cols] */
 static double *share_values(um_figure *f, int kind)
 {
     const um_routes *a = f->a, *b = f->b;
@@ -66,7 +66,7 @@ static void map_title(um_figure *f, double x, double y, int kind)
         um_panel_grouped(f, um_routes_sum(f->a, kind, 0, f->a->moe_layers, 0, f->a->experts)));
 }
 
-/* The colour bar of one panel, in its heading's right half. */
+/* The colour bar of the panel, in the right half of its heading. */
 static void scale_bar(um_figure *f, double y, double end, bool ideal)
 {
     double w = 170, x = UM_PANEL_WIDTH - UM_PANEL_RIGHT - w - 8;

@@ -23,7 +23,7 @@ static void table_line(um_text *csv, const cell *c, bool two)
     um_text_fmt(csv, "\n");
 }
 
-/* One line for each expert: tokens of kind in layers l0..l1, over what the table divides by. */
+/* One line for each expert: the tokens of kind in layers l0 <= l < l1, and the total that the table divides by. */
 static void table_rows(um_text *csv, const um_routes *const run[2], const char *table, int kind,
                        int l0, int l1, int layer)
 {

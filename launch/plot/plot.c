@@ -63,7 +63,7 @@ um_status um_plot_format_of(um_plot_format *out, const char *flag, const char *p
         flag, path, end, image ? "; rsvg-convert or a browser makes other images of an SVG" : "");
 }
 
-/* The file names say what each file is; --csv is always the table. */
+/* The endings of the file names select the formats; --csv is always the table. */
 static um_status plot_names(const um_config *cfg, const char **svg, const char **table, um_err *err)
 {
     um_plot_format format = UM_PLOT_SVG, csv = UM_PLOT_CSV;

@@ -11,7 +11,7 @@
 
 #define FILE_LIMIT ((size_t)2 << 30)
 #define CELLS_LIMIT ((size_t)1 << 27)    /* 1 GiB of counters */
-#define TOKENS_LIMIT (UINT64_C(1) << 52) /* sums of them stay exact in a double */
+#define TOKENS_LIMIT (UINT64_C(1) << 52) /* so that their sums stay exact in a double */
 
 static const char magic[] = "# unimoe routing 1";
 
@@ -23,11 +23,11 @@ enum { FIELDS_MAX = 32 };
 
 typedef struct reading {
     um_routes *r;
-    int column[COLUMNS]; /* where each stands in a line */
-    int fields;          /* of the line of names; 0 before it */
-    int number;          /* of the line */
-    int *position;       /* [layers] in the list of MoE layers, or -1 */
-    bool header[3];      /* layers, experts, top_k came */
+    int column[COLUMNS]; /* the position of each in a line */
+    int fields;          /* fields in the line of names; 0 before it */
+    int number;          /* number of the current line */
+    int *position;       /* [layers] position in the list of MoE layers, or -1 */
+    bool header[3];      /* whether layers, experts and top_k were read */
     size_t cells;
     um_arena *arena;
     um_err *err;
@@ -87,7 +87,7 @@ static um_status take_number(reading *g, int *out, const char *key, const char *
     return UM_OK;
 }
 
-/* "# key: value". Keys that nobody knows are left alone. */
+/* "# key: value". Unknown keys are ignored. */
 static um_status take_comment(reading *g, char *line)
 {
     um_routes *r = g->r;
@@ -98,9 +98,9 @@ static um_status take_comment(reading *g, char *line)
     if (strcmp(key, "model") == 0) r->model = value;
     if (strcmp(key, "variant") == 0) r->variant = value;
     if (strcmp(key, "requests") == 0 && !whole(&r->requests, value, 0, INT64_MAX))
-        return BAD(g, "requests: %s is no number", value);
+        return BAD(g, "requests: %s is not a number", value);
     if (strcmp(key, "failed") == 0 && !whole(&r->failed, value, 0, INT64_MAX))
-        return BAD(g, "failed: %s is no number", value);
+        return BAD(g, "failed: %s is not a number", value);
     if (strcmp(key, "layers") == 0) return take_number(g, &r->layers, key, value, UM_MAX_LAYERS);
     if (strcmp(key, "experts") == 0) return take_number(g, &r->experts, key, value, UM_MAX_EXPERTS);
     if (strcmp(key, "top_k") == 0) return take_number(g, &r->top_k, key, value, UM_MAX_EXPERTS);
@@ -110,7 +110,7 @@ static um_status take_comment(reading *g, char *line)
 
 /* ---- lines of cells ---- */
 
-/* Cuts line at its commas in place; returns the fields, FIELDS_MAX + 1 when there are more. */
+/* Splits line at its commas in place; returns the number of fields, FIELDS_MAX + 1 when there are more than FIELDS_MAX. */
 static int split(char *line, char **field)
 {
     int n = 0;

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* The character at s, and its bytes in *n; U+FFFD and one byte where there is none. Shortest forms only (RFC 3629). */
+/* Decodes the character at s and sets *n to its length; returns U+FFFD with length 1 for invalid bytes. Accepts shortest forms
+ * only (RFC 3629). */
 static uint32_t next_char(const unsigned char *s, size_t *n)
 {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
@@ -26,7 +27,7 @@ static uint32_t next_char(const unsigned char *s, size_t *n)
     return c;
 }
 
-/* Char of XML 1.0. */
+/* The production Char of XML 1.0. */
 static bool allowed(uint32_t c)
 {
     return c == '\t' || c == '\n' || (c >= 0x20 && c <= 0xD7FF) || (c >= 0xE000 && c < 0xFFFD) ||

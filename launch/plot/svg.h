@@ -1,5 +1,5 @@
-/* Writing SVG 1.1: the few shapes that the figures are made of, as text. Everything that comes from outside goes through
- * um_xml_text. No fonts, scripts or files from elsewhere, so that an image is one file that any viewer shows. */
+/* Writes SVG 1.1: the few shapes that the figures consist of, as text. All text from outside goes through um_xml_text. An image
+ * does not refer to fonts, scripts or other files, so any viewer can show it. */
 #pragma once
 
 #include "core/base/json.h"
@@ -13,9 +13,9 @@ void um_svg_document(um_text *to, double w, double h, const char *title, const c
 
 typedef struct um_svg_font {
     double size;
-    const char *anchor; /* start middle end */
+    const char *anchor; /* start, middle or end */
     const char *fill;
-    bool bold, upwards; /* upwards: turned by 90 degrees */
+    bool bold, upwards; /* upwards: rotated by 90 degrees */
 } um_svg_font;
 void um_svg_label(um_text *to, double x, double y, const um_svg_font *font, const char *s);
 
@@ -25,5 +25,5 @@ void um_svg_line(um_text *to, double x1, double y1, double x2, double y2, const 
                  double width, const char *dash);
 void um_svg_dot(um_text *to, double x, double y, double r, const char *fill);
 
-/* Pixels that s takes in a sans-serif face of this size, a little generous. */
+/* The width of s in pixels in a sans-serif face of this size, slightly overestimated. */
 double um_svg_width(const char *s, double size);

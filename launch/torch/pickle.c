@@ -1,5 +1,5 @@
-/* See pickle.h. Source of the opcodes: the documentation in CPython's Lib/pickletools.py; of the functions and of the persistent
- * ids: torch/_utils.py and torch/serialization.py. */
+/* See pickle.h. Sources: CPython's Lib/pickletools.py documents the opcodes; torch/_utils.py and torch/serialization.py define the
+ * functions and the persistent ids. */
 #include "launch/torch/pickle.h"
 
 #include "core/base/bytes.h"
@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    SIZE_MAX_PICKLE = 1 << 26, /* bytes: names of some hundred thousand tensors */
+    SIZE_MAX_PICKLE = 1 << 26, /* bytes: enough names for some hundred thousand tensors */
     VALUES_MAX = 1 << 21,
     STACK_MAX = 1 << 21,
     MARKS_MAX = 1000,
@@ -18,7 +18,7 @@ enum {
 
 typedef enum role { ROLE_ORDERED_DICT, ROLE_TENSOR, ROLE_PARAMETER, ROLE_SIZE, ROLE_STORAGE } role;
 
-/* All that a pickle may name. */
+/* Everything that a pickle may name. */
 static const struct {
     const char *name;
     role role;
@@ -44,7 +44,7 @@ typedef struct machine {
     const uint8_t *p, *end;
     um_arena *arena;
     um_err *err;
-    um_value **stack, **memo; /* memo: NULL where nothing was put */
+    um_value **stack, **memo; /* memo: NULL where nothing was stored */
     size_t depth, stack_cap, memo_n, memo_cap, values;
     size_t mark[MARKS_MAX]; /* depth of the stack at each mark */
     size_t marks;
@@ -87,7 +87,7 @@ static um_status push_new(machine *m, um_value v)
     return push(m, made);
 }
 
-/* What lies above the last mark belongs to it: nothing below may be taken. */
+/* What lies above the last mark belongs to it: nothing below may be popped. */
 static size_t floor_of(const machine *m) { return m->marks > 0 ? m->mark[m->marks - 1] : 0; }
 
 static um_status pop(machine *m, um_value **out)
@@ -145,7 +145,7 @@ static void grow(machine *m, um_value *v, size_t items)
     v->cap = cap;
 }
 
-/* --- bytes of arguments --- */
+/* --- reading arguments --- */
 
 static um_status take(machine *m, const uint8_t **out, uint64_t n)
 {
@@ -165,7 +165,7 @@ static um_status take_uint(machine *m, uint64_t *out, int bytes)
     return UM_OK;
 }
 
-/* A text, with its length before it. */
+/* Pushes a text that is preceded by its length. */
 static um_status push_text(machine *m, int length_bytes)
 {
     uint64_t n = 0;
@@ -185,7 +185,7 @@ static um_status push_int(machine *m, int bytes)
     return push_new(m, (um_value){.kind = UM_VALUE_INT, .number = n});
 }
 
-/* LONG1: a two's complement number of up to 8 bytes; torch writes no longer ones. */
+/* LONG1: a two's complement number of up to 8 bytes; torch does not write longer ones. */
 static um_status push_long(machine *m)
 {
     uint64_t n = 0, v = 0;
@@ -219,7 +219,7 @@ static um_status take_line(machine *m, char *out, size_t room)
     return UM_OK;
 }
 
-/* --- globals and what they make --- */
+/* --- globals and the values they build --- */
 
 static um_status push_global(machine *m, const char *module, const char *name)
 {
@@ -276,7 +276,7 @@ static um_status op_persistent(machine *m)
               id->item[4]->number >= 0;
     if (!ok)
         return UM_FAIL(m->err, UM_E_DATA,
-                       "the pickle refers to something outside it that is no storage of a tensor");
+                       "the pickle refers to something outside it that is not a tensor's storage");
     return push_new(m, (um_value){.kind = UM_VALUE_STORAGE,
                                   .text = id->item[2]->text,
                                   .dtype = globals[id->item[1]->number].dtype,
@@ -292,7 +292,7 @@ static bool take_sizes(int64_t out[UM_PICKLE_DIMS], const um_value *list)
     return true;
 }
 
-/* _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks): inside the storage, or refused. */
+/* _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks); the tensor must lie inside the storage. */
 static um_status tensor_made(machine *m, const um_value *args)
 {
     um_value t = {.kind = UM_VALUE_TENSOR};
@@ -307,7 +307,7 @@ static um_status tensor_made(machine *m, const um_value *args)
     t.number = args->item[1]->number;
     t.rank = (int)args->item[2]->n;
     if (!take_sizes(t.shape, args->item[2]) || !take_sizes(t.stride, args->item[3]))
-        return damaged(m, "a tensor's shape or strides are not whole numbers from 0 up");
+        return damaged(m, "a tensor's shape or strides are not all non-negative integers");
     int64_t last = t.number, values = 1;
     bool empty = false;
     for (int i = 0; i < t.rank; i++) {
@@ -329,14 +329,14 @@ static um_status op_reduce(machine *m)
     UM_TRY(pop(m, &args));
     UM_TRY(pop(m, &what));
     if (what->kind != UM_VALUE_GLOBAL || args->kind != UM_VALUE_LIST)
-        return damaged(m, "it calls what is no function");
+        return damaged(m, "it calls something that is not a function");
     switch (globals[what->number].role) {
     case ROLE_ORDERED_DICT:
         if (args->n > 0) return damaged(m, "an OrderedDict is made with arguments");
         return push_new(m, (um_value){.kind = UM_VALUE_DICT});
     case ROLE_TENSOR:
         return tensor_made(m, args);
-    case ROLE_PARAMETER: /* (data, requires_grad, hooks): the data is what we want */
+    case ROLE_PARAMETER: /* (data, requires_grad, hooks): only the data is used */
         if (args->n < 1 || args->item[0]->kind != UM_VALUE_TENSOR)
             return damaged(m, "a parameter has no tensor");
         return push(m, args->item[0]);
@@ -350,7 +350,7 @@ static um_status op_reduce(machine *m)
     return UM_FAIL(m->err, UM_E_DATA, "the pickle calls %s, which is not allowed", what->text);
 }
 
-/* The attributes of a state dict (_metadata: versions of modules) are read over; nothing else has any. */
+/* Skips the attributes of a state dict (_metadata: versions of modules); other objects may not have any. */
 static um_status op_build(machine *m)
 {
     um_value *state = NULL, *object = NULL;
@@ -387,7 +387,7 @@ static um_status op_tuple(machine *m, bool tuple)
     return list_of(m, from, tuple);
 }
 
-/* Items from `from` up go into the list below them. */
+/* Appends the items from `from` up to the list below them. */
 static um_status append_from(machine *m, size_t from)
 {
     size_t n = m->depth - from;
@@ -401,7 +401,7 @@ static um_status append_from(machine *m, size_t from)
     return UM_OK;
 }
 
-/* Pairs from `from` up go into the dict below them. */
+/* Adds the pairs from `from` up to the dict below them. */
 static um_status set_from(machine *m, size_t from)
 {
     size_t n = m->depth - from;
@@ -499,10 +499,10 @@ static um_status push_bool(machine *m, bool b)
 
 static um_status unknown(machine *m, uint8_t op)
 {
-    return UM_FAIL(m->err, UM_E_DATA, "pickle opcode 0x%02x is none that torch writes", op);
+    return UM_FAIL(m->err, UM_E_DATA, "pickle opcode 0x%02x is not one that torch writes", op);
 }
 
-/* The names are those of pickletools. */
+/* Opcode names as in pickletools. */
 /* clang-format off */
 static um_status step(machine *m, uint8_t op)
 {

@@ -1,7 +1,7 @@
-/* Reader of the pickles inside torch.save files: a machine for the opcodes that torch writes (protocol 2 to 5), which builds a tree
- * of plain values and calls nothing. Whatever names a function or class outside the list in pickle.c is refused by that name.
+/* Reader of the pickles inside torch.save files: it executes the opcodes that torch writes (protocol 2 to 5), builds a tree of
+ * plain values and calls nothing. A pickle that names a function or class outside the list in pickle.c is refused; the error names it.
  *
- * Values may be shared, and a hostile file can make one contain itself: whoever walks the tree bounds his depth. */
+ * Values may be shared, and a hostile file can make one contain itself: code that walks the tree must bound its depth. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -28,20 +28,20 @@ typedef enum um_value_kind {
 typedef struct um_value um_value;
 struct um_value {
     um_value_kind kind;
-    bool flag;        /* of a bool; of a list: it is a tuple */
-    int64_t number;   /* of an int; of a storage: its values; of a tensor: its offset in values */
-    double real;      /* of a real */
+    bool flag;        /* value of a bool; of a list: true when it is a tuple */
+    int64_t number;   /* an int; a storage's number of values; a tensor's offset in values */
+    double real;      /* value of a real */
     const char *text; /* of a text or global; of a storage: its key */
     um_dtype dtype;   /* of a storage */
     um_value **item;  /* of a list or dict */
-    size_t n, cap;    /* of a list: items; of a dict: pairs */
+    size_t n, cap;    /* of a list: number of items; of a dict: number of pairs */
     int rank;         /* of a tensor */
     int64_t shape[UM_PICKLE_DIMS], stride[UM_PICKLE_DIMS];
     const um_value *storage; /* of a tensor */
 };
 
-/* UM_E_DATA when the pickle wants more than it may, UM_E_CORRUPT when it breaks its format. The tree lives in arena. */
+/* UM_E_DATA when the pickle uses what is not allowed, UM_E_CORRUPT when it violates the format. The tree lives in arena. */
 um_status um_pickle_read(const um_value **out, const uint8_t *data, size_t size, um_arena *arena,
                          um_err *err);
-/* dict[key], the last one set, or NULL. */
+/* dict[key], the last value that was set; NULL when absent. */
 const um_value *um_value_get(const um_value *dict, const char *key);

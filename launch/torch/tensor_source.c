@@ -1,4 +1,4 @@
-/* See source.h. */
+/* See tensor_source.h. */
 #include "launch/torch/tensor_source.h"
 
 #include "core/base/bytes.h"
@@ -41,7 +41,7 @@ static um_source_list *list_new(um_sources *s, size_t n)
 
 /* --- one tensor --- */
 
-/* Strides of dimensions of one value do not matter, and an empty tensor has no order. */
+/* The stride of a dimension of size 1 does not matter, and an empty tensor has no order. */
 static void measure(um_source_tensor *t)
 {
     int64_t step = 1;
@@ -148,14 +148,14 @@ um_status um_source_dict(um_sources *s, const um_source_list **out, const um_tor
 {
     size_t n = 0, at = 0;
     if (dict == NULL || dict->kind != UM_VALUE_DICT)
-        return UM_FAIL(err, UM_E_DATA, "%s: what was saved is no dict of tensors", file);
+        return UM_FAIL(err, UM_E_DATA, "%s: the saved object is not a dict of tensors", file);
     for (size_t i = 0; i < dict->n; i++) n += dict->item[2 * i + 1]->kind == UM_VALUE_TENSOR;
     um_source_list *list = list_new(s, n);
     for (size_t i = 0; i < dict->n; i++) {
         const um_value *key = dict->item[2 * i], *v = dict->item[2 * i + 1];
         if (v->kind != UM_VALUE_TENSOR) continue;
         if (key->kind != UM_VALUE_TEXT)
-            return UM_FAIL(err, UM_E_DATA, "%s: a tensor's name is no text", file);
+            return UM_FAIL(err, UM_E_DATA, "%s: a tensor's name is not text", file);
         UM_TRY(from_torch(&list->item[at++], key->text, v, f, file, err));
     }
     UM_TRY(list_sort(list, err));
@@ -163,7 +163,7 @@ um_status um_source_dict(um_sources *s, const um_source_list **out, const um_tor
     return UM_OK;
 }
 
-/* Trainers put the tensors one level down, under one of these names. */
+/* Training programs may store the tensors one level down, under one of these names. */
 static const um_value *state_of(const um_value *root)
 {
     static const char *const key[] = {"state_dict", "module", "model"};
@@ -209,7 +209,7 @@ static int text_cmp(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The different files of a weight_map, sorted. */
+/* The distinct files of a weight_map, sorted. */
 static um_status shard_names(um_sources *s, const char ***out, size_t *n, const um_json *map,
                              um_err *err)
 {
@@ -251,7 +251,7 @@ static um_status index_check(const um_source_list *list, const um_json *map, um_
     return UM_OK;
 }
 
-/* One list of the tensors of all shards; the lists of the single files are taken back. */
+/* Makes one list of the tensors of all shards, which replaces the lists of the single files. */
 static um_status shards_join(um_sources *s, const um_source_list **out, const char *dir,
                              const um_json *map, um_err *err)
 {
@@ -313,7 +313,7 @@ bool um_source_is_float(const um_source_tensor *t)
     return t->dtype == UM_F32 || t->dtype == UM_BF16 || t->dtype == UM_F16 || t->dtype == UM_F64;
 }
 
-/* Values of a tensor whose memory has another order, one after another: a counter for each dimension. */
+/* Copies the values of a tensor that is not dense one by one, with a counter for each dimension. */
 static void gather(uint8_t *out, const um_source_tensor *t, size_t from, size_t n)
 {
     size_t size = um_dtype_size(t->dtype), left = from;

@@ -13,11 +13,11 @@ struct um_torch {
     um_arena arena; /* names and the tree */
     um_file map;
     um_zip zip;
-    const char *top; /* with the slash behind it */
+    const char *top; /* with its trailing slash */
     const um_value *root;
 };
 
-/* Before 1.6 a file was a row of pickles, the first of them the number 0x1950a86a20f9469cfc6c. */
+/* Before torch 1.6 a file was a sequence of pickles, the first of which is the number 0x1950a86a20f9469cfc6c. */
 static bool is_legacy(const um_file *f)
 {
     static const uint8_t magic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c,
@@ -41,7 +41,7 @@ static um_status form_check(const um_file *f, um_err *err)
     return UM_OK;
 }
 
-/* The entry TOP/data.pkl; sets the top. */
+/* Finds the entry TOP/data.pkl and sets f->top. */
 static const um_zip_entry *pickle_find(um_torch *f)
 {
     static const char name[] = "/data.pkl";
@@ -112,7 +112,7 @@ um_status um_torch_data(const um_torch *f, const uint8_t **out, const um_value *
     if (!um_mul_ok(&bytes, (size_t)s->number, size) || bytes > e->size)
         return UM_FAIL(err, UM_E_CORRUPT, "the storage %.200s has %zu bytes, its tensors need more",
                        name, e->size);
-    /* an empty tensor may begin anywhere, even past the end */
+    /* an empty tensor may start anywhere, even past the end */
     size_t offset = (size_t)(tensor->number < s->number ? tensor->number : 0);
     *out = e->data + offset * size;
     return UM_OK;

@@ -1,4 +1,4 @@
-/* See zip.h. Offsets of the records that are read, little-endian:
+/* See zip.h. Offsets in the records that are read, little-endian:
  *
  *   end record "PK\5\6", 22 bytes           zip64 end record "PK\6\6", 56 bytes     directory entry "PK\1\2", 46 bytes
  *     4  2  this disk                        16  4  this disk                         8  2  flags
@@ -10,8 +10,9 @@
  *   zip64 locator "PK\6\7", 20 bytes, right before the end record                    32  2  bytes of the comment
  *     8  8  where the zip64 end record begins                                        42  4  where the local header begins
  *
- *   local header "PK\3\4", 30 bytes: 26 2 bytes of the name, 28 2 bytes of extra fields; the data stands behind them.
- *   A 32-bit field of all ones means: see the extra field 1, which has 8 bytes each for size, size in the file, and offset. */
+ *   local header "PK\3\4", 30 bytes: 26 2 bytes of the name, 28 2 bytes of extra fields; the data follows them.
+ *   A 32-bit field of all ones means that the value is in extra field 1, which has 8 bytes each for size, size in the file,
+ *   and offset. */
 #include "launch/torch/zip.h"
 
 #include "core/base/bytes.h"
@@ -43,7 +44,7 @@ static bool is_record(const uint8_t *p, uint8_t a, uint8_t b)
 static um_status end64_read(const reader *r, directory *d, size_t end_at)
 {
     if (end_at < LOCATOR_BYTES || !is_record(r->data + end_at - LOCATOR_BYTES, 6, 7))
-        return UM_OK; /* the plain record says all */
+        return UM_OK; /* the plain record is sufficient */
     uint64_t at = um_get_u64(r->data + end_at - LOCATOR_BYTES + 8);
     if (at > end_at - LOCATOR_BYTES || end_at - LOCATOR_BYTES - at < END64_BYTES ||
         !is_record(r->data + at, 6, 6))
@@ -54,7 +55,7 @@ static um_status end64_read(const reader *r, directory *d, size_t end_at)
     return UM_OK;
 }
 
-/* The end record stands at the end of the file, before a comment of at most 65535 bytes. */
+/* The end record is at the end of the file, followed only by a comment of at most 65535 bytes. */
 static um_status directory_find(const reader *r, directory *out)
 {
     if (r->size < END_BYTES)
@@ -85,7 +86,7 @@ typedef struct place {
     uint64_t size, stored, from;
 } place;
 
-/* Takes from the extra field 1 what the 32-bit fields leave to it, in the order size, stored, from. */
+/* Reads from extra field 1 the values that the 32-bit fields defer to it, in the order size, stored, from. */
 static bool wide_read(place *p, const uint8_t *extra, size_t n)
 {
     while (n >= 4) {
@@ -108,7 +109,7 @@ static bool wide_read(place *p, const uint8_t *extra, size_t n)
     return p->size != ALL_ONES && p->stored != ALL_ONES && p->from != ALL_ONES;
 }
 
-/* The data behind the local header at p->from. */
+/* Finds the data after the local header at p->from. */
 static um_status data_find(const reader *r, um_zip_entry *e, const place *p)
 {
     if (p->from > r->size || r->size - p->from < LOCAL_BYTES || !is_record(r->data + p->from, 3, 4))
@@ -124,7 +125,7 @@ static um_status data_find(const reader *r, um_zip_entry *e, const place *p)
     return UM_OK;
 }
 
-/* The entry at *at of the directory, which ends at end. */
+/* Reads the directory entry at *at; the directory ends at end. */
 static um_status entry_read(const reader *r, um_zip_entry *e, size_t *at, size_t end)
 {
     const uint8_t *p = r->data + *at;
