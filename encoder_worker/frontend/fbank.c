@@ -1,16 +1,16 @@
 /* See fbank.h. Sources: spec 2.5; Kaldi's feature-window.cc, feature-fbank.cc and mel-computations.cc, with the options that BEATs'
- * preprocessing gives them. */
+ * preprocessing sets. */
 #include "encoder_worker/frontend/fbank.h"
 
 #include "core/base/bytes.h"
 #include "core/tensor/ops.h"
 
-/* Kaldi wants samples as 16-bit integers have them. */
+/* Kaldi expects samples in the range of 16-bit integers. */
 static const double SAMPLE_SCALE = 32768.0;
 static const double PRE_EMPHASIS = 0.97, WINDOW_POWER = 0.85;
 static const double LOW_HZ = 20.0, RATE_HZ = 16000.0;
 static const double ENERGY_FLOOR = 1.1920928955078125e-07; /* the f32 epsilon */
-static const double MEAN = 15.41663, DEVIATION = 6.55582;  /* of the data that BEATs learned from */
+static const double MEAN = 15.41663, DEVIATION = 6.55582;  /* of BEATs' training data */
 
 static double mel(double hz) { return 1127.0 * um_log(1.0 + hz / 700.0); }
 
@@ -27,7 +27,7 @@ static const double *make_window(um_arena *model)
     return w;
 }
 
-/* Rises from left to centre and falls to right; the bin of half the rate takes no part. */
+/* Rises from left to centre and falls to right; the bin at half the sampling rate is not used. */
 static um_fbank_band make_band(double left, double centre, double right, um_arena *model)
 {
     double weight[UM_FBANK_FFT / 2];
@@ -60,7 +60,7 @@ int um_fbank_frames(int64_t n)
     return n < UM_FBANK_FRAME ? 0 : (int)(1 + (n - UM_FBANK_FRAME) / UM_FBANK_SHIFT);
 }
 
-/* x[UM_FBANK_FFT] = the frame from sample `at` on: mean taken off, pre-emphasis, window, zeros behind. */
+/* x[UM_FBANK_FFT] = the frame that starts at sample `at`: mean subtracted, pre-emphasis, window, zero padding. */
 static void frame_of(double *x, const double *window, const float *wave, int64_t n, int64_t at)
 {
     double sum = 0.0;
@@ -94,7 +94,7 @@ void um_fbank_run(float *out, const um_fbank *f, int frames, const float *wave, 
     const float silence = normalised(0.0);
     for (int t = 0; t < frames; t++, out += UM_FBANK_BINS) {
         const int64_t at = (int64_t)t * UM_FBANK_SHIFT;
-        if (at >= n - 1) { /* one value all along, which the mean takes off */
+        if (at >= n - 1) { /* all samples are equal: subtracting the mean leaves zeros */
             for (int i = 0; i < UM_FBANK_BINS; i++) out[i] = silence;
             continue;
         }

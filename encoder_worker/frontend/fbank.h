@@ -1,5 +1,5 @@
-/* The filter bank that BEATs hears through: log energies of 128 mel bands, 100 frames a second, equal to Kaldi's (spec 2.5).
- * Wave in, normalised rows out; computed in f64, with the same bits on every machine. */
+/* The filter bank in front of BEATs: log energies of 128 mel bands, 100 frames a second, equal to Kaldi's (spec 2.5). Wave in,
+ * normalised rows out. Computed in f64, bit-identical on every machine. */
 #pragma once
 
 #include "encoder_worker/frontend/fft.h"
@@ -13,7 +13,7 @@ enum {
     UM_FBANK_FFT = 512,
 };
 
-/* The band's weights for the power of FFT bins from .. from+count-1: a triangle in the mel domain. */
+/* Weights of one band for the power of FFT bins from .. from+count-1: a triangle in the mel domain. */
 typedef struct um_fbank_band {
     int from, count;
     const double *weight;
@@ -28,10 +28,10 @@ typedef struct um_fbank {
 /* The tables live in model. */
 void um_fbank_init(um_fbank *f, um_arena *model);
 
-/* Frames that lie wholly within n samples; 0 when there is not one. */
+/* Number of frames that lie wholly within n samples; may be 0. */
 int um_fbank_frames(int64_t n);
 
-/* out[frames, UM_FBANK_BINS] = (log energies - mean) / (2 deviation), both BEATs' own. wave[n], n >= 1, f32 in [-1, 1]; where the
- * frames reach beyond it, it goes on with its last value. Memory: scratch, given back. Thread: any. */
+/* out[frames, UM_FBANK_BINS] = (log energies - mean) / (2 deviation), with BEATs' own mean and deviation. wave[n], n >= 1, f32 in [-1,
+ * 1]; its last value is repeated where frames reach beyond its end. Memory: scratch, released before returning. Thread: any. */
 void um_fbank_run(float *out, const um_fbank *f, int frames, const float *wave, int64_t n,
                   um_arena *scratch);

@@ -1,17 +1,17 @@
-/* See fft.h. Stockham's self-sorting form of the decimation in frequency: each pass goes from one buffer to the other and leaves
- * no bit reversal to do. Sources: Cooley, Tukey 1965; Van Loan, Computational Frameworks for the FFT, 1992, 1.7. */
+/* See fft.h. Stockham's self-sorting form of decimation in frequency: each pass reads one buffer and writes the other, and no bit
+ * reversal is needed. Sources: Cooley, Tukey 1965; Van Loan, Computational Frameworks for the FFT, 1992, 1.7. */
 #include "encoder_worker/frontend/fft.h"
 
 #include "core/base/status.h"
 #include "core/tensor/ops.h"
 
-/* Complex rows of one pass, real and imaginary parts apart. */
+/* Complex rows of one pass, with separate real and imaginary parts. */
 typedef struct cx {
     double *re, *im;
 } cx;
 
-/* One pass: m blocks of p values become p values each, for s transforms side by side; root r of the pass is table entry r * s * 2,
- * since the table has n = 2 half roots. */
+/* One pass: each of m blocks of p values is transformed, for s interleaved transforms. Root r of the pass is table entry r * s * 2,
+ * because the table has n = 2 half roots. */
 typedef struct pass {
     const um_fft *f;
     int p, m, s;
@@ -39,7 +39,7 @@ void um_fft_init(um_fft *f, int n, um_arena *arena)
 
 size_t um_fft_work(const um_fft *f) { return 4 * (size_t)f->half; }
 
-/* The k-th output block takes twiddle w^(k r): multiplies (re, im) by it on the way out. */
+/* Multiplies (re, im) by w^(k r), the twiddle of output block k, and stores the product. */
 static void put(const pass *a, cx y, int q, int k, int r, double re, double im)
 {
     size_t at = (size_t)q + (size_t)a->s * ((size_t)a->p * (size_t)k + (size_t)r);
@@ -83,7 +83,7 @@ static void pass_4(const pass *a, cx y, cx x)
     }
 }
 
-/* Values j and 5-j meet with the same cosine and opposite sines. */
+/* Values j and 5-j have equal cosines and opposite sines. */
 static void pass_5(const pass *a, cx y, cx x)
 {
     static const double c1 = 0.30901699437494742410, c2 = -0.80901699437494742410,
@@ -109,7 +109,7 @@ static void pass_5(const pass *a, cx y, cx x)
     }
 }
 
-/* Any p, by the definition. */
+/* Any p, directly by the definition. */
 static void pass_any(const pass *a, cx y, cx x)
 {
     size_t p = (size_t)a->p, step = (size_t)a->f->n / p;
@@ -129,7 +129,7 @@ static void pass_any(const pass *a, cx y, cx x)
     }
 }
 
-/* z = the transform of half complex values in z; w is as large. Returns where the result is. */
+/* Transforms the `half` complex values in z; w is a work buffer of the same size. Returns the buffer that holds the result. */
 static cx transform(const um_fft *f, cx z, cx w)
 {
     pass a = {.f = f, .m = f->half, .s = 1};
@@ -164,7 +164,7 @@ static cx halves(const um_fft *f, const double *x, double *work)
     return transform(f, z, w);
 }
 
-/* Z holds the transforms of the even and of the odd values of x, which make up that of x, h = n/2:
+/* Z combines the transforms of the even and of the odd values of x. The transform of x, with h = n/2:
  * X[k] = (Z[k] + conj Z[h-k]) / 2 - i w^k (Z[k] - conj Z[h-k]) / 2. */
 static void bin(const um_fft *f, cx z, int k, double *re, double *im)
 {

@@ -1,4 +1,4 @@
-/* An image as the preprocessing takes it: what a decoder made of a file, or one frame of a video. */
+/* An image as input of preprocessing: decoded from an image file, or one frame of a video. */
 #pragma once
 
 #include "core/base/arena.h"

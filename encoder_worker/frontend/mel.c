@@ -1,5 +1,5 @@
 /* See mel.h. Source: transformers 4.31, WhisperFeatureExtractor and audio_utils (mel_filter_bank with the Slaney scale and norm,
- * spectrogram); the scale itself is that of Slaney's Auditory Toolbox, 1998. */
+ * spectrogram); the scale itself is from Slaney's Auditory Toolbox, 1998. */
 #include "encoder_worker/frontend/mel.h"
 
 #include "core/base/status.h"
@@ -10,7 +10,7 @@
 static const double top_hz = 8000.0;
 static const double ln_10 = 2.302585092994045684018, two_pi = 6.283185307179586476925;
 
-/* Linear below 1000 Hz (3 mel each 200 Hz), logarithmic above (27 mel each factor of 6.4). */
+/* Linear below 1000 Hz (3 mel per 200 Hz), logarithmic above (27 mel per factor of 6.4). */
 static double mel_of(double hz)
 {
     return hz < 1000.0 ? 3.0 * hz / 200.0 : 15.0 + um_log(hz / 1000.0) * (27.0 / um_log(6.4));
@@ -23,7 +23,7 @@ static double hz_of(double mel)
 
 static double at_least_0(double x) { return x > 0.0 ? x : 0.0; }
 
-/* Bin b is a triangle over hz from edge b over edge b+1 to edge b+2, edges at equal distances in mel; of area 1. */
+/* Bin b is a triangle of area 1 over hz, from edge b through edge b+1 to edge b+2; the edges are equally spaced in mel. */
 static void filters(um_mel *m, int rate, um_arena *arena)
 {
     int n = m->fft.half + 1;
@@ -31,7 +31,7 @@ static void filters(um_mel *m, int rate, um_arena *arena)
     int *count = um_arena_alloc(arena, (size_t)m->bins * sizeof *count);
     double step = (double)(rate / 2) / (double)(n - 1), top = mel_of(top_hz);
     double *weight = NULL;
-    for (int pass = 0; pass < 2; pass++) { /* counts, then fills */
+    for (int pass = 0; pass < 2; pass++) { /* first counts, then fills */
         size_t all = 0;
         for (int b = 0; b < m->bins; b++) {
             double edge[3];
@@ -71,11 +71,13 @@ void um_mel_init(um_mel *m, int bins, int n_fft, int hop, int64_t window, int ra
     filters(m, rate, arena);
 }
 
-/* Samples of frame t times the window; the wave is reflected at both ends of the window. false when all of them are silence. */
+/* Samples of frame t times the window function; the wave is reflected at both ends of the audio window. Returns false when all samples
+ * are silent. */
 static bool frame_take(double *x, const um_mel *m, const float *wave, int64_t n, int t)
 {
     int64_t N = m->fft.n, from = (int64_t)t * m->hop - N / 2, last = m->window - 1;
-    int64_t mirrored = 2 * last - (from + N - 1); /* the least index taken from behind the end */
+    int64_t mirrored =
+        2 * last - (from + N - 1); /* the lowest index that is reflected at the end */
     if (from >= n && (mirrored >= n || from + N - 1 <= last)) return false;
     for (int64_t i = 0; i < N; i++) {
         int64_t at = from + i;
@@ -86,7 +88,7 @@ static bool frame_take(double *x, const um_mel *m, const float *wave, int64_t n,
     return true;
 }
 
-/* out[bins] = log10 of the mel powers, at least 1e-10. */
+/* out[bins] = log10 of the mel powers, which are raised to at least 1e-10. */
 static void frame_log(float *out, const um_mel *m, const double *power)
 {
     const double *w = m->weight;

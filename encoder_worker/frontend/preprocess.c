@@ -7,8 +7,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A canvas with more pixels than this is refused when padding to a square: the padding of a very long strip is made, not read
- * from a file, so no limit on files holds it. 2^28 is a square of 16384. */
+/* Limit for padding to a square: a canvas with more pixels is an error. The padding of a very long strip is created here, not read from
+ * a file, so the limits on files do not cover it. 2^28 is a square of 16384. */
 enum { SQUARE_PIXELS = 1 << 28 };
 
 static um_status canvas_of(um_canvas *c, const um_image *p, const um_vision_model *v, um_err *err)
@@ -28,7 +28,7 @@ static um_status canvas_of(um_canvas *c, const um_image *p, const um_vision_mode
     return UM_OK;
 }
 
-/* The resized size. int(a * b / c) is Python's: a true division, then cut off. */
+/* Computes the resized size. int(a * b / c) as in Python: a true division, then truncated. */
 static void size_after_resize(int64_t *w, int64_t *h, const um_canvas *c, const um_vision_model *v)
 {
     *w = c->w;
@@ -46,7 +46,7 @@ static void size_after_resize(int64_t *w, int64_t *h, const um_canvas *c, const 
     }
 }
 
-/* One axis of the crop: window [from, from+n) of the resized axis lands at `at` of the output. */
+/* One axis of the crop: [from, from+n) of the resized axis is copied to position `at` of the output. */
 typedef struct span {
     int64_t from;
     int at, n;
@@ -62,7 +62,7 @@ static span crop_span(int64_t size, int crop)
 static void normalise(float *out, const uint8_t *rgb, int S, const um_vision_model *v)
 {
     float table[256];
-    /* 1/255 is kept in double where the model says it, as a float holds too little of it */
+    /* when the model's factor is 1/255, the double is used: a float is not precise enough */
     double rescale = v->rescale == (float)(1.0 / 255.0) ? 1.0 / 255.0 : (double)v->rescale;
     size_t plane = (size_t)S * (size_t)S;
     for (int c = 0; c < 3; c++) {

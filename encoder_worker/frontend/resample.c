@@ -6,9 +6,9 @@
 
 enum {
     FRACTION_BITS = 32 - 8 - 2
-}; /* a sum of products of 8-bit pixels and overshooting weights fits 32 bits */
+}; /* a sum of products of 8-bit pixels and weights, which may exceed 1, fits 32 bits */
 
-/* How n consecutive outputs of one axis are made: output i sums inputs first[i] .. first[i]+taps[i]-1 with weight[i*most ...]. */
+/* How to compute n consecutive outputs of one axis: output i sums inputs first[i] .. first[i]+taps[i]-1 with weight[i*most ...]. */
 typedef struct axis {
     int n, most;
     int32_t *first, *taps, *weight;
@@ -67,7 +67,7 @@ static uint8_t from_fixed(int32_t sum)
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-/* Row y of the canvas, pixels from..to-1, in a place of its own or in the image itself. */
+/* Row y of the canvas, pixels from..to-1: a pointer into the image where possible, else a copy. */
 static const uint8_t *canvas_row(uint8_t *room, const um_canvas *c, int y, int from, int to)
 {
     const um_image *p = c->image;
@@ -83,7 +83,7 @@ static const uint8_t *canvas_row(uint8_t *room, const um_canvas *c, int y, int f
     return room;
 }
 
-/* out[n,3] from a row whose first pixel is input a->from. */
+/* Computes out[n,3] from a row whose first pixel is input a->from. */
 static void resample_row(uint8_t *out, const uint8_t *row, const axis *a)
 {
     for (int i = 0; i < a->n; i++) {
@@ -102,7 +102,7 @@ static void resample_row(uint8_t *out, const uint8_t *row, const axis *a)
 }
 
 /* First pass: rows [ya->from, ya->to) of the canvas become rows[.., xa->n, 3]. Rows above and below the image are all alike and
- * made once. */
+ * computed once. */
 static void pass_rows(uint8_t *rows, const um_canvas *c, const axis *xa, const axis *ya,
                       um_arena *scratch)
 {

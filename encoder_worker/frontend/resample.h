@@ -1,4 +1,4 @@
-/* Pillow's antialiased bicubic resize of 8-bit RGB, bit for bit, of just the window that a crop will keep. */
+/* Pillow's antialiased bicubic resize of 8-bit RGB, bit for bit, limited to the window that a crop keeps. */
 #pragma once
 
 #include "encoder_worker/frontend/image.h"
@@ -12,7 +12,7 @@ typedef struct um_canvas {
 
 /* A rectangle of the resized canvas. */
 typedef struct um_window {
-    int64_t x, y; /* of its first pixel in the resized canvas, which it must lie in */
+    int64_t x, y; /* of its first pixel in the resized canvas, which must contain the rectangle */
     int w, h;
 } um_window;
 
@@ -21,7 +21,7 @@ typedef struct um_window {
  *
  * One output x of n sums the inputs within support = 2 max(1, in/n) of centre = (x + 1/2) in/n, weighted by the cubic kernel with
  * a = -1/2 of their distance (Keys 1981), the weights divided by their sum, and rounded to 22 fraction bits; the sum of
- * products begins at 1/2 and is clipped to 0..255. Only the rows and columns that the window needs are made, so memory and
+ * products begins at 1/2 and is clipped to 0..255. Only the rows and columns that the window needs are computed, so memory and
  * time are bounded by the canvas, not by out_w x out_h. */
 void um_resample(uint8_t *rgb, const um_canvas *canvas, int64_t out_w, int64_t out_h, um_window win,
                  um_arena *scratch);

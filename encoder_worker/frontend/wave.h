@@ -1,4 +1,4 @@
-/* Sound as the encoders take it: 16 kHz, one channel, f32 in [-1, 1]. */
+/* Sound as input of the encoders: 16 kHz, one channel, f32 in [-1, 1]. */
 #pragma once
 
 #include "core/base/arena.h"

@@ -1,6 +1,6 @@
 /* See beats.h. Sources: spec 2.5; Chen et al. 2022, arXiv 2212.09058 (BEATs); Chi et al. 2021, arXiv 2106.16138 (gated relative
- * position bias); Wang et al. 2022, arXiv 2203.00555 (DeepNorm). Letters: T rows that are computed, D width, F width inside, P side of a
- * patch, C inputs of a group of the convolution, K its taps. */
+ * position bias); Wang et al. 2022, arXiv 2203.00555 (DeepNorm). Letters: T computed rows, D width, F feed-forward width, P side of a
+ * patch, C inputs of one convolution group, K kernel size of the convolution. */
 #include "encoder_worker/towers/beats.h"
 
 #include "core/base/bytes.h"
@@ -10,9 +10,9 @@
 
 static const float NORM_EPS = 1e-5f; /* not in the model's config */
 
-enum { GREP = 8 }; /* values of the gate's linear layer: two sums of four */
+enum { GREP = 8 }; /* outputs of the gate's linear layer: two sums of four values */
 
-/* Blocks of `block` things that hold at least one of the first n, of `blocks` in all. */
+/* Blocks of `block` elements, `blocks` in all, that contain at least one of the first n elements. */
 static int64_t touched(int64_t n, int64_t block, int64_t blocks)
 {
     const int64_t t = (n + block - 1) / block;
@@ -25,17 +25,17 @@ int um_beats_real_rows(const um_beats *b, int64_t n)
     return (int)touched(frames, b->frames / b->rows, b->rows);
 }
 
-/* Rows that are computed of a window with `real` rows before its padding. A row so far behind them that its convolution reaches
- * none, and that all keys have the same bias, is equal to every row behind it, in every layer and to the last bit: no row of
- * padding is a key. Those behind are copied from it. */
+/* Rows to compute for a window with `real` rows before its padding. Rows of padding are never keys. A row that is so far behind the
+ * real rows that its convolution reaches none of them, and that has the same bias for all keys, equals every row behind it in every
+ * layer, bit for bit. The rows behind it are therefore copied from it. */
 static int distinct_rows(const um_beats *b, int real)
 {
     const int first = um_max_int(real + b->model->conv_pos / 2, real - 1 + b->reach);
     return um_min_int(b->rows, first + 1);
 }
 
-/* cols[real, P*P]: the rows of a patch one after another, as the convolution's weight has them; patches of one time lie together. What
- * the patches do not cover at the end is left out. */
+/* cols[real, P*P]: the rows of a patch one after another, in the order of the convolution's weight; patches of the same time are
+ * adjacent. Frames and bins at the end that no patch covers are left out. */
 static void unfold(float *cols, const float *bank, int real, int patch)
 {
     const size_t P = (size_t)patch, across = UM_FBANK_BINS / P;
@@ -46,7 +46,7 @@ static void unfold(float *cols, const float *bank, int real, int patch)
     }
 }
 
-/* x[T,D] = project(norm(patches)), rows of padding zero. */
+/* x[T,D] = project(norm(patches)); rows of padding are zero. */
 static void embed(float *x, const um_beats *b, const float *wave, int64_t n, int T, int real,
                   um_dev *dev, um_arena *scratch)
 {
@@ -68,9 +68,9 @@ static void embed(float *x, const um_beats *b, const float *wave, int64_t n, int
     um_arena_reset(scratch, mark);
 }
 
-/* x[T,D] += gelu(conv(x) + bias), in groups: output o of row t = sum over taps k and inputs i of w[o,k,i] x[t + k - K/2, i]. The
- * rows of a group, copied side by side between zeros, are the windows of all t, each one row further than the one before: a gemm
- * over rows that overlap. */
+/* x[T,D] += gelu(conv(x) + bias), in groups: output o of row t = sum over taps k and inputs i of w[o,k,i] x[t + k - K/2, i]. The rows
+ * of a group are copied one after another between rows of zeros. The window of row t+1 then begins one row after the window of row t,
+ * so the convolution is a gemm over overlapping rows. */
 static void add_positions(float *x, const um_beats *b, int T, um_dev *dev, um_arena *scratch)
 {
     const um_sound_model *m = b->model;
@@ -94,10 +94,10 @@ static void add_positions(float *x, const um_beats *b, int T, um_dev *dev, um_ar
 typedef struct acts {
     float *x, *y, *q, *heads; /* [T,D] */
     float *kv;                /* [real, 2D]: keys, values */
-    float *cache;             /* the same in the order attention wants */
+    float *cache;             /* kv in the layout of the attention op */
     float *inner;             /* [T,F] */
     float *grep, *gate;       /* [T, heads, GREP], [T, heads] */
-    int T, real;              /* rows that are computed; those that are not padding: the keys */
+    int T, real;              /* computed rows; rows without padding, which are the keys */
 } acts;
 
 static acts acts_bind(const um_beats *b, float *x, int real, um_arena *a)
@@ -118,7 +118,8 @@ static acts acts_bind(const um_beats *b, float *x, int real, um_arena *a)
     return s;
 }
 
-/* gate = ga (gb a[h] - 1) + 2, (ga, gb) = sigmoids of the sums of four each of grep(q), q as it comes from its projection. */
+/* gate = ga (gb a[h] - 1) + 2, where ga and gb are sigmoids of the two sums of four values of grep(q), and q is the output of its
+ * projection. */
 static void gates(um_dev *dev, const acts *s, const um_beats_layer *l, const um_sound_model *m)
 {
     const float *g = s->grep;
@@ -132,7 +133,7 @@ static void gates(um_dev *dev, const acts *s, const um_beats_layer *l, const um_
         }
 }
 
-/* heads[T,D] = softmax(q k^T / sqrt(head_dim) + gate bias) v over the rows that are no padding */
+/* heads[T,D] = softmax(q k^T / sqrt(head_dim) + gate bias) v over the rows that are not padding */
 static void attend(um_dev *dev, const acts *s, const um_beats *b, const um_beats_layer *l)
 {
     const um_sound_model *m = b->model;

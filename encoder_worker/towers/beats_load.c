@@ -1,5 +1,5 @@
-/* Loading BEATs (beats.h): packs its weights, and makes what depends on nothing but them: the normalised convolution and the bias
- * of every distance. */
+/* Loads BEATs (beats.h): packs its weights and precomputes what depends on them alone, the normalised convolution and the bias of every
+ * distance. */
 #include "encoder_worker/towers/beats.h"
 
 #include "core/base/bytes.h"
@@ -72,7 +72,7 @@ static um_status tap_scales(double *by, const float *g, const float *v, int D, i
     return UM_OK;
 }
 
-/* Packs group q: outputs q*C .. q*C+C-1 as rows of [tap][input], the order in which a window of the group's rows lies in memory. */
+/* Packs group q: outputs q*C .. q*C+C-1 as rows of [tap][input], the order in which a window of the group's rows is stored. */
 static void pack_group(const um_tower_loader *l, um_matrix *out, const float *v, const double *by,
                        int q, int C, int K, um_arena *scratch)
 {
@@ -90,7 +90,7 @@ static void pack_group(const um_tower_loader *l, um_matrix *out, const float *v,
     um_arena_reset(scratch, mark);
 }
 
-/* w = g v / |v|. Kept in f32, as the product has been rounded once already. */
+/* w = g v / |v|. Stored in f32, because the product has already been rounded once. */
 static um_status load_conv(const um_tower_loader *l, um_beats *b)
 {
     const um_sound_model *m = b->model;
@@ -141,14 +141,14 @@ static um_status load_layer(const um_tower_loader *l, um_beats_layer *b, const u
     UM_TRY(um_tower_load_norm(l, &b->end_norm, at, "final_layer_norm", m->dim));
     if (!m->gated) return UM_OK;
     const int64_t shape[] = {1, m->heads, 1, 1};
-    um_tower_loader exact = *l; /* 8 outputs: nothing to save */
+    um_tower_loader exact = *l; /* only 8 outputs: a smaller type would save nothing */
     exact.keep = "f32";
     UM_TRY(
         um_tower_load_linear(&exact, &b->grep, at, "self_attn.grep_linear", 8, m->dim / m->heads));
     return um_tower_load_values(l, &b->grep_a, at, "self_attn.grep_a", 4, shape);
 }
 
-/* Rows of a window, and that the frames can be divided among them. */
+/* Computes the rows of a window, and checks that its frames can be divided among them. */
 static um_status count_rows(um_beats *b, um_err *err)
 {
     const int P = b->model->patch;

@@ -1,5 +1,5 @@
-/* See qformer.h. Sources: spec 3.3; Li et al. 2023, arXiv 2301.12597 (BLIP-2); transformers 4.31, Blip2QFormerModel. Letters: N
- * queries, Q their width, T rows of the window, D their width, F width inside. */
+/* See qformer.h. Sources: spec 3.3; Li et al. 2023, arXiv 2301.12597 (BLIP-2); transformers 4.31, Blip2QFormerModel. Letters: N number
+ * of queries, Q their width, T rows of the window, D their width, F feed-forward width. */
 #include "encoder_worker/towers/qformer.h"
 
 #include "core/base/bytes.h"
@@ -12,7 +12,7 @@ enum { PREFIX = 160 };
 
 static bool has_cross(const um_sound_model *m, int layer) { return layer % m->q_cross == 0; }
 
-/* prefix ends in the attention's name and a dot; its keys are rows of width `from`. */
+/* prefix is the name of the attention and a dot; keys are computed from rows of width `from`. */
 static um_status load_attention(const um_tower_loader *l, um_qformer_attention *a,
                                 const char *prefix, int Q, int from)
 {
@@ -37,7 +37,7 @@ static um_status load_layer(const um_tower_loader *l, um_qformer_layer *out,
     return um_tower_load_norm(l, &out->norm, at, "output_query.LayerNorm", m->q_dim);
 }
 
-/* The queries are the same for every window, and so is their first norm. */
+/* The queries are the same for every window, so their first norm is computed once, here. */
 static um_status load_queries(const um_tower_loader *l, um_qformer *f)
 {
     const um_sound_model *m = f->model;
@@ -68,7 +68,7 @@ um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tow
 typedef struct acts {
     float *x, *y, *q, *heads; /* [N,Q] */
     float *kv;                /* [max(N,T), 2Q]: keys, values */
-    float *cache;             /* the same in the order attention wants */
+    float *cache;             /* kv in the layout of the attention op */
     float *inner;             /* [N,F] */
 } acts;
 
@@ -85,7 +85,7 @@ static acts acts_bind(const um_sound_model *m, int T, um_arena *a)
     return s;
 }
 
-/* x = norm(x + out(softmax(q(x) k(from)^T / sqrt(head_dim)) v(from))),   from[n, ...]: x itself, or the window's rows */
+/* x = norm(x + out(softmax(q(x) k(from)^T / sqrt(head_dim)) v(from))),   from[n, ...]: x itself or the rows of the window */
 static void attend(um_dev *dev, const acts *s, const um_qformer_attention *a, const float *from,
                    int n, const um_sound_model *m)
 {

@@ -1,4 +1,4 @@
-/* See sound.h. A wave is cut into windows; each goes through the filter bank and BEATs (beats.h), the Q-Former (qformer.h) and the
+/* See sound.h. A wave is cut into windows; each passes through the filter bank and BEATs (beats.h), the Q-Former (qformer.h) and the
  * projector. */
 #include "encoder_worker/towers/sound.h"
 

@@ -1,5 +1,5 @@
 /* See speech.h. Source: Radford et al. 2022, arXiv 2212.04356; transformers 4.31, WhisperEncoder and WhisperDecoder; spec 2.4, 3.2.
- * Letters: T rows of the encoder (1500), Q queries (50), D width, F width inside. */
+ * Letters: T rows of the encoder (1500), Q queries (50), D width, F feed-forward width. */
 #include "encoder_worker/towers/speech.h"
 
 #include "core/base/bytes.h"
@@ -8,14 +8,14 @@
 #include <math.h>
 #include <string.h>
 
-static const float eps = 1e-5f; /* of all norms; no config of Whisper has another */
+static const float eps = 1e-5f; /* of all norms; Whisper's config has no key for it */
 
 static int64_t window_samples(const um_speech_model *m)
 {
     return (int64_t)m->rate * m->window_seconds;
 }
 
-/* Samples from the beginning of a window to that of the next. */
+/* Samples between the starts of two adjacent windows. */
 static int64_t window_step(const um_speech_model *m, bool exact)
 {
     return window_samples(m) + (exact ? 0 : 1);
@@ -35,19 +35,19 @@ int64_t um_speech_rows(const um_speech_model *m, int64_t n, bool exact)
 /* Buffers of one window; the layers of both stacks share them. */
 typedef struct acts {
     float *x;     /* [T,D] rows of the encoder */
-    float *last;  /* [T,D] the same behind the last norm */
+    float *last;  /* [T,D] rows of the encoder after the last norm */
     float *norm;  /* [T,D] */
     float *qkv;   /* [T,3D] */
     float *heads; /* [T,D] */
     float *inner; /* [T,F] */
-    float *kv;    /* keys and values in the order attention wants */
+    float *kv;    /* keys and values in the layout of the attention op */
     float *y;     /* [Q,D] rows of the decoder */
 } acts;
 
 static acts acts_bind(const um_speech_model *m, um_arena *a)
 {
     size_t Q = (size_t)m->queries, D = (size_t)m->dim;
-    int T = um_max_int(m->positions, m->queries); /* the decoder borrows the encoder's */
+    int T = um_max_int(m->positions, m->queries); /* the decoder reuses the encoder's buffers */
     size_t rows = (size_t)T;
     int heads = m->heads, dec_heads = m->dec_heads;
     size_t kv = um_kv_floats(heads, m->dim / heads, T),
@@ -62,7 +62,7 @@ static acts acts_bind(const um_speech_model *m, um_arena *a)
     return s;
 }
 
-/* What one forward needs everywhere. */
+/* What every step of one forward pass needs. */
 typedef struct run {
     const um_speech *s;
     um_dev *dev;
@@ -74,7 +74,7 @@ static void norm_fwd(const run *r, float *y, const float *x, const um_norm *n, i
     um_norm_fwd(r->dev, y, x, n, T, r->s->model->dim, eps);
 }
 
-/* x[T,D] += out(softmax(q k^T / sqrt(head_dim)) v), q in rows of ldq, keys and values [n,D] in rows of ldk. */
+/* x[T,D] += out(softmax(q k^T / sqrt(head_dim)) v), q has row stride ldq, keys and values [n,D] have row stride ldk. */
 static void attend(const run *r, float *x, int T, const float *q, int ldq, const float *k,
                    const float *v, int ldk, int n, int heads, bool causal, const um_linear *out)
 {
@@ -88,7 +88,7 @@ static void attend(const run *r, float *x, int T, const float *q, int ldq, const
     um_linear_add(d, x, r->a.heads, T, out);
 }
 
-/* x[T,D] += out(attention of norm(x) on itself) */
+/* x[T,D] += out(self-attention of norm(x)) */
 static void self_fwd(const run *r, float *x, int T, const um_speech_layer *l, int heads,
                      bool causal)
 {
@@ -99,7 +99,7 @@ static void self_fwd(const run *r, float *x, int T, const um_speech_layer *l, in
     attend(r, x, T, qkv, 3 * D, qkv + D, qkv + 2 * D, 3 * D, T, heads, causal, &l->out);
 }
 
-/* y[Q,D] += cross_out(attention of norm(y) on the rows of the encoder) */
+/* y[Q,D] += cross_out(attention of norm(y) to the rows of the encoder) */
 static void cross_fwd(const run *r, float *y, const um_speech_layer *l)
 {
     const um_speech_model *m = r->s->model;
@@ -121,8 +121,8 @@ static void ffn_fwd(const run *r, float *x, int T, const um_speech_layer *l)
     um_linear_add(d, x, r->a.inner, T, &l->fc2);
 }
 
-/* y[T,N] = gelu(a convolution of three taps over the rows of x[stride T, C], with a row of zeros before and one behind them). The
- * three rows lie one behind the other, so a row of the gemm is where they begin. */
+/* y[T,N] = gelu(a convolution with three taps over the rows of x[stride T, C], padded with a row of zeros before and after). The three
+ * rows are adjacent in memory, so a row of the gemm starts at the first of them. */
 static void conv_fwd(um_dev *d, float *y, float *x, int C, int T, int stride, const um_linear *l)
 {
     size_t row = (size_t)C;
@@ -132,7 +132,7 @@ static void conv_fwd(um_dev *d, float *y, float *x, int C, int T, int stride, co
     d->ops->gelu(d, y, y, um_at((size_t)T, 0, (size_t)l->w.N));
 }
 
-/* Rows of C values with room for the two rows of zeros. */
+/* Rows of C values, with space for the two rows of zeros. */
 static float *padded(um_arena *a, int rows, int C)
 {
     return um_arena_f32(a, (size_t)rows + 2, (size_t)C);
@@ -165,7 +165,7 @@ static void encode_fwd(const run *r)
     norm_fwd(r, r->a.last, r->a.x, &s->encoder_norm, T);
 }
 
-/* a.norm[Q,D] = the decoder's last hidden state; causal as the reference's, though no query is a token. */
+/* a.norm[Q,D] = the decoder's last hidden state; causal as in the reference, although the queries are not tokens. */
 static void decode_fwd(const run *r)
 {
     const um_speech *s = r->s;

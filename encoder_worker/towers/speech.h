@@ -1,5 +1,5 @@
-/* The speech tower: log-mel, a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries that brings every window
- * to a fixed number of rows of the language model's width (spec 3.2). Wave in, rows out. */
+/* The speech tower: log-mel, a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries that turns every window into
+ * a fixed number of rows of the language model's width (spec 3.2). */
 #pragma once
 
 #include "core/nn/checkpoint.h"
@@ -8,16 +8,16 @@
 
 typedef struct um_speech um_speech;
 
-/* Packs the tower, its aligner and projector and lets their mapped pages go. weights: auto, f32, bf16 (linear.h). ck must outlive
- * *out, which lives in model. UM_E_MODEL names the tensor, the wanted and the found shape. */
+/* Packs the tower, its aligner and its projector and releases their mapped pages. weights: auto, f32, bf16 (linear.h). ck must outlive
+ * *out, which lives in model. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
 um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                          um_arena *model, um_err *err);
 
-/* Rows that n samples become: windows x queries. exact: windows of 480000 samples; else the reference's rule, which takes 480001
- * and so loses one sample of every full window (spec 2.3, 12 #7). 0 for an empty wave. */
+/* Number of rows for n samples: windows x queries. exact: windows of 480000 samples; else the reference's rule, which uses 480001 and
+ * so loses one sample of every full window (spec 2.3, 12 #7). 0 for an empty wave. */
 int64_t um_speech_rows(const um_speech_model *m, int64_t n, bool exact);
 
-/* rows[um_speech_rows, dim] of wave[n], 16 kHz mono.
- * Memory: scratch, given back. The same bits for every thread count and instruction set. */
+/* rows[um_speech_rows, dim] of wave[n], 16 kHz mono. The result is bit-identical for every thread count and instruction set. Memory:
+ * scratch, released before returning. */
 um_status um_speech_encode(float *rows, const um_speech *s, const float *wave, int64_t n,
                            bool exact, um_dev *dev, um_arena *scratch, um_err *err);

@@ -1,4 +1,4 @@
-/* Loading the speech tower and its connector; see speech.h for the contract, spec 2.4 and 3.2 for the names. */
+/* Loads the speech tower and its connector; see speech.h for the contract, spec 2.4 and 3.2 for the names. */
 #include "encoder_worker/towers/speech_parts.h"
 
 #include "core/base/bytes.h"
@@ -10,7 +10,7 @@ enum { NAME = 200 };
 
 typedef struct loader {
     um_tower_loader to;
-    char prefix[NAME / 2]; /* of the names that are asked for */
+    char prefix[NAME / 2]; /* of the tensor names */
 } loader;
 
 typedef struct names {
@@ -54,7 +54,7 @@ static um_status load_table(loader *l, float **out, const char *name, int rank,
     return UM_OK;
 }
 
-/* q, k and v of an attention, or only some of them, as one layer. Keys have no bias. */
+/* Packs q, k and v of an attention, or some of them, as one layer. Keys have no bias. */
 static um_status load_stacked(loader *l, um_linear *out, const char *attention, const char *which,
                               int D)
 {
@@ -72,7 +72,7 @@ static um_status load_stacked(loader *l, um_linear *out, const char *attention, 
                                   l->to.model, l->to.err);
 }
 
-/* Layer i behind PREFIX. */
+/* Layer i under PREFIX. */
 static um_status load_layer(const loader *of, um_speech_layer *b, int i, int D, int F, bool cross)
 {
     loader l = *of;
@@ -108,7 +108,7 @@ static um_status load_encoder(loader *l, um_speech *s)
     return load_norm(l, &s->encoder_norm, "layer_norm", m->dim);
 }
 
-/* The queries go in at positions 0, 1, ...: both are added once, here. */
+/* The queries stand at positions 0, 1, ...: the position embeddings are added to them once, here. */
 static um_status load_queries(loader *l, um_speech *s)
 {
     const um_speech_model *m = s->model;
@@ -157,7 +157,7 @@ um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, 
     um_speech *s = um_arena_zero(model, sizeof *s);
     s->model = m;
     s->dim_out = ck->model.dim;
-    UM_ASSERT(m->queries <= m->dec_positions); /* um_checkpoint_open has seen to it */
+    UM_ASSERT(m->queries <= m->dec_positions); /* um_checkpoint_open checked it */
     um_mel_init(&s->mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds,
                 m->rate, model);
     UM_TRY(load_encoder(&l, s));

@@ -1,11 +1,11 @@
-/* The packed speech tower, shared by speech_load.c, which fills it, and speech.c, which runs it. */
+/* The packed speech tower: speech_load.c fills it, speech.c runs it. */
 #pragma once
 
 #include "encoder_worker/frontend/mel.h"
 #include "encoder_worker/towers/speech.h"
 #include "encoder_worker/towers/tower_parts.h"
 
-/* A layer of the encoder, or of the decoder, which alone has the cross-attention. */
+/* A layer of the encoder or of the decoder; only the decoder has cross-attention. */
 typedef struct um_speech_layer {
     um_norm self_norm, cross_norm, ffn_norm;
     um_linear qkv, out;                     /* [3D,D], [D,D] */
@@ -20,7 +20,7 @@ struct um_speech {
     const float *positions;   /* [model->positions, D] */
     um_speech_layer *encoder; /* [layers] */
     um_norm encoder_norm;
-    const float *queries;     /* [queries, D], their positions added */
+    const float *queries;     /* [queries, D], with their positions added */
     um_speech_layer *decoder; /* [dec_layers] */
     um_norm decoder_norm;
     um_linear *projector; /* [proj_layers] */

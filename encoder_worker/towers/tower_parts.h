@@ -4,7 +4,7 @@
 #include "core/model/model.h"
 #include "core/nn/linear.h"
 
-/* What loading needs at every step. */
+/* What every loading step needs. */
 typedef struct um_tower_loader {
     const um_tensors *set;
     um_dev *dev;
@@ -17,15 +17,15 @@ typedef struct um_norm {
     const float *w, *b; /* [D] */
 } um_norm;
 
-/* prefix name.weight [N,K] and prefix name.bias [N]. */
+/* Loads prefix name.weight [N,K] and prefix name.bias [N]. */
 um_status um_tower_load_linear(const um_tower_loader *l, um_linear *out, const char *prefix,
                                const char *name, int N, int K);
-/* Keys and values as one layer [2N,K]: prefix keys.weight above prefix values.weight. */
+/* Loads keys and values as one layer [2N,K]: prefix keys.weight above prefix values.weight. */
 um_status um_tower_load_pair(const um_tower_loader *l, um_linear *out, const char *prefix,
                              const char *keys, const char *values, int N, int K);
 um_status um_tower_load_norm(const um_tower_loader *l, um_norm *out, const char *prefix,
                              const char *name, int D);
-/* The tensor of any rank as f32. */
+/* Loads a tensor of any rank as f32. */
 um_status um_tower_load_values(const um_tower_loader *l, const float **out, const char *prefix,
                                const char *name, int rank, const int64_t *shape);
 
@@ -42,10 +42,10 @@ static inline void um_linear_add(um_dev *d, float *y, const float *x, int T, con
     d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, true);
 }
 
-/* The layers that bring rows [n,K] to the language model's width N, into *out (in model): "linear" is prefix itself; an MLP's layers are
- * prefix.0, .2, .4 ... with GELU between (spec 3.1). */
+/* Loads the layers that project rows [n,K] to the language model's width N into *out (in model): "linear" is prefix itself; the layers
+ * of an MLP are prefix.0, .2, .4 ... with GELU between them (spec 3.1). */
 um_status um_tower_load_projector(const um_tower_loader *l, um_linear **out, const char *prefix,
                                   um_projector kind, int layers, int N, int K);
-/* rows[n,N] = linear, or linear GELU linear ..., of x[n,K]. Memory: scratch, not given back. */
+/* rows[n,N] = linear, or linear GELU linear ..., of x[n,K]. Memory: scratch, not released before returning. */
 void um_tower_project(um_dev *d, float *rows, const um_linear *projector, int layers,
                       const float *x, int n, um_arena *scratch);

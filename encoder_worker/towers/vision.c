@@ -1,5 +1,5 @@
 /* See vision.h. Source: Radford et al. 2021, arXiv 2103.00020; transformers 4.31, CLIPVisionTransformer; LLaVA's clip_encoder and
- * multimodal_projector. Letters: S side of the image, P of a patch, T rows (class row and patches), D width, F width inside. */
+ * multimodal_projector. Letters: S side of the image, P of a patch, T rows (class row and patches), D width, F feed-forward width. */
 #include "encoder_worker/towers/vision.h"
 
 #include "core/base/bytes.h"
@@ -85,8 +85,8 @@ um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, c
     return UM_OK;
 }
 
-/* cols[patches, channels*P*P]: row (gy, gx) is its patch, a channel after the other, as a convolution's weight has it. What the
- * grid does not cover at the right and below is left out, as the convolution does. */
+/* cols[patches, channels*P*P]: row (gy, gx) is the patch there, one channel after another, in the order of the convolution's weight.
+ * Pixels at the right and at the bottom that the grid does not cover are left out, as in the convolution. */
 static void unfold(float *cols, const float *pixels, const um_vision_model *m)
 {
     size_t S = (size_t)m->image_size, P = (size_t)m->patch, G = (size_t)grid(m);
@@ -102,7 +102,7 @@ typedef struct acts {
     float *x, *norm;          /* [T,D] */
     float *q, *k, *v, *heads; /* [T,D] */
     float *inner;             /* [T,F] */
-    float *kv;                /* keys and values in the order attention wants */
+    float *kv;                /* keys and values in the layout of the attention op */
 } acts;
 
 static acts acts_bind(const um_vision_model *m, int T, um_arena *a)

@@ -1,5 +1,5 @@
-/* The image tower: CLIP's ViT (spec 2.1) and the projector that brings its rows to the language model's width (spec 3.1).
- * Pixels in, rows out; last step of an image's way (bytes -> image -> pixels -> rows). */
+/* The image tower: CLIP's ViT (spec 2.1) and the projector to the language model's width (spec 3.1). Pixels in, rows out: the last step
+ * for an image (bytes -> image -> pixels -> rows). */
 #pragma once
 
 #include "core/nn/checkpoint.h"
@@ -17,20 +17,20 @@ typedef struct um_vision {
     const float *class_row; /* [D] */
     const float *positions; /* [1+patches, D] */
     um_norm pre;
-    um_vision_block *blocks; /* [run_layers]: what lies behind the feature taken is not loaded */
+    um_vision_block *blocks; /* [run_layers]; layers after the selected feature are not loaded */
     um_linear *projector;    /* [proj_layers] */
     int dim_out;             /* width of the language model */
 } um_vision;
 
-/* Packs the tower and the projector and lets their mapped pages go. weights: auto, f32, bf16 (linear.h). *out points into
- * ck->model, which must outlive it. UM_E_MODEL names the tensor, the wanted and the found shape. Memory: model. */
+/* Packs the tower and the projector and releases their mapped pages. weights: auto, f32, bf16 (linear.h). *out points into ck->model,
+ * which must outlive it. UM_E_MODEL names the tensor, its expected shape and its actual shape. Memory: model. */
 um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                          um_arena *model, um_err *err);
 
-/* Rows that one image becomes: one per patch, and the class row before them where the model keeps it. */
+/* Number of rows of one image: one per patch, preceded by the class row where the model keeps it. */
 int um_vision_rows(const um_vision_model *m);
 
-/* rows[um_vision_rows, dim_out] of pixels[channels, S, S].
- * Memory: scratch, given back. The same bits for every thread count and instruction set. */
+/* rows[um_vision_rows, dim_out] of pixels[channels, S, S]. The result is bit-identical for every thread count and instruction set.
+ * Memory: scratch, released before returning. */
 um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels, um_dev *dev,
                            um_arena *scratch, um_err *err);
