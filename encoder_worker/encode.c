@@ -19,7 +19,7 @@ um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, co
     return UM_OK;
 }
 
-/* Rows that no frame can carry are refused before they are made: one request's fault, not the rank's. */
+/* Rejects a medium whose rows would not fit into one frame before it is encoded, so that only this request fails. */
 static um_status rows_fit(const um_encode *e, int64_t rows, const char *name, um_err *err)
 {
     size_t most = e->max_values / (size_t)e->towers.model->dim;
@@ -56,13 +56,14 @@ static um_status image_encode(const um_encode *e, float **rows, int *n,
     return pixels_encode(e, *rows, &p, req->name, step, err);
 }
 
-/* The sum over a video's frames, in blocks of FRAME_BLOCK frames: a block is added up in order, then the blocks in order, so that
- * many frames cost no accuracy. */
+/* The sum over a video's frames, in blocks of FRAME_BLOCK frames: the frames of a block are added in order, then the blocks in order,
+ * so that many frames do not lose accuracy. */
 enum { FRAME_BLOCK = 16 };
 typedef struct frame_sum {
-    float *total, *block, *one; /* [n*D] of the video, of the block that is open, of one frame */
-    size_t all;                 /* n*D */
-    int open;                   /* frames in block */
+    float *total, *block,
+        *one;   /* [n*D] sums of the video and of the open block; rows of one frame */
+    size_t all; /* n*D */
+    int open;   /* frames in block */
 } frame_sum;
 
 static void block_close(const um_encode *e, frame_sum *s)
@@ -81,7 +82,7 @@ static um_status frame_add(const um_encode *e, frame_sum *s, const um_image *p, 
     return UM_OK;
 }
 
-/* A list of images: one is held at a time, for there may be many large ones. */
+/* Adds a list of images. Only one is in memory at a time, because there may be many large ones. */
 static um_status list_add(const um_encode *e, frame_sum *sum, const Um__EncodeRequest *req,
                           um_arena *step, um_err *err)
 {
@@ -97,7 +98,7 @@ static um_status list_add(const um_encode *e, frame_sum *sum, const Um__EncodeRe
     return st;
 }
 
-/* Mean over the frames, in their order, after the projector: those of a list of images, or some out of a video file. */
+/* Mean over the frames, in their order, after the projector. The frames are a list of images or a selection from a video file. */
 static um_status video_encode(const um_encode *e, float **rows, int *n,
                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
@@ -151,7 +152,7 @@ um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__Enc
     if ((int)modality <= UM_TEXT || modality >= UM_MODALITIES || !single)
         return UM_FAIL(err, UM_E_DATA, "%s: %zu files of modality %d", req->name, req->n_media,
                        (int)modality);
-    uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality; /* in range by now */
+    uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality; /* checked above */
     if ((e->towers.set & need) == 0)
         return UM_FAIL(err, UM_E_DATA, "%s: this encoder rank does not read %s", req->name,
                        um_modality_name(modality));

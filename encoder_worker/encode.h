@@ -1,4 +1,4 @@
-/* One medium to rows of the language model's width, whatever it is: the encoder rank's work between a request and its answer. */
+/* Encodes one medium of any modality to rows of the language model's width: an encoder rank's work between request and answer. */
 #pragma once
 
 #include "core/options/config.h"
@@ -9,7 +9,7 @@
 #include "encoder_worker/towers/speech.h"
 #include "encoder_worker/towers/vision.h"
 
-/* Towers and connectors of the modalities that this rank reads; of the others nothing is loaded. */
+/* Towers and connectors of the modalities that this rank reads; only these are loaded. */
 typedef struct um_towers_held {
     uint32_t set; /* modality.h */
     const um_model *model;
@@ -24,14 +24,14 @@ typedef struct um_encode {
     um_dev *dev;
     int video_frames;
     bool exact_windows;
-    size_t max_values; /* of an item's rows: what one frame to the router holds */
+    size_t max_values; /* limit of an item's rows: the capacity of one frame to the router */
 } um_encode;
 
-/* Loads what set names. weights: linear.h. Memory: model. */
+/* Loads the towers and connectors of the modalities in set. weights: linear.h. Memory: model. */
 um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
                          um_arena *model, um_err *err);
 
-/* rows [*n, D] of a request, in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium cannot be used; the
- * sentence begins with its name. */
+/* Encodes a request to rows [*n, D], in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium cannot be
+ * used; the message begins with its name. */
 um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
                          um_arena *step, um_err *err);

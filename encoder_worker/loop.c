@@ -14,7 +14,7 @@ typedef struct worker {
     um_encode encode;
 } worker;
 
-/* Packs the result's words in front of the rows and sends both. */
+/* Sends the packed EncodeResult followed by the rows. */
 static um_status answer(worker *w, int peer, const Um__EncodeResult *res, const float *rows, int n,
                         um_err *err)
 {

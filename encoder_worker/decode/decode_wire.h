@@ -1,9 +1,9 @@
-/* What the encoder rank and unimoe-decoder say to each other over one local socket. Both are of one build on one machine; each
- * still checks every field of what it hears, the rank because a media file may have taken the decoder over.
+/* The protocol between an encoder rank and unimoe-decoder over one local socket. Both come from one build and run on one machine.
+ * Each still checks every field that it receives; the rank does so because a media file may have compromised the decoder.
  *
- * The rank sends a hello (limits, number 0), then requests, each followed by the bytes of its file. The decoder answers each with
- * blocks and a block "end": image: one frame; wave: one run of samples; video: up to `want` frames. An error may come after some
- * blocks: what came before it is then void.
+ * The rank sends a hello (limits, number 0), then requests, each followed by the bytes of its file. The decoder answers each
+ * request with blocks and a block "end": image: one frame; wave: one run of samples; video: up to `want` frames. An error may
+ * follow some blocks; the receiver then discards those blocks.
  *
  * Request, 64 bytes, little-endian
  *   off size field                          off size field
@@ -12,14 +12,14 @@
  *     6   2  kind (um_ask)                   40   8  limit: frames      }
  *     8   4  number: 0, then counting up     48   8  limit: wait_ms     }
  *    12   4  want: frames; video only, else 0 56   4  flags (1: turn as EXIF says); image only, else 0
- *    16   8  bytes of the file behind this; hello 0 60 4  0
+ *    16   8  bytes of the file that follows; hello 0 60 4 0
  *
  * Block, 32 bytes, little-endian
  *   off size field                          off size field
  *     0   4  magic "UMDA"                    12   4  frame: width;  end: um_status; samples: 0
  *     4   2  version 2                       16   4  frame: height; end: flags (1: the process ends now); samples: 0
  *     6   2  kind (um_told)                  20   4  0
- *     8   4  number of the request           24   8  bytes behind this: frame w*h*3 (8-bit RGB), samples 4*n (f32, 16 kHz, one
+ *     8   4  number of the request           24   8  bytes that follow: frame w*h*3 (8-bit RGB), samples 4*n (f32, 16 kHz, one
  *                                                    channel), end: the message, at most 511 bytes                            */
 #pragma once
 
@@ -32,18 +32,18 @@ enum {
     UM_TOLD_BYTES = 32,
     UM_TOLD_TEXT = 511,
     UM_ASK_ORIENT = 1, /* flag: turn the image as its EXIF data say */
-    UM_TOLD_LAST = 1,  /* flag: this process answers no more */
+    UM_TOLD_LAST = 1,  /* flag: this process does not answer further requests */
 };
-/* Largest file: what a decoder's memory has room for besides the images. */
+/* Largest file: a decoder's memory limit has space for it besides the images. */
 #define UM_MEDIA_FILE_MAX ((uint64_t)512 << 20)
 
-/* Most bytes of all the frames of one answer. */
+/* Maximum bytes of all frames of one answer. */
 #define UM_MEDIA_ANSWER_MAX ((uint64_t)1 << 30)
 
 typedef enum um_ask_kind { UM_ASK_HELLO, UM_ASK_PICTURE, UM_ASK_WAVE, UM_ASK_CLIP } um_ask_kind;
 typedef enum um_told_kind { UM_TOLD_FRAME = 1, UM_TOLD_SAMPLES, UM_TOLD_END } um_told_kind;
 
-/* Limits as decoder.h has them. */
+/* The limits are those of decoder.h. */
 typedef struct um_ask {
     um_ask_kind kind;
     uint32_t number, want;
@@ -63,6 +63,6 @@ typedef struct um_told {
 
 void um_ask_put(uint8_t buf[UM_ASK_BYTES], const um_ask *a);
 void um_told_put(uint8_t buf[UM_TOLD_BYTES], const um_told *t);
-/* UM_E_CORRUPT names the field. What they accept fits the table above; limits and order are the caller's to check. */
+/* UM_E_CORRUPT names the field. Both check their input against the tables above; the caller checks limits and order. */
 um_status um_ask_get(um_ask *out, const uint8_t buf[UM_ASK_BYTES], um_err *err);
 um_status um_told_get(um_told *out, const uint8_t buf[UM_TOLD_BYTES], um_err *err);

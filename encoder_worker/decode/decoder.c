@@ -18,18 +18,18 @@ struct um_decoder {
     uint32_t number; /* of the last request */
 };
 
-/* What an answer is put into: images or a wave. */
+/* Where an answer is stored: images or a wave. */
 typedef struct answer {
     um_ask_kind kind;
     int want, n;    /* images */
-    uint64_t bytes; /* of them so far */
+    uint64_t bytes; /* of the images so far */
     um_image *images;
     um_wave wave;
 } answer;
 
 /* ---- opening ---- */
 
-/* unimoe-decoder in the folder of the running program, or in the one above it, where a build folder keeps it for its tests. */
+/* Finds unimoe-decoder in the folder of the running program, or in the parent folder, where a build folder has it for its tests. */
 static um_status look_beside(char *out, size_t size, um_err *err)
 {
     char self[4000], beside[4096] = "";
@@ -74,7 +74,7 @@ void um_decoder_close(um_decoder *d)
     um_free(d);
 }
 
-/* ---- talking ---- */
+/* ---- requests and answers ---- */
 
 static um_decoder_wait patience(const um_decoder *d)
 {
@@ -94,7 +94,7 @@ static um_status next_block(um_decoder *d, um_told *t, uint32_t number, um_decod
     return UM_OK;
 }
 
-/* The message of an end block. Its bytes come from a process that may be in a stranger's hands. */
+/* Reads the message of an end block. Its bytes come from a process that a media file may have compromised. */
 static um_status end_text(um_decoder *d, char text[UM_TOLD_TEXT + 1], const um_told *t,
                           um_decoder_wait *w, um_err *err)
 {
@@ -125,7 +125,7 @@ static um_status greet(um_decoder *d, um_err *err)
     return t.status == UM_OK ? UM_OK : um_fail(err, t.status, "%s", text);
 }
 
-/* A process that is ready. What fails here is not the file's fault. */
+/* Ensures that a process is running and ready. The file is not the cause of a failure here. */
 static um_status ready(um_decoder *d, um_err *err)
 {
     if (um_decoder_child_alive(&d->child)) return UM_OK;
@@ -169,7 +169,7 @@ static um_status take_samples(um_decoder *d, answer *a, const um_told *t, um_dec
     return um_decoder_child_receive(&d->child, a->wave.samples, (size_t)t->bytes, w, err);
 }
 
-/* Blocks up to the end. *clean: the process told the end itself and may be asked again. */
+/* Reads blocks up to the end block. *clean: the process sent the end block itself and accepts further requests. */
 static um_status hear(um_decoder *d, answer *a, um_decoder_wait *w, bool *clean, um_arena *arena,
                       um_err *err)
 {
@@ -212,7 +212,7 @@ static um_status ask(um_decoder *d, answer *a, const uint8_t *bytes, size_t n, u
     return st;
 }
 
-/* One file. A process that died since the last one (killed, out of memory) is replaced: the file is not to blame. */
+/* Decodes one file. A process that died since the last file (killed, out of memory) is replaced: this file is not the cause. */
 static um_status decode(um_decoder *d, answer *a, const char *name, const uint8_t *bytes, size_t n,
                         um_arena *arena, um_err *err)
 {

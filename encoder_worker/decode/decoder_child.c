@@ -16,8 +16,8 @@
 
 enum {
     POLL_MS = 50,
-    PIECE = 1 << 20, /* bytes moved between two looks at the clock */
-    GRACE_MS = 1000, /* for the kernel to tell how a process ended that closed its socket */
+    PIECE = 1 << 20, /* bytes transferred between two checks of the deadline */
+    GRACE_MS = 1000, /* time for the exit status of a process that closed its socket */
 };
 
 um_decoder_wait um_decoder_wait_new(int64_t wait_ms)
@@ -25,7 +25,7 @@ um_decoder_wait um_decoder_wait_new(int64_t wait_ms)
     return (um_decoder_wait){.wait_ms = wait_ms, .deadline_ns = um_now_ns() + wait_ms * 1000000};
 }
 
-/* The child's files: 0 the socket, 1 and 2 /dev/null. A sanitizer's report is worth more than silence. */
+/* The child's files: 0 the socket, 1 and 2 /dev/null. Sanitizer builds keep 2, so that reports are visible. */
 static int plan_files(posix_spawn_file_actions_t *files, int socket)
 {
     int rc = posix_spawn_file_actions_adddup2(files, socket, STDIN_FILENO);
@@ -39,7 +39,7 @@ static int plan_files(posix_spawn_file_actions_t *files, int socket)
     return rc;
 }
 
-/* No signal is blocked in the child, and each does what it does by default. */
+/* In the child all signals are unblocked and have their default action. */
 static int plan_signals(posix_spawnattr_t *attr)
 {
     sigset_t all, none;
@@ -112,7 +112,7 @@ static um_status ended_by(int sig, um_err *err)
     return UM_FAIL(err, UM_E_PEER, "the decoder %s (SIG%s)", what, name != NULL ? name : "?");
 }
 
-/* The socket is closed: says how the process ended. Leaves nothing to reap. */
+/* Called when the socket is closed: reports how the process ended, and reaps it. */
 static um_status gone(um_decoder_child *c, um_err *err)
 {
     int how = 0;
@@ -130,12 +130,11 @@ static um_status gone(um_decoder_child *c, um_err *err)
     return UM_FAIL(err, UM_E_PEER, "the decoder ended (exit code %d)", WEXITSTATUS(how));
 }
 
-/* Moves up to n bytes or waits a little. */
+/* Transfers up to n bytes or waits briefly. */
 static um_status move(um_decoder_child *c, void *data, size_t n, bool out, size_t *moved,
                       um_err *err)
 {
-    int flags =
-        MSG_DONTWAIT | MSG_NOSIGNAL; /* no SIGPIPE: the process may have handlers of its own */
+    int flags = MSG_DONTWAIT | MSG_NOSIGNAL; /* no SIGPIPE: the program may have its own handler */
     ssize_t k = out ? send(c->fd, data, n, flags) : recv(c->fd, data, n, flags);
     *moved = k > 0 ? (size_t)k : 0;
     if (k > 0 || (k < 0 && errno == EINTR)) return UM_OK;
