@@ -1,4 +1,4 @@
-/* Modalities: what a row stands for, and which encoder ranks read what. */
+/* Modalities: what a row represents, and which encoder ranks read which modality. */
 #pragma once
 
 #include <stdint.h>

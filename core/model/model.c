@@ -44,7 +44,7 @@ static void read_sizes(um_model *m, um_reader *r)
     }
 }
 
-/* "rope_scaling": null, or {"type": "linear", "factor": 2.0}. */
+/* Reads "rope_scaling": null, or {"type": "linear", "factor": 2.0}. */
 static void read_rope_scaling(um_model *m, um_reader *r)
 {
     m->rope_factor = 1.0f;
@@ -65,7 +65,7 @@ static void read_rope_scaling(um_model *m, um_reader *r)
     r->st = in.st;
 }
 
-/* Switches that would change the numbers and that no Uni-MoE model sets. */
+/* Refuses switches that would change the numbers and that Uni-MoE models do not set. */
 static void refuse_foreign(um_reader *r)
 {
     static const char *const bias[] = {"attention_bias", "mlp_bias"};
@@ -100,7 +100,7 @@ static bool is_moe(um_reader *r)
            um_json_bool(moe, true); /* any value but null switches it on; false means false */
 }
 
-/* Which layers: "dense" all, "sparse" every moe_stride-th from 0; no moe_type leaves it to the tensors. */
+/* Which layers are MoE: "dense" all, "sparse" every moe_stride-th from 0; without moe_type the tensors decide. */
 static void read_placement(um_model *m, um_reader *r, uint8_t *layer)
 {
     const char *type = NULL;
@@ -119,8 +119,8 @@ static void read_placement(um_model *m, um_reader *r, uint8_t *layer)
     for (int i = 0; i < m->layers; i++) layer[i] = i % stride == 0;
 }
 
-/* LoRA inside the experts and dense MLPs (spec 4.3). Read for every model: um_checkpoint_open insists on the keys where the tensors
- * have a LoRA. */
+/* LoRA inside the experts and dense MLPs (spec 4.3). The keys are read for every model; um_checkpoint_open requires them when the
+ * tensors contain a LoRA. */
 static void read_lora(um_model *m, um_reader *r)
 {
     m->lora_alpha = -1.0f;
@@ -128,7 +128,7 @@ static void read_lora(um_model *m, um_reader *r)
     um_take_f32(r, "lora_alpha", false, 0.0, 1e6, &m->lora_alpha);
 }
 
-/* A width, or what it is the dense feed-forward width divided by. */
+/* Reads a width, given directly or as the factor by which the dense feed-forward width is divided. */
 static void read_width(const um_model *m, um_reader *r, const char *key, const char *factor_key,
                        int *out)
 {
@@ -158,7 +158,7 @@ static void read_drop(um_dynamic_model *d, um_reader *r)
         um_refuse(r, "drop_policy: \"%.64s\", allowed \"probs\" and \"position\"", policy);
 }
 
-/* The dynamic gate (spec 10.1). Slots for routed experts: any number of them may reach top_p. */
+/* The dynamic gate (spec 10.1). With top_p a token may need every routed expert, so top_k, its number of slots, is then R. */
 static void read_dynamic(um_model *m, um_reader *r)
 {
     um_dynamic_model *d = &m->dynamic;
@@ -186,7 +186,7 @@ static void read_dynamic(um_model *m, um_reader *r)
     m->top_k = d->top_p > 0.0f ? m->experts : um_min_int(d->top_k, m->experts);
 }
 
-/* Every layer, unless moe_type says otherwise. */
+/* Every layer is MoE unless moe_type says otherwise. */
 static void read_dynamic_moe(um_model *m, um_reader *r, uint8_t *layer)
 {
     m->expert_dim = 0;
@@ -206,7 +206,7 @@ static void read_moe(um_model *m, um_reader *r)
     read_lora(m, r);
     m->expert_dim = m->ffn_dim;
     if (um_given(r, "mlp_dynamic_expert_num") &&
-        um_json_bool(um_json_get(r->j, "moe"), true)) { /* these configs need no "moe" */
+        um_json_bool(um_json_get(r->j, "moe"), true)) { /* these configs do not need "moe" */
         read_dynamic_moe(m, r, layer);
         return;
     }
@@ -221,9 +221,9 @@ static void read_moe(um_model *m, um_reader *r)
     um_take_bool(r, "use_fm_block", &m->fm_block);
 }
 
-/* --- the whole --- */
+/* --- the whole model --- */
 
-/* The name of the released variant that this is (spec 0.2), or what else it is. */
+/* The name of the released variant (spec 0.2), or else a general name. */
 static const char *variant_of(const um_model *m)
 {
     if (m->experts == 0) return "dense";
@@ -247,7 +247,7 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
     return h;
 }
 
-/* The sizes of both audio sides; an absent one is all zeros. */
+/* Writes the sizes of both audio parts; those of an absent part are zeros. */
 static int audio_text(char *s, size_t size, const um_model *m)
 {
     const um_speech_model *p = &m->speech;
@@ -266,7 +266,7 @@ static int audio_text(char *s, size_t size, const um_model *m)
                     um_f32_bits(q->q_eps), q->proj, q->proj_layers, q->names.prefix);
 }
 
-/* Dropping takes no part in answers, so it is left out. */
+/* The settings of dropping are left out, because they do not affect answers. */
 static uint64_t hash_dynamic(uint64_t h, const um_model *m)
 {
     const um_dynamic_model *d = &m->dynamic;
@@ -277,7 +277,7 @@ static uint64_t hash_dynamic(uint64_t h, const um_model *m)
     return hash_bytes(h, s, (size_t)n);
 }
 
-/* Over a text of all sizes, so that it depends on no struct layout. Folders and sampling defaults are not part of it. */
+/* Computed over a text of all sizes, so that it does not depend on struct layout. Folders and sampling defaults are left out. */
 static uint64_t fingerprint_of(const um_model *m)
 {
     const um_vision_model *v = &m->vision;
@@ -331,7 +331,7 @@ static void check_total(const um_model *m, um_reader *r)
 {
     int64_t a, b, c, d;
     if (r->st != UM_OK) return;
-    /* all widths are below 2^20, all counts of experts below 2^22: their products fit */
+    /* widths are at most 2^20 and numbers of experts at most 2^22, so their products fit */
     int64_t experts = (int64_t)um_max_int(m->experts, 1) * um_max_int(m->ffn_dim, m->expert_dim),
             shared = (int64_t)m->dynamic.shared * m->dynamic.shared_dim;
     bool over = __builtin_mul_overflow((int64_t)m->layers, 3 * (int64_t)m->dim, &a) ||

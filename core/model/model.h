@@ -1,5 +1,5 @@
-/* The model: sizes and names, read once from config.json and the tower folders, checked once. Everything else trusts it.
- * Source of the keys: spec 7.3; of the names: spec 2.1, 3.1, 4, 7.2. */
+/* The model: sizes and names, read once from config.json and the tower folders and checked once. All other code relies on them. Source
+ * of the keys: spec 7.3; of the names: spec 2.1, 3.1, 4, 7.2. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -10,33 +10,33 @@
 #include <stdint.h>
 
 typedef enum um_gate_style {
-    UM_GATE_MIXTRAL, /* softmax over the K winning logits (spec 4.4.1): names mlp.gate, mlp.experts.E */
-    UM_GATE_GSHARD, /* full softmax, winners renormalised (spec 4.4.2): names mlp.deepspeed_moe... */
+    UM_GATE_MIXTRAL, /* softmax over the top K logits (spec 4.4.1): names mlp.gate, mlp.experts.E */
+    UM_GATE_GSHARD,  /* full softmax, top K renormalised (spec 4.4.2): names mlp.deepspeed_moe... */
     UM_GATE_DYNAMIC, /* as many experts as a token needs (spec 10.1): names mlp.gate, mlp.dynamic_real_moe..., mlp.fixed_real_moe */
     UM_GATE_STYLES
 } um_gate_style;
 
 typedef enum um_drop_policy {
     UM_DROP_PROBS,   /* an expert keeps the tokens with the highest logits */
-    UM_DROP_POSITION /* ... those that come first */
+    UM_DROP_POSITION /* an expert keeps the tokens that come first */
 } um_drop_policy;
 
-/* The dynamic-capacity gate (spec 10.1). Its columns are R routed, then Z null, then F shared experts; routed and null ones
- * together are the dynamic ones, of which each token chooses. */
+/* The dynamic-capacity gate (spec 10.1). Its columns are R routed, then Z null, then F shared experts. Routed and null experts together
+ * are the dynamic ones, among which each token chooses. */
 typedef struct um_dynamic_model {
     int routed, nulls, shared; /* R = um_model.experts, Z, F; all 0 with another gate */
     int shared_dim;            /* feed-forward width of a shared expert */
-    float top_p;               /* 0: every token takes top_k dynamic experts */
+    float top_p;               /* 0: every token uses top_k dynamic experts */
     int top_k;
     float eps; /* router_jitter_noise: logits within 2 eps of the winner share its weight */
-    /* dropping by capacity: max(min_capacity, ceil(S / (R + Z) * capacity_factor)) tokens of S for each dynamic expert */
+    /* dropping by capacity: max(min_capacity, ceil(T / (R + Z) * capacity_factor)) of T tokens for each dynamic expert */
     bool token_drop;
     um_drop_policy drop_policy;
     int min_capacity;
     float capacity_factor;
 } um_dynamic_model;
 
-/* Rows of a prompt, or of a new token. */
+/* Whether rows are of a prompt (prefill) or of a new token (decode). */
 typedef enum um_phase { UM_PREFILL, UM_DECODE, UM_PHASES } um_phase;
 /* "prefill" "decode" */
 const char *um_phase_name(um_phase phase);
@@ -47,7 +47,7 @@ typedef struct um_vision_model {
     bool present;
     const char *dir; /* the tower's folder */
     int dim, layers, heads, ffn_dim, image_size, patch, channels;
-    int run_layers;  /* layers that must be computed for the feature taken */
+    int run_layers;  /* layers to compute for the selected feature */
     bool keep_class; /* mm_vision_select_feature "cls_patch" */
     bool quick_gelu; /* else gelu */
     float eps;
@@ -63,16 +63,16 @@ typedef struct um_vision_model {
     int proj_layers; /* linear layers of the projector */
 } um_vision_model;
 
-/* Names of the tensors of a connector begin with prefix, which ends in a dot; queries is the name of its query matrix. A model with
- * one audio tower (mm_audio_tower) uses the original's names, model.mm_audio_aligner. and, for speech, model.query_tokens. A model
- * that names towers by kind (mm_speech_tower, mm_sound_tower) uses model.mm_speech_aligner. and model.mm_sound_aligner., with
- * query_tokens inside. */
+/* The names of a connector's tensors begin with prefix, which ends in a dot; queries is the name of its query matrix. A model with one
+ * audio tower (mm_audio_tower) uses the original's names: model.mm_audio_aligner. and, for speech, model.query_tokens. A model that
+ * names its towers by modality (mm_speech_tower, mm_sound_tower) uses model.mm_speech_aligner. and model.mm_sound_aligner., with
+ * query_tokens under them. */
 typedef struct um_aligner_names {
     char prefix[64], queries[64];
 } um_aligner_names;
 
-/* Speech: a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries as connector (spec 3.2). Sizes are those of
- * the tower's config.json and preprocessor_config.json; those of the connector are settled by um_checkpoint_open, from its tensors. */
+/* Speech: a Whisper encoder (spec 2.4), and a Whisper decoder fed with learned queries as connector (spec 3.2). The sizes are those of
+ * the tower's config.json and preprocessor_config.json; um_checkpoint_open resolves the connector's sizes from its tensors. */
 typedef struct um_speech_model {
     bool present;
     const char *dir;                                      /* the tower's folder */
@@ -85,7 +85,7 @@ typedef struct um_speech_model {
     um_projector proj;
     int proj_layers;
     bool encoder_prefix; /* tower tensors are model.encoder.* (else encoder.*) */
-    bool queries_given;  /* config.json says query_tokens_size: the tensors must agree */
+    bool queries_given;  /* config.json has query_tokens_size: the tensors must agree */
 } um_speech_model;
 
 /* Sound: BEATs (spec 2.5), and a Q-Former as connector (spec 3.3). */
@@ -105,14 +105,14 @@ typedef struct um_sound_model {
     bool queries_given, qformer_given; /* config.json has query_tokens_size, mm_audio_qformer */
 } um_sound_model;
 
-/* What the files say and the programs do not heed, a sentence each, for the command that a person started to show once: every rank
- * reads the same files. */
+/* What the files say but the programs ignore, one sentence each. Only the command that the user started prints them, once, because
+ * every rank reads the same files. */
 enum { UM_MAX_NOTES = 16, UM_MAX_EOS = 64 };
 typedef struct um_notes {
     const char *line[UM_MAX_NOTES];
     int n;
 } um_notes;
-/* The text is copied into arena. Past UM_MAX_NOTES it is dropped. */
+/* Adds a note; the text is copied into arena. Notes beyond UM_MAX_NOTES are dropped. */
 void um_note(um_notes *notes, um_arena *arena, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -124,20 +124,21 @@ typedef struct um_model {
     float rms_eps, rope_theta, rope_factor; /* rope_factor: linear scaling, 1 = none */
     int bos, pad;
     int eos[UM_MAX_EOS],
-        n_eos; /* ids that end an answer, of config.json and generation_config.json */
+        n_eos; /* ids that end an answer, from config.json and generation_config.json */
     /* mixture of experts */
     um_gate_style gate;
     int experts,
-        top_k; /* routed experts, 0: dense model; slots for them of a token (dynamic gate: at most) */
+        top_k; /* routed experts, 0: dense model; top-k slots of a token (dynamic gate: maximum) */
     int expert_dim; /* feed-forward width of a routed expert */
     um_dynamic_model dynamic;
     const uint8_t *moe_layer; /* [layers] 1 = MoE */
     int moe_layers;
-    bool moe_unplaced; /* config names no placement: um_checkpoint_open takes it from the tensors */
-    bool fm_block;     /* per-modality gate pre-projection (spec 4.4.3) */
-    int lora_r;        /* LoRA built into experts and dense MLPs of 8e (0 = none) */
-    float lora_alpha;  /* < 0: config.json does not say */
-    bool tied;         /* lm_head is embed_tokens */
+    bool
+        moe_unplaced; /* config does not give the placement: um_checkpoint_open reads it from the tensors */
+    bool fm_block;    /* per-modality gate pre-projection (spec 4.4.3) */
+    int lora_r;       /* LoRA built into experts and dense MLPs of 8e (0 = none) */
+    float lora_alpha; /* < 0: not in config.json */
+    bool tied;        /* lm_head is embed_tokens */
     um_vision_model vision;
     um_speech_model speech;
     um_sound_model sound;
@@ -146,26 +147,26 @@ typedef struct um_model {
     float temperature, top_p;
     int gen_top_k; /* 0: all */
     um_notes notes;
-    uint64_t fingerprint; /* of all that the ranks must agree on */
+    uint64_t fingerprint; /* hash of everything that the ranks must agree on */
 } um_model;
 
-/* Folders of towers that override those of config.json; NULL or "" leaves it to the config. */
+/* Folders of towers that override those of config.json; NULL or "": use the config's. */
 typedef struct um_towers {
     const char *vision, *speech, *sound;
 } um_towers;
 
-/* UM_E_MODEL that says what dir is instead of a model directory: nothing, a file, a folder without config.json. */
+/* Checks that dir is a model directory. UM_E_MODEL says what it is instead: missing, a file, a folder without config.json. */
 um_status um_model_folder_check(const char *dir, um_err *err);
-/* UM_E_MODEL when dir/tokenizer.model is missing, or is what downloads leave instead of it. Its content is checked by loading it. */
+/* UM_E_MODEL when dir/tokenizer.model is missing or is a remnant of a failed download. Loading it checks its content. */
 um_status um_model_tokenizer_check(const char *dir, um_err *err);
 
-/* Reads dir/config.json (+ generation_config.json, tower config.json and preprocessor_config.json). towers may be NULL.
- * UM_E_MODEL names file, key, value and what is allowed. Strings and lists live in arena. */
+/* Reads dir/config.json (+ generation_config.json, tower config.json and preprocessor_config.json). towers may be NULL. UM_E_MODEL
+ * names the file, the key, the value and the allowed values. Strings and lists live in arena. */
 um_status um_model_read(um_model *out, const char *dir, const um_towers *towers, um_arena *arena,
                         um_err *err);
 
-/* The largest sizes that a config may name; every product of them that the programs make fits its type. Experts and layers
- * together are held by UM_MAX_PARAMS. */
+/* The maximum sizes that a config may give; every product of them that the programs compute fits its type. UM_MAX_PARAMS limits experts
+ * and layers together. */
 enum {
     UM_MAX_LAYERS = 4096,
     UM_MAX_WIDTH = 1 << 20, /* hidden, feed-forward, head and projector sizes */
@@ -173,21 +174,22 @@ enum {
     UM_MAX_VOCAB = 1 << 26,
     UM_MAX_POSITIONS = 1 << 28,
     UM_MAX_EXPERTS = 1 << 22,
-    UM_MAX_IMAGE = 1 << 14, /* pixels a side that a tower may take */
-    UM_MAX_ROWS = 1 << 16,  /* rows that a window of audio may have anywhere, and queries */
+    UM_MAX_IMAGE = 1 << 14, /* pixels per side of a tower's input */
+    UM_MAX_ROWS = 1 << 16,  /* rows of an audio window at any stage, and queries */
 };
 #define UM_MAX_PARAMS (INT64_C(1) << 50)
 
-/* Puts into m what only the tensors show: the gate style and the MoE placement (config silent, or contradicted), and renews what
- * follows from them and from the connectors' sizes (moe_layers, variant, fingerprint). moe_layer [layers] must live as long as m. */
+/* Sets in m what only the tensors show, the gate style and the MoE placement (when the config does not give them, or the tensors
+ * contradict it), and updates what depends on them and on the connectors' sizes (moe_layers, variant, fingerprint). moe_layer [layers]
+ * must live as long as m. */
 void um_model_resolve(um_model *m, um_gate_style gate, const uint8_t *moe_layer);
 
-/* Which rank needs a tensor. */
+/* The part of the model that a tensor belongs to; it determines which ranks need the tensor. */
 typedef enum um_part {
     UM_PART_TRUNK,
     UM_PART_GATE,
     UM_PART_EXPERT,
-    UM_PART_PROJECTOR, /* of images */
+    UM_PART_PROJECTOR, /* of the image tower */
     UM_PART_SPEECH_ALIGNER,
     UM_PART_SOUND_ALIGNER,
     UM_PART_VISION, /* the towers, each from its own folder */
@@ -196,7 +198,7 @@ typedef enum um_part {
     UM_PARTS
 } um_part;
 
-/* The folder that the tensors of a part are in. */
+/* The folder that contains the tensors of a part. */
 typedef enum um_set { UM_SET_LLM, UM_SET_VISION, UM_SET_SPEECH, UM_SET_SOUND, UM_SETS } um_set;
 um_set um_set_of(um_part part);
 
@@ -211,12 +213,12 @@ typedef struct um_spec {
 } um_spec;
 
 typedef um_status (*um_spec_fn)(void *ctx, const um_spec *spec, um_err *err);
-/* Calls fn for every tensor the model has, backbone first, layer by layer, towers last. Inspect, init, convert and the memory plan
- * take names and shapes from here; the loaders build the same names from the um_name_ functions below, and a test compares.
- * Stops at the first status that is not UM_OK and returns it. */
+/* Calls fn for every tensor of the model, backbone first, layer by layer, towers last. Stops at the first status other than UM_OK and
+ * returns it. Inspect, init, convert and the memory plan read names and shapes from here. The loaders build the same names themselves,
+ * with the um_name_ functions below where there is one; a name that differs shows when a test loads a model that init has written. */
 um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err);
 
-/* Names. which: "gate_proj" "up_proj" "down_proj" and with "_lora_A"/"_lora_B" behind. */
+/* Names. which: "gate_proj" "up_proj" "down_proj", optionally followed by "_lora_A" or "_lora_B". */
 void um_name_layer(char out[200], int layer, const char *rest); /* model.layers.N.rest */
 void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which);
 void um_name_shared(char out[200], int layer, int shared, const char *which);
@@ -231,12 +233,12 @@ static inline bool um_model_is_eos(const um_model *m, int id)
     return false;
 }
 
-/* Rows of a gate's matrix: the experts, with the dynamic gate also the null and the shared ones. */
+/* Rows of a gate's matrix: one per expert; with the dynamic gate also one per null and per shared expert. */
 static inline int um_model_gate_rows(const um_model *m)
 {
     return m->experts + m->dynamic.nulls + m->dynamic.shared;
 }
 
-/* Parameter totals of the language model (no tower, no projector, no LoRA), spec 0.2: total and activated per token (dynamic gate:
- * at most). */
+/* Numbers of parameters of the language model (without towers, projectors and LoRA), spec 0.2: in total and activated per token
+ * (dynamic gate: maximum). */
 void um_model_params(const um_model *m, int64_t *total, int64_t *active);

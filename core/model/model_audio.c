@@ -1,4 +1,4 @@
-/* The audio parts of a model: which towers its config.json names, what each tower's own files say, and the keys of their connectors.
+/* The audio parts of a model: which towers its config.json names, what the tower's own files say, and the keys of their connectors.
  * Sources: spec 2.4, 2.5, 3.2, 3.3, 7.3; defaults are those of transformers 4.31's WhisperConfig, WhisperFeatureExtractor,
  * Blip2QFormerConfig, and of BEATs' config class. */
 #include "core/model/model_read.h"
@@ -20,13 +20,13 @@ enum {
     MAX_SECONDS = 3600, /* of one window */
 };
 
-/* A tower as config.json and the flags name it. */
+/* The folder of a tower, from config.json and the flags. */
 typedef struct place {
-    const char *dir; /* NULL: there is none of this kind */
+    const char *dir; /* NULL: the model does not have this tower */
     bool legacy;     /* named by mm_audio_tower: its connector has the original's names */
 } place;
 
-/* Layers times their matrices must stay countable; sizes are in range already, so that the product fits 64 bits. */
+/* Limits the number of parameters. The sizes are already checked, so the product fits 64 bits. */
 static void check_count(um_reader *r, const char *what, int64_t layers, int64_t dim, int64_t ffn)
 {
     if (r->st == UM_OK && layers * (8 * dim * dim + 2 * dim * ffn) > UM_MAX_PARAMS)
@@ -73,7 +73,7 @@ static void whisper_sizes(um_speech_model *s, um_reader *r)
     check_count(r, "decoder", s->dec_layers, s->dim, s->dec_ffn_dim);
 }
 
-/* A window must become exactly the positions that the tower has; conv2 halves the frames. */
+/* A window must give exactly as many positions as the tower has; conv2 halves the number of frames. */
 static void check_window(const um_speech_model *s, um_reader *r)
 {
     if (r->st != UM_OK) return;
@@ -89,7 +89,7 @@ static void check_window(const um_speech_model *s, um_reader *r)
         um_refuse(r, "n_fft: %d, too long for windows of %d s", s->n_fft, s->window_seconds);
 }
 
-/* The folder of a Whisper model has the file; what it leaves out, and the file itself, are the library's defaults. */
+/* Reads preprocessor_config.json; the library's defaults replace missing keys or a missing file. */
 static um_status whisper_front(um_speech_model *s, um_arena *arena, um_err *err)
 {
     um_json *root;
@@ -129,7 +129,7 @@ static um_status read_whisper(um_speech_model *s, um_reader *r)
 
 /* --- sound: BEATs --- */
 
-/* Switches of BEATs' code that would change the numbers; as released, they are all at these values. */
+/* Switches of BEATs' code that would change the numbers; the released model has these values. */
 static void beats_switches(um_reader *r)
 {
     check_gelu(r, "activation_fn");
@@ -171,7 +171,7 @@ static um_status read_beats(um_sound_model *s, um_reader *r)
 
 /* --- connectors --- */
 
-/* names of the connector's tensors; see um_aligner_names */
+/* Names of the connector's tensors; see um_aligner_names. */
 static um_aligner_names names_of(kind k, bool legacy)
 {
     um_aligner_names n = {0};
@@ -183,7 +183,7 @@ static um_aligner_names names_of(kind k, bool legacy)
     return n;
 }
 
-/* The key is mm_audio_tower's. For towers named by kind, which may differ, it is what init makes; the tensors decide. */
+/* The key belongs to mm_audio_tower. Towers named by modality may differ in it: for them only init uses it, and the tensors decide. */
 static void read_queries(um_reader *r, bool legacy, int *queries, bool *given)
 {
     *queries = 50; /* of all released models */
@@ -191,7 +191,7 @@ static void read_queries(um_reader *r, bool legacy, int *queries, bool *given)
     um_take_int(r, "query_tokens_size", false, 1, UM_MAX_ROWS, queries);
 }
 
-/* Keys that both kinds share. mm_audio_hidden_size is that of the tower in mm_audio_tower. */
+/* Keys common to speech and sound. mm_audio_hidden_size is the width of the tower in mm_audio_tower. */
 static void read_shared(um_reader *r, const char *dir, bool legacy, int dim)
 {
     int select = 0, width = dim;
@@ -214,7 +214,7 @@ static void read_speech_connector(um_speech_model *s, um_reader *r, bool legacy)
     um_take_projector(r, "audio_projector_type", &s->proj, &s->proj_layers);
 }
 
-/* "mm_audio_qformer": null, or an object with what tensors cannot tell (heads, eps) and what they must agree with. */
+/* "mm_audio_qformer": null, or an object with values that tensors do not show (heads, eps) and sizes that they must match. */
 static void read_qformer(um_sound_model *s, um_reader *r)
 {
     s->q_dim = s->dim;
@@ -262,7 +262,7 @@ static bool has_config(um_arena *arena, const char *dir)
     return um_file_exists(um_path_join(arena, dir, "config.json"));
 }
 
-/* Whisper or BEATs, by what the tower's config.json says; KINDS when it is neither. */
+/* Whisper or BEATs, according to the tower's config.json; KINDS when it is neither. */
 static kind kind_of(const um_json *j)
 {
     const char *type = um_json_str(um_json_get(j, "model_type"), "");
@@ -291,8 +291,8 @@ static um_status kind_read(kind *out, const char *dir, um_arena *arena, um_err *
     return st;
 }
 
-/* What mm_audio_tower is: what its folder says, or, where the folder is not here, the one flag that can stand for it. The original
- * has one kind a model, and the keys of a Q-Former only with BEATs. */
+/* The modality of mm_audio_tower: what its folder says or, when the folder is missing, the one flag that can replace it. The original
+ * has one audio tower per model, and the keys of a Q-Former only with BEATs. */
 static um_status legacy_kind(kind *out, um_reader *llm, const char *dir, const char *name,
                              const char *const override[KINDS], const bool own[KINDS])
 {
@@ -356,7 +356,7 @@ static um_status places(place out[KINDS], um_reader *llm, const char *dir,
     return llm->st;
 }
 
-/* The tower's own files, whatever its config.json calls itself by. */
+/* Reads the tower's own files, whichever model_type its config.json has. */
 static um_status read_tower(um_speech_model *speech, um_sound_model *sound, kind k, um_reader *llm)
 {
     um_json *root = NULL;

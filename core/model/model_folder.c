@@ -1,4 +1,4 @@
-/* See model.h: whether a path is a model directory at all, before anything in it is read. */
+/* See model.h: checks whether a path is a model directory, before its files are read. */
 #include "core/model/model.h"
 
 #include "core/base/file.h"
@@ -11,8 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* A folder inside dir that holds a config.json: one level down, or in snapshots/, where the Hugging Face cache keeps its models. "" when
- * there is none. */
+/* A folder inside dir that contains a config.json: one level below, or in snapshots/, where the Hugging Face cache stores models. ""
+ * when it does not find one. */
 static const char *model_below(const char *dir, um_arena *arena)
 {
     const char *found = "";
@@ -53,7 +53,7 @@ um_status um_model_folder_check(const char *dir, um_err *err)
                        "tokenizer.model%s",
                        dir, um_ends_with(dir, ".gguf") ? " (GGUF files cannot be read)" : "");
     snprintf(config, sizeof config, "%s/config.json", dir);
-    if (um_file_named(config)) return UM_OK; /* whether it can be read is found by reading it */
+    if (um_file_named(config)) return UM_OK; /* reading it later shows whether it is readable */
     if (errno == EACCES) return UM_FAIL(err, UM_E_MODEL, "%s: %s", dir, strerror(errno));
     return no_config(dir, err);
 }

@@ -1,7 +1,7 @@
-/* Token ids, and how to sample when a request does not say: config.json and generation_config.json as transformers reads them. The
- * second file may be absent, and absent keys take the library's defaults (GenerationConfig).
+/* Token ids and default sampling settings: config.json and generation_config.json, read as transformers reads them. The second file may
+ * be absent; the library's defaults (GenerationConfig) replace absent keys.
  *
- * An answer ends at any end token of either file, as in vLLM: released models often have the whole list in one of them only. */
+ * An answer ends at any end token of either file, as in vLLM: in released models often only one of the files has the whole list. */
 #include "core/model/model_read.h"
 
 #include "core/base/file.h"
@@ -26,7 +26,7 @@ void um_note(um_notes *notes, um_arena *arena, const char *fmt, ...)
 
 /* --- token ids --- */
 
-/* A whole number, also when written 2.0. */
+/* Reads a whole number; 2.0 is one too. */
 static bool id_of(int64_t *out, const um_json *v)
 {
     double x = um_json_num(v, NAN);
@@ -35,7 +35,7 @@ static bool id_of(int64_t *out, const um_json *v)
     return true;
 }
 
-/* An id outside the vocabulary is never generated; released files have such (a pad token that was added without new rows). */
+/* An id outside the vocabulary is never generated. Some released files have one (a pad token added without new rows). */
 static bool id_fits(um_model *m, const um_reader *r, const char *key, int64_t id)
 {
     if (id < m->vocab) return id >= 0;
@@ -91,9 +91,9 @@ static void take_ids(um_model *m, um_reader *r)
     take_eos(m, r);
 }
 
-/* --- what transformers can do and these programs cannot --- */
+/* --- features of transformers that are not supported here --- */
 
-/* true when the value asks for nothing: null, false, an empty list, or the number that switches the feature off. */
+/* true when the value does not request the feature: null, false, 0, an empty list, or the number that switches it off. */
 static bool is_neutral(const um_json *v, double off)
 {
     switch (um_json_kind_of(v)) {
@@ -114,7 +114,7 @@ static bool is_neutral(const um_json *v, double off)
     return true;
 }
 
-/* One note that names all of them. */
+/* Adds one note that names all unsupported keys. */
 static void note_unsupported(um_model *m, const um_reader *r)
 {
     static const struct {
@@ -166,7 +166,7 @@ static void note_unsupported(um_model *m, const um_reader *r)
 
 /* --- the file --- */
 
-/* top_k: 0, -1 and null all mean no limit somewhere. */
+/* top_k: in various libraries 0, -1 or null means no limit. */
 static void take_top_k(um_model *m, um_reader *r)
 {
     int k = m->gen_top_k;
@@ -205,7 +205,8 @@ um_status um_model_read_generation(um_model *m, um_reader *llm, const char *dir)
     UM_TRY(read_file(m, dir, llm->arena, llm->err));
     if (m->n_eos > 0) return UM_OK;
     if (um_json_get(llm->j, "eos_token_id") == NULL)
-        m->eos[m->n_eos++] = 2; /* LlamaConfig's default; null means that there is none */
+        m->eos[m->n_eos++] =
+            2; /* LlamaConfig's default when the key is absent; null means that the model does not have one */
     else
         um_note(&m->notes, llm->arena,
                 "%s: eos_token_id names no token: answers end at --max-new-tokens only", llm->path);

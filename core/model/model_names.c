@@ -1,5 +1,4 @@
-/* Names and shapes of the tensors of a model (spec 2.1, 3.1, 4, 7.2), and what they add up to. The audio parts are in
- * model_names_audio.c. */
+/* Names and shapes of a model's tensors (spec 2.1, 3.1, 4, 7.2), and their totals. The audio parts are in model_names_audio.c. */
 #include "core/model/model.h"
 
 #include "core/base/bytes.h"
@@ -8,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Behind "model.layers.N.": the gate, and where the number of an expert follows. */
+/* After "model.layers.N.": the gate, and the text before the number of an expert. */
 static const struct {
     const char *gate, *experts;
 } moe_name[UM_GATE_STYLES] = {
@@ -109,7 +108,7 @@ static void ffn_name(char out[200], const um_model *m, int layer, int expert, co
 }
 
 /* gate, up, down of one expert, or of the dense MLP when expert is -1, with the LoRA of 8e files. */
-static void walk_ffn(um_tensor_visitor *w, int layer, int expert)
+static void visit_ffn(um_tensor_visitor *w, int layer, int expert)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
@@ -134,8 +133,8 @@ static void walk_ffn(um_tensor_visitor *w, int layer, int expert)
     w->s.expert = -1;
 }
 
-/* The experts that every token has: the routers run them. */
-static void walk_shared(um_tensor_visitor *w, int layer)
+/* The shared experts, which every token uses; the routers compute them. */
+static void visit_shared(um_tensor_visitor *w, int layer)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
@@ -151,7 +150,7 @@ static void walk_shared(um_tensor_visitor *w, int layer)
 }
 
 /* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. */
-static void walk_gate(um_tensor_visitor *w, int layer)
+static void visit_gate(um_tensor_visitor *w, int layer)
 {
     const um_model *m = w->m;
     char name[200];
@@ -169,7 +168,7 @@ static void walk_gate(um_tensor_visitor *w, int layer)
     w->s.optional = false;
 }
 
-static void walk_layer(um_tensor_visitor *w, int layer)
+static void visit_layer(um_tensor_visitor *w, int layer)
 {
     const um_model *m = w->m;
     char name[200];
@@ -189,11 +188,11 @@ static void walk_layer(um_tensor_visitor *w, int layer)
     um_name_layer(name, layer, "post_attention_layernorm.weight");
     um_visit_ones(w, name, m->dim);
     if (m->moe_layer[layer]) {
-        walk_gate(w, layer);
-        walk_shared(w, layer);
-        for (int e = 0; e < m->experts && w->st == UM_OK; e++) walk_ffn(w, layer, e);
+        visit_gate(w, layer);
+        visit_shared(w, layer);
+        for (int e = 0; e < m->experts && w->st == UM_OK; e++) visit_ffn(w, layer, e);
     } else {
-        walk_ffn(w, layer, -1);
+        visit_ffn(w, layer, -1);
     }
     w->s.layer = -1;
 }
@@ -224,7 +223,7 @@ void um_visit_pair(um_tensor_visitor *w, const char *prefix, const char *name, i
     um_visit_zeros(w, full, n, 0);
 }
 
-static void walk_vision_layer(um_tensor_visitor *w, int layer)
+static void visit_vision_layer(um_tensor_visitor *w, int layer)
 {
     static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj",
                                             "self_attn.v_proj", "self_attn.out_proj"};
@@ -232,7 +231,7 @@ static void walk_vision_layer(um_tensor_visitor *w, int layer)
     char prefix[64];
     snprintf(prefix, sizeof prefix, "vision_model.encoder.layers.%d.", layer);
     w->s.layer = layer;
-    w->s.optional = layer >= v->run_layers; /* past the feature that is taken */
+    w->s.optional = layer >= v->run_layers; /* after the layer of the selected feature */
     um_visit_pair(w, prefix, "layer_norm1", v->dim, 0);
     for (int i = 0; i < 4; i++) um_visit_pair(w, prefix, attention[i], v->dim, v->dim);
     um_visit_pair(w, prefix, "layer_norm2", v->dim, 0);
@@ -241,7 +240,7 @@ static void walk_vision_layer(um_tensor_visitor *w, int layer)
     w->s.layer = -1;
 }
 
-static void walk_vision(um_tensor_visitor *w)
+static void visit_vision(um_tensor_visitor *w)
 {
     const um_vision_model *v = &w->m->vision;
     int64_t side = v->image_size / v->patch;
@@ -252,7 +251,7 @@ static void walk_vision(um_tensor_visitor *w)
     um_visit_normal(w, "vision_model.embeddings.position_embedding.weight", side * side + 1,
                     v->dim);
     um_visit_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
-    for (int i = 0; i < v->layers && w->st == UM_OK; i++) walk_vision_layer(w, i);
+    for (int i = 0; i < v->layers && w->st == UM_OK; i++) visit_vision_layer(w, i);
     w->s.optional = true;
     um_visit_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
     w->s.optional = false;
@@ -266,7 +265,7 @@ um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, 
                            .err = err,
                            .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
     um_visit_normal(&w, "model.embed_tokens.weight", m->vocab, m->dim);
-    for (int i = 0; i < m->layers && w.st == UM_OK; i++) walk_layer(&w, i);
+    for (int i = 0; i < m->layers && w.st == UM_OK; i++) visit_layer(&w, i);
     w.s.part = UM_PART_TRUNK;
     um_visit_ones(&w, "model.norm.weight", m->dim);
     if (!m->tied) um_visit_normal(&w, "lm_head.weight", m->vocab, m->dim);
@@ -274,7 +273,7 @@ um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, 
         const um_vision_model *v = &m->vision;
         w.s.part = UM_PART_PROJECTOR;
         um_visit_projector(&w, "model.mm_projector.", v->proj, v->proj_layers, v->dim, m->dim);
-        walk_vision(&w);
+        visit_vision(&w);
     }
     um_visit_audio(&w);
     return w.st;

@@ -12,7 +12,7 @@ static void give(um_tensor_visitor *w, const char *prefix, const char *name, int
     um_visit_give(w, a, b, c, d);
 }
 
-/* Whisper's attention: the keys alone have no bias. */
+/* Whisper's attention: only the keys do not have a bias. */
 static void whisper_attention(um_tensor_visitor *w, const char *layer, const char *name, int64_t D)
 {
     char prefix[160];
@@ -23,7 +23,7 @@ static void whisper_attention(um_tensor_visitor *w, const char *layer, const cha
     um_visit_pair(w, prefix, "out_proj", D, D);
 }
 
-/* A layer of the encoder, or, with cross, of the decoder. */
+/* A layer of the encoder or, with cross, of the decoder. */
 static void whisper_layer(um_tensor_visitor *w, const char *prefix, int layer, int64_t D, int64_t F,
                           bool cross)
 {
@@ -42,7 +42,7 @@ static void whisper_layer(um_tensor_visitor *w, const char *prefix, int layer, i
     w->s.layer = -1;
 }
 
-static void walk_speech_aligner(um_tensor_visitor *w)
+static void visit_speech_aligner(um_tensor_visitor *w)
 {
     const um_speech_model *s = &w->m->speech;
     char at[100];
@@ -68,7 +68,7 @@ static void conv_3(um_tensor_visitor *w, const char *prefix, const char *name, i
     um_visit_zeros(w, full, out, 0);
 }
 
-static void walk_speech(um_tensor_visitor *w)
+static void visit_speech(um_tensor_visitor *w)
 {
     const um_speech_model *s = &w->m->speech;
     const char *at = s->encoder_prefix ? "model.encoder." : "encoder.";
@@ -81,7 +81,7 @@ static void walk_speech(um_tensor_visitor *w)
     um_visit_pair(w, at, "layer_norm", s->dim, 0);
 }
 
-/* query, key and value of a BERT attention from rows of width `from`, and the layer behind it. */
+/* query, key and value of a BERT attention to rows of width `from`, and its output layer. */
 static void bert_attention(um_tensor_visitor *w, const char *layer, const char *name, int64_t D,
                            int64_t from)
 {
@@ -94,7 +94,7 @@ static void bert_attention(um_tensor_visitor *w, const char *layer, const char *
     um_visit_pair(w, prefix, "output.LayerNorm", D, 0);
 }
 
-static void walk_sound_aligner(um_tensor_visitor *w)
+static void visit_sound_aligner(um_tensor_visitor *w)
 {
     const um_sound_model *s = &w->m->sound;
     char at[120];
@@ -116,7 +116,7 @@ static void walk_sound_aligner(um_tensor_visitor *w)
     um_visit_projector(w, at, s->proj, s->proj_layers, s->q_dim, w->m->dim);
 }
 
-/* The table of relative positions is layer 0's; files that repeat it in other layers repeat the same numbers. */
+/* The table of relative positions is the one in layer 0; files that repeat it in other layers have the same numbers there. */
 static void beats_layer(um_tensor_visitor *w, int layer)
 {
     const um_sound_model *s = &w->m->sound;
@@ -141,7 +141,7 @@ static void beats_layer(um_tensor_visitor *w, int layer)
     w->s.layer = -1;
 }
 
-static void walk_sound(um_tensor_visitor *w)
+static void visit_sound(um_tensor_visitor *w)
 {
     const um_sound_model *s = &w->m->sound;
     w->s.part = UM_PART_SOUND;
@@ -161,11 +161,11 @@ void um_visit_audio(um_tensor_visitor *w)
 {
     w->s.optional = false;
     if (w->m->speech.present) {
-        walk_speech_aligner(w);
-        walk_speech(w);
+        visit_speech_aligner(w);
+        visit_speech(w);
     }
     if (w->m->sound.present) {
-        walk_sound_aligner(w);
-        walk_sound(w);
+        visit_sound_aligner(w);
+        visit_sound(w);
     }
 }

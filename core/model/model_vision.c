@@ -37,7 +37,8 @@ static um_status read_tower(um_vision_model *v, um_arena *arena, um_err *err)
         um_reader_open(&r, &root, um_path_join(arena, v->dir, "config.json"), false, arena, err);
     if (st != UM_OK) goto out;
     if (um_given(&r, "vision_config"))
-        r.j = um_json_get(r.j, "vision_config"); /* the config of a whole CLIP model */
+        r.j =
+            um_json_get(r.j, "vision_config"); /* the file is the config of a complete CLIP model */
     *v = (um_vision_model){.present = true,
                            .dir = v->dir,
                            .dim = 768,
@@ -104,7 +105,7 @@ static void read_size(um_vision_model *v, um_reader *r)
     r->st = in.st;
 }
 
-/* Three numbers, one for each colour. */
+/* Reads three numbers, one for each colour channel. */
 static void read_colours(um_reader *r, const char *key, const float fallback[3], double min,
                          float out[3])
 {
@@ -142,7 +143,7 @@ static void read_values(um_vision_model *v, um_reader *r)
     }
 }
 
-/* Every image must leave preprocessing at the size that the tower takes. */
+/* Preprocessing must produce images of the tower's input size. */
 static void check_pixels(const um_vision_model *v, um_reader *r)
 {
     int w = v->crop     ? v->crop_w
@@ -183,7 +184,7 @@ out:
     return st;
 }
 
-/* hidden_states[select]: 0 is the input of the first layer, k what layer k gives; negative counts from the last. */
+/* hidden_states[select]: 0 is the input of the first layer, k the output of layer k; negative counts from the last. */
 static void read_feature(um_vision_model *v, um_reader *r)
 {
     int select = -2, width = v->dim;

@@ -1,20 +1,20 @@
-/* What the files that list a model's tensors share: model_names.c begins a walk, model_names_audio.c goes on with the audio parts.
+/* Shared by the files that list a model's tensors: model_names.c begins the visit, model_names_audio.c continues with the audio parts.
  * Only core/model/ includes this. */
 #pragma once
 
 #include "core/model/model.h"
 
-/* One walk: whom to call, and the first status that was not UM_OK. */
+/* One visit of all tensors: the function to call, and the first status other than UM_OK. */
 typedef struct um_tensor_visitor {
     const um_model *m;
     um_spec_fn fn;
     void *ctx;
     um_err *err;
     um_status st;
-    um_spec s; /* part, layer, expert, optional and init stay until changed */
+    um_spec s; /* part, layer, expert, optional and init keep their values until changed */
 } um_tensor_visitor;
 
-/* Shape [a], [a,b], ...: the first 0 ends it. s.name and s.init are already there. */
+/* Calls fn with shape [a], [a,b], ...: the first 0 ends it. s.name and s.init are already set. */
 void um_visit_give(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d);
 void um_visit_normal(um_tensor_visitor *w, const char *name, int64_t a, int64_t b);
 void um_visit_ones(um_tensor_visitor *w, const char *name, int64_t a);
@@ -26,5 +26,5 @@ void um_visit_pair(um_tensor_visitor *w, const char *prefix, const char *name, i
 void um_visit_projector(um_tensor_visitor *w, const char *prefix, um_projector proj, int layers,
                         int64_t in, int64_t out);
 
-/* The towers and connectors that the model has. */
+/* Visits the audio towers and connectors of the model. */
 void um_visit_audio(um_tensor_visitor *w);

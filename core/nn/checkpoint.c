@@ -9,16 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- what the names in the files say --- */
+/* --- parsing tensor names --- */
 
 typedef enum what { OTHER, GATE, EXPERT, SHARED, FM, DENSE } what;
 
-/* A name of the language model taken apart. */
+/* A tensor name of the language model, split into its parts. */
 typedef struct name_parts {
     what is;
     um_gate_style
-        style; /* of GATE, EXPERT, SHARED and FM; a gate's name is the same with MIXTRAL and DYNAMIC: MIXTRAL */
-    int layer, expert; /* -1 where the name has none */
+        style; /* of GATE, EXPERT, SHARED and FM; MIXTRAL and DYNAMIC gates have the same name: MIXTRAL stands for both */
+    int layer, expert; /* -1 where the name does not contain it */
     bool lora;
 } name_parts;
 
@@ -30,7 +30,7 @@ static bool skip(const char **s, const char *word)
     return true;
 }
 
-/* A number of at most nine digits and the dot behind it. */
+/* Skips a number of at most nine digits and the dot after it. */
 static bool skip_number(const char **s, int *out)
 {
     int v = 0, n = 0;
@@ -69,7 +69,7 @@ static name_parts name_parse(const char *s)
     return p;
 }
 
-/* What the tensors show, gathered in one pass over the names. */
+/* What the tensor names show, collected in one pass. */
 typedef struct survey {
     bool style[UM_GATE_STYLES];             /* names of this style exist */
     const um_tensor **gate[UM_GATE_STYLES]; /* [layers] the gate of each style, or NULL */
@@ -110,7 +110,7 @@ static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratc
         if (p.is == FM) s->fm = t;
         if (p.lora && (p.is == EXPERT || p.is == DENSE)) s->lora = t;
     }
-    /* mlp.gate.weight belongs to the experts beside it, to the plain ones when there are none */
+    /* mlp.gate.weight belongs to the style of the experts in the files; without any experts, to MIXTRAL */
     if (s->style[UM_GATE_DYNAMIC])
         s->gate[UM_GATE_DYNAMIC] = s->gate[UM_GATE_MIXTRAL];
     else
@@ -120,7 +120,7 @@ static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratc
 
 /* --- config against tensors --- */
 
-/* No tensor of the gate style may name an expert past the config's. */
+/* Tensors of the gate style must not name an expert beyond the config's number. */
 static um_status experts_check(const um_checkpoint *c, um_gate_style style, um_err *err)
 {
     const um_model *m = &c->model;
@@ -178,8 +178,9 @@ static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *e
                    m->vocab, m->dim, name, found);
 }
 
-/* Names of one style alone decide; with both (8e folders keep the tensors of the 4-expert model they grew from) or none, the
- * config does. The sizes of the dynamic gate are in the config only: there both must say the same. */
+/* If the tensor names have one style only, that style decides. If they have both (8e folders keep the tensors of the 4-expert model
+ * they were built from) or neither, the config decides. Only the config has the sizes of the dynamic gate, so config and names must
+ * agree on whether the gate is dynamic. */
 static um_status style_of(um_gate_style *out, um_checkpoint *c, const survey *s, um_err *err)
 {
     const um_model *m = &c->model;
@@ -213,10 +214,10 @@ static um_status style_of(um_gate_style *out, um_checkpoint *c, const survey *s,
     return UM_OK;
 }
 
-/* A layer is MoE where its gate is. Without moe_type that is the placement; else both must say the same. A layer with neither a
- * gate nor a dense MLP is left to loading, which names what it misses. */
-static um_status placement_settle(um_checkpoint *c, const survey *s, um_gate_style style,
-                                  um_err *err)
+/* A layer with a gate is an MoE layer. Without moe_type the gates determine the placement; with it, both must agree. For a layer with
+ * neither a gate nor a dense MLP, the loader reports the missing tensors. */
+static um_status resolve_placement(um_checkpoint *c, const survey *s, um_gate_style style,
+                                   um_err *err)
 {
     const um_model *m = &c->model;
     uint8_t *layer = um_arena_zero(&c->arena, (size_t)m->layers);
@@ -282,8 +283,8 @@ static um_status lora_check(const um_model *m, const survey *s, um_err *err)
                    m->lora_r > 0 ? "lora_alpha" : "lora_r", s->lora->name);
 }
 
-/* The pre-projection is used when the config asks for it and the files have it (spec 4.4.3). */
-static void fm_settle(um_model *m, const survey *s, um_arena *arena)
+/* Turns the pre-projection off when the config asks for it but the files do not have it (spec 4.4.3). */
+static void resolve_fm(um_model *m, const survey *s, um_arena *arena)
 {
     if (m->fm_block && s->fm == NULL) {
         um_note(&m->notes, arena,
@@ -308,8 +309,8 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
     } else if (st == UM_OK) {
         um_gate_style style;
         st = style_of(&style, c, &s, err);
-        if (st == UM_OK) fm_settle(&c->model, &s, &c->arena);
-        if (st == UM_OK) st = placement_settle(c, &s, style, err);
+        if (st == UM_OK) resolve_fm(&c->model, &s, &c->arena);
+        if (st == UM_OK) st = resolve_placement(c, &s, style, err);
         if (st == UM_OK) st = experts_check(c, style, err);
     }
     um_arena_free(&scratch);

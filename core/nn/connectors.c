@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A connector's tensors: names that begin with prefix. */
+/* The tensors of one connector: those whose names begin with prefix. */
 typedef struct group {
     const um_tensors *set;
     const char *prefix;
@@ -22,7 +22,7 @@ static const um_tensor *find(const group *g, const char *rest)
     return um_tensors_find(g->set, name);
 }
 
-/* The number behind PREFIX REST in a name, -1 when the name is another. */
+/* The number after PREFIX REST in a name; -1 when the name does not match. */
 static int number_behind(const char *name, const group *g, const char *rest, const char **tail)
 {
     size_t n = strlen(g->prefix), k = strlen(rest);
@@ -35,7 +35,7 @@ static int number_behind(const char *name, const group *g, const char *rest, con
     return (int)v;
 }
 
-/* One more than the highest number behind PREFIX REST; 0 when there is none. */
+/* One more than the highest number after PREFIX REST; 0 when no name matches. */
 static int count(const group *g, const char *rest)
 {
     int n = 0;
@@ -53,8 +53,8 @@ static um_status refuse_shape(const group *g, const um_tensor *t, const char *wa
     return UM_FAIL(g->err, UM_E_MODEL, "tensor %.400s: shape %s, want %s", t->name, found, want);
 }
 
-/* *out = size `axis` of the tensor, which has `rank` of them and the width D in its last, unless D is 0. An absent tensor leaves
- * *out alone. */
+/* *out = size `axis` of the tensor, which must have `rank` sizes, the last of them D unless D is 0. When the tensor is absent, *out
+ * keeps its value. */
 static um_status measure(const group *g, int *out, const um_tensor *t, int rank, int axis, int D,
                          int64_t max)
 {
@@ -74,7 +74,7 @@ static um_status measure(const group *g, int *out, const um_tensor *t, int rank,
     return refuse_shape(g, t, want);
 }
 
-/* The matrix of queries [1, n, D]; n must be that of query_tokens_size where config.json has it. */
+/* Reads n from the query matrix [1, n, D]; it must equal query_tokens_size where config.json has that key. */
 static um_status queries(const group *g, int *out, const char *name, int D, bool given)
 {
     const um_tensor *t = um_tensors_find(g->set, name);
@@ -110,7 +110,7 @@ static um_status projector(const group *g, um_projector proj, int layers)
     return UM_OK;
 }
 
-/* A Whisper decoder. Heads are those of the tower's config.json: no tensor shows them. */
+/* A Whisper decoder. The number of heads is the one in the tower's config.json, because tensors do not show it. */
 static um_status settle_speech(um_speech_model *s, const um_tensors *llm, const um_tensors *tower,
                                um_err *err)
 {
@@ -143,7 +143,7 @@ static um_status agree(const group *g, int found, int said, const char *key)
 enum { LAYER_MAX = UM_MAX_LAYERS + 1 };
 
 /* Cross-attention must be in layers 0, f, 2f, ...; *out = f. */
-static um_status cross_settle(const group *g, int *out, int layers, bool given)
+static um_status resolve_cross(const group *g, int *out, int layers, bool given)
 {
     static const char layer[] = "qformer.qformer.encoder.layer.";
     bool cross[LAYER_MAX] = {false};
@@ -190,7 +190,7 @@ static um_status settle_sound(um_sound_model *s, const um_tensors *llm, um_err *
         s->q_layers = layers;
         s->q_dim = dim;
         s->q_ffn_dim = ffn;
-        UM_TRY(cross_settle(&g, &s->q_cross, layers, s->qformer_given));
+        UM_TRY(resolve_cross(&g, &s->q_cross, layers, s->qformer_given));
     }
     if (s->q_dim % s->q_heads != 0)
         return UM_FAIL(err, UM_E_MODEL,

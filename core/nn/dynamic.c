@@ -33,10 +33,10 @@ static row row_of(const um_dynamic *g, int t)
                  .w = g->weights + c};
 }
 
-void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, int S, int K)
+void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, int T, int K)
 {
-    size_t rows = (size_t)S, N = (size_t)m->routed + (size_t)m->nulls, C = N + (size_t)m->shared;
-    *g = (um_dynamic){.m = m, .S = S, .K = K, .C = (int)C};
+    size_t rows = (size_t)T, N = (size_t)m->routed + (size_t)m->nulls, C = N + (size_t)m->shared;
+    *g = (um_dynamic){.m = m, .T = T, .K = K, .C = (int)C};
     g->logits = um_arena_f32(arena, rows, C);
     g->count = um_arena_i32(arena, rows);
     g->pick = um_arena_i32(arena, rows * N);
@@ -94,10 +94,10 @@ static int choose_row(const um_dynamic_model *m, const row *r, uint8_t *taken)
 
 /* --- dropping, step 8 --- */
 
-int um_dynamic_capacity(const um_dynamic_model *m, int S)
+int um_dynamic_capacity(const um_dynamic_model *m, int T)
 {
-    double n = ceil((double)S / (m->routed + m->nulls) * (double)m->capacity_factor);
-    return um_min_int(n < (double)S ? um_max_int((int)n, m->min_capacity) : S, S);
+    double n = ceil((double)T / (m->routed + m->nulls) * (double)m->capacity_factor);
+    return um_min_int(n < (double)T ? um_max_int((int)n, m->min_capacity) : T, T);
 }
 
 /* Falling z, then rising row, as one rising number. */
@@ -121,7 +121,7 @@ static void drop_column(um_dynamic *g, int c, int keep, uint64_t *keys)
 {
     bool by_logit = g->m->drop_policy == UM_DROP_PROBS;
     size_t n = 0;
-    for (int t = 0; t < g->S; t++) {
+    for (int t = 0; t < g->T; t++) {
         size_t at = um_at((size_t)t, (size_t)c, (size_t)g->C);
         if (g->mask[at]) keys[n++] = drop_key(by_logit ? g->logits[at] : 0.0f, t);
     }
@@ -199,18 +199,18 @@ void um_dynamic_choose(um_dynamic *g, const uint8_t *real, bool drop, um_arena *
     um_mark mark = um_arena_mark(scratch);
     size_t N = (size_t)g->m->routed + (size_t)g->m->nulls;
     uint8_t *taken = um_arena_alloc(scratch, N);
-    uint64_t *keys = um_arena_alloc(scratch, (size_t)g->S * sizeof *keys);
+    uint64_t *keys = um_arena_alloc(scratch, (size_t)g->T * sizeof *keys);
     g->dropped = drop;
-    for (int t = 0; t < g->S; t++) {
+    for (int t = 0; t < g->T; t++) {
         row r = row_of(g, t);
         memset(taken, 0, N);
         g->real[t] = real == NULL || real[t] != 0;
         g->count[t] = choose_row(g->m, &r, taken);
         for (int c = 0; c < g->C; c++) r.mask[c] = c >= r.N || (g->real[t] && taken[c]);
     }
-    int keep = um_dynamic_capacity(g->m, g->S);
+    int keep = um_dynamic_capacity(g->m, g->T);
     for (int c = 0; drop && c < (int)N; c++) drop_column(g, c, keep, keys);
-    for (int t = 0; t < g->S; t++) {
+    for (int t = 0; t < g->T; t++) {
         row r = row_of(g, t);
         weigh_row(g, &r);
         fill_slots(g, &r, t);
@@ -278,7 +278,7 @@ void um_dynamic_bwd(float *dlogits, const float *dweights, const um_dynamic *g, 
     size_t N = (size_t)g->m->routed + (size_t)g->m->nulls;
     uint8_t *taken = um_arena_alloc(scratch, N);
     float *dm = um_arena_f32(scratch, 1, N);
-    for (int t = 0; t < g->S; t++) {
+    for (int t = 0; t < g->T; t++) {
         row r = row_of(g, t);
         size_t at = um_at((size_t)t, 0, (size_t)g->C);
         norms s = norms_of(g, &r);
@@ -297,7 +297,7 @@ double um_dynamic_balance(const um_dynamic *g, const float *weight, um_arena *sc
     size_t N = (size_t)g->m->routed + (size_t)g->m->nulls;
     double *f = um_arena_zero(scratch, N * sizeof *f), *q = um_arena_zero(scratch, N * sizeof *q);
     double rows = 0, value = 0;
-    for (int t = 0; t < g->S; t++) {
+    for (int t = 0; t < g->T; t++) {
         row r = row_of(g, t);
         float all = 0.0f;
         rows += (double)weight[t];

@@ -7,42 +7,42 @@
  * logits that come within 2 eps of it, relatively; r = m / (sum of m + 1e-6). With s = softmax of all columns that the token
  * takes, a dynamic expert weighs r * (sum of s over the dynamic ones), a shared one s; without shared experts it is r alone.
  *
- * Dropping depends on all S rows: a row's answer then depends on the rows beside it (docs/adr/0006-dynamic-capacity.md). */
+ * Dropping depends on all T rows: a row's answer then depends on the rows beside it (docs/adr/0006-dynamic-capacity.md). */
 #pragma once
 
 #include "core/model/model.h"
 #include "core/tensor/ops.h"
 
-/* What the gate decided for S rows. A pad row chooses no dynamic expert but uses the shared experts like any other row. */
+/* What the gate decided for T rows. A pad row chooses no dynamic expert but uses the shared experts like any other row. */
 typedef struct um_dynamic {
     const um_dynamic_model *m;
-    int S, K, C;
-    float *logits;  /* [S,C] */
-    int32_t *count; /* [S] dynamic experts chosen, before pads and dropping */
-    int32_t *pick;  /* [S,R+Z] their columns in order of choice; count of them are set */
-    float *share;   /* [S,R+Z] m of each pick */
-    uint8_t *real;  /* [S] 0 = pad */
-    uint8_t *mask;  /* [S,C] 1 = takes part */
-    float *weights; /* [S,C] 0 where mask is 0 */
+    int T, K, C;
+    float *logits;  /* [T,C] */
+    int32_t *count; /* [T] dynamic experts chosen, before pads and dropping */
+    int32_t *pick;  /* [T,R+Z] their columns in order of choice; count of them are set */
+    float *share;   /* [T,R+Z] m of each pick */
+    uint8_t *real;  /* [T] 0 = pad */
+    uint8_t *mask;  /* [T,C] 1 = takes part */
+    float *weights; /* [T,C] 0 where mask is 0 */
     bool dropped;   /* rows were dropped */
     /* for the exchange: the routed experts of mask in order of choice, then holes */
-    int32_t *experts; /* [S,K] UM_NO_EXPERT in a hole */
-    float *slots;     /* [S,K] their weights, 0 in a hole */
+    int32_t *experts; /* [T,K] UM_NO_EXPERT in a hole */
+    float *slots;     /* [T,K] their weights, 0 in a hole */
 } um_dynamic;
 
 /* K: slots for the routed experts of a token, um_model.top_k. */
-void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, int S, int K);
+void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, int T, int K);
 
-/* Fills everything from logits. real [S]: 0 = pad, or NULL when no row is. drop: each dynamic expert keeps at most
+/* Fills everything from logits. real [T]: 0 = pad, or NULL when no row is. drop: each dynamic expert keeps at most
  * um_dynamic_capacity of its rows; what is left of a row's weights then adds up to what it was. */
 void um_dynamic_choose(um_dynamic *g, const uint8_t *real, bool drop, um_arena *scratch);
 
-/* Rows that a dynamic expert may keep out of S, pads counted: max(min_capacity, ceil(S / (R + Z) * capacity_factor)), at most S. */
-int um_dynamic_capacity(const um_dynamic_model *m, int S);
+/* Rows that a dynamic expert may keep out of T, pads counted: max(min_capacity, ceil(T / (R + Z) * capacity_factor)), at most T. */
+int um_dynamic_capacity(const um_dynamic_model *m, int T);
 
-/* Backward of the weights w.r.t. the logits, the choices held: dlogits [S,C] += ..., from dweights [S,C]. */
+/* Backward of the weights w.r.t. the logits, the choices held: dlogits [T,C] += ..., from dweights [T,C]. */
 void um_dynamic_bwd(float *dlogits, const float *dweights, const um_dynamic *g, um_arena *scratch);
 
 /* The balance value (R+Z) * sum_e f_e q_e over dynamic experts, before dropping: f_e = weighted mean over rows of "e is chosen",
- * q_e = weighted mean of the softmax over the chosen dynamic experts. weight [S]; 0 on pads. */
+ * q_e = weighted mean of the softmax over the chosen dynamic experts. weight [T]; 0 on pads. */
 double um_dynamic_balance(const um_dynamic *g, const float *weight, um_arena *scratch);

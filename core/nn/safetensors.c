@@ -1,5 +1,5 @@
-/* See safetensors.h. A set is its files, mapped, and one list of tensors sorted by name. Only headers are read here: the data
- * pages of a checkpoint are first touched by whoever loads a tensor. */
+/* See safetensors.h. A set consists of its mapped files and one list of tensors sorted by name. Only headers are read here; the data
+ * pages of a checkpoint are first read when a tensor is loaded. */
 #include "core/nn/safetensors.h"
 
 #include "core/base/bytes.h"
@@ -19,9 +19,9 @@
 
 enum {
     HEADER_MAX = UM_TENSORS_HEADER_MAX,
-    INDEX_MAX = 1 << 30, /* bytes: no format limits it, and very many experts need a long one */
+    INDEX_MAX = 1 << 30, /* bytes: the format has no limit, and many experts need a long index */
     SHARDS_MAX = 65536,
-    PRINT_SAMPLES = 256, /* of a file's data, spread evenly, so many bytes each */
+    PRINT_SAMPLES = 256, /* of a file's data, spread evenly, and the bytes of each */
     PRINT_BYTES = 64,
 };
 
@@ -62,7 +62,7 @@ static um_status shape_parse(um_tensor *t, const um_json *shape, um_err *err)
         if (d < 0)
             return UM_FAIL(err, UM_E_CORRUPT,
                            "dimension %zu of its shape is not a whole number from 0 up", i);
-        /* a dimension of 0 does not excuse the others: no product of some of them may overflow anywhere */
+        /* even when a dimension is 0, the product of the others must not overflow */
         if (!um_mul_ok(&most, most, d > 0 ? (size_t)d : 1)) {
             return UM_FAIL(err, UM_E_CORRUPT, "its shape has too many values to count");
         }
@@ -106,7 +106,7 @@ static um_status tensor_parse(um_tensor *t, size_t *from, const um_json *entry, 
     return offsets_parse(from, t, um_json_get(entry, "data_offsets"), err);
 }
 
-/* Nobody here reads the notes of whoever wrote the file, so their values may be of any kind, and null stands for none. */
+/* __metadata__ is not used here, so its values may be of any type; null means that it is empty. */
 static um_status metadata_check(const um_json *metadata, um_err *err)
 {
     um_json_kind kind = um_json_kind_of(metadata);
@@ -114,7 +114,7 @@ static um_status metadata_check(const um_json *metadata, um_err *err)
     return UM_FAIL(err, UM_E_CORRUPT, "__metadata__ is not an object");
 }
 
-/* An (offset, index) pair, so that the tensors can be looked at in the order of their data. */
+/* An (offset, index) pair, for visiting tensors in the order of their data. */
 typedef struct place {
     size_t from;
     size_t i;
@@ -134,7 +134,7 @@ static um_status cut_off(size_t found, size_t wanted, um_err *err)
                    wanted, 100.0 * (double)found / (double)wanted);
 }
 
-/* The data must be covered once, without overlap, hole or rest. Tensors without bytes may stand anywhere. */
+/* The tensors must cover the data exactly: without overlaps, gaps or trailing bytes. Tensors without bytes may be anywhere. */
 static um_status coverage_check(const parsed *p, size_t data_at, size_t file_size,
                                 um_arena *scratch, um_err *err)
 {
@@ -167,7 +167,7 @@ static um_status coverage_check(const parsed *p, size_t data_at, size_t file_siz
                    data_size - end);
 }
 
-/* out lives in scratch, the names in arena. */
+/* out lives in scratch, its names in arena. */
 static um_status entries_parse(parsed *out, const um_json *root, const shard *file, size_t data_at,
                                um_arena *scratch, um_arena *arena, um_err *err)
 {
@@ -187,13 +187,13 @@ static um_status entries_parse(parsed *out, const um_json *root, const shard *fi
         p.n++;
     }
     UM_TRY(coverage_check(&p, data_at, file->map.size, scratch, err));
-    for (size_t i = 0; i < p.n; i++) /* a tensor without bytes may name any place */
+    for (size_t i = 0; i < p.n; i++) /* a tensor without bytes may have any offset */
         p.list[i].data = file->map.data + (p.list[i].bytes > 0 ? data_at + p.from[i] : data_at);
     *out = p;
     return UM_OK;
 }
 
-/* What is wrong with a file that does not begin like safetensors, in the words of whoever downloaded it. */
+/* Reports a file that does not begin like safetensors, in terms of what a download may have left instead. */
 static um_status not_safetensors(const um_file *f, um_err *err)
 {
     char why[UM_TROUBLE_TEXT];
@@ -232,7 +232,7 @@ static int name_cmp(const void *a, const void *b)
     return strcmp(((const um_tensor *)a)->name, ((const um_tensor *)b)->name);
 }
 
-/* Appends the tensors of shard i to the list, which has room for *cap. */
+/* Appends the tensors of shard i to the list, whose capacity is *cap. */
 static void shard_append(um_tensors *s, int i, const parsed *p, size_t *cap)
 {
     if (s->n + p->n > *cap) {
@@ -245,7 +245,7 @@ static void shard_append(um_tensors *s, int i, const parsed *p, size_t *cap)
     }
 }
 
-/* Model caches keep files under their checksums and folders of links to them. */
+/* Model caches store files by checksum, with folders of symbolic links to them. */
 static um_status link_broken(const char *path, um_err *err)
 {
     char target[512];
@@ -273,8 +273,8 @@ static um_status shard_open(um_tensors *s, int i, size_t *cap, um_err *err)
     return um_wrap(err, st, "%s", file->path);
 }
 
-/* The tensors in the order of their names, each name once. A tensor that stands in several shards is the one of the shard that the
- * index names: transformers writes shared weights twice now and then. */
+/* Sorts the tensors by name and removes duplicates. Of a tensor that is in several shards, the copy in the shard that the index names
+ * is used; transformers sometimes writes shared weights twice. */
 static um_status sort_list(um_tensors *s, const um_json *map, um_err *err)
 {
     size_t m = 0;
@@ -313,7 +313,7 @@ static int text_cmp(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* A path below the index's folder: neither absolute nor leading out of it. */
+/* True for a path below the index's folder: neither absolute nor leading out of it. */
 static bool is_below(const char *name)
 {
     for (const char *at = name;; at++) {
@@ -337,7 +337,7 @@ static um_status shard_missing(const um_json *map, const char *name, um_err *err
                    name, tensors, um_json_size(map));
 }
 
-/* The different file names of a weight_map, sorted, as shards of the set. */
+/* Sets the distinct file names of a weight_map, sorted, as the shards of the set. */
 static um_status index_shards(um_tensors *s, const um_json *map, const char *dir, um_err *err)
 {
     size_t n = um_json_size(map), m = 0;
@@ -370,7 +370,7 @@ static um_status index_shards(um_tensors *s, const um_json *map, const char *dir
     return UM_OK;
 }
 
-/* Each tensor must be in the file that the index names. */
+/* Checks that each tensor is in the file that the index names. */
 static um_status index_check(const um_tensors *s, const um_json *map, um_err *err)
 {
     const char *key;
@@ -402,7 +402,7 @@ static um_status index_open(um_tensors *s, const char *index, const char *dir, u
 
 /* --- a folder --- */
 
-/* What a folder without weights holds instead, for the message: files that are a step away from what is wanted. */
+/* What a folder without weights contains instead, for the message: files that hint at an unfinished download or a conversion. */
 typedef struct leftovers {
     char partial[256], shard[256], other[256], pickle[256]; /* the first name of each kind, or "" */
 } leftovers;
@@ -588,7 +588,7 @@ static uint64_t mix(uint64_t h, const uint8_t *p, size_t n)
         uint8_t word[8] = {0};
         memcpy(word, p + i, n - i < 8 ? n - i : 8);
         h = (h ^ um_get_u64(word)) * 0x100000001B3u;
-        h ^= h >> 29; /* a product alone never carries high bits down */
+        h ^= h >> 29; /* a multiplication alone does not propagate high bits downwards */
     }
     return h;
 }
@@ -602,7 +602,7 @@ uint64_t um_tensors_print(const um_tensors *s, int i)
     size_t data = 8 + (size_t)um_get_u64(f->data), left = f->size - data;
     h = mix(h, f->data, data);
     if (left <= (size_t)PRINT_SAMPLES * PRINT_BYTES) return mix(h, f->data + data, left);
-    for (size_t k = 0; k < PRINT_SAMPLES; k++) { /* the first and the last bytes among them */
+    for (size_t k = 0; k < PRINT_SAMPLES; k++) { /* includes the first and the last bytes */
         size_t at = (left - PRINT_BYTES) * k / (PRINT_SAMPLES - 1);
         h = mix(h, f->data + data + at, PRINT_BYTES);
     }
@@ -618,7 +618,9 @@ void um_tensor_to_f32(float *out, const um_tensor *t)
 
 size_t um_tensor_values(const um_tensor *t)
 {
-    return t->bytes * 8 / (size_t)um_dtype_bits(t->dtype); /* at most 2^61 bytes: read as bits */
+    return t->bytes * 8 /
+           (size_t)um_dtype_bits(
+               t->dtype); /* at most 2^61 bytes, so the number of bits does not overflow */
 }
 
 void um_shape_text(char out[96], int rank, const int64_t *shape)

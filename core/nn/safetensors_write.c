@@ -1,5 +1,5 @@
-/* The writing half of safetensors.h: a header built from the list, then the data as it comes, into a temporary file that takes
- * its name when all is on the disk. */
+/* The writing half of safetensors.h: writes a header built from the list, then the data as it arrives, into a temporary file, which is
+ * renamed once everything is on the disk. */
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
@@ -36,7 +36,7 @@ static void metadata_text(um_text *t, const char *const *metadata)
     um_text_add(t, "}", 1);
 }
 
-/* The caller's sizes, checked in every build: a lying header is found only by the next reader. */
+/* Checks the caller's sizes in every build: otherwise only the next reader would notice a wrong header. */
 static um_status list_check(const um_tensor *list, size_t n, um_err *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -62,7 +62,7 @@ static void entry_text(um_text *t, const um_tensor *x, size_t from)
     um_text_fmt(t, "],\"data_offsets\":[%zu,%zu]}", from, from + x->bytes);
 }
 
-/* The header with its length before it, padded with spaces so that the data begins at a multiple of 8. */
+/* The header, preceded by its length and padded with spaces so that the data begins at a multiple of 8. */
 static void header_text(um_text *t, size_t *data_bytes, const um_tensor *list, size_t n,
                         const char *const *metadata)
 {
@@ -85,8 +85,9 @@ size_t um_tensors_entry_bytes(const um_tensor *t)
     enum {
         SYMBOLS = 64,
         DIGITS = 20
-    }; /* quotes, keys and brackets; of a size or an offset with its comma */
-    return 6 * strlen(t->name) + SYMBOLS + (size_t)(t->rank + 2) * DIGITS; /* \\u0001 takes six */
+    }; /* quotes, keys and brackets; digits of a size or an offset, with its comma */
+    return 6 * strlen(t->name) + SYMBOLS +
+           (size_t)(t->rank + 2) * DIGITS; /* an escape such as \\u0001 has six bytes */
 }
 
 static um_status header_check(const um_text *header, size_t tensors, um_err *err)
@@ -102,7 +103,7 @@ um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, cons
                                  size_t n, const char *const *metadata, um_err *err)
 {
     UM_TRY(um_wrap(err, list_check(list, n, err), "%s", path));
-    if (um_file_is_special(path)) /* the rename would replace it */
+    if (um_file_is_special(path)) /* the rename would replace a device or pipe */
         return UM_FAIL(err, UM_E_IO, "%s: not a regular file", path);
     um_tensors_writer *w = um_zalloc(sizeof *w);
     um_text header = {0};

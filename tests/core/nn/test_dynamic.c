@@ -375,7 +375,7 @@ static double held_loss(const um_dynamic *g, const double *z, const float *c)
     const um_dynamic_model *m = g->m;
     int N = m->routed + m->nulls, C = g->C;
     double loss = 0;
-    for (int t = 0; t < g->S; t++, z += C, c += C) {
+    for (int t = 0; t < g->T; t++, z += C, c += C) {
         const float *z0 = g->logits + (size_t)t * (size_t)C;
         const int32_t *pick = g->pick + (size_t)t * (size_t)N;
         const uint8_t *mask = g->mask + (size_t)t * (size_t)C;
