@@ -13,11 +13,12 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "rows travel as they lie in memory, which must be little-endian");
 
 enum {
-    BLOCK = 65536, /* values of a block of codec zstd: its exponents stay in the L1 and L2 caches */
+    BLOCK =
+        65536, /* values per block of codec zstd: the exponents of a block fit the L1 and L2 caches */
     BLOCK_HEADER = 4, /* u24 bytes of zstd, u8 mode */
     FAST_LEVEL =
-        -131072,       /* looks for no matches, so that the exponents all become Huffman literals */
-    WORTH_TRYING = 64, /* values; zstd's own headers eat what fewer could save */
+        -131072,       /* does not search for matches, so all exponents become Huffman literals */
+    WORTH_TRYING = 64, /* values; with fewer, zstd's own headers outweigh the savings */
 };
 enum { MODE_STORED, MODE_PLANES };
 
@@ -25,15 +26,15 @@ struct um_codec {
     um_codec_id id;
     const um_planes *planes;
     ZSTD_CCtx *cctx; /* codec zstd only */
-    ZSTD_DCtx *dctx; /* always: the peer chooses what arrives */
+    ZSTD_DCtx *dctx; /* for every codec: the peer chooses the codec of a frame */
     uint8_t *exps;   /* [BLOCK] */
 };
 
-/* What every codec supplies. n > 0 in all of them. */
+/* The functions of a codec. n > 0 in all of them. */
 typedef struct codec_entry {
     const char *name;
     size_t (*bound)(size_t value_bytes, size_t n);
-    size_t (*least)(size_t value_bytes, size_t n); /* no encoding of n values is smaller */
+    size_t (*least)(size_t value_bytes, size_t n); /* lower bound of an encoding of n values */
     size_t (*encode)(um_codec *c, uint8_t *out, const uint8_t *src, um_dtype dtype, size_t n);
     um_status (*decode)(um_codec *c, uint8_t *dst, um_dtype dtype, size_t n, const uint8_t *buf,
                         size_t len, um_err *err);
@@ -73,7 +74,7 @@ static um_status none_decode(um_codec *c, uint8_t *dst, um_dtype dtype, size_t n
 
 static size_t zstd_blocks(size_t n) { return (n + BLOCK - 1) / BLOCK; }
 static size_t zstd_bound(size_t size, size_t n) { return zstd_blocks(n) * BLOCK_HEADER + size * n; }
-/* At least one byte of zstd in every block, and the rest of every value. */
+/* Every block has at least one byte of zstd, and s-1 bytes of every value. */
 static size_t zstd_least(size_t size, size_t n)
 {
     return zstd_blocks(n) * (BLOCK_HEADER + 1) + (size - 1) * n;
@@ -92,7 +93,7 @@ static size_t block_encode(um_codec *c, uint8_t *out, const uint8_t *src, um_dty
     if (n < WORTH_TRYING) return block_store(out, src, size * n);
     (dtype == UM_F32 ? c->planes->split_f32 : c->planes->split_bf16)(c->exps, out + BLOCK_HEADER,
                                                                      src, n);
-    /* one byte less than stored: when zstd needs more it reports so, and the block is stored */
+    /* one byte less than a stored block: when zstd needs more it reports an error, and the block is stored */
     size_t used = ZSTD_compress2(c->cctx, out + BLOCK_HEADER + rest, n - 1, c->exps, n);
     if (ZSTD_isError(used)) return block_store(out, src, size * n);
     um_put_u32(out, (uint32_t)MODE_PLANES << 24 | (uint32_t)used);
@@ -107,7 +108,8 @@ static size_t zstd_encode(um_codec *c, uint8_t *out, const uint8_t *src, um_dtyp
     return used;
 }
 
-/* Decodes one block of n values from the front of buf; *used bytes of it. Messages say what is wrong, the caller where. */
+/* Decodes one block of n values at the start of buf; *used is its length in bytes. The message says what is wrong; the caller adds
+ * where. */
 static um_status block_decode(um_codec *c, uint8_t *dst, um_dtype dtype, size_t n,
                               const uint8_t *buf, size_t len, size_t *used, um_err *err)
 {
@@ -184,9 +186,9 @@ static ZSTD_CCtx *encoder_new(int level)
     const int set[][2] = {
         {ZSTD_c_compressionLevel, level == 0 ? FAST_LEVEL : level},
         {ZSTD_c_literalCompressionMode,
-         ZSTD_lcm_huffman}, /* fast levels would leave literals raw */
+         ZSTD_lcm_huffman}, /* fast levels would not compress literals */
         {ZSTD_c_format, ZSTD_f_zstd1_magicless},
-        {ZSTD_c_contentSizeFlag, 0}, /* the block knows n */
+        {ZSTD_c_contentSizeFlag, 0}, /* n is known from the block */
     };
     for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) {
         size_t st = ZSTD_CCtx_setParameter(z, (ZSTD_cParameter)set[i][0], set[i][1]);
@@ -250,7 +252,7 @@ const char *um_codec_name(um_codec_id id)
     return (unsigned)id < UM_CODECS ? codecs[id].name : "unknown";
 }
 
-/* Keeps size * n and the block headers far from overflow. No frame comes near it. */
+/* Ensures that size * n plus the block headers does not overflow. Frames are far smaller. */
 static bool countable(size_t n) { return n <= SIZE_MAX / 16; }
 
 size_t um_codec_bound(um_dtype dtype, size_t n)

@@ -1,8 +1,8 @@
 /* See control.h. */
 #include "proto/control.h"
 
-/* A message's structs may take more memory than its bytes; this much is allowed beyond a small multiple of them. Two million
- * bytes of empty sub-messages reach it, no message of a real job comes near. */
+/* A message's structs may use more memory than its packed bytes: this many bytes in addition to a small multiple of them. Two million
+ * bytes of empty sub-messages reach the limit; messages of a real job stay far below it. */
 #define SLACK ((size_t)64 << 20)
 
 typedef struct budget {
@@ -13,7 +13,7 @@ typedef struct budget {
 static void *budget_alloc(void *data, size_t bytes)
 {
     budget *b = data;
-    enum { ROUNDING = 64 }; /* the arena's */
+    enum { ROUNDING = 64 }; /* the arena's alignment */
     if (b->left < ROUNDING || bytes > b->left - ROUNDING) return NULL;
     b->left -= bytes + ROUNDING;
     return um_arena_alloc(b->arena, bytes);
@@ -29,8 +29,8 @@ static const void *field_at(const ProtobufCMessage *m, unsigned offset)
     return (const char *)m + offset;
 }
 
-/* What the library lets through and a receiver should not see: an enum field whose number has no name, or (field NULL) a field
- * with the number 0, which protobuf forbids. */
+/* A defect that the library accepts but a receiver must not see: an enum field whose number has no name, or (field NULL) a field with
+ * number 0, which protobuf forbids. */
 typedef struct fault {
     const char *field;
     int value;

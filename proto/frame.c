@@ -6,7 +6,7 @@
 
 #include <inttypes.h>
 
-/* "UMX1" as it stands in memory */
+/* "UMX1" in memory order */
 #define MAGIC 0x31584D55u
 enum { CRC_AT = 60, PAIR_BYTES = 8 };
 
@@ -48,7 +48,7 @@ void um_frame_put(uint8_t *buf, const um_frame *f)
     um_put_u32(buf + CRC_AT, um_crc32c(buf, CRC_AT));
 }
 
-/* What must hold before any other field means anything. A peer of another version is told so, whatever its checksum covers. */
+/* Checks what every other field depends on. A version mismatch is reported before the checksum, which may cover other bytes there. */
 static um_status envelope_ok(const uint8_t *buf, size_t len, um_err *err)
 {
     if (len < UM_FRAME_HEADER)

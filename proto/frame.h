@@ -1,4 +1,4 @@
-/* Frames: everything that crosses between two ranks is a 64-byte header and a payload.
+/* Frames: everything that two ranks send to each other is a 64-byte header and a payload.
  *
  *   off size field                         off size field
  *     0   4  magic "UMX1"                    32   4  rows
@@ -29,19 +29,19 @@ enum { UM_FRAME_HEADER = 64, UM_WIRE_VERSION = 2 };
 
 typedef enum um_kind {
     UM_KIND_HELLO = 1, /* rank -> router 0 at start */
-    UM_KIND_CONFIG,    /* router 0 -> all: who has what, wire, codec, credit */
+    UM_KIND_CONFIG,    /* router 0 -> all: ranks, expert owners, wire, codec, credit */
     UM_KIND_READY,     /* rank -> router 0: weights loaded */
-    /* 4 was the heartbeat of version 1: now the transport's (core/comm/pulse.h) */
+    /* 4 was the heartbeat of version 1, which the transport now sends (core/comm/pulse.h) */
     UM_KIND_ENCODE = 5, /* router -> encoder: EncodeRequest */
     UM_KIND_ENCODED,    /* encoder -> router: EncodeResult and rows */
-    UM_KIND_DISPATCH,   /* router -> expert: rows and their experts */
-    UM_KIND_COMBINE,    /* expert -> router: one row for every pair */
+    UM_KIND_DISPATCH,   /* router -> expert: rows and the experts they are assigned to */
+    UM_KIND_COMBINE,    /* expert -> router: one output row for every pair */
     UM_KIND_REQUEST,    /* router 0 -> router: a request to run */
     UM_KIND_RESULT,     /* router -> router 0: its answer */
-    UM_KIND_STATS,      /* both ways: question (empty) and counters */
+    UM_KIND_STATS,      /* both ways: request (empty) and counters */
     UM_KIND_SHUTDOWN,
-    UM_KIND_ERROR,   /* a rank cannot go on, and why */
-    UM_KIND_ROUTING, /* both ways: question (empty) and counters of the gates */
+    UM_KIND_ERROR,   /* a rank cannot continue, and why */
+    UM_KIND_ROUTING, /* both ways: request (empty) and counters of the gates */
     UM_KINDS,
 } um_kind;
 const char *um_kind_name(um_kind kind);
@@ -56,11 +56,13 @@ typedef struct um_frame {
     const uint8_t *payload; /* get: inside the buffer that was decoded; put: ignored */
 } um_frame;
 
-/* Writes the header into buf[0..63]. The payload of f->payload_bytes already stands at buf + 64. Thread: any. */
+/* Writes the header into buf[0..63]. The payload of f->payload_bytes must already be at buf + 64. Thread: any. */
 void um_frame_put(uint8_t *buf, const um_frame *f);
-/* Checks buf[0..len) and fills *out. UM_E_CORRUPT with the field, found and wanted: "frame: version 9, this build speaks 2". */
+/* Checks buf[0..len) and fills *out. UM_E_CORRUPT names the field, the value found and the value expected: "frame: version 9, this
+ * build speaks 2". */
 um_status um_frame_get(um_frame *out, const uint8_t *buf, size_t len, um_err *err);
 
-uint32_t um_crc32c(const uint8_t *p, size_t n); /* by the SSE4.2 instruction when the CPU has it */
-uint32_t um_crc32c_plain(const uint8_t *p, size_t n); /* the same everywhere */
+uint32_t um_crc32c(const uint8_t *p,
+                   size_t n); /* with the SSE4.2 instruction when the CPU has it */
+uint32_t um_crc32c_plain(const uint8_t *p, size_t n); /* the same result in plain C */
 uint64_t um_xxh3(const void *p, size_t n);

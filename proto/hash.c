@@ -1,5 +1,5 @@
-/* The two checksums of a frame: CRC-32C for the header, XXH3-64 for the payload. The door to xxHash, which is compiled in from
- * its header so that no program depends on the library. */
+/* The two checksums of a frame: CRC-32C for the header, XXH3-64 for the payload. The door to xxHash, which is compiled in from its
+ * header so that programs do not depend on the library. */
 #include "proto/frame.h"
 
 #include "core/base/bytes.h"

@@ -1,4 +1,4 @@
-/* See planes.h. The vector versions do as many whole groups as fit and leave the tail to the plain ones. */
+/* See planes.h. The vector versions process as many whole groups as fit; the plain versions process the tail. */
 #include "proto/planes.h"
 
 #include "core/base/bytes.h"
@@ -51,8 +51,8 @@ const um_planes um_planes_plain = {"plain", split_bf16, merge_bf16, split_f32, m
 
 #if defined(__x86_64__)
 #define AVX2 __attribute__((target("avx2")))
-/* Every function below ends its vector part with zeroupper by hand: gcc 12 leaves it out before the tail call in merge_f32_avx2,
- * and SSE code that runs later (the payload hash) is then three times slower. */
+/* Every function below executes zeroupper explicitly after its vector part: gcc 12 omits it before the tail call in merge_f32_avx2, and
+ * SSE code that runs later (the payload hash) is then three times slower. */
 
 AVX2 static inline __m256i load32(const void *p) { return _mm256_loadu_si256(p); }
 AVX2 static inline void store32(void *p, __m256i v) { _mm256_storeu_si256(p, v); }
@@ -73,7 +73,7 @@ AVX2 static inline __m256i rotr32(__m256i x)
     return _mm256_or_si256(_mm256_srli_epi32(x, 1), _mm256_slli_epi32(x, 31));
 }
 
-/* packus works within 128-bit halves; 0xD8 puts the four quarters back in order. */
+/* packus works within 128-bit halves; 0xD8 restores the order of the four quarters. */
 AVX2 static void split_bf16_avx2(uint8_t *exps, uint8_t *rest, const void *src, size_t n)
 {
     const uint8_t *s = src;
@@ -104,7 +104,7 @@ AVX2 static void merge_bf16_avx2(void *dst, const uint8_t *exps, const uint8_t *
     merge_bf16(d + 2 * i, exps + i, rest + i, n - i);
 }
 
-/* The low three bytes of eight dwords as 24 bytes, and eight more that the next store overwrites. */
+/* Stores the low three bytes of eight dwords as 24 bytes, and eight more bytes that the next store overwrites. */
 AVX2 static inline __m256i squeeze(__m256i x)
 {
     const __m256i pick = _mm256_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1, 0,
@@ -118,7 +118,7 @@ AVX2 static void split_f32_avx2(uint8_t *exps, uint8_t *rest, const void *src, s
     const uint8_t *s = src;
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     size_t i = 0;
-    /* the last store of a round ends at byte 3 * i + 104 of rest: three values more than the round's 32 keep it inside */
+    /* the last store of a round ends at byte 3 * i + 104 of rest: three values after the round's 32 keep it inside the buffer */
     for (; i + 35 <= n; i += 32) {
         __m256i x[4], e[4];
         for (int k = 0; k < 4; k++) {

@@ -1,10 +1,10 @@
-/* Splitting values into their exponent bytes and the rest, and back: the part of the zstd codec that touches every value.
+/* Splits values into exponent bytes and the rest, and merges them again: the part of the zstd codec that processes every value.
  *
  * A value is rotated left by one bit, so that its exponent is the top byte and its sign the lowest bit:
  *   bf16  s eeeeeeee mmmmmmm   ->  eeeeeeee | mmmmmmm s            rest: 1 byte
  *   f32   s eeeeeeee m*23      ->  eeeeeeee | m*23 s               rest: 3 bytes, little-endian
- * exps holds n bytes, rest n * (size of a value - 1) bytes. Only a rotation, so every bit pattern comes back.
- * No function reads or writes a byte outside these sizes; pointers need no alignment. */
+ * exps holds n bytes, rest n * (size of a value - 1) bytes. A rotation is reversible, so every bit pattern is restored.
+ * The functions do not read or write bytes outside these sizes; pointers need not be aligned. */
 #pragma once
 
 #include <stddef.h>
@@ -19,4 +19,5 @@ typedef struct um_planes {
 } um_planes;
 
 extern const um_planes um_planes_plain; /* plain C, on every machine */
-const um_planes *um_planes_best(void);  /* the fastest that this CPU runs; equal results */
+const um_planes *
+um_planes_best(void); /* the fastest that this CPU supports; the results are equal */
