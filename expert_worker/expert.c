@@ -3,7 +3,7 @@
 
 #include "core/base/bytes.h"
 
-enum { ROWS_AT_ONCE = 256 }; /* bounds scratch memory */
+enum { ROWS_AT_ONCE = 256 }; /* limits scratch memory */
 
 um_status um_experts_load(um_experts *out, const um_checkpoint *ck, const um_topology *topo, int me,
                           um_dev *dev, const char *keep, um_arena *model, um_err *err)

@@ -1,5 +1,5 @@
-/* An expert rank: owns some experts of every MoE layer, for as long as the job runs, and answers dispatch frames.
- * It keeps nothing between frames. */
+/* An expert rank: owns some experts of every MoE layer for the whole job and answers dispatch frames. It does not keep state between
+ * frames, except for the number of each router's last frame (loop.c). */
 #pragma once
 
 #include "core/options/config.h"
@@ -9,21 +9,21 @@
 typedef struct um_experts {
     const um_model *model;
     int owned;      /* experts of each MoE layer */
-    int *global;    /* [owned] their numbers, rising */
+    int *global;    /* [owned] their numbers, in ascending order */
     um_ffn *ffn;    /* [moe layers][owned] */
-    int *moe_index; /* [layers] number among the MoE layers, -1 for dense */
+    int *moe_index; /* [layers] index among the MoE layers, -1 for dense layers */
     size_t weight_bytes;
 } um_experts;
 
-/* Loads what expert rank number `me` owns. Memory: model. */
+/* Loads the experts that expert rank number `me` owns. Memory: model. */
 um_status um_experts_load(um_experts *out, const um_checkpoint *ck, const um_topology *topo, int me,
                           um_dev *dev, const char *keep, um_arena *model, um_err *err);
 
-/* y [pairs, D]: every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. Rows of one
- * expert run together, at most 256 at a time. The result of a row does not depend on the rows beside it. */
+/* y [pairs, D]: passes every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. Rows of
+ * one expert are computed together, at most 256 at a time. The result of a row does not depend on the other rows. */
 um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
                          const um_topology *topo, um_dev *dev, um_arena *scratch, um_err *err);
 
-/* The role: joins, loads, serves until shutdown. Closes nothing it did not open; comm stays the caller's.
- * Thread: the calling thread is the rank's main thread. */
+/* The role: joins, loads, serves until shutdown. The caller keeps ownership of comm. Thread: the calling thread is the rank's main
+ * thread. */
 um_status um_expert_run(const um_config *cfg, um_comm *comm, um_err *err);

@@ -9,7 +9,7 @@
 typedef struct worker {
     um_role_base base;
     um_experts experts;
-    uint64_t *last; /* [routers] number of the newest (step, layer) served */
+    uint64_t *last; /* [routers] number of the last (step, layer) served */
 } worker;
 
 static um_status serve_dispatch(worker *w, const um_inbound *in, um_err *err)
@@ -33,7 +33,7 @@ static um_status serve_dispatch(worker *w, const um_inbound *in, um_err *err)
     return st;
 }
 
-/* Notices a frame that comes twice: a router's (step, layer) only rises. */
+/* Detects a repeated frame: the (step, layer) of a router's frames must increase. */
 static um_status order_check(worker *w, const um_inbound *in, um_err *err)
 {
     const um_rank *from = &w->base.link.comm->topo.ranks[in->msg.peer];
