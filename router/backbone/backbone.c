@@ -1,4 +1,4 @@
-/* See backbone.h: forward. Loading is in backbone_load.c. */
+/* See backbone.h: the forward pass. Loading is in backbone_load.c. */
 #include "router/backbone/backbone.h"
 
 #include "core/base/bytes.h"
@@ -14,7 +14,7 @@ void um_backbone_embed(const um_backbone *t, float *out, int32_t id)
               t->embed->dtype, D);
 }
 
-/* The dynamic style's part of um_acts_bind. */
+/* The part of um_acts_bind for the dynamic gate. */
 static void bind_dynamic(um_acts *a, um_arena *arena, const um_model *m, int T, bool keep)
 {
     const um_dynamic_model *d = &m->dynamic;
@@ -66,13 +66,13 @@ static void residual(um_dev *dev, float *out, const float *in, const float *delt
     dev->ops->add(dev, out, delta, n);
 }
 
-/* mid = in + O(attention(RMSNorm(in))), each segment over its own keys and values. */
+/* mid = in + O(attention(RMSNorm(in))), each segment attending to its own keys and values. */
 static void attention(const um_backbone *t, int layer, um_acts *a, um_batch *b, um_dev *dev)
 {
     const um_model *m = t->model;
     const um_layer *w = &t->blocks[layer];
     int q_cols = m->heads * m->head_dim, kv_cols = m->kv_heads * m->head_dim;
-    /* 1/sqrt(head_dim) in double, then rounded once */
+    /* 1/sqrt(head_dim) is computed in double and rounded once */
     float scale = (float)um_exp(-0.5 * um_log((double)m->head_dim));
     dev->ops->rmsnorm_fwd(dev, a->ln1, a->rstd1, a->in, w->norm1, b->T, m->dim, m->rms_eps);
     um_linear_fwd(dev, a->q, a->ln1, b->T, &w->q);
@@ -121,8 +121,8 @@ static um_status pre_project(const um_layer *w, um_acts *a, const um_batch *b, i
     return UM_OK;
 }
 
-/* Gate logits and what follows from them: which experts, with what weights. A served row must not depend on the rows beside it, so
- * nothing is ever dropped here (docs/adr/0006-dynamic-capacity.md). */
+/* Computes the gate logits, the chosen experts and their weights. A served row must not depend on the other rows of the batch, so rows
+ * are never dropped here (docs/adr/0006-dynamic-capacity.md). */
 static void choose(const um_backbone *t, int layer, um_acts *a, const um_batch *b, um_dev *dev,
                    um_arena *scratch)
 {
@@ -133,7 +133,7 @@ static void choose(const um_backbone *t, int layer, um_acts *a, const um_batch *
         um_gate_choose(&a->route, t->model->gate, b->noise_seed + (uint64_t)layer, b->noise);
 }
 
-/* The shared experts' rows to parts[1..F]. */
+/* Computes the shared experts' rows into parts[1..F]. */
 static void run_shared(const um_layer *w, um_acts *a, int T, int D, um_dev *dev)
 {
     for (int j = 0; j < a->dynamic.m->shared; j++)
@@ -141,8 +141,8 @@ static void run_shared(const um_layer *w, um_acts *a, int T, int D, um_dev *dev)
                    &w->shared[j], a->ln2, T);
 }
 
-/* y = parts[0] + sum over shared experts, by rising number, of weight * parts[1+j]: goes on with the chain of the routed ones, since
- * 1 * parts[0] is exact. */
+/* y = parts[0] + sum over shared experts, in ascending order, of weight * parts[1+j]. This continues the sum over the routed experts in
+ * order, since 1 * parts[0] is exact. */
 static void add_shared(um_acts *a, int T, int D, um_dev *dev, um_arena *scratch)
 {
     const um_dynamic *g = &a->dynamic;
@@ -160,7 +160,7 @@ static void add_shared(um_acts *a, int T, int D, um_dev *dev, um_arena *scratch)
     dev->ops->combine(dev, a->y, a->parts, index, weight, T, slots, D);
 }
 
-/* Counts what the gate chose, each segment in its phase. */
+/* Counts the gate's choices, each segment under its phase. */
 static void count(const um_acts *a, int layer, const um_batch *b)
 {
     const um_route *r = &a->route;
@@ -186,7 +186,7 @@ um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, con
                                   scratch, err));
     UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
                                 err));
-    if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the experts work */
+    if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the expert ranks compute */
     UM_TRY(um_exchange_combine(link, shared ? a->parts : a->y, &plan, a->route.weights, m->dim,
                                (uint32_t)layer, b->step, dev, scratch, err));
     if (shared) add_shared(a, b->T, m->dim, dev, scratch);

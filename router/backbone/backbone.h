@@ -1,7 +1,8 @@
-/* The backbone: everything of the language model but its experts: embedding, attention, norms, gates, dense MLPs, head (spec 4).
+/* The backbone: the language model without its routed experts: embedding, attention, norms, gates, shared experts, dense MLPs, head
+ * (spec 4).
  *
  * A micro-batch is a list of rows: segments of one or several sequences, each at its own positions with its own keys and values.
- * Prefill and decode are the same function. It writes a layer's activations into um_acts, which um_backbone_forward binds once for all
+ * Prefill and decode use the same function. It writes a layer's activations into um_acts, which um_backbone_forward binds once for all
  * layers; um_acts_bind with keep gives a layer buffers of its own, as a backward pass would need them. */
 #pragma once
 
@@ -20,7 +21,7 @@ typedef struct um_layer {
     um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
     um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
     um_ffn dense;
-    um_ffn *shared; /* [F] of the dynamic style */
+    um_ffn *shared; /* [F] shared experts of the dynamic gate */
 } um_layer;
 
 typedef struct um_backbone {
@@ -33,32 +34,32 @@ typedef struct um_backbone {
     size_t weight_bytes;
 } um_backbone;
 
-/* Loads all that a router needs. Memory: model. */
+/* Loads everything that a router needs. Memory: model. */
 um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_dev *dev, const char *keep,
                            um_arena *model, um_err *err);
 void um_backbone_close(um_backbone *t);
 
-/* Row id of the embedding table to out[D]. 0 <= id < vocab. */
+/* Copies row id of the embedding table to out[D]. 0 <= id < vocab. */
 void um_backbone_embed(const um_backbone *t, float *out, int32_t id);
 
 typedef struct um_segment {
     um_kv *kv;       /* [layers] of its sequence */
     int row, T;      /* rows row .. row+T-1 of the batch are positions kv->n .. */
-    um_trace *trace; /* NULL, or where its tensors are recorded */
-    um_phase phase;  /* rows of the prompt, or of a new token */
+    um_trace *trace; /* records the segment's tensors; may be NULL */
+    um_phase phase;  /* whether the rows are of the prompt or of a new token */
 } um_segment;
 
 typedef struct um_batch {
     int T;
-    float *h;                /* [T,D] embeddings in, last layer's output out */
+    float *h;                /* [T,D] in: embeddings; out: the last layer's output */
     int32_t *pos;            /* [T] */
     const uint8_t *modality; /* [T] um_modality */
-    const uint64_t *noise;   /* [T] stream numbers of gate noise, or NULL */
+    const uint64_t *noise;   /* [T] random stream numbers of gate noise, or NULL */
     uint64_t noise_seed;
     um_segment *seg;
     int segs;
-    um_routing *routing; /* NULL, or where the gates' choices are counted */
-    uint64_t step;       /* number of this micro-batch, rising */
+    um_routing *routing; /* counts the gates' choices; may be NULL */
+    uint64_t step;       /* number of this micro-batch, increasing */
 } um_batch;
 
 /* The activations of one layer. */
@@ -69,28 +70,28 @@ typedef struct um_acts {
     float *rstd1, *rstd2;   /* [T] */
     float *q, *k, *v, *att; /* [T,H*hd], [T,Hkv*hd] twice, [T,H*hd] */
     float *lse;             /* [T,H] */
-    float *gate_in;         /* [T,D], ln2 where there is no pre-projection */
-    um_route route;         /* dynamic style: a view of what dynamic holds for the exchange */
+    float *gate_in;         /* [T,D]; equals ln2 when the layer does not have a pre-projection */
+    um_route route;         /* with the dynamic gate: a view of dynamic's slots for the exchange */
     um_dynamic dynamic;
     um_ffn_acts dense;
     um_ffn_acts *shared; /* [F] */
     float *
-        parts; /* [1+F][T,D] what an MoE block adds up: the routed experts together, each shared one */
+        parts; /* [1+F][T,D] terms of an MoE block: the sum of the routed experts, then each shared expert */
     float *y; /* [T,D] output of a block before it is added */
 } um_acts;
-/* Binds one layer's buffers; in, mid and out share batch->h unless keep. This is also the table of their sizes. */
+/* Binds one layer's buffers; in, mid and out share batch->h unless keep. The only place that defines their sizes. */
 void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep);
 
-/* a->y [T,D] = the MoE block of one layer for the rows a->ln2 [T,D]: gate here, routed experts at their ranks, shared ones here.
- * Collective with the expert ranks: one exchange, numbered (b->step, layer). Thread: main. */
+/* a->y [T,D] = the MoE block of one layer for the rows a->ln2 [T,D]: the gate runs here, the routed experts on their ranks, the shared
+ * ones here. Collective with the expert ranks: one exchange, numbered (b->step, layer). Thread: main. */
 um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
                                 um_link *link, um_dev *dev, um_arena *scratch, um_err *err);
 
-/* All layers. batch->h becomes the last layer's output. Collective with the expert ranks: every MoE layer is one exchange.
- * Thread: main. */
+/* Runs all layers; batch->h becomes the last layer's output. Collective with the expert ranks: every MoE layer is one exchange. Thread:
+ * main. */
 um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *link, um_dev *dev,
                               um_arena *step, um_err *err);
 
-/* logits [n, V] of the given rows of h: final norm and head. */
+/* Computes logits [n, V] of the given rows of h: final norm and head. */
 void um_backbone_logits(const um_backbone *t, float *logits, const float *h, const int32_t *rows,
                         int n, um_dev *dev, um_arena *scratch);

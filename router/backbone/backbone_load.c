@@ -1,4 +1,4 @@
-/* Loading of the backbone; see backbone.h. */
+/* Loads the backbone; see backbone.h. */
 #include "router/backbone/backbone.h"
 
 #include <stdio.h>
@@ -27,7 +27,7 @@ static um_status norm(const loader *ld, const float **out, int layer, const char
     return um_vector_load(out, ld->ck->llm, name, ld->ck->model.dim, ld->model, err);
 }
 
-/* The gate is f32 always (DESIGN 7), and so are its pre-projections. */
+/* The gate and its pre-projections are always f32 (DESIGN 7). */
 static um_status gate_load(const loader *ld, um_layer *b, int layer, um_err *err)
 {
     const um_model *m = &ld->ck->model;

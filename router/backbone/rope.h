@@ -1,4 +1,4 @@
-/* Rotary position angles (Su et al. 2021, arXiv 2104.09864), in Llama's half-split form: pair (j, j + head_dim/2) turns by
+/* Rotary position angles (Su et al. 2021, arXiv 2104.09864), in Llama's half-split form: pair (j, j + head_dim/2) is rotated by
  * pos / factor * theta^(-2j/head_dim). The angle is rounded to f32 as the reference does; cos and sin are our own. */
 #pragma once
 
@@ -12,5 +12,5 @@ typedef struct um_rope {
 
 void um_rope_open(um_rope *r, int head_dim, float theta, float factor);
 void um_rope_close(um_rope *r);
-/* Makes the table reach at least n positions. */
+/* Extends the table to at least n positions. */
 void um_rope_reserve(um_rope *r, int n);

@@ -9,15 +9,16 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Cells of one message at most: 16384 of them pack into about half a MiB. */
+/* Maximum cells of one message: 16384 cells pack into about half a MiB. */
 enum { CELLS_AT_ONCE = 16384 };
 
-/* For each message of counters of a router that lives. */
+/* Time limit for each message of counters from a router that is alive. */
 enum { COUNTERS_SECONDS = 600 };
 
 struct um_routing {
     const um_model *model;
-    um_routed **plane; /* [phases * layers * kinds], each [experts], NULL until a row comes */
+    um_routed *
+        *plane; /* [phases * layers * modalities], each [experts], NULL until its first row */
     int planes;
 };
 
@@ -45,7 +46,7 @@ void um_routing_close(um_routing *r)
     um_free(r);
 }
 
-/* Planes stand in the order of the file: phase, layer, kind. */
+/* Planes are ordered as in the file: phase, layer, modality. */
 static int plane_of(const um_routing *r, um_phase phase, int layer, int modality)
 {
     return ((int)phase * r->model->layers + layer) * UM_MODALITIES + modality;
@@ -87,8 +88,8 @@ um_routed um_routing_at(const um_routing *r, int layer, um_phase phase, um_modal
 
 /* ---- between routers ---- */
 
-/* Moves to the next cell that is not zero. False when there is none. */
-static bool walk_next(const um_routing *r, um_routing_for_each *w)
+/* Moves to the next nonzero cell; false at the end. */
+static bool visit_next(const um_routing *r, um_routing_for_each *w)
 {
     for (; w->plane < r->planes; w->plane++, w->expert = 0) {
         const um_routed *cell = r->plane[w->plane];
@@ -103,12 +104,12 @@ void um_routing_pack(const um_routing *r, um_routing_for_each *walk, Um__Routing
 {
     *out = (Um__Routing)UM__ROUTING__INIT;
     int room = um_min_int(CELLS_AT_ONCE, r->model->experts);
-    bool more = walk_next(r, walk);
+    bool more = visit_next(r, walk);
     if (more) {
-        int plane = walk->plane, kinds = UM_MODALITIES;
-        out->phase = (uint32_t)(plane / (r->model->layers * kinds));
-        out->layer = (uint32_t)(plane / kinds % r->model->layers);
-        out->modality = (uint32_t)(plane % kinds);
+        int plane = walk->plane, modalities = UM_MODALITIES;
+        out->phase = (uint32_t)(plane / (r->model->layers * modalities));
+        out->layer = (uint32_t)(plane / modalities % r->model->layers);
+        out->modality = (uint32_t)(plane % modalities);
         out->expert = um_arena_alloc(arena, (size_t)room * sizeof *out->expert);
         out->tokens = um_arena_alloc(arena, (size_t)room * sizeof *out->tokens);
         out->first = um_arena_alloc(arena, (size_t)room * sizeof *out->first);
@@ -120,7 +121,7 @@ void um_routing_pack(const um_routing *r, um_routing_for_each *walk, Um__Routing
             out->tokens[n] = c->tokens;
             out->first[n] = c->first;
             out->weight[n] = c->weight;
-            more = walk_next(r, walk);
+            more = visit_next(r, walk);
         }
         out->n_expert = out->n_tokens = out->n_first = out->n_weight = n;
     }
@@ -171,14 +172,14 @@ um_status um_routing_send(const um_routing *r, um_link *link, int peer, um_err *
     return st;
 }
 
-/* One frame of the answer of rank peer. */
+/* Receives one frame of the answer of rank peer. */
 static um_status collect_frame(um_routing *r, um_link *link, int peer, bool *last, um_arena *arena,
                                um_err *err)
 {
     um_inbound in = {0};
     ProtobufCMessage *msg = NULL;
     um_mark mark = um_arena_mark(arena);
-    /* media of a request that failed meanwhile may still come */
+    /* embeddings of a request that has failed in the meantime may still arrive */
     UM_TRY(um_link_expect(link, &in, UM_KIND_ROUTING, UM_KIND_ENCODED,
                           (int64_t)COUNTERS_SECONDS * 1000000, err));
     um_status st = UM_OK;
@@ -234,7 +235,7 @@ um_status um_routing_check(const um_model *m, const char *path, um_err *err)
     return st;
 }
 
-/* The last part of the model's path: the same on every machine. A line break in it would end the comment. */
+/* The last part of the model's path, which is the same on every machine. Line breaks are replaced: they would end the comment. */
 static void model_name(um_text *out, const char *dir)
 {
     size_t end = strlen(dir);
@@ -261,13 +262,14 @@ static void header_text(const um_routing *r, um_text *out, int64_t requests, int
 void um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_t failed)
 {
     header_text(r, out, requests, failed);
-    int layers = r->model->layers, kinds = UM_MODALITIES;
-    for (um_routing_for_each w = {0}; walk_next(r, &w); w.expert++) {
+    int layers = r->model->layers, modalities = UM_MODALITIES;
+    for (um_routing_for_each w = {0}; visit_next(r, &w); w.expert++) {
         const um_routed *c = &r->plane[w.plane][w.expert];
         um_text_fmt(out, "%s,%d,%s,%d,%" PRIu64 ",%" PRIu64 ",%.9f\n",
-                    um_phase_name((um_phase)(w.plane / (layers * kinds))), w.plane / kinds % layers,
-                    um_modality_name((um_modality)(w.plane % kinds)), w.expert, c->tokens, c->first,
-                    (double)c->weight / (double)(UINT64_C(1) << UM_WEIGHT_BITS));
+                    um_phase_name((um_phase)(w.plane / (layers * modalities))),
+                    w.plane / modalities % layers,
+                    um_modality_name((um_modality)(w.plane % modalities)), w.expert, c->tokens,
+                    c->first, (double)c->weight / (double)(UINT64_C(1) << UM_WEIGHT_BITS));
     }
 }
 

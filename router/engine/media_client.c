@@ -243,8 +243,8 @@ static um_status file_begin(um_media_client *c, const um_item *item, um_err *err
     return UM_OK;
 }
 
-/* Reads on until all files are there or some MiB came. The key covers what the rows depend on besides the model and the job's options,
- * which stay: what the item is, and every file's size and bytes. */
+/* Continues reading until all files are complete or some MiB have been read. The key covers what the rows depend on besides the model
+ * and the settings that are fixed for the job: what the item is, the image orientation (begin), and every file's size and bytes. */
 static um_status read_some(um_media_client *c, const um_item *item, um_err *err)
 {
     reading *r = &c->now;

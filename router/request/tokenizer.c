@@ -22,17 +22,17 @@ static void count_bytes(void *ctx, int32_t id)
     c->bytes += um_sp_piece_bytes(c->sp, id);
 }
 
-/* A normaliser may shorten a text (spaces, wide letters, control characters), and a model without byte pieces makes one unknown token
- * of any number of characters. What comes back for a text of all of these shows whether this one does. */
+/* A normaliser may shorten a text (spaces, wide letters, control characters), and a model without byte pieces encodes any number of
+ * unknown characters as one token. Encoding a text with all of these shows whether this model does so. */
 static size_t longest_of(const um_sp *sp)
 {
     static const char probe[] =
         "a                                                                a \t\t\n\n\x01\x7f"
         "\xef\xbc\xa1\xef\xbc\xa1\xe3\x80\x80\xe3\x80\x80" /* wide A and wide space */
         "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8"             /* one syllable as three letters */
-        "\xf4\x8f\xbf\xbd\xf4\x8f\xbf\xbd";                /* in no vocabulary */
+        "\xf4\x8f\xbf\xbd\xf4\x8f\xbf\xbd";                /* not in any vocabulary */
     counted c = {.sp = sp};
-    size_t longest = strlen("<unk>"); /* the longest spelling that is one special id */
+    size_t longest = strlen("<unk>"); /* the longest spelling of a special id */
     if (um_sp_encode(sp, probe, sizeof probe - 1, count_bytes, &c) != 0 ||
         c.bytes < sizeof probe - 1)
         return 0;
@@ -94,7 +94,7 @@ static void push(void *ctx, int32_t id)
     l->ids[l->n++] = id;
 }
 
-/* The id of a special piece that text begins with, or -1. */
+/* The id of the special piece at the start of text, or -1. */
 static int special_at(const um_tokenizer *t, const char *text, size_t n, size_t *bytes)
 {
     const char *spell[] = {"<s>", "</s>", "<unk>"};
@@ -133,7 +133,7 @@ typedef struct text_out {
     char *s;
 } text_out;
 
-/* Bytes of the white space character that ends at s[n-1] (or begins at s[0] when front), as str.strip() of Python knows them. */
+/* Length in bytes of the white space character that ends at s[n-1] (front: begins at s[0]), as defined by Python's str.strip(). */
 static size_t space_here(const char *s, size_t n, bool front)
 {
     static const char *const spaces[] = {
@@ -150,7 +150,7 @@ static size_t space_here(const char *s, size_t n, bool front)
     return 0;
 }
 
-/* A C string of text: zero bytes, which it could not hold, become U+FFFD. */
+/* Copies text as a C string; zero bytes, which a C string cannot contain, become U+FFFD. */
 static char *without_zeros(um_arena *arena, const char *text, size_t n)
 {
     size_t zeros = 0, at = 0;

@@ -1,6 +1,6 @@
 /* The tokenizer: a LLaMA SentencePiece model behind the behaviour of the reference's slow, "legacy" tokenizer (spec 1.3):
  * <s>, </s> and <unk> in a text are their ids; the text after one is encoded as a fresh string, with its own leading space mark;
- * BOS stands before every encoded string. tokenizer_sp.cc is the one door to SentencePiece. */
+ * BOS precedes every encoded string. tokenizer_sp.cc is the only door to SentencePiece. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -15,15 +15,15 @@ um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *e
 void um_tokenizer_close(um_tokenizer *t); /* accepts NULL */
 int um_tokenizer_vocab(const um_tokenizer *t);
 
-/* BOS and the ids of text[0..n), in arena. Bytes that are not UTF-8 are encoded as SentencePiece sees them. Thread: any. */
+/* BOS and the ids of text[0..n), in arena. SentencePiece decides how bytes that are not UTF-8 are encoded. Thread: any. */
 um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
                               int *count, um_arena *arena, um_err *err);
-/* Bytes of text that one token stands for at most, so that a text of n bytes is at least n divided by it tokens. 0: unknown, for this
- * model may leave out or merge characters. */
+/* Maximum bytes of text that one token represents, so that a text of n bytes has at least n divided by it tokens. 0: unknown, because
+ * this model may omit or merge characters. */
 size_t um_tokenizer_longest(const um_tokenizer *t);
-/* The text of ids: special ids and ids that are no piece left out, bytes that are no UTF-8 and zero bytes as U+FFFD, white space
- * at both ends removed (what Python's strip() takes). */
+/* The text of ids: special ids and ids that are not pieces are left out, bytes that are not UTF-8 and zero bytes become U+FFFD, and
+ * white space at both ends is removed (as by Python's strip()). */
 char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);
-/* The same with the white space at both ends, and what removes it from text (returns a part of it). */
+/* The same without removing white space; and the function that removes it from both ends of text (returns a part of text). */
 char *um_tokenizer_decode_raw(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);
 char *um_tokenizer_strip(char *text);

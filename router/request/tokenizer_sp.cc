@@ -1,4 +1,4 @@
-// See tokenizer_sp.h: the one door to SentencePiece.
+// See tokenizer_sp.h: the only door to SentencePiece.
 #include "router/request/tokenizer_sp.h"
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-/* C view of a SentencePiece model. No exception leaves these functions; NULL or -1 means failure, with a sentence in why. */
+/* C interface to a SentencePiece model. Exceptions do not leave these functions; NULL or -1 means failure, with a sentence in why. */
 #pragma once
 
 #include <stddef.h>
@@ -16,8 +16,8 @@ int um_sp_vocab(const um_sp *sp);
 int um_sp_bos(const um_sp *sp);
 int um_sp_eos(const um_sp *sp);
 int um_sp_unk(const um_sp *sp);
-/* Bytes of text that piece id stands for: its spelling, with the space mark as one byte; 1 for a byte piece, 0 for the unknown piece
- * and for control pieces. */
+/* Bytes of text that piece id represents: the length of its spelling, with the space mark counted as one byte; 1 for a byte piece, 0
+ * for the unknown piece and for control pieces. */
 size_t um_sp_piece_bytes(const um_sp *sp, int32_t id);
 /* Calls take for every id of text. Returns 0, or -1. */
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
