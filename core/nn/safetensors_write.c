@@ -16,7 +16,7 @@ struct um_tensors_writer {
     um_arena arena;
     const char *path, *tmp;
     int fd;
-    size_t want, given; /* bytes of data */
+    size_t want, given; /* bytes of data: expected, written so far */
 };
 
 static um_status sys_fail(um_err *err, const char *path)

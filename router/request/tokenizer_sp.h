@@ -19,10 +19,10 @@ int um_sp_unk(const um_sp *sp);
 /* Bytes of text that piece id represents: the length of its spelling, with the space mark counted as one byte; 1 for a byte piece, 0
  * for the unknown piece and for control pieces. */
 size_t um_sp_piece_bytes(const um_sp *sp, int32_t id);
-/* Calls take for every id of text. Returns 0, or -1. */
+/* Calls take for every id of text. Returns 0, or -1 on failure. */
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
                  void *ctx);
-/* Calls take once with the text of ids. Returns 0, or -1. */
+/* Calls take once with the text of ids. Returns 0, or -1 on failure. */
 int um_sp_decode(const um_sp *sp, const int32_t *ids, int n,
                  void (*take)(void *ctx, const char *text, size_t n), void *ctx);
 
