@@ -110,7 +110,7 @@ static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratc
         if (p.is == FM) s->fm = t;
         if (p.lora && (p.is == EXPERT || p.is == DENSE)) s->lora = t;
     }
-    /* mlp.gate.weight belongs to the style of the experts in the files; without any experts, to MIXTRAL */
+    /* mlp.gate.weight belongs to the dynamic style when the files have tensors of that style, else to MIXTRAL */
     if (s->style[UM_GATE_DYNAMIC])
         s->gate[UM_GATE_DYNAMIC] = s->gate[UM_GATE_MIXTRAL];
     else
@@ -178,8 +178,8 @@ static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *e
                    m->vocab, m->dim, name, found);
 }
 
-/* If the tensor names have one style only, that style decides. If they have both (8e folders keep the tensors of the 4-expert model
- * they were built from) or neither, the config decides. Only the config has the sizes of the dynamic gate, so config and names must
+/* If the tensor names have one style only, that style decides. If they have several (8e folders keep the tensors of the 4-expert
+ * model they were built from) or none, the config decides. Only the config has the sizes of the dynamic gate, so config and names must
  * agree on whether the gate is dynamic. */
 static um_status style_of(um_gate_style *out, um_checkpoint *c, const survey *s, um_err *err)
 {
