@@ -113,7 +113,7 @@ const um_option um_options[] = {
     NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE, TEXT,
         "sample from this many of the likeliest tokens; 0 is all; below 0: as generation_config.json says"),
     NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | UM_PROG_INIT, TEXT,
-        "seed of sampling and gate noise; requests without a seed of their own draw apart. Or of the weights that init makes"),
+        "seed of sampling and gate noise, from which each request without its own seed derives one; for init, seed of the weights"),
     BOOL(ignore_eos, ROUTE, TEXT, "generate past the end tokens, up to max_new_tokens"),
     NUM(UM_OPT_INT, context, "0", 0, 1 << 24, JOB, TEXT,
         "prompt rows, those of media counted, and new tokens that a request may have together; 0 is what the model has positions for"),

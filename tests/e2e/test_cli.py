@@ -109,6 +109,8 @@ class Cli(unittest.TestCase):
         self.assertNotIn("--prompt", line)
         self.assertEqual([r[1] for r in rows[1:-2]], ["router/0", "expert/0", "expert/1", "expert/2", "expert/3", "encoder/0"])
         self.assertEqual(rows[-1][:4], ["free", "on", "this", "machine:"])
+        said = unimoe("generate", "--model", MODELS / "s4", "--prompt", "x", "--dry-run").stderr
+        self.assertIn("this line reads requests from standard input: add <FILE", said)
 
     def test_dry_run_places_experts(self):
         _, rows = self.plan("generate", "--model", MODELS / "s8", "--prompt", "x", "--experts", "3")
