@@ -1,6 +1,6 @@
 # unimoe-decoder and the rank's side of it.
 function(um_decoder_test name)
-  um_test(${name} SOURCES encoder_worker/${name}.c support/media_files.c support/tiny_png.c LIBS um_test_fixture um_towers um_decode um_nn)
+  um_test(${name} SOURCES encoder_worker/${name}.c support/media_files.c support/tiny_png.c support/decoder_fixture.c LIBS um_test_fixture um_towers um_decode um_nn)
   target_compile_definitions(${name} PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
   add_dependencies(${name} unimoe-decoder)
 endfunction()

@@ -9,7 +9,7 @@
 #include "core/base/rng.h"
 #include "core/nn/safetensors.h"
 #include "encoder_worker/sandbox/images/image_file.h"
-#include "encoder_worker/decode/decoder.h"
+#include "tests/support/decoder_fixture.h"
 #include "tests/support/fixture.h"
 #include "tests/support/media_files.h"
 #include "tests/support/tiny_png.h"
@@ -18,24 +18,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static um_decoder *decoder;
 static const um_media_limits limits = {
     .pixels = 1 << 20, .seconds = 60, .frames = 16, .wait_ms = 60000};
 
-static int setup(void **state)
-{
-    um_err err = {0};
-    arena_setup(state);
-    if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
-    print_error("%s\n", err.msg);
-    return -1;
-}
-
-static int teardown(void **state)
-{
-    um_decoder_close(decoder);
-    return arena_teardown(state);
-}
+static int setup(void **state) { return decoder_setup(state, &limits); }
 
 static um_wave wave_of(const char *name, media_blob b)
 {
@@ -596,5 +582,5 @@ int main(void)
         cmocka_unit_test(test_image_formats), cmocka_unit_test(test_not_media),
         cmocka_unit_test(test_wrong_bytes),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, decoder_teardown);
 }

@@ -83,18 +83,6 @@ static const float *encode(bench *b, const float *wave, int64_t n)
     return rows;
 }
 
-/* Largest difference as a share of the largest value wanted. */
-static float distance(const float *got, const float *want, size_t n)
-{
-    float off = 0.0f, most = 0.0f;
-    for (size_t i = 0; i < n; i++) {
-        if (!isfinite(got[i])) return INFINITY;
-        off = fmaxf(off, fabsf(got[i] - want[i]));
-        most = fmaxf(most, fabsf(want[i]));
-    }
-    return off / most;
-}
-
 static void test_golden(void **state)
 {
     (void)state;

@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "encoder_worker/decode/decoder.h"
 #include "encoder_worker/sandbox/sound_chunk.h"
+#include "tests/support/decoder_fixture.h"
 #include "tests/support/fixture.h"
 #include "tests/support/media_files.h"
 
@@ -23,24 +23,10 @@ typedef struct row {
     long n;
 } row;
 
-static um_decoder *decoder;
 static const um_media_limits limits = {
     .pixels = 1 << 20, .seconds = 60, .frames = 16, .wait_ms = 60000};
 
-static int setup(void **state)
-{
-    um_err err = {0};
-    arena_setup(state);
-    if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
-    print_error("%s\n", err.msg);
-    return -1;
-}
-
-static int teardown(void **state)
-{
-    um_decoder_close(decoder);
-    return arena_teardown(state);
-}
+static int setup(void **state) { return decoder_setup(state, &limits); }
 
 static media_blob load(const char *file)
 {
@@ -183,5 +169,5 @@ int main(void)
         cmocka_unit_test(test_cut_anywhere),
         cmocka_unit_test(test_chunks),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, decoder_teardown);
 }

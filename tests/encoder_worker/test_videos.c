@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "encoder_worker/decode/decoder.h"
+#include "tests/support/decoder_fixture.h"
 #include "tests/support/fixture.h"
 #include "tests/support/media_files.h"
 
@@ -15,24 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static um_decoder *decoder;
 static const um_media_limits limits = {
     .pixels = 1 << 20, .seconds = 60, .frames = 128, .wait_ms = 60000};
 
-static int setup(void **state)
-{
-    um_err err = {0};
-    arena_setup(state);
-    if (um_decoder_open(&decoder, UM_DECODER, &limits, &err) == UM_OK) return 0;
-    print_error("%s\n", err.msg);
-    return -1;
-}
-
-static int teardown(void **state)
-{
-    um_decoder_close(decoder);
-    return arena_teardown(state);
-}
+static int setup(void **state) { return decoder_setup(state, &limits); }
 
 static um_image *frames_of(const char *name, media_blob b, int want, int *n)
 {
@@ -225,5 +211,5 @@ int main(void)
         cmocka_unit_test(test_matrices),
         cmocka_unit_test(test_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, decoder_teardown);
 }

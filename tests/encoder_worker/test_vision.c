@@ -10,6 +10,7 @@
 #include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/frontend/preprocess.h"
 #include "encoder_worker/towers/vision.h"
+#include "tests/support/test_support.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -76,18 +77,6 @@ static void close_model(bench *b)
 {
     um_checkpoint_close(&b->ck);
     um_arena_free(&b->arena);
-}
-
-/* Largest difference as a share of the largest value wanted. */
-static float distance(const float *got, const float *want, size_t n)
-{
-    float off = 0.0f, most = 0.0f;
-    for (size_t i = 0; i < n; i++) {
-        if (!isfinite(got[i])) return INFINITY;
-        off = fmaxf(off, fabsf(got[i] - want[i]));
-        most = fmaxf(most, fabsf(want[i]));
-    }
-    return off / most;
 }
 
 typedef struct golden_case {

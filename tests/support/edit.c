@@ -6,6 +6,15 @@
 
 #include <string.h>
 
+const edit edit_text_model[EDIT_TEXT_MODEL] = {
+    {"model_type", "\"llava\""},  {"hidden_size", "64"},
+    {"intermediate_size", "96"},  {"num_hidden_layers", "4"},
+    {"num_attention_heads", "4"}, {"vocab_size", "400"},
+    {"rms_norm_eps", "1e-5"},     {"moe", "true"},
+    {"num_experts", "4"},         {"num_experts_per_tok", "2"},
+    {"moe_type", "\"dense\""},
+};
+
 void edit_config(const char *dir, const char *name, const edit *base, size_t n, const edit *change,
                  size_t changes)
 {

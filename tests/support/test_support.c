@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include <math.h>
 
 char *golden_path(um_arena *arena, const char *fmt, ...)
 {
@@ -56,4 +57,15 @@ void ids_equal(const char *what, const int32_t *got, int n_got, const int32_t *w
     for (int i = 0; i < n_got && i < n_want; i++)
         if (got[i] != want[i]) fail_msg("%s: id %d is %d, want %d", what, i, got[i], want[i]);
     if (n_got != n_want) fail_msg("%s: %d ids, want %d", what, n_got, n_want);
+}
+
+float distance(const float *got, const float *want, size_t n)
+{
+    float off = 0.0f, most = 0.0f;
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(got[i])) return INFINITY;
+        off = fmaxf(off, fabsf(got[i] - want[i]));
+        most = fmaxf(most, fabsf(want[i]));
+    }
+    return off / most;
 }

@@ -13,3 +13,5 @@ um_json *golden_json(const char *path);
 int32_t *golden_ids(const char *path, const char *name, int *n, um_arena *arena);
 /* The two lists are equal, or the test fails naming what and the first place. */
 void ids_equal(const char *what, const int32_t *got, int n_got, const int32_t *want, int n_want);
+/* Largest difference of n values as a share of the largest value wanted; infinite when one of got is not finite. */
+float distance(const float *got, const float *want, size_t n);

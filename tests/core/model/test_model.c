@@ -21,16 +21,6 @@
 
 /* --- configs made from pairs --- */
 
-/* A small text model. */
-static const edit base[] = {
-    {"model_type", "\"llava\""},  {"hidden_size", "64"},
-    {"intermediate_size", "96"},  {"num_hidden_layers", "4"},
-    {"num_attention_heads", "4"}, {"vocab_size", "400"},
-    {"rms_norm_eps", "1e-5"},     {"moe", "true"},
-    {"num_experts", "4"},         {"num_experts_per_tok", "2"},
-    {"moe_type", "\"dense\""},
-};
-
 /* CLIP at 56 pixels. */
 static const edit tower_base[] = {
     {"hidden_size", "32"},        {"intermediate_size", "64"}, {"num_hidden_layers", "3"},
@@ -40,7 +30,7 @@ static const edit pixels_base[] = {{"size", "{\"shortest_edge\":56}"}, {"crop_si
 
 static um_status read_with(um_model *m, const edit *change, size_t changes, um_err *err)
 {
-    edit_config(dir, "config.json", base, EDIT_COUNT(base), change, changes);
+    edit_config(dir, "config.json", edit_text_model, EDIT_TEXT_MODEL, change, changes);
     return um_model_read(m, dir, NULL, &arena, err);
 }
 

@@ -19,19 +19,9 @@
 
 /* --- configs made from pairs --- */
 
-/* A small text model. */
-static const edit base[] = {
-    {"model_type", "\"llava\""},  {"hidden_size", "64"},
-    {"intermediate_size", "96"},  {"num_hidden_layers", "4"},
-    {"num_attention_heads", "4"}, {"vocab_size", "400"},
-    {"rms_norm_eps", "1e-5"},     {"moe", "true"},
-    {"num_experts", "4"},         {"num_experts_per_tok", "2"},
-    {"moe_type", "\"dense\""},
-};
-
 static um_status read_with(um_model *m, const edit *change, size_t changes, um_err *err)
 {
-    edit_config(dir, "config.json", base, EDIT_COUNT(base), change, changes);
+    edit_config(dir, "config.json", edit_text_model, EDIT_TEXT_MODEL, change, changes);
     return um_model_read(m, dir, NULL, &arena, err);
 }
 
@@ -164,14 +154,14 @@ static void test_audio_places(void **state)
     audio_folders(NULL, NULL, NULL);
     folder_text(dir, "tower/config.json", "{\"hidden_size\": 32}");
     for (size_t i = 0; i < EDIT_COUNT(bad); i++) {
-        edit_config(dir, "config.json", base, EDIT_COUNT(base), bad[i].change,
+        edit_config(dir, "config.json", edit_text_model, EDIT_TEXT_MODEL, bad[i].change,
                     bad[i].change[1].key != NULL ? 2 : 1);
         um_status st = um_model_read(&m, dir, &bad[i].towers, &arena, &err);
         if (st != UM_E_MODEL) fail_msg("%s: status %d, %s", bad[i].says, st, err.msg);
         has(&err, bad[i].says);
     }
     /* a flag names a folder elsewhere and its kind */
-    edit_config(dir, "config.json", base, EDIT_COUNT(base),
+    edit_config(dir, "config.json", edit_text_model, EDIT_TEXT_MODEL,
                 (edit[]){{"mm_audio_tower", "\"/data/x\""}}, 1);
     um_towers towers = {.speech = GOLDEN "s4/audio_tower"};
     if (um_model_read(&m, dir, &towers, &arena, &err) != UM_OK) fail_msg("%s", err.msg);
@@ -180,7 +170,7 @@ static void test_audio_places(void **state)
     towers = (um_towers){.sound = GOLDEN "a4/audio_tower"};
     if (um_model_read(&m, dir, &towers, &arena, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_true(m.sound.present && !m.speech.present);
-    edit_config(dir, "config.json", base, EDIT_COUNT(base),
+    edit_config(dir, "config.json", edit_text_model, EDIT_TEXT_MODEL,
                 (edit[]){{"mm_audio_tower", "\"/data/x\""}, {"mm_speech_tower", "\"speech\""}}, 2);
     if (um_model_read(&m, dir, &towers, &arena, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_true(m.sound.present && m.speech.present);
