@@ -50,6 +50,9 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
         *job = whole;
         return UM_OK;
     }
+    if (cfg->request[0] == '\0')
+        fputs("unimoe: typed by hand, this line reads requests from standard input: add <FILE\n",
+              stderr);
     printf("%s\n\n", um_job_line(&whole, arena));
     um_memory_plan_print(&plan, stdout);
     if (available > 0) {
@@ -58,11 +61,6 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
         printf("free on this machine: %s\n", room);
     }
     if (shortage[0] != '\0') printf("too little memory: %s\n", shortage);
-    if (cfg->request[0] == '\0') {
-        fflush(stdout);
-        fputs("unimoe: typed by hand, this line reads requests from standard input: add <FILE\n",
-              stderr);
-    }
     return UM_OK;
 }
 

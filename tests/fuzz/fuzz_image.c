@@ -13,13 +13,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (um_image_decode(&p, "fuzz", data, size, PIXELS_MAX, &arena, &err) == UM_OK) {
         volatile unsigned sum = 0;
         int64_t pixels = (int64_t)p.w * p.h;
-        UM_ASSERT(um_image_orient(&p, data, size, &arena, &err) == UM_OK);
-        UM_ASSERT((int64_t)p.w * p.h == pixels);
-        UM_ASSERT(p.w > 0 && p.h > 0 && (int64_t)p.w * p.h <= PIXELS_MAX);
+        um_status turned = um_image_orient(&p, data, size, &arena, &err);
+        UM_CHECK(turned == UM_OK && (int64_t)p.w * p.h == pixels);
+        UM_CHECK(p.w > 0 && p.h > 0 && pixels <= PIXELS_MAX);
         for (size_t i = 0; i < (size_t)p.w * (size_t)p.h * 3; i++) sum += p.rgb[i];
         (void)sum;
     } else {
-        UM_ASSERT(err.msg[0] != 0);
+        UM_CHECK(err.msg[0] != 0);
     }
     um_arena_free(&arena);
     return 0;
