@@ -45,7 +45,7 @@ struct um_dispatcher {
     int unfinished;
     um_result_order order;            /* with --in-order */
     um_id_set ids;                    /* of the requests so far */
-    bool told_ids;                    /* that two of them are the same */
+    bool warned_ids;                  /* that two of them are the same */
     const char *ignored[IGNORED_MAX]; /* keys that were logged as ignored */
     int n_ignored;
     um_arena scratch;
@@ -145,14 +145,14 @@ static bool is_kept(const um_request_source *from)
 static void id_check(um_dispatcher *d, const um_request_source *from)
 {
     um_mark mark = um_arena_mark(&d->scratch);
-    const char *id = d->told_ids ? NULL : um_request_id(from->json, from->n, &d->scratch);
+    const char *id = d->warned_ids ? NULL : um_request_id(from->json, from->n, &d->scratch);
     if (id != NULL && um_id_set_add(&d->ids, id)) {
         um_log_warn(
             "requests: the id of %s %llu, \"%.100s\", is that of an earlier one too; \"%s\" in "
             "their results tells them apart",
             from->element ? "element" : "line", (unsigned long long)from->number, id,
             from->element ? "element" : "line");
-        d->told_ids = true;
+        d->warned_ids = true;
     }
     um_arena_reset(&d->scratch, mark);
 }
@@ -251,10 +251,10 @@ static void ignored_log(um_dispatcher *d, const um_request *r)
 {
     um_text list = {0};
     for (int i = 0; i < r->n_ignored; i++) {
-        bool told = d->n_ignored == IGNORED_MAX;
-        for (int k = 0; k < d->n_ignored && !told; k++)
-            told = strcmp(d->ignored[k], r->ignored[i]) == 0;
-        if (told) continue;
+        bool logged = d->n_ignored == IGNORED_MAX;
+        for (int k = 0; k < d->n_ignored && !logged; k++)
+            logged = strcmp(d->ignored[k], r->ignored[i]) == 0;
+        if (logged) continue;
         d->ignored[d->n_ignored++] = um_arena_str(&d->names, r->ignored[i]);
         um_text_fmt(&list, "%s%s", list.n > 0 ? ", " : "", r->ignored[i]);
     }

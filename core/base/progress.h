@@ -1,25 +1,43 @@
-/* How far a long piece of work has come, for the person who waits for it: a bar that is redrawn on a terminal, a line now and then
- * elsewhere, nothing at all when the work is done within two seconds. Not thread-safe. */
+/* How far a long piece of work has come, for the person who waits for it: on a terminal one line that is redrawn, elsewhere a line
+ * every few seconds, and nothing at all when the work is done within two seconds. Not thread-safe. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
+/* Where progress is shown, and when next. The text is the caller's. */
+typedef struct um_progress_line {
+    FILE *to;           /* NULL: silent */
+    bool terminal;      /* redraw one line */
+    bool drawn;         /* the terminal shows a line */
+    bool shown;         /* something was shown */
+    int64_t begun, due; /* monotonic ns */
+} um_progress_line;
+
+/* to: usually stderr, NULL for silence. */
+void um_progress_line_open(um_progress_line *l, FILE *to);
+bool um_progress_line_due(const um_progress_line *l, int64_t now);
+void um_progress_line_show(um_progress_line *l, const char *text, int64_t now);
+/* Removes the line from a terminal. Call it before anything else is written there, and at the end. */
+void um_progress_line_clear(um_progress_line *l);
+
+enum { UM_DURATION = 40 };
+/* "42 s", "3 min 20 s", "2 h 5 min" */
+void um_duration_text(char out[UM_DURATION], int64_t seconds);
+
+/* Work whose amount is counted: a bar with what is done, what is to do, and the time left. */
 typedef enum um_progress_unit { UM_PROGRESS_BYTES, UM_PROGRESS_COUNT } um_progress_unit;
 
 typedef struct um_progress {
-    FILE *to;         /* NULL: silent */
+    um_progress_line line;
     const char *what; /* "writing weights"; borrowed */
     um_progress_unit unit;
-    bool bar;           /* to is a terminal */
-    int64_t total;      /* of unit; 0 = not known */
-    int64_t done;       /* so far */
-    int64_t begun, due; /* monotonic ns: when it began, when the next report is due */
-    bool shown;         /* something was printed */
+    int64_t total; /* of unit; 0 = not known */
+    int64_t done;  /* so far */
 } um_progress;
 
-/* to: usually stderr, NULL for silence. total may be 0 when nobody knows it. */
+/* to as in um_progress_line_open. total is 0 when nobody knows it. */
 void um_progress_begin(um_progress *p, FILE *to, const char *what, um_progress_unit unit,
                        int64_t total);
 /* n more are done. Cheap enough to call for every piece of 64 KiB. */

@@ -6,23 +6,12 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
-
-/* Milliseconds: before the first line; between two drawings on a terminal; between two lines elsewhere, in the first minute and
- * later. */
-enum { FIRST_MS = 2000, DRAW_MS = 200, LINE_MS = 5000, LINE_LATER_MS = 30000, MINUTE_MS = 60000 };
-
-static int64_t ms(int64_t ns) { return ns / 1000000; }
 
 void um_job_progress_open(um_job_progress *p, FILE *to, int ranks, int64_t wanted, bool quiet)
 {
-    *p = (um_job_progress){.to = quiet ? NULL : to,
-                           .ranks = ranks,
-                           .wanted = wanted,
-                           .began_ns = um_now_ns(),
-                           .phase = "starting"};
-    p->terminal = p->to != NULL && isatty(fileno(to)) == 1 &&
-                  strcmp(um_config_system("TERM", "dumb"), "dumb") != 0;
+    *p = (um_job_progress){.ranks = ranks, .wanted = wanted, .phase = "starting"};
+    um_progress_line_open(&p->line, quiet ? NULL : to);
+    if (strcmp(um_config_system("TERM", "dumb"), "dumb") == 0) p->line.terminal = false;
 }
 
 static void set_int(int64_t *to, const um_json *line, const char *key)
@@ -46,22 +35,11 @@ void um_job_progress_update(um_job_progress *p, const um_json *line)
     if (read > p->wanted) p->wanted = read;
 }
 
-/* "42 s", "3 min 20 s", "2 h 5 min" */
-static void duration(char out[40], int64_t seconds)
-{
-    if (seconds < 60)
-        snprintf(out, 40, "%" PRId64 " s", seconds);
-    else if (seconds < 3600)
-        snprintf(out, 40, "%" PRId64 " min %" PRId64 " s", seconds / 60, seconds % 60);
-    else
-        snprintf(out, 40, "%" PRId64 " h %" PRId64 " min", seconds / 3600, seconds % 3600 / 60);
-}
-
 /* "[#####               ] 3 of 8 answers, 412 new tokens, 21.3/s, about 40 s left" */
 static void working(char *out, size_t size, const um_job_progress *p, int64_t now_ns)
 {
     enum { BAR = 20 };
-    char bar[BAR + 1], left[40];
+    char bar[BAR + 1], left[UM_DURATION];
     size_t n = 0;
     double seconds = (double)(now_ns - p->work_ns) * 1e-9;
     if (p->wanted == 1) {
@@ -88,14 +66,14 @@ static void working(char *out, size_t size, const um_job_progress *p, int64_t no
     double each = (double)(p->answer_ns - p->work_ns) / (double)p->answered;
     double ahead = (each * (double)p->wanted - (double)(now_ns - p->work_ns)) * 1e-9;
     if (ahead < 1) return;
-    duration(left, (int64_t)ahead);
+    um_duration_text(left, (int64_t)ahead);
     snprintf(out + n, size - n, ", about %s left", left);
 }
 
 static void describe(char *out, size_t size, const um_job_progress *p, int64_t now_ns)
 {
-    char took[40];
-    duration(took, (now_ns - p->began_ns) / 1000000000);
+    char took[UM_DURATION];
+    um_duration_text(took, (now_ns - p->line.begun) / 1000000000);
     if (strcmp(p->phase, "working") == 0)
         working(out, size, p, now_ns);
     else if (strcmp(p->phase, "loading") == 0)
@@ -106,23 +84,15 @@ static void describe(char *out, size_t size, const um_job_progress *p, int64_t n
 
 void um_job_progress_tick(um_job_progress *p, int64_t now_ns)
 {
-    char text[256];
-    if (p->to == NULL || ms(now_ns - p->began_ns) < FIRST_MS) return;
-    int64_t every = p->terminal                            ? DRAW_MS
-                    : ms(now_ns - p->began_ns) < MINUTE_MS ? LINE_MS
-                                                           : LINE_LATER_MS;
-    if (p->shown_ns != 0 && ms(now_ns - p->shown_ns) < every) return;
-    p->shown_ns = now_ns;
-    describe(text, sizeof text, p, now_ns);
-    fprintf(p->to, p->terminal ? "\r\033[K%.79s" : "unimoe: %s\n", text);
-    fflush(p->to);
-    p->drawn = p->terminal;
+    enum { COLUMNS = 79 };
+    char state[256], text[sizeof state + 16];
+    if (!um_progress_line_due(&p->line, now_ns)) return;
+    describe(state, sizeof state, p, now_ns);
+    if (p->line.terminal)
+        snprintf(text, sizeof text, "%.*s", COLUMNS, state);
+    else
+        snprintf(text, sizeof text, "unimoe: %s", state);
+    um_progress_line_show(&p->line, text, now_ns);
 }
 
-void um_job_progress_clear(um_job_progress *p)
-{
-    if (!p->drawn) return;
-    fputs("\r\033[K", p->to);
-    fflush(p->to);
-    p->drawn = false;
-}
+void um_job_progress_clear(um_job_progress *p) { um_progress_line_clear(&p->line); }

@@ -702,10 +702,10 @@ static void shown(fixture *f, um_job_progress *p, int64_t seconds, const char *w
 {
     char *text = NULL;
     size_t size = 0;
-    p->to = open_memstream(&text, &size);
-    um_job_progress_tick(p, p->began_ns + seconds * 1000000000);
-    fclose(p->to);
-    p->to = stderr;
+    p->line.to = open_memstream(&text, &size);
+    um_job_progress_tick(p, p->line.begun + seconds * 1000000000);
+    fclose(p->line.to);
+    p->line.to = stderr;
     assert_string_equal(text, want);
     um_free(text);
     (void)f;
@@ -724,30 +724,31 @@ static void test_progress(void **state)
     fixture *f = *state;
     um_job_progress p;
     um_job_progress_open(&p, stderr, 6, 8, false);
-    p.terminal = false;
+    p.line.terminal = false;
     shown(f, &p, 1, ""); /* short jobs show nothing */
     shown(f, &p, 3, "unimoe: starting 6 ranks, 3 s\n");
     report(&p, "{\"kind\":\"progress\",\"phase\":\"loading\"}");
     shown(f, &p, 5, "");
     shown(f, &p, 8, "unimoe: 6 ranks are loading the model, 8 s\n");
     report(&p, "{\"kind\":\"progress\",\"phase\":\"working\",\"encoding\":2}");
-    p.work_ns = p.began_ns + INT64_C(10000000000);
+    p.work_ns = p.line.begun + INT64_C(10000000000);
     shown(f, &p, 13, "unimoe: [                    ] 0 of 8 answers, encoding media of 2\n");
     report(&p,
            "{\"kind\":\"progress\",\"phase\":\"working\",\"encoding\":0,\"prompt_tokens\":640}");
     shown(f, &p, 18,
           "unimoe: [                    ] 0 of 8 answers, reading prompts: 640 tokens\n");
     report(&p, "{\"phase\":\"working\",\"answered\":2,\"new_tokens\":100,\"requests\":8}");
-    p.answer_ns = p.began_ns + INT64_C(30000000000);
+    p.answer_ns = p.line.begun + INT64_C(30000000000);
     shown(
         f, &p, 50,
         "unimoe: [#####               ] 2 of 8 answers, 100 new tokens, 2.5/s, about 40 s left\n");
-    p.terminal = true;
+    p.line.terminal = true;
+    p.line.due = p.line.begun;
     shown(f, &p, 51,
-          "\r\033[K[#####               ] 2 of 8 answers, 100 new tokens, 2.4/s, about 39 s left");
+          "\r[#####               ] 2 of 8 answers, 100 new tokens, 2.4/s, about 39 s left\033[K");
     um_job_progress_open(&p, stderr, 6, 8, true);
-    assert_null(p.to);
-    um_job_progress_tick(&p, p.began_ns + INT64_C(100000000000));
+    assert_null(p.line.to);
+    um_job_progress_tick(&p, p.line.begun + INT64_C(100000000000));
 }
 
 /* ---- memory ---- */

@@ -43,8 +43,8 @@ static void test_short_work_is_silent(void **state)
     (void)state;
     um_progress p;
     um_progress_begin(&p, to, "copying", UM_PROGRESS_COUNT, 10);
-    for (int i = 0; i < 10; i++) um_progress_add_at(&p, 1, p.begun + i * SECOND / 10);
-    um_progress_end_at(&p, p.begun + SECOND);
+    for (int i = 0; i < 10; i++) um_progress_add_at(&p, 1, p.line.begun + i * SECOND / 10);
+    um_progress_end_at(&p, p.line.begun + SECOND);
     assert_string_equal(shown(), "");
 }
 
@@ -53,7 +53,7 @@ static void test_lines(void **state)
     (void)state;
     um_progress p;
     um_progress_begin(&p, to, "writing weights", UM_PROGRESS_BYTES, 4 << 20);
-    int64_t t = p.begun;
+    int64_t t = p.line.begun;
     um_progress_add_at(&p, 1 << 20, t + SECOND);
     um_progress_add_at(&p, 0, t + 3 * SECOND);
     um_progress_add_at(&p, 1 << 20, t + 4 * SECOND); /* two lines are at least five seconds apart */
@@ -61,8 +61,8 @@ static void test_lines(void **state)
     um_progress_add_at(&p, 1 << 20, t + 10 * SECOND);
     um_progress_end_at(&p, t + 10 * SECOND);
     um_progress_end_at(&p, t + 11 * SECOND); /* a second time: nothing */
-    assert_string_equal(shown(), "writing weights: 1.0 MiB of 4.0 MiB, 25 %, 0:09 left\n"
-                                 "writing weights: 3.0 MiB of 4.0 MiB, 75 %, 0:03 left\n"
+    assert_string_equal(shown(), "writing weights: 1.0 MiB of 4.0 MiB, 25 %, 9 s left\n"
+                                 "writing weights: 3.0 MiB of 4.0 MiB, 75 %, 3 s left\n"
                                  "writing weights: 4.0 MiB of 4.0 MiB, 100 %\n");
 }
 
@@ -71,12 +71,11 @@ static void test_bar(void **state)
     (void)state;
     um_progress p;
     um_progress_begin(&p, to, "loading", UM_PROGRESS_COUNT, 4);
-    p.bar = true;
-    um_progress_add_at(&p, 2, p.begun + 2 * SECOND);
-    um_progress_end_at(&p, p.begun + 3 * SECOND);
-    assert_string_equal(shown(),
-                        "\rloading [===============               ] 2 of 4, 50 %, 0:02 left"
-                        "\033[K\r\033[K");
+    p.line.terminal = true;
+    um_progress_add_at(&p, 2, p.line.begun + 2 * SECOND);
+    um_progress_end_at(&p, p.line.begun + 3 * SECOND);
+    assert_string_equal(shown(), "\rloading [###############               ] 2 of 4, 50 %, 2 s left"
+                                 "\033[K\r\033[K");
 }
 
 static void test_unknown_total_and_silence(void **state)
@@ -84,17 +83,19 @@ static void test_unknown_total_and_silence(void **state)
     (void)state;
     um_progress p;
     um_progress_begin(&p, to, "reading", UM_PROGRESS_COUNT, 0);
-    um_progress_add_at(&p, 7, p.begun + 3 * SECOND);
-    um_progress_end_at(&p, p.begun + 3 * SECOND);
+    um_progress_add_at(&p, 7, p.line.begun + 3 * SECOND);
+    um_progress_end_at(&p, p.line.begun + 3 * SECOND);
     assert_string_equal(shown(), "reading: 7\nreading: 7\n");
     um_progress_begin(&p, NULL, "reading", UM_PROGRESS_COUNT, 0);
-    um_progress_add_at(&p, 7, p.begun + 3 * SECOND);
-    um_progress_end_at(&p, p.begun + 3 * SECOND);
+    um_progress_add_at(&p, 7, p.line.begun + 3 * SECOND);
+    um_progress_end_at(&p, p.line.begun + 3 * SECOND);
     /* more than the announced total, and hours */
     um_progress_begin(&p, to, "drawing", UM_PROGRESS_COUNT, 100);
-    um_progress_add_at(&p, 1, p.begun + 90 * SECOND);
-    um_progress_add_at(&p, 500, p.begun + 100 * SECOND);
-    assert_non_null(strstr(shown(), "drawing: 1 of 100, 1 %, 2:28:30 left\n"
+    um_progress_add_at(&p, 1, p.line.begun + 90 * SECOND);
+    um_progress_add_at(
+        &p, 0, p.line.begun + 119 * SECOND); /* half a minute apart after the first minute */
+    um_progress_add_at(&p, 500, p.line.begun + 120 * SECOND);
+    assert_non_null(strstr(shown(), "drawing: 1 of 100, 1 %, 2 h 28 min left\n"
                                     "drawing: 100 of 100, 100 %\n"));
 }
 
