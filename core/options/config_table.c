@@ -149,7 +149,7 @@ const um_option um_options[] = {
     STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
     STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
 
-    STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "counters of another run, to be subtracted: the picture shows the difference"),
+    STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "counters of another run, to be subtracted: the figure shows the difference"),
     STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows to count: those of prompts, of new tokens, or both"),
     STR(csv, "", NULL, UM_PROG_PLOT, DRAW, "write the table behind the image to this file"),
     STR(base, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the base weights of a release"),

@@ -34,7 +34,7 @@ typedef struct lines {
 
 typedef struct run {
     const um_job_io *io;
-    um_mpirun_output banner;
+    um_mpirun_output output;
     pid_t mpirun;
     int signals, in;
     lines out, log;
@@ -68,12 +68,12 @@ static void close_fd(int *fd)
 
 static int64_t grace_ms(const run *r)
 {
-    return GRACE_MS + (int64_t)GRACE_RANK_MS * um_job_ranks(r->banner.job);
+    return GRACE_MS + (int64_t)GRACE_RANK_MS * um_job_ranks(r->output.job);
 }
 
 static int64_t finish_ms(const run *r)
 {
-    return FINISH_MS + (int64_t)FINISH_RANK_MS * um_job_ranks(r->banner.job);
+    return FINISH_MS + (int64_t)FINISH_RANK_MS * um_job_ranks(r->output.job);
 }
 
 /* ---- the end ---- */
@@ -123,7 +123,7 @@ static void sweep(run *r)
 /* Asks mpirun to end the job; what ranks say from now on about peers that are gone is no news. */
 static void stop_job(run *r)
 {
-    r->banner.stopping = true;
+    r->output.stopping = true;
     if (!r->ended) kill(r->mpirun, SIGTERM);
     within_ms(r, grace_ms(r));
 }
@@ -142,8 +142,8 @@ static void obey(run *r, um_job_next next)
 static void read_line(run *r, lines *l, const char *line)
 {
     if (l == &r->log) {
-        um_mpirun_output_line(&r->banner, line);
-        if (r->banner.fatal) within_ms(r, grace_ms(r));
+        um_mpirun_output_line(&r->output, line);
+        if (r->output.fatal) within_ms(r, grace_ms(r));
         return;
     }
     r->start_by = 0;
@@ -283,7 +283,7 @@ static void loop(run *r)
 
 static um_status verdict(const run *r, um_err *err)
 {
-    const um_mpirun_output *said = &r->banner;
+    const um_mpirun_output *said = &r->output;
     bool exited = WIFEXITED(r->exit_status);
     int code = exited ? WEXITSTATUS(r->exit_status) : 0;
     if (r->stopped_by != 0) {
@@ -340,9 +340,9 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
              .input = io->input,
              .input_left = io->input_size,
              .source = io->input_more ? io->input_fd : -1};
-    r.banner.job = job;
-    r.banner.print = io->log;
-    r.banner.ctx = io->ctx;
+    r.output.job = job;
+    r.output.print = io->log;
+    r.output.ctx = io->ctx;
     int64_t began = time(NULL);
     sigset_t ours, before;
     wanted_signals(&ours);
@@ -357,9 +357,9 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
         write_input(&r);
         loop(&r);
         sweep(&r);
-        um_mpirun_output_end(&r.banner);
+        um_mpirun_output_end(&r.output);
         st = verdict(&r, err);
-        if (st != UM_OK && r.banner.unreachable && um_job_has_word(job, "--hostfile"))
+        if (st != UM_OK && r.output.unreachable && um_job_has_word(job, "--hostfile"))
             io->log(io->ctx, "mpirun: some ranks found no way from their network interfaces to "
                              "those of others; --mpirun-args \"--mca btl_tcp_if_include "
                              "NETWORK/BITS\" names the network that joins the hosts");

@@ -89,7 +89,7 @@ um_routed um_routing_at(const um_routing *r, int layer, um_phase phase, um_modal
 /* ---- between routers ---- */
 
 /* Moves to the next nonzero cell; false at the end. */
-static bool visit_next(const um_routing *r, um_routing_for_each *w)
+static bool visit_next(const um_routing *r, um_routing_cursor *w)
 {
     for (; w->plane < r->planes; w->plane++, w->expert = 0) {
         const um_routed *cell = r->plane[w->plane];
@@ -99,14 +99,14 @@ static bool visit_next(const um_routing *r, um_routing_for_each *w)
     return false;
 }
 
-void um_routing_pack(const um_routing *r, um_routing_for_each *walk, Um__Routing *out,
+void um_routing_pack(const um_routing *r, um_routing_cursor *cursor, Um__Routing *out,
                      um_arena *arena)
 {
     *out = (Um__Routing)UM__ROUTING__INIT;
     int room = um_min_int(CELLS_AT_ONCE, r->model->experts);
-    bool more = visit_next(r, walk);
+    bool more = visit_next(r, cursor);
     if (more) {
-        int plane = walk->plane, modalities = UM_MODALITIES;
+        int plane = cursor->plane, modalities = UM_MODALITIES;
         out->phase = (uint32_t)(plane / (r->model->layers * modalities));
         out->layer = (uint32_t)(plane / modalities % r->model->layers);
         out->modality = (uint32_t)(plane % modalities);
@@ -115,13 +115,13 @@ void um_routing_pack(const um_routing *r, um_routing_for_each *walk, Um__Routing
         out->first = um_arena_alloc(arena, (size_t)room * sizeof *out->first);
         out->weight = um_arena_alloc(arena, (size_t)room * sizeof *out->weight);
         size_t n = 0;
-        for (; more && walk->plane == plane && n < (size_t)room; n++) {
-            const um_routed *c = &r->plane[plane][walk->expert];
-            out->expert[n] = (uint32_t)walk->expert++;
+        for (; more && cursor->plane == plane && n < (size_t)room; n++) {
+            const um_routed *c = &r->plane[plane][cursor->expert];
+            out->expert[n] = (uint32_t)cursor->expert++;
             out->tokens[n] = c->tokens;
             out->first[n] = c->first;
             out->weight[n] = c->weight;
-            more = visit_next(r, walk);
+            more = visit_next(r, cursor);
         }
         out->n_expert = out->n_tokens = out->n_first = out->n_weight = n;
     }
@@ -159,12 +159,12 @@ um_status um_routing_send(const um_routing *r, um_link *link, int peer, um_err *
 {
     um_arena arena;
     um_arena_init(&arena, "routing counters", 1 << 16);
-    um_routing_for_each walk = {0};
+    um_routing_cursor cursor = {0};
     Um__Routing m;
     um_status st = UM_OK;
     do {
         um_mark mark = um_arena_mark(&arena);
-        um_routing_pack(r, &walk, &m, &arena);
+        um_routing_pack(r, &cursor, &m, &arena);
         st = um_link_control(link, peer, UM_KIND_ROUTING, &m.base, err);
         um_arena_reset(&arena, mark);
     } while (st == UM_OK && !m.last);
@@ -263,7 +263,7 @@ void um_routing_text(const um_routing *r, um_text *out, int64_t requests, int64_
 {
     header_text(r, out, requests, failed);
     int layers = r->model->layers, modalities = UM_MODALITIES;
-    for (um_routing_for_each w = {0}; visit_next(r, &w); w.expert++) {
+    for (um_routing_cursor w = {0}; visit_next(r, &w); w.expert++) {
         const um_routed *c = &r->plane[w.plane][w.expert];
         um_text_fmt(out, "%s,%d,%s,%d,%" PRIu64 ",%" PRIu64 ",%.9f\n",
                     um_phase_name((um_phase)(w.plane / (layers * modalities))),

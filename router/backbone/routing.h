@@ -38,11 +38,11 @@ um_routed um_routing_at(const um_routing *r, int layer, um_phase phase, um_modal
                         int expert);
 
 /* Position of an iteration over the nonzero cells; set it to zero to begin. */
-typedef struct um_routing_for_each {
+typedef struct um_routing_cursor {
     int plane, expert;
-} um_routing_for_each;
+} um_routing_cursor;
 /* Packs the next cells of one phase, layer and modality into a message that fits one frame. last: it is the last. Memory: arena. */
-void um_routing_pack(const um_routing *r, um_routing_for_each *walk, Um__Routing *out,
+void um_routing_pack(const um_routing *r, um_routing_cursor *cursor, Um__Routing *out,
                      um_arena *arena);
 /* Adds the cells of another router's message; checks every number. */
 um_status um_routing_merge(um_routing *r, const Um__Routing *m, um_err *err);

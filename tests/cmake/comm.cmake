@@ -38,7 +38,7 @@ um_mpi_test(mpi_comm_killed mpi_comm NP 2 5 ARGS killed
             FAILS "rank [0-9]+: router/[0-9]+ .rank [0-9]+, host [^,]+, pid [0-9]+. is gone")
 um_mpi_test(mpi_comm_failing mpi_comm NP 2 5 ARGS failing
             FAILS "rank 0: router/[0-9]+ .rank [0-9]+, host [^,]+, pid [0-9]+. ended the job")
-um_mpi_test(mpi_comm_halted mpi_comm NP 3 ARGS halted
+um_mpi_test(mpi_comm_stopped mpi_comm NP 3 ARGS stopped
             FAILS "router/2 .rank 2, host [^,]+, pid [0-9]+. was stopped by a signal")
 
 # Not a measurement: that the bench runs.

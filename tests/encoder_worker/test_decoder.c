@@ -40,7 +40,7 @@ static um_wave wave_made(const media_wav *w, const void *samples, size_t n)
 }
 
 /* A call with bad input: returns UM_E_DATA with a message that begins with the name, sets nothing and keeps nothing. */
-enum kind { PICTURE, WAVE, CLIP };
+enum kind { IMAGE, WAVE, VIDEO };
 
 static void refused(enum kind kind, media_blob b, const char *word)
 {
@@ -49,7 +49,7 @@ static void refused(enum kind kind, media_blob b, const char *word)
     um_wave w = {.n = -7};
     int n = -7;
     size_t used = arena.used;
-    um_status st = kind == PICTURE ? um_decode_image(decoder, &p, "it", b.data, b.n, &arena, &err)
+    um_status st = kind == IMAGE ? um_decode_image(decoder, &p, "it", b.data, b.n, &arena, &err)
                    : kind == WAVE
                        ? um_decode_wave(decoder, &w, "it", b.data, b.n, &arena, &err)
                        : um_decode_video(decoder, &frames, &n, 8, "it", b.data, b.n, &arena, &err);
@@ -341,20 +341,20 @@ static void test_turned_video(void **state)
 static void test_bad_videos(void **state)
 {
     (void)state;
-    refused(CLIP, media_load(&arena, "media/tones.m4a"),
+    refused(VIDEO, media_load(&arena, "media/tones.m4a"),
             "no video in it (1 sound streams, 0 cover images)");
-    refused(CLIP, media_load(&arena, "media/cover.m4a"),
+    refused(VIDEO, media_load(&arena, "media/cover.m4a"),
             "no video in it (1 sound streams, 1 cover images)");
-    refused(CLIP, media_load(&arena, "golden/media/siren.wav"), "no video in it");
-    refused(CLIP, media_load(&arena, "golden/media/photo.jpg"), "JPEG image");
-    refused(CLIP, media_load(&arena, "media/animated.webp"), "WebP image");
+    refused(VIDEO, media_load(&arena, "golden/media/siren.wav"), "no video in it");
+    refused(VIDEO, media_load(&arena, "golden/media/photo.jpg"), "JPEG image");
+    refused(VIDEO, media_load(&arena, "media/animated.webp"), "WebP image");
     media_blob b = media_load(&arena, "media/count.mp4");
-    refused(CLIP, (media_blob){b.data, b.n / 2}, "corrupt");
+    refused(VIDEO, (media_blob){b.data, b.n / 2}, "corrupt");
     b = media_load(&arena, "media/count.avi");
-    refused(CLIP, (media_blob){b.data, 600}, "");
+    refused(VIDEO, (media_blob){b.data, 600}, "");
     um_put_u32(b.data + 0x80, 3600); /* scale and rate: an hour for a frame */
     um_put_u32(b.data + 0x84, 1);
-    refused(CLIP, b, "108000.0 s long by its header, limit 60 s");
+    refused(VIDEO, b, "108000.0 s long by its header, limit 60 s");
 }
 
 static void test_video_limits(void **state)
@@ -429,7 +429,7 @@ static void test_webp(void **state)
             fail_msg("%s", err.msg);
         assert_true(p.h == t->shape[0] && p.w == t->shape[1]);
         assert_memory_equal(p.rgb, t->data, t->bytes);
-        refused(PICTURE, (media_blob){b.data, b.n - 30}, "");
+        refused(IMAGE, (media_blob){b.data, b.n - 30}, "");
     }
     um_tensors_close(set);
 }
@@ -449,12 +449,12 @@ static void test_image_limits(void **state)
     tiny_png_begin(&png, 60000, 60000, 8, 2, false);
     tiny_png_rows(&png, (const uint8_t *)"abc", 3, 3);
     tiny_png_end(&png);
-    refused(PICTURE, (media_blob){png.bytes, png.n},
+    refused(IMAGE, (media_blob){png.bytes, png.n},
             "60000 x 60000 = 3600000000 pixels, limit 1048576");
     tiny_png_begin(&png, 1024, 1024, 8, 2, false); /* within the limit, and then nearly empty */
     tiny_png_rows(&png, (const uint8_t *)"abc", 3, 3);
     tiny_png_end(&png);
-    refused(PICTURE, (media_blob){png.bytes, png.n}, "corrupt PNG");
+    refused(IMAGE, (media_blob){png.bytes, png.n}, "corrupt PNG");
 }
 
 static um_image image_file(const char *name)
@@ -528,7 +528,7 @@ static void test_not_media(void **state)
         noise,
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++)
-        for (int kind = PICTURE; kind <= CLIP; kind++) refused((enum kind)kind, cases[c], "");
+        for (int kind = IMAGE; kind <= VIDEO; kind++) refused((enum kind)kind, cases[c], "");
     refused(WAVE, cases[0], "empty");
     refused(WAVE, cases[3], "");
 }

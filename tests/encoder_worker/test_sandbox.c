@@ -246,7 +246,7 @@ static void test_dies_with_parent(void **state)
 
 typedef struct work {
     media_blob blob;
-    enum { PICTURE, WAVE, CLIP } kind;
+    enum { IMAGE, WAVE, VIDEO } kind;
 } work;
 
 static um_status ignore(void *ctx, const um_image *p, um_err *err)
@@ -264,8 +264,7 @@ static int try_decode(void *ctx)
     um_wave wave;
     const um_video_limits limits = {.pixels = 1 << 24, .seconds = 60};
     um_arena_init(&a, "test", 1 << 12);
-    um_status st = w->kind == PICTURE
-                       ? um_image_read(&p, w->blob.data, w->blob.n, 1 << 24, &a, &err)
+    um_status st = w->kind == IMAGE ? um_image_read(&p, w->blob.data, w->blob.n, 1 << 24, &a, &err)
                    : w->kind == WAVE
                        ? um_wave_read(&wave, w->blob.data, w->blob.n, 60, &a, &err)
                        : um_video_read(w->blob.data, w->blob.n, 8, &limits, ignore, NULL, &a, &err);
@@ -284,15 +283,15 @@ static void test_little_memory(void **state)
     static const struct {
         const char *name;
         int kind;
-    } files[] = {{"golden/media/photo.jpg", PICTURE}, {"golden/media/tall.png", PICTURE},
-                 {"media/lossy.webp", PICTURE},       {"media/tones.flac", WAVE},
-                 {"media/tones.m4a", WAVE},           {"golden/media/stereo11k.wav", WAVE},
-                 {"media/count.mkv", CLIP},           {"media/count.mp4", CLIP}};
+    } files[] = {{"golden/media/photo.jpg", IMAGE}, {"golden/media/tall.png", IMAGE},
+                 {"media/lossy.webp", IMAGE},       {"media/tones.flac", WAVE},
+                 {"media/tones.m4a", WAVE},         {"golden/media/stereo11k.wav", WAVE},
+                 {"media/count.mkv", VIDEO},        {"media/count.mp4", VIDEO}};
     um_arena arena;
     um_arena_init(&arena, "test", 1 << 16);
     for (size_t f = 0; f < sizeof files / sizeof files[0]; f++) {
         work w = {.blob = media_load(&arena, files[f].name)};
-        w.kind = files[f].kind == PICTURE ? PICTURE : files[f].kind == WAVE ? WAVE : CLIP;
+        w.kind = files[f].kind == IMAGE ? IMAGE : files[f].kind == WAVE ? WAVE : VIDEO;
         int done = 0;
         for (int64_t memory = 1 << 12; memory <= 512 * MIB; memory += memory / 4) {
             int how = behind_walls(try_decode, &w, memory, 30);

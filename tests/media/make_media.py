@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the sounds, clips and pictures of this folder, and webp.safetensors: what Pillow decodes from the WebP files.
+"""Makes the sounds, videos and images of this folder, and webp.safetensors: what Pillow decodes from the WebP files.
 
 sound: 0.25 s at 22050 Hz, left 440 Hz, right 660 Hz, half of full scale; silence.flac: 1 h of nothing.
-clips: 30 frames of 32 x 24 at 10 a second; frame k is all (8k, 255 - 8k, 37k mod 256). turned.mp4: white above, black below, and
+videos: 30 frames of 32 x 24 at 10 a second; frame k is all (8k, 255 - 8k, 37k mod 256). turned.mp4: white above, black below, and
 a header that asks for a quarter turn. av.mp4: a sound track beside the frames.
 
 Made with ffmpeg 5.1.9 and Pillow 13.0.0; needs numpy and safetensors too.     usage: make_media.py     writes into its own folder
@@ -37,7 +37,7 @@ def sounds():
            "-frames:v", "1", "-disposition:v", "attached_pic")
 
 
-def clips():
+def videos():
     x264 = ["-c:v", "libx264rgb", "-crf", "0", "-bf", "3", "-g", "12"]
     vp9 = ["-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "gbrp"]
     ffmpeg("count.mkv", *FRAMES, "-c:v", "ffv1")
@@ -56,7 +56,7 @@ def clips():
     (HERE / "upright.mp4").unlink()
 
 
-def pictures():
+def images():
     y, x = np.mgrid[0:23, 0:37]
     rgba = np.stack([x * 6, y * 10, (x * y) % 256, 255 - x * 6], axis=2).astype(np.uint8)
     wanted = {}
@@ -76,5 +76,5 @@ def pictures():
 
 if __name__ == "__main__":
     sounds()
-    clips()
-    pictures()
+    videos()
+    images()

@@ -3,7 +3,7 @@
  *   mpi_comm traffic   all kinds of messages between all ranks
  *   mpi_comm killed    the last rank is killed: the others must say so
  *   mpi_comm failing   the last rank ends with an error: the others must say so
- *   mpi_comm halted    the last rank is stopped at the end: the job must not wait for it for ever */
+ *   mpi_comm stopped    the last rank is stopped at the end: the job must not wait for it for ever */
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "core/base/rng.h"
@@ -233,7 +233,7 @@ static um_status failing(um_comm *c, um_err *err)
     return UM_FAIL(err, UM_E_MODEL, "out of paper");
 }
 
-static um_status halted(um_comm *c, um_err *err)
+static um_status stopped(um_comm *c, um_err *err)
 {
     (void)err;
     if (c->rank == c->topo.n - 1) raise(SIGSTOP);
@@ -253,8 +253,8 @@ int main(int argc, char **argv)
             st = killed(c, &err);
         else if (strcmp(what, "failing") == 0)
             st = failing(c, &err);
-        else if (strcmp(what, "halted") == 0)
-            st = halted(c, &err);
+        else if (strcmp(what, "stopped") == 0)
+            st = stopped(c, &err);
         else
             st = traffic(c, &err);
     }

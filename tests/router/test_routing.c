@@ -414,11 +414,11 @@ static void many_experts_travel_in_pieces(void **state)
     um_arena a;
     um_err err = {0};
     um_arena_init(&a, "test", 4096);
-    um_routing_for_each walk = {0};
+    um_routing_cursor cursor = {0};
     int pieces = 0;
     for (bool last = false; !last; pieces++) {
         Um__Routing piece;
-        um_routing_pack(from, &walk, &piece, &a);
+        um_routing_pack(from, &cursor, &piece, &a);
         size_t n = um_control_size(&piece.base);
         assert_true(n < 1 << 20);
         uint8_t *bytes = um_arena_alloc(&a, n);
@@ -455,9 +455,9 @@ static void a_router_that_counted_nothing_says_so_at_once(void **state)
     um_err err = {0};
     um_arena_init(&a, "test", 4096);
     um_routing *r = um_routing_open(&m);
-    um_routing_for_each walk = {0};
+    um_routing_cursor cursor = {0};
     Um__Routing piece;
-    um_routing_pack(r, &walk, &piece, &a);
+    um_routing_pack(r, &cursor, &piece, &a);
     assert_true(piece.last);
     assert_int_equal(piece.n_expert, 0);
     assert_int_equal(um_routing_merge(r, &piece, &err), UM_OK);

@@ -1,4 +1,4 @@
-/* Whether a process runs, is halted or gone: with a child of our own. */
+/* Whether a process runs, is stopped or gone: with a child of our own. */
 #include "core/comm/alive.h"
 
 #include <stdarg.h>
