@@ -186,7 +186,7 @@ void um_model_resolve(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
 
 /* The part of the model that a tensor belongs to; it determines which ranks need the tensor. */
 typedef enum um_part {
-    UM_PART_TRUNK,
+    UM_PART_BACKBONE,
     UM_PART_GATE,
     UM_PART_EXPERT,
     UM_PART_PROJECTOR, /* of the image tower */

@@ -2,7 +2,7 @@
 #include "core/model/model.h"
 
 #include "core/base/bytes.h"
-#include "core/model/model_walk.h"
+#include "core/model/tensor_visitor.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -65,7 +65,7 @@ void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)
     snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[fm], leaf);
 }
 
-void um_visit_give(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d)
+void um_visit_tensor(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d)
 {
     int64_t shape[4] = {a, b, c, d};
     if (w->st != UM_OK) return;
@@ -82,21 +82,21 @@ void um_visit_normal(um_tensor_visitor *w, const char *name, int64_t a, int64_t 
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_NORMAL;
-    um_visit_give(w, a, b, 0, 0);
+    um_visit_tensor(w, a, b, 0, 0);
 }
 
 void um_visit_ones(um_tensor_visitor *w, const char *name, int64_t a)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_ONES;
-    um_visit_give(w, a, 0, 0, 0);
+    um_visit_tensor(w, a, 0, 0, 0);
 }
 
 void um_visit_zeros(um_tensor_visitor *w, const char *name, int64_t a, int64_t b)
 {
     snprintf(w->s.name, sizeof w->s.name, "%s", name);
     w->s.init = UM_INIT_ZEROS;
-    um_visit_give(w, a, b, 0, 0);
+    um_visit_tensor(w, a, b, 0, 0);
 }
 
 static void ffn_name(char out[200], const um_model *m, int layer, int expert, const char *which)
@@ -112,7 +112,7 @@ static void visit_ffn(um_tensor_visitor *w, int layer, int expert)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
-    w->s.part = expert >= 0 ? UM_PART_EXPERT : UM_PART_TRUNK;
+    w->s.part = expert >= 0 ? UM_PART_EXPERT : UM_PART_BACKBONE;
     w->s.expert = expert;
     for (int i = 0; i < 3 && w->st == UM_OK; i++) {
         int64_t width = expert >= 0 ? m->expert_dim : m->ffn_dim;
@@ -138,7 +138,7 @@ static void visit_shared(um_tensor_visitor *w, int layer)
 {
     static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
     const um_model *m = w->m;
-    w->s.part = UM_PART_TRUNK;
+    w->s.part = UM_PART_BACKBONE;
     for (int j = 0; j < m->dynamic.shared; j++) {
         for (int i = 0; i < 3 && w->st == UM_OK; i++) {
             char name[200];
@@ -161,7 +161,7 @@ static void visit_gate(um_tensor_visitor *w, int layer)
         w->s.optional = i == UM_FM_AUDIO;
         um_name_fm(w->s.name, layer, (um_fm)i, "weight");
         w->s.init = UM_INIT_NORMAL;
-        um_visit_give(w, m->dim, m->dim, 1, 0);
+        um_visit_tensor(w, m->dim, m->dim, 1, 0);
         um_name_fm(name, layer, (um_fm)i, "bias");
         um_visit_zeros(w, name, m->dim, 0);
     }
@@ -174,7 +174,7 @@ static void visit_layer(um_tensor_visitor *w, int layer)
     char name[200];
     int64_t q = (int64_t)m->heads * m->head_dim, kv = (int64_t)m->kv_heads * m->head_dim;
     w->s.layer = layer;
-    w->s.part = UM_PART_TRUNK;
+    w->s.part = UM_PART_BACKBONE;
     um_name_layer(name, layer, "input_layernorm.weight");
     um_visit_ones(w, name, m->dim);
     um_name_layer(name, layer, "self_attn.q_proj.weight");
@@ -247,7 +247,7 @@ static void visit_vision(um_tensor_visitor *w)
     w->s.part = UM_PART_VISION;
     um_visit_normal(w, "vision_model.embeddings.class_embedding", v->dim, 0);
     snprintf(w->s.name, sizeof w->s.name, "vision_model.embeddings.patch_embedding.weight");
-    um_visit_give(w, v->dim, v->channels, v->patch, v->patch);
+    um_visit_tensor(w, v->dim, v->channels, v->patch, v->patch);
     um_visit_normal(w, "vision_model.embeddings.position_embedding.weight", side * side + 1,
                     v->dim);
     um_visit_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
@@ -263,10 +263,10 @@ um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, 
                            .fn = fn,
                            .ctx = ctx,
                            .err = err,
-                           .s = {.part = UM_PART_TRUNK, .layer = -1, .expert = -1}};
+                           .s = {.part = UM_PART_BACKBONE, .layer = -1, .expert = -1}};
     um_visit_normal(&w, "model.embed_tokens.weight", m->vocab, m->dim);
     for (int i = 0; i < m->layers && w.st == UM_OK; i++) visit_layer(&w, i);
-    w.s.part = UM_PART_TRUNK;
+    w.s.part = UM_PART_BACKBONE;
     um_visit_ones(&w, "model.norm.weight", m->dim);
     if (!m->tied) um_visit_normal(&w, "lm_head.weight", m->vocab, m->dim);
     if (m->vision.present) {

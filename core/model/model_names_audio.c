@@ -1,5 +1,5 @@
 /* Names and shapes of the audio towers and their connectors (spec 2.4, 2.5, 3.2, 3.3). */
-#include "core/model/model_walk.h"
+#include "core/model/tensor_visitor.h"
 
 #include <stdio.h>
 
@@ -9,7 +9,7 @@ static void give(um_tensor_visitor *w, const char *prefix, const char *name, int
 {
     snprintf(w->s.name, sizeof w->s.name, "%s%s", prefix, name);
     w->s.init = UM_INIT_NORMAL;
-    um_visit_give(w, a, b, c, d);
+    um_visit_tensor(w, a, b, c, d);
 }
 
 /* Whisper's attention: only the keys do not have a bias. */
@@ -132,7 +132,7 @@ static void beats_layer(um_tensor_visitor *w, int layer)
         um_visit_pair(w, at, "self_attn.grep_linear", 8, s->dim / s->heads);
         snprintf(w->s.name, sizeof w->s.name, "%sself_attn.grep_a", at);
         w->s.init = UM_INIT_ONES;
-        um_visit_give(w, 1, s->heads, 1, 1);
+        um_visit_tensor(w, 1, s->heads, 1, 1);
     }
     um_visit_pair(w, at, "self_attn_layer_norm", s->dim, 0);
     um_visit_pair(w, at, "fc1", s->ffn_dim, s->dim);
@@ -150,7 +150,7 @@ static void visit_sound(um_tensor_visitor *w)
     if (s->patch_dim != s->dim) um_visit_pair(w, "", "post_extract_proj", s->dim, s->patch_dim);
     snprintf(w->s.name, sizeof w->s.name, "encoder.pos_conv.0.weight_g");
     w->s.init = UM_INIT_ONES;
-    um_visit_give(w, 1, 1, s->conv_pos, 0);
+    um_visit_tensor(w, 1, 1, s->conv_pos, 0);
     give(w, "", "encoder.pos_conv.0.weight_v", s->dim, s->dim / s->conv_groups, s->conv_pos, 0);
     um_visit_zeros(w, "encoder.pos_conv.0.bias", s->dim, 0);
     um_visit_pair(w, "", "encoder.layer_norm", s->dim, 0);

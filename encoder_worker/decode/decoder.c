@@ -20,7 +20,7 @@ struct um_decoder {
 
 /* Where an answer is stored: images or a wave. */
 typedef struct answer {
-    um_ask_kind kind;
+    um_decode_request_kind kind;
     int want, n;    /* images */
     uint64_t bytes; /* of the images so far */
     um_image *images;
@@ -81,12 +81,12 @@ static um_decoder_wait patience(const um_decoder *d)
     return um_decoder_wait_new(d->limits.wait_ms);
 }
 
-static um_status next_block(um_decoder *d, um_told *t, uint32_t number, um_decoder_wait *w,
-                            um_err *err)
+static um_status next_block(um_decoder *d, um_decode_response *t, uint32_t number,
+                            um_decoder_wait *w, um_err *err)
 {
-    uint8_t head[UM_TOLD_BYTES];
+    uint8_t head[UM_RESPONSE_BYTES];
     UM_TRY(um_decoder_child_receive(&d->child, head, sizeof head, w, err));
-    UM_TRY(um_wrap(err, um_told_get(t, head, err), "the decoder sent a bad block"));
+    UM_TRY(um_wrap(err, um_decode_response_get(t, head, err), "the decoder sent a bad block"));
     if (t->number != number)
         return UM_FAIL(err, UM_E_CORRUPT,
                        "the decoder answered request %" PRIu32 ", asked was %" PRIu32, t->number,
@@ -95,8 +95,8 @@ static um_status next_block(um_decoder *d, um_told *t, uint32_t number, um_decod
 }
 
 /* Reads the message of an end block. Its bytes come from a process that a media file may have compromised. */
-static um_status end_text(um_decoder *d, char text[UM_TOLD_TEXT + 1], const um_told *t,
-                          um_decoder_wait *w, um_err *err)
+static um_status end_text(um_decoder *d, char text[UM_RESPONSE_TEXT + 1],
+                          const um_decode_response *t, um_decoder_wait *w, um_err *err)
 {
     UM_TRY(um_decoder_child_receive(&d->child, text, (size_t)t->bytes, w, err));
     text[t->bytes] = '\0';
@@ -107,20 +107,20 @@ static um_status end_text(um_decoder *d, char text[UM_TOLD_TEXT + 1], const um_t
 
 static um_status greet(um_decoder *d, um_err *err)
 {
-    uint8_t head[UM_ASK_BYTES];
-    char text[UM_TOLD_TEXT + 1];
-    um_told t = {0};
+    uint8_t head[UM_REQUEST_BYTES];
+    char text[UM_RESPONSE_TEXT + 1];
+    um_decode_response t = {0};
     um_decoder_wait w = patience(d);
-    um_ask a = {.kind = UM_ASK_HELLO,
-                .pixels = d->limits.pixels,
-                .seconds = d->limits.seconds,
-                .frames = d->limits.frames,
-                .wait_ms = d->limits.wait_ms};
-    um_ask_put(head, &a);
+    um_decode_request a = {.kind = UM_REQUEST_HELLO,
+                           .pixels = d->limits.pixels,
+                           .seconds = d->limits.seconds,
+                           .frames = d->limits.frames,
+                           .wait_ms = d->limits.wait_ms};
+    um_decode_request_put(head, &a);
     d->number = 0;
     UM_TRY(um_decoder_child_send(&d->child, head, sizeof head, &w, err));
     UM_TRY(next_block(d, &t, 0, &w, err));
-    if (t.kind != UM_TOLD_END) return UM_FAIL(err, UM_E_CORRUPT, "the decoder did not greet");
+    if (t.kind != UM_RESPONSE_END) return UM_FAIL(err, UM_E_CORRUPT, "the decoder did not greet");
     UM_TRY(end_text(d, text, &t, &w, err));
     return t.status == UM_OK ? UM_OK : um_fail(err, t.status, "%s", text);
 }
@@ -144,11 +144,11 @@ static um_status no_memory(um_err *err)
     return UM_FAIL(err, UM_E_MEMORY, "no memory for what it decodes to");
 }
 
-static um_status take_frame(um_decoder *d, answer *a, const um_told *t, um_decoder_wait *w,
-                            um_arena *arena, um_err *err)
+static um_status take_frame(um_decoder *d, answer *a, const um_decode_response *t,
+                            um_decoder_wait *w, um_arena *arena, um_err *err)
 {
     a->bytes += t->bytes;
-    if (a->kind == UM_ASK_WAVE || a->n == a->want || (int64_t)t->w * t->h > d->limits.pixels ||
+    if (a->kind == UM_REQUEST_WAVE || a->n == a->want || (int64_t)t->w * t->h > d->limits.pixels ||
         a->bytes > UM_MEDIA_ANSWER_MAX)
         return UM_FAIL(err, UM_E_CORRUPT, "the decoder sent a frame that was not asked for");
     if (!um_arena_reserve(arena, (size_t)t->bytes)) return no_memory(err);
@@ -157,11 +157,11 @@ static um_status take_frame(um_decoder *d, answer *a, const um_told *t, um_decod
     return um_decoder_child_receive(&d->child, p.rgb, (size_t)t->bytes, w, err);
 }
 
-static um_status take_samples(um_decoder *d, answer *a, const um_told *t, um_decoder_wait *w,
-                              um_arena *arena, um_err *err)
+static um_status take_samples(um_decoder *d, answer *a, const um_decode_response *t,
+                              um_decoder_wait *w, um_arena *arena, um_err *err)
 {
     uint64_t n = t->bytes / sizeof(float);
-    if (a->kind != UM_ASK_WAVE || a->n > 0 || n / UM_WAVE_RATE > (uint64_t)d->limits.seconds)
+    if (a->kind != UM_REQUEST_WAVE || a->n > 0 || n / UM_WAVE_RATE > (uint64_t)d->limits.seconds)
         return UM_FAIL(err, UM_E_CORRUPT, "the decoder sent samples that were not asked for");
     if (!um_arena_reserve(arena, (size_t)t->bytes)) return no_memory(err);
     a->n = 1;
@@ -173,12 +173,12 @@ static um_status take_samples(um_decoder *d, answer *a, const um_told *t, um_dec
 static um_status hear(um_decoder *d, answer *a, um_decoder_wait *w, bool *clean, um_arena *arena,
                       um_err *err)
 {
-    um_told t = {0};
-    char text[UM_TOLD_TEXT + 1];
+    um_decode_response t = {0};
+    char text[UM_RESPONSE_TEXT + 1];
     for (;;) {
         UM_TRY(next_block(d, &t, d->number, w, err));
-        if (t.kind == UM_TOLD_END) break;
-        if (t.kind == UM_TOLD_FRAME)
+        if (t.kind == UM_RESPONSE_END) break;
+        if (t.kind == UM_RESPONSE_FRAME)
             UM_TRY(take_frame(d, a, &t, w, arena, err));
         else
             UM_TRY(take_samples(d, a, &t, w, arena, err));
@@ -196,15 +196,15 @@ static um_status hear(um_decoder *d, answer *a, um_decoder_wait *w, bool *clean,
 static um_status ask(um_decoder *d, answer *a, const uint8_t *bytes, size_t n, um_arena *arena,
                      um_err *err)
 {
-    uint8_t head[UM_ASK_BYTES];
+    uint8_t head[UM_REQUEST_BYTES];
     bool clean = false;
     um_decoder_wait w = patience(d);
-    um_ask q = {.kind = a->kind,
-                .number = ++d->number,
-                .want = a->kind == UM_ASK_CLIP ? (uint32_t)a->want : 0,
-                .bytes = n,
-                .orient = d->orient && a->kind == UM_ASK_PICTURE};
-    um_ask_put(head, &q);
+    um_decode_request q = {.kind = a->kind,
+                           .number = ++d->number,
+                           .want = a->kind == UM_REQUEST_VIDEO ? (uint32_t)a->want : 0,
+                           .bytes = n,
+                           .orient = d->orient && a->kind == UM_REQUEST_IMAGE};
+    um_decode_request_put(head, &q);
     um_status st = um_decoder_child_send(&d->child, head, sizeof head, &w, err);
     if (st == UM_OK) st = um_decoder_child_send(&d->child, bytes, n, &w, err);
     if (st == UM_OK) st = hear(d, a, &w, &clean, arena, err);
@@ -223,7 +223,7 @@ static um_status decode(um_decoder *d, answer *a, const char *name, const uint8_
     um_status st = um_wrap(err, ready(d, err), "%s", name);
     if (st != UM_OK) return st;
     a->n = 0;
-    if (a->kind != UM_ASK_WAVE)
+    if (a->kind != UM_REQUEST_WAVE)
         a->images = um_arena_zero(arena, (size_t)a->want * sizeof *a->images);
     st = ask(d, a, bytes, n, arena, err);
     if (st == UM_OK) return UM_OK;
@@ -235,7 +235,7 @@ static um_status decode(um_decoder *d, answer *a, const char *name, const uint8_
 um_status um_decode_image(um_decoder *d, um_image *out, const char *name, const uint8_t *bytes,
                           size_t n, um_arena *arena, um_err *err)
 {
-    answer a = {.kind = UM_ASK_PICTURE, .want = 1};
+    answer a = {.kind = UM_REQUEST_IMAGE, .want = 1};
     UM_TRY(decode(d, &a, name, bytes, n, arena, err));
     *out = a.images[0];
     return UM_OK;
@@ -244,7 +244,7 @@ um_status um_decode_image(um_decoder *d, um_image *out, const char *name, const 
 um_status um_decode_wave(um_decoder *d, um_wave *out, const char *name, const uint8_t *bytes,
                          size_t n, um_arena *arena, um_err *err)
 {
-    answer a = {.kind = UM_ASK_WAVE};
+    answer a = {.kind = UM_REQUEST_WAVE};
     UM_TRY(decode(d, &a, name, bytes, n, arena, err));
     *out = a.wave;
     return UM_OK;
@@ -258,7 +258,7 @@ um_status um_decode_video(um_decoder *d, um_image **frames, int *n_frames, int w
     if (want > d->limits.frames)
         return UM_FAIL(err, UM_E_DATA, "%s: %d frames wanted, limit %" PRId64, name, want,
                        d->limits.frames);
-    answer a = {.kind = UM_ASK_CLIP, .want = want};
+    answer a = {.kind = UM_REQUEST_VIDEO, .want = want};
     UM_TRY(decode(d, &a, name, bytes, n, arena, err));
     *frames = a.images;
     *n_frames = a.n;

@@ -29,9 +29,9 @@ enum {
 
 typedef struct server {
     int fd;
-    um_ask limits;   /* the hello */
-    uint32_t number; /* of the request being answered */
-    uint64_t sent;   /* bytes of its frames so far */
+    um_decode_request limits; /* the hello */
+    uint32_t number;          /* of the request being answered */
+    uint64_t sent;            /* bytes of its frames so far */
     um_arena arena;
 } server;
 
@@ -64,29 +64,29 @@ static um_status read_all(int fd, void *data, size_t n, bool *closed, um_err *er
     return UM_OK;
 }
 
-static um_status send_block(server *s, um_told *t, const void *data, um_err *err)
+static um_status send_block(server *s, um_decode_response *t, const void *data, um_err *err)
 {
-    uint8_t head[UM_TOLD_BYTES];
+    uint8_t head[UM_RESPONSE_BYTES];
     t->number = s->number;
-    um_told_put(head, t);
+    um_decode_response_put(head, t);
     UM_TRY(write_all(s->fd, head, sizeof head, err));
     return write_all(s->fd, data, (size_t)t->bytes, err);
 }
 
 static um_status send_end(server *s, um_status st, const um_err *why, bool last, um_err *err)
 {
-    size_t n = st == UM_OK ? 0 : strnlen(why->msg, UM_TOLD_TEXT);
-    um_told t = {.kind = UM_TOLD_END, .status = st, .last = last, .bytes = n};
+    size_t n = st == UM_OK ? 0 : strnlen(why->msg, UM_RESPONSE_TEXT);
+    um_decode_response t = {.kind = UM_RESPONSE_END, .status = st, .last = last, .bytes = n};
     return send_block(s, &t, why->msg, err);
 }
 
 static um_status send_image(void *ctx, const um_image *p, um_err *err)
 {
     server *s = ctx;
-    um_told t = {.kind = UM_TOLD_FRAME,
-                 .w = (uint32_t)p->w,
-                 .h = (uint32_t)p->h,
-                 .bytes = (uint64_t)p->w * (uint64_t)p->h * 3};
+    um_decode_response t = {.kind = UM_RESPONSE_FRAME,
+                            .w = (uint32_t)p->w,
+                            .h = (uint32_t)p->h,
+                            .bytes = (uint64_t)p->w * (uint64_t)p->h * 3};
     s->sent += t.bytes;
     if (s->sent > UM_MEDIA_ANSWER_MAX)
         return UM_FAIL(err, UM_E_DATA, "its frames of %d x %d pixels are more than %d MiB", p->w,
@@ -94,19 +94,20 @@ static um_status send_image(void *ctx, const um_image *p, um_err *err)
     return send_block(s, &t, p->rgb, err);
 }
 
-static um_status answer(server *s, const um_ask *a, const uint8_t *bytes, um_err *err)
+static um_status answer(server *s, const um_decode_request *a, const uint8_t *bytes, um_err *err)
 {
     size_t n = (size_t)a->bytes;
-    if (a->kind == UM_ASK_PICTURE) {
+    if (a->kind == UM_REQUEST_IMAGE) {
         um_image p = {0};
         UM_TRY(um_image_read(&p, bytes, n, s->limits.pixels, &s->arena, err));
         if (a->orient) UM_TRY(um_image_orient(&p, bytes, n, &s->arena, err));
         return send_image(s, &p, err);
     }
-    if (a->kind == UM_ASK_WAVE) {
+    if (a->kind == UM_REQUEST_WAVE) {
         um_wave w = {0};
         UM_TRY(um_wave_read(&w, bytes, n, s->limits.seconds, &s->arena, err));
-        um_told t = {.kind = UM_TOLD_SAMPLES, .bytes = (uint64_t)w.n * sizeof(float)};
+        um_decode_response t = {.kind = UM_RESPONSE_SAMPLES,
+                                .bytes = (uint64_t)w.n * sizeof(float)};
         return send_block(s, &t, w.samples, err);
     }
     um_video_limits limits = {.pixels = s->limits.pixels, .seconds = s->limits.seconds};
@@ -143,7 +144,7 @@ static bool worn(const server *s)
     return t.tv_sec >= cpu_allowed(s);
 }
 
-static um_status serve_one(server *s, const um_ask *a, bool *last, um_err *err)
+static um_status serve_one(server *s, const um_decode_request *a, bool *last, um_err *err)
 {
     uint8_t *bytes = NULL;
     um_err why = {0};
@@ -161,13 +162,14 @@ static um_status serve_one(server *s, const um_ask *a, bool *last, um_err *err)
 
 static um_status hello(server *s, bool *closed, um_err *err)
 {
-    uint8_t head[UM_ASK_BYTES];
+    uint8_t head[UM_REQUEST_BYTES];
     um_err why = {0};
     UM_TRY(read_all(s->fd, head, sizeof head, closed, err));
     if (*closed) return UM_OK;
-    UM_TRY(um_ask_get(&s->limits, head, err));
-    const um_ask *l = &s->limits;
-    if (l->kind != UM_ASK_HELLO) return UM_FAIL(err, UM_E_CORRUPT, "a request before the hello");
+    UM_TRY(um_decode_request_get(&s->limits, head, err));
+    const um_decode_request *l = &s->limits;
+    if (l->kind != UM_REQUEST_HELLO)
+        return UM_FAIL(err, UM_E_CORRUPT, "a request before the hello");
     int64_t pixels = 0, sound = 0, memory = 0;
     if (__builtin_mul_overflow(l->pixels, (int64_t)BYTES_PER_PIXEL, &pixels) ||
         __builtin_mul_overflow(l->seconds, (int64_t)BYTES_PER_SECOND, &sound) ||
@@ -186,12 +188,12 @@ um_status um_decode_serve(int fd, um_err *err)
     um_status st = UM_OK;
     UM_TRY(hello(&s, &closed, err));
     while (st == UM_OK && !closed && !last) {
-        uint8_t head[UM_ASK_BYTES];
-        um_ask a = {0};
+        uint8_t head[UM_REQUEST_BYTES];
+        um_decode_request a = {0};
         st = read_all(fd, head, sizeof head, &closed, err);
         if (st != UM_OK || closed) break;
-        st = um_ask_get(&a, head, err);
-        if (st == UM_OK && (a.kind == UM_ASK_HELLO || a.want > s.limits.frames))
+        st = um_decode_request_get(&a, head, err);
+        if (st == UM_OK && (a.kind == UM_REQUEST_HELLO || a.want > s.limits.frames))
             st = UM_FAIL(err, UM_E_CORRUPT, "a second hello, or more frames than the limit");
         um_arena_init(&s.arena, "file", 1 << 16);
         if (st == UM_OK) st = serve_one(&s, &a, &last, err);

@@ -60,7 +60,7 @@ static void add_lora(walk *w, um_claim *c, const char *name)
 static um_status claim_llm(void *ctx, const um_spec *s, um_err *err)
 {
     walk *w = ctx;
-    if (s->part != UM_PART_TRUNK && s->part != UM_PART_GATE && s->part != UM_PART_EXPERT)
+    if (s->part != UM_PART_BACKBONE && s->part != UM_PART_GATE && s->part != UM_PART_EXPERT)
         return UM_OK;
     if (strstr(s->name, "_lora_") != NULL) return UM_OK; /* merged with its weight */
     um_source_tensor *t = um_source_get(w->llm, s->name);

@@ -40,7 +40,7 @@ static um_status count(void *ctx, const um_spec *spec, um_err *err)
     int64_t bytes = element_bytes(k, spec, t);
     for (int i = 0; i < spec->rank; i++) bytes *= spec->shape[i];
     switch (spec->part) {
-    case UM_PART_TRUNK:
+    case UM_PART_BACKBONE:
     case UM_PART_GATE:
         k->backbone += bytes;
         break;

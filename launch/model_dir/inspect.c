@@ -13,7 +13,7 @@
 enum { PARTS = UM_PARTS };
 
 static const char *const part_name[PARTS] = {
-    [UM_PART_TRUNK] = "backbone",
+    [UM_PART_BACKBONE] = "backbone",
     [UM_PART_GATE] = "gates",
     [UM_PART_EXPERT] = "experts",
     [UM_PART_PROJECTOR] = "projector",

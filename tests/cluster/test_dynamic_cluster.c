@@ -26,7 +26,7 @@
 #include <cmocka.h>
 
 #define GOLDEN UM_TEST_DATA "/golden/dynamic/"
-#define TRUNK_KEYS                                                                                 \
+#define BACKBONE_KEYS                                                                              \
     "\"hidden_size\": 48, \"intermediate_size\": 64, \"num_attention_heads\": 4, "                 \
     "\"num_key_value_heads\": 2, \"num_hidden_layers\": 3, \"vocab_size\": 300, "                  \
     "\"initializer_range\": 0.2, \"rms_norm_eps\": 1e-5, "
@@ -36,12 +36,12 @@ static const char *at(const char *name) { return um_path_join(&arena, dir, name)
 /* Layers 0 and 2 with top-p, null and shared experts; every layer with top-k alone. Both ask for dropping at a capacity that nearly
  * every expert is over, which serving must not do. */
 static const char *const configs[][2] = {
-    {"top_p", "{" TRUNK_KEYS "\"moe_type\": \"sparse\", \"moe_stride\": 2, "
+    {"top_p", "{" BACKBONE_KEYS "\"moe_type\": \"sparse\", \"moe_stride\": 2, "
               "\"mlp_dynamic_expert_num\": 5, \"mlp_dynamic_null_expert_num\": 1, "
               "\"mlp_fixed_expert_num\": 2, \"mlp_dynamic_top_p\": 0.7, "
               "\"dynamic_mlp_size_factor\": 2, \"shared_intermediate_size\": 20, "
               "\"token_drop\": true, \"min_capacity\": 1, \"capacity_factor\": 0.3}"},
-    {"top_k", "{" TRUNK_KEYS "\"mlp_dynamic_expert_num\": 4, \"mlp_dynamic_top_p\": 0, "
+    {"top_k", "{" BACKBONE_KEYS "\"mlp_dynamic_expert_num\": 4, \"mlp_dynamic_top_p\": 0, "
               "\"mlp_dynamic_top_k\": 2, \"dynamic_intermediate_size\": 40, "
               "\"token_drop\": true, \"drop_policy\": \"position\", \"min_capacity\": 1, "
               "\"capacity_factor\": 0.3}"},

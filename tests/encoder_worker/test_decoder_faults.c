@@ -351,25 +351,27 @@ static void test_two_threads(void **state)
 static void test_wire(void **state)
 {
     (void)state;
-    uint8_t ask[UM_ASK_BYTES], told[UM_TOLD_BYTES];
-    um_ask a = {.kind = UM_ASK_CLIP, .number = 3, .want = 8, .bytes = 5}, b = {0};
-    um_told t = {.kind = UM_TOLD_FRAME, .number = 3, .w = 2, .h = 5, .bytes = 30}, u = {0};
+    uint8_t ask[UM_REQUEST_BYTES], told[UM_RESPONSE_BYTES];
+    um_decode_request a = {.kind = UM_REQUEST_VIDEO, .number = 3, .want = 8, .bytes = 5}, b = {0};
+    um_decode_response t = {.kind = UM_RESPONSE_FRAME, .number = 3, .w = 2, .h = 5, .bytes = 30},
+                       u = {0};
     um_err err = {0};
-    um_ask_put(ask, &a);
-    um_told_put(told, &t);
-    assert_int_equal(um_ask_get(&b, ask, &err), UM_OK);
+    um_decode_request_put(ask, &a);
+    um_decode_response_put(told, &t);
+    assert_int_equal(um_decode_request_get(&b, ask, &err), UM_OK);
     assert_true(b.kind == a.kind && b.number == 3 && b.want == 8 && b.bytes == 5);
-    assert_int_equal(um_told_get(&u, told, &err), UM_OK);
+    assert_int_equal(um_decode_response_get(&u, told, &err), UM_OK);
     assert_true(u.kind == t.kind && u.number == 3 && u.w == 2 && u.h == 5 && u.bytes == 30);
-    for (size_t i = 0; i < UM_ASK_BYTES;
+    for (size_t i = 0; i < UM_REQUEST_BYTES;
          i++) { /* the number, the wish and the length may have other values */
         ask[i] ^= 0x80;
-        if (i < 8 || i >= 24) assert_int_equal(um_ask_get(&b, ask, &err), UM_E_CORRUPT);
+        if (i < 8 || i >= 24) assert_int_equal(um_decode_request_get(&b, ask, &err), UM_E_CORRUPT);
         ask[i] ^= 0x80;
     }
-    for (size_t i = 0; i < UM_TOLD_BYTES; i++) {
+    for (size_t i = 0; i < UM_RESPONSE_BYTES; i++) {
         told[i] ^= 0x80;
-        if (i < 8 || i >= 12) assert_int_equal(um_told_get(&u, told, &err), UM_E_CORRUPT);
+        if (i < 8 || i >= 12)
+            assert_int_equal(um_decode_response_get(&u, told, &err), UM_E_CORRUPT);
         told[i] ^= 0x80;
     }
 }

@@ -18,35 +18,37 @@ static void put(const void *data, size_t n)
     if (n > 0 && write(STDIN_FILENO, data, n) != (ssize_t)n) _exit(9);
 }
 
-static void tell(um_told t, const void *data, size_t n)
+static void tell(um_decode_response t, const void *data, size_t n)
 {
-    uint8_t head[UM_TOLD_BYTES];
+    uint8_t head[UM_RESPONSE_BYTES];
     t.number = t.number == 0 ? number : t.number;
-    um_told_put(head, &t);
+    um_decode_response_put(head, &t);
     put(head, sizeof head);
     put(data, n);
 }
 
 static void end(um_status st, const char *text, bool last)
 {
-    tell((um_told){.kind = UM_TOLD_END, .status = st, .last = last, .bytes = strlen(text)}, text,
-         strlen(text));
+    tell(
+        (um_decode_response){
+            .kind = UM_RESPONSE_END, .status = st, .last = last, .bytes = strlen(text)},
+        text, strlen(text));
 }
 
 static void frame(uint32_t w, uint32_t h, uint64_t bytes)
 {
-    tell((um_told){.kind = UM_TOLD_FRAME, .w = w, .h = h, .bytes = bytes}, "rgb", 3);
+    tell((um_decode_response){.kind = UM_RESPONSE_FRAME, .w = w, .h = h, .bytes = bytes}, "rgb", 3);
 }
 
 static void samples(uint64_t n)
 {
     float f = 0.5f;
-    tell((um_told){.kind = UM_TOLD_SAMPLES, .bytes = n * 4}, &f, 4);
+    tell((um_decode_response){.kind = UM_RESPONSE_SAMPLES, .bytes = n * 4}, &f, 4);
 }
 
 static void misbehave(char how)
 {
-    static const char garbage[UM_TOLD_BYTES] = "not a block of the decoder's";
+    static const char garbage[UM_RESPONSE_BYTES] = "not a block of the decoder's";
     switch (how) {
     case 'a':
         frame(1, 1, 3);
@@ -104,7 +106,8 @@ static void misbehave(char how)
         end(UM_OK, "", true);
         _exit(0);
     case 's':
-        tell((um_told){.kind = UM_TOLD_END, .status = UM_E_DATA, .bytes = 1 << 20}, "x", 1);
+        tell((um_decode_response){.kind = UM_RESPONSE_END, .status = UM_E_DATA, .bytes = 1 << 20},
+             "x", 1);
         return;
     default:
         break;
@@ -114,13 +117,13 @@ static void misbehave(char how)
 
 int main(void)
 {
-    uint8_t head[UM_ASK_BYTES];
+    uint8_t head[UM_REQUEST_BYTES];
     char file[256];
-    um_ask a;
+    um_decode_request a;
     while (read(STDIN_FILENO, head, sizeof head) == sizeof head &&
-           um_ask_get(&a, head, NULL) == UM_OK) {
+           um_decode_request_get(&a, head, NULL) == UM_OK) {
         number = a.number;
-        if (a.kind == UM_ASK_HELLO) {
+        if (a.kind == UM_REQUEST_HELLO) {
             end(UM_OK, "", false);
             continue;
         }

@@ -15,7 +15,7 @@ typedef struct um_tensor_visitor {
 } um_tensor_visitor;
 
 /* Calls fn with shape [a], [a,b], ...: the first 0 ends it. s.name and s.init are already set. */
-void um_visit_give(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d);
+void um_visit_tensor(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d);
 void um_visit_normal(um_tensor_visitor *w, const char *name, int64_t a, int64_t b);
 void um_visit_ones(um_tensor_visitor *w, const char *name, int64_t a);
 void um_visit_zeros(um_tensor_visitor *w, const char *name, int64_t a, int64_t b);
