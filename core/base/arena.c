@@ -8,7 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64 };
+/* A sanitized build leaves a gap behind every allocation, which stays poisoned. */
+#if defined(__SANITIZE_ADDRESS__)
+#define UM_POISON 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define UM_POISON 1
+#endif
+#endif
+#ifdef UM_POISON
+#include <sanitizer/asan_interface.h>
+enum { ALIGN = 64, REDZONE = 64 };
+static void poison(char *p, size_t n) { ASAN_POISON_MEMORY_REGION(p, n); }
+static void unpoison(char *p, size_t n) { ASAN_UNPOISON_MEMORY_REGION(p, n); }
+#else
+enum { ALIGN = 64, REDZONE = 0 };
+static void poison(char *p, size_t n) { (void)p, (void)n; }
+static void unpoison(char *p, size_t n) { (void)p, (void)n; }
+#endif
 
 struct um_arena_block {
     um_arena_block *older;
@@ -63,9 +80,27 @@ void um_arena_init(um_arena *a, const char *name, size_t block_bytes)
     *a = (um_arena){.name = name, .block_bytes = block_bytes < 4096 ? 4096 : block_bytes};
 }
 
-static void block_free(um_arena_block *b)
+void um_arena_init_device(um_arena *a, const char *name, size_t block_bytes, um_memory from)
 {
-    if (b != NULL) um_free(b->data);
+    um_arena_init(a, name, block_bytes);
+    a->kind = UM_ARENA_DEVICE;
+    a->from = from;
+}
+
+void um_arena_init_measure(um_arena *a, const char *name)
+{
+    um_arena_init(a, name, 0);
+    a->kind = UM_ARENA_MEASURE;
+}
+
+static void block_free(const um_arena *a, um_arena_block *b)
+{
+    if (b == NULL) return;
+    unpoison(b->data, b->size);
+    if (a->kind == UM_ARENA_DEVICE)
+        a->from.free(a->from.ctx, b->data);
+    else
+        um_free(b->data);
     um_free(b);
 }
 
@@ -75,17 +110,18 @@ static void block_drop(um_arena *a)
     um_arena_block *b = a->block;
     a->block = b->older;
     if (a->spare != NULL && a->spare->size >= b->size) {
-        block_free(b);
+        block_free(a, b);
         return;
     }
-    block_free(a->spare);
+    block_free(a, a->spare);
+    poison(b->data, b->size);
     a->spare = b;
 }
 
 void um_arena_free(um_arena *a)
 {
     while (a->block != NULL) block_drop(a);
-    block_free(a->spare);
+    block_free(a, a->spare);
     a->spare = NULL;
     a->used = 0;
 }
@@ -99,11 +135,14 @@ static bool block_add(um_arena *a, size_t bytes)
         a->spare = NULL;
     } else {
         if (b != NULL && a->peak > size) size = a->peak;
-        char *data = aligned_or_null(size);
+        char *data =
+            a->kind == UM_ARENA_DEVICE ? a->from.alloc(a->from.ctx, size) : aligned_or_null(size);
         if (data == NULL) return false;
+        UM_ASSERT((uintptr_t)data % ALIGN == 0);
         b = um_zalloc(sizeof *b);
         b->size = size;
         b->data = data;
+        poison(data, size);
     }
     b->offset = 0;
     b->older = a->block;
@@ -113,22 +152,30 @@ static bool block_add(um_arena *a, size_t bytes)
 
 static size_t rounded_up(size_t bytes)
 {
-    return bytes == 0 ? ALIGN : (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return (bytes == 0 ? ALIGN : (bytes + ALIGN - 1) / ALIGN * ALIGN) + REDZONE;
 }
 
 bool um_arena_reserve(um_arena *a, size_t bytes)
 {
     if (bytes > SIZE_MAX / 2) return false;
+    if (a->kind == UM_ARENA_MEASURE) return true;
     size_t need = rounded_up(bytes);
     bool fits = a->block != NULL && a->block->size - a->block->offset >= need;
     return fits || block_add(a, need);
 }
 
+/* The address of everything in a measuring arena: in no page that can be read. */
+static char *const nowhere = (char *)(uintptr_t)ALIGN;
+
 void *um_arena_alloc(um_arena *a, size_t bytes)
 {
     if (!um_arena_reserve(a, bytes)) out_of_memory(a->name, bytes);
-    void *p = a->block->data + a->block->offset;
-    a->block->offset += rounded_up(bytes);
+    char *p = nowhere;
+    if (a->kind != UM_ARENA_MEASURE) {
+        p = a->block->data + a->block->offset;
+        a->block->offset += rounded_up(bytes);
+        unpoison(p, bytes);
+    }
     a->used += rounded_up(bytes);
     if (a->used > a->peak) a->peak = a->used;
     return p;
@@ -136,7 +183,9 @@ void *um_arena_alloc(um_arena *a, size_t bytes)
 
 void *um_arena_zero(um_arena *a, size_t bytes)
 {
-    return memset(um_arena_alloc(a, bytes), 0, bytes);
+    UM_CHECK(a->kind != UM_ARENA_DEVICE);
+    void *p = um_arena_alloc(a, bytes);
+    return a->kind == UM_ARENA_MEASURE ? p : memset(p, 0, bytes);
 }
 
 float *um_arena_f32(um_arena *a, size_t rows, size_t cols)
@@ -155,6 +204,7 @@ int32_t *um_arena_i32(um_arena *a, size_t n)
 
 char *um_arena_strn(um_arena *a, const char *s, size_t n)
 {
+    UM_CHECK(a->kind == UM_ARENA_HOST);
     char *p = um_arena_alloc(a, n + 1);
     memcpy(p, s, n);
     p[n] = '\0';
@@ -165,6 +215,7 @@ char *um_arena_str(um_arena *a, const char *s) { return um_arena_strn(a, s, strl
 
 char *um_arena_fmt(um_arena *a, const char *fmt, ...)
 {
+    UM_CHECK(a->kind == UM_ARENA_HOST);
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);
@@ -187,6 +238,9 @@ void um_arena_reset(um_arena *a, um_mark m)
 {
     while (a->block != NULL && a->block != m.block && (m.block != NULL || a->block->older != NULL))
         block_drop(a);
-    if (a->block != NULL) a->block->offset = m.block != NULL ? m.offset : 0;
+    if (a->block != NULL) {
+        a->block->offset = m.block != NULL ? m.offset : 0;
+        poison(a->block->data + a->block->offset, a->block->size - a->block->offset);
+    }
     a->used = m.used;
 }

@@ -4,7 +4,15 @@
  *
  * malloc is called only in arena.c (um_alloc and friends for the few long-lived objects with open/close).
  * Allocation never returns NULL: when memory runs out the process prints how much was requested and for which arena, and aborts.
- * Sizes that come from outside are checked first, with um_arena_reserve where the memory of the process is bounded. */
+ * Sizes that come from outside are checked first, with um_arena_reserve where the memory of the process is bounded.
+ *
+ * Three kinds. A host arena (um_arena_init) is for the programs' own data. A device arena (um_dev_arena in core/tensor/ops.h) takes its
+ * blocks from an op table: what lies there is reached by ops alone, and the functions that write into memory (zero, str, fmt) refuse
+ * it. A measuring arena (um_arena_init_measure) hands out addresses that nobody may follow, and counts: a function that binds
+ * buffers is run on it to learn how many bytes they take. So a size stands in one place, where it is bound.
+ *
+ * Under AddressSanitizer what is free is poisoned, and 64 bytes after every allocation stay so: one tensor that runs into the next is
+ * reported like any other overflow. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,7 +21,18 @@
 
 typedef struct um_arena_block um_arena_block;
 
+/* Where an arena's blocks come from. alloc returns NULL when there is no memory. */
+typedef struct um_memory {
+    void *(*alloc)(void *ctx, size_t bytes);
+    void (*free)(void *ctx, void *p);
+    void *ctx;
+} um_memory;
+
+typedef enum um_arena_kind { UM_ARENA_HOST, UM_ARENA_DEVICE, UM_ARENA_MEASURE } um_arena_kind;
+
 typedef struct um_arena {
+    um_arena_kind kind;
+    um_memory from;        /* of a device arena */
     um_arena_block *block; /* the newest block */
     um_arena_block *spare; /* the largest block that a reset released, kept for reuse */
     size_t block_bytes;    /* minimum size of a block */
@@ -27,6 +46,10 @@ typedef struct um_mark {
 } um_mark;
 
 void um_arena_init(um_arena *a, const char *name, size_t block_bytes);
+/* Blocks come from a device. from.ctx must outlive the arena. */
+void um_arena_init_device(um_arena *a, const char *name, size_t block_bytes, um_memory from);
+/* Nothing is allocated: `peak` becomes the bytes that the same calls would take in one block of another arena. */
+void um_arena_init_measure(um_arena *a, const char *name);
 void um_arena_free(um_arena *a); /* accepts a zeroed arena */
 
 /* Makes room for one allocation of bytes, which then cannot fail; false when there is no memory for it. For sizes that come from

@@ -12,6 +12,15 @@
  *     of accuracy (docs/adr/0011);
  *   - exp, tanh, erf and sigmoid are our own polynomials, built from the same fma sequence on every instruction set.
  *
+ * Memory. Every pointer that an op takes is memory of the same table's alloc ("device"), unless the op says "host": weights,
+ * activations, keys and values, and also index, position, gate and routing tables. Nobody else reads or writes it; put and get copy.
+ * Structs that describe a call (um_matrix, um_kv, um_span, um_group) and lists of them are arguments: they lie on the host and may go
+ * when the call returns. The tests run every forward pass on a table whose memory faults outside an op (tests/support/guarded_ops.h).
+ *
+ * A um_dev is one stream of one device: the ops that it is given run in order, and may run later than the call. An op that fails
+ * records why in the um_dev, and later ops do nothing; um_dev_sync waits for all of them and reports it. On the CPU an op has run when
+ * it returns.
+ *
  * Thread: the caller's; a dev uses up to dev->threads OpenMP threads inside one call. */
 #pragma once
 
@@ -57,13 +66,27 @@ struct um_kernels;
 typedef struct um_dev um_dev;
 
 typedef struct um_ops {
-    const char *name; /* "cpu" or "cuda" */
-    void *(*alloc)(um_dev *d, size_t bytes);
+    const char *name;                        /* "cpu" or "cuda" */
+    void *(*alloc)(um_dev *d, size_t bytes); /* 64-byte aligned; NULL: there is no memory */
     void (*free)(um_dev *d, void *p);
+    /* Waits until everything has run. */
+    void (*sync)(um_dev *d);
     void (*put)(um_dev *d, void *dev, const void *host, size_t bytes);
-    void (*get)(um_dev *d, void *host, const void *dev, size_t bytes);
+    void (*get)(um_dev *d, void *host, const void *dev, size_t bytes); /* waits for it */
+    void (*copy)(um_dev *d, void *to, const void *from, size_t bytes); /* no overlap */
+    void (*fill)(um_dev *d, float *y, float value, size_t n);
+    /* n values of one float type to another: um_to_f32, um_from_f32. */
+    void (*cast)(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n);
+    /* y[cols,rows] = the transpose of x[rows,cols]. */
+    void (*transpose)(um_dev *d, float *y, const float *x, int rows, int cols);
 
-    /* Packs src (src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
+    /* The way to the wire and back. host[i] = x[index[i]], n rows of D, in type `to`; index NULL: rows 0..n-1. Waits for it. */
+    void (*rows_out)(um_dev *d, void *host, um_dtype to, const float *x, const int32_t *index,
+                     int n, int D);
+    /* y[n] = n values of type `from` in host. The host memory may go when the call returns. */
+    void (*rows_in)(um_dev *d, float *y, const void *host, um_dtype from, size_t n);
+
+    /* Packs src (host, of src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
     void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
     /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. ldx may be less than K: rows of x that overlap are
@@ -91,6 +114,9 @@ typedef struct um_ops {
     void (*quick_gelu)(um_dev *d, float *y, const float *x, size_t n);
     void (*add)(um_dev *d, float *y, const float *x, size_t n); /* y += x */
     void (*scale)(um_dev *d, float *y, float s, size_t n);      /* y *= s */
+    void (*divide)(um_dev *d, float *y, float s, size_t n);     /* y /= s */
+    /* y[N] += the sum over T rows of x[T,N], rows in order. */
+    void (*sum_rows)(um_dev *d, float *y, const float *x, int T, int N);
 
     /* Rotates pairs (j, j + head_dim/2) of every head of x[T, heads*head_dim] by the angle of row t's position:
      * cs[positions][head_dim] holds cos (first half) and sin (second half); pos[T] row of cs. Llama's half-split RoPE. */
@@ -113,6 +139,8 @@ typedef struct um_ops {
 
     /* y[i] = x[index[i]], rows of D. */
     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
+    /* y[index[i]] = x[i], rows of D. The index names no row twice. */
+    void (*scatter)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
     /* y[t] = sum over slots s = 0..K-1 in slot order of weight[t*K+s] * rows[index[t*K+s]] (first term a product, then fma).
      * A slot of index UM_NO_EXPERT is skipped, whatever its weight; a row that has no other slot is zero. */
     void (*combine)(um_dev *d, float *y, const float *rows, const int32_t *index,
@@ -124,11 +152,24 @@ struct um_dev {
     const struct um_kernels *kernels; /* CPU: the chosen instruction set */
     um_isa isa;
     int threads; /* >= 1 */
+    um_status
+        st; /* UM_OK, or why an op failed; then ops do nothing until um_dev_sync has reported it */
+    um_err why;
 };
 
 /* Opens the CPU. isa AUTO selects the best that this machine supports; an unsupported one is UM_E_USAGE, and the
  * message lists what is supported. threads >= 1. */
 um_status um_dev_open_cpu(um_dev *out, um_isa isa, int threads, um_err *err);
+/* An arena in the device's memory, which must outlive it. */
+void um_dev_arena(um_arena *a, um_dev *d, const char *name, size_t block_bytes);
+/* Waits until every op has run. Returns the first failure since the last call, with its message. */
+um_status um_dev_sync(um_dev *d, um_err *err);
+/* For op tables: records that an op failed, unless one did before. Returns st. */
+um_status um_dev_fail(um_dev *d, um_status st, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Copies n values from the host to new device memory. */
+float *um_dev_put_f32(um_dev *d, um_arena *device, const float *host, size_t n);
+int32_t *um_dev_put_i32(um_dev *d, um_arena *device, const int32_t *host, size_t n);
 /* "auto" "generic" "avx2" "avx512"; -1 when unknown. */
 int um_isa_from_name(const char *name);
 const char *um_isa_name(um_isa isa);

@@ -1,7 +1,7 @@
 /* The scalar functions of ops.h: floats by way of the vector code with one lane, doubles in plain mul and add. */
 #define UM_V16_ONE_LANE
 #include "core/tensor/ops.h"
-#include "core/tensor/v16_math.h"
+#include "core/tensor/cpu/v16_math.h"
 
 float um_expf(float x) { return v16_exp(v16_set1(x)).f[0]; }
 float um_sigmoidf(float x) { return v16_sigmoid(v16_set1(x)).f[0]; }

@@ -1,5 +1,6 @@
 um_test(test_progress SOURCES core/base/test_progress.c LIBS um_base)
 um_test(test_json SOURCES core/base/test_json.c LIBS um_test_fixture um_base)
+um_test(test_arena SOURCES core/base/test_arena.c LIBS um_base)
 um_test(test_json_lines SOURCES core/base/test_json_lines.c LIBS um_base)
 um_test(test_safetensors SOURCES core/nn/test_safetensors.c LIBS um_test_fixture um_nn)
 um_test(test_model SOURCES core/model/test_model.c support/edit.c LIBS um_test_fixture um_model)

@@ -1,5 +1,5 @@
 /* The one place that starts threads for the CPU kernels. Work is cut so that results do not depend on the number of parts. */
-#include "core/tensor/kernels.h"
+#include "core/tensor/cpu/kernels.h"
 
 #ifdef _OPENMP
 #include <omp.h>

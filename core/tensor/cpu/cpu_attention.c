@@ -1,6 +1,6 @@
 /* The key and value cache, and attention divided among threads. The kernel is in kernels_attention.inc. */
 #include "core/base/bytes.h"
-#include "core/tensor/kernels.h"
+#include "core/tensor/cpu/kernels.h"
 
 #include <stdatomic.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * function is one fixed sequence of v16 operations, so that all instruction sets and scalar.c give the same bits. */
 #pragma once
 
-#include "core/tensor/v16.h"
+#include "core/tensor/cpu/v16.h"
 
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2, e^r = 1 + r + r^2 q(r). Relative error below 1.1e-7.
  * 0 below -87.336 (the smallest normal number), infinity above 88.722, NaN stays. */

@@ -1,6 +1,6 @@
 /* Divides a gemm among threads and packs the rows of x. The kernels are in kernels_gemm.inc. */
 #include "core/base/bytes.h"
-#include "core/tensor/kernels.h"
+#include "core/tensor/cpu/kernels.h"
 
 #include <stdatomic.h>
 #include <string.h>

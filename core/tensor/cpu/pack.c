@@ -1,6 +1,6 @@
 /* Packing of weight matrices into panels, with conversion. Used when a model is loaded and, in training, for transposes. */
 #include "core/base/bytes.h"
-#include "core/tensor/kernels.h"
+#include "core/tensor/cpu/kernels.h"
 
 #include <string.h>
 

@@ -101,7 +101,22 @@ static inline size_t um_attn_scores(int rows, int n, int head_dim)
     return (size_t)rows * (tail + blocks * UM_KSTRIDE);
 }
 
-/* cpu_gemm.c, cpu_attention.c, pack.c: entries of the op table. */
+/* cpu_memory.c: entries of the op table that move values. */
+void *um_cpu_alloc(um_dev *d, size_t bytes);
+void um_cpu_free(um_dev *d, void *p);
+void um_cpu_sync(um_dev *d);
+void um_cpu_copy(um_dev *d, void *to, const void *from, size_t bytes);
+void um_cpu_fill(um_dev *d, float *y, float value, size_t n);
+void um_cpu_cast(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n);
+void um_cpu_transpose(um_dev *d, float *y, const float *x, int rows, int cols);
+void um_cpu_rows_out(um_dev *d, void *host, um_dtype to, const float *x, const int32_t *index,
+                     int n, int D);
+void um_cpu_rows_in(um_dev *d, float *y, const void *host, um_dtype from, size_t n);
+void um_cpu_divide(um_dev *d, float *y, float s, size_t n);
+void um_cpu_sum_rows(um_dev *d, float *y, const float *x, int T, int N);
+void um_cpu_scatter(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
+
+/* cpu_gemm.c, cpu_attention.c, pack.c: further entries. */
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,

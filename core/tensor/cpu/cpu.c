@@ -1,6 +1,6 @@
 /* The op table of the CPU: chooses the instruction set, and divides the row and array ops among threads. */
 #include "core/base/bytes.h"
-#include "core/tensor/kernels.h"
+#include "core/tensor/cpu/kernels.h"
 
 #include <string.h>
 
@@ -8,24 +8,6 @@ enum {
     ROW_WORK = 1 << 15, /* floats of cheap work that are worth waking a thread for */
     EXP_WORK = 1 << 13, /* the same, for work with an exponential per value */
 };
-
-static void *cpu_alloc(um_dev *d, size_t bytes)
-{
-    (void)d;
-    return um_alloc_aligned(bytes);
-}
-
-static void cpu_free(um_dev *d, void *p)
-{
-    (void)d;
-    um_free(p);
-}
-
-static void cpu_copy(um_dev *d, void *to, const void *from, size_t bytes)
-{
-    (void)d;
-    if (bytes > 0) memcpy(to, from, bytes);
-}
 
 /* One op on T rows of D, or on n values. */
 typedef struct args {
@@ -274,10 +256,17 @@ static void combine(um_dev *d, float *y, const float *rows, const int32_t *index
 
 static const um_ops um_ops_cpu = {
     .name = "cpu",
-    .alloc = cpu_alloc,
-    .free = cpu_free,
-    .put = cpu_copy,
-    .get = cpu_copy,
+    .alloc = um_cpu_alloc,
+    .free = um_cpu_free,
+    .sync = um_cpu_sync,
+    .put = um_cpu_copy,
+    .get = um_cpu_copy,
+    .copy = um_cpu_copy,
+    .fill = um_cpu_fill,
+    .cast = um_cpu_cast,
+    .transpose = um_cpu_transpose,
+    .rows_out = um_cpu_rows_out,
+    .rows_in = um_cpu_rows_in,
     .pack = um_cpu_pack,
     .gemm = um_cpu_gemm,
     .rmsnorm_fwd = rmsnorm_fwd,
@@ -289,11 +278,14 @@ static const um_ops um_ops_cpu = {
     .quick_gelu = quick_gelu,
     .add = add,
     .scale = scale,
+    .divide = um_cpu_divide,
+    .sum_rows = um_cpu_sum_rows,
     .rope = rope,
     .kv_append = um_cpu_kv_append,
     .attention = um_cpu_attention,
     .attention_biased = um_cpu_attention_biased,
     .gather = gather,
+    .scatter = um_cpu_scatter,
     .combine = combine,
 };
 
