@@ -69,7 +69,7 @@ AT_THE_TOP = {"CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json", "CONTRIBUTI
 
 # headers -> what their static inline functions and macros may begin with instead of um_
 OWN_PREFIX = {
-    "core/tensor/v16*.h": ("v16_", "V16_"),  # words of the kernels' vector language, seen by kernels only
+    "core/tensor/cpu/v16*.h": ("v16_", "V16_"),  # words of the kernels' vector language, seen by kernels only
 }
 
 
