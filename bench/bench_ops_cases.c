@@ -128,7 +128,7 @@ typedef struct attn_case {
     int T, heads, head_dim;
     float *q, *k, *v, *out, *scores; /* scores [T,T] of one head, for peers */
     float scale;
-    um_kv kv;
+    um_kv_flat kv;
 } attn_case;
 
 static void attn_ours(void *ctx, const contestant *c)
@@ -136,8 +136,8 @@ static void attn_ours(void *ctx, const contestant *c)
     (void)c;
     attn_case *a = ctx;
     const int width = a->heads * a->head_dim;
-    a->b->dev.ops->attention(&a->b->dev, a->out, width, NULL, a->q, width, &a->kv, a->heads, a->T,
-                             0, a->scale, true);
+    a->b->dev.ops->attention_flat(&a->b->dev, a->out, width, NULL, a->q, width, &a->kv, a->heads,
+                                  a->T, 0, a->scale, true);
 }
 
 /* The plain composition: all scores of a head, softmax of each row's part, then the values. */
@@ -177,9 +177,9 @@ bool bench_attention(bench *b, int T, int heads, int head_dim, result *out)
                    .out = um_arena_f32(&b->arena, 1, n),
                    .scale = 1.0f / sqrtf((float)head_dim)};
     a.scores = um_arena_f32(&b->arena, (size_t)T, (size_t)T);
-    um_kv_bind(&a.kv, um_arena_f32(&b->arena, 1, um_kv_floats(heads, head_dim, T)), heads, head_dim,
-               T);
-    b->dev.ops->kv_append(&b->dev, &a.kv, a.k, heads * head_dim, a.v, heads * head_dim, T);
+    um_kv_flat_bind(&a.kv, um_arena_f32(&b->arena, 1, um_kv_flat_floats(heads, head_dim, T)), heads,
+                    head_dim, T);
+    b->dev.ops->kv_append_flat(&b->dev, &a.kv, a.k, heads * head_dim, a.v, heads * head_dim, T);
     contestant c[MAX_CONTESTANTS] = {{.name = "f32", .run = attn_ours}};
     int count = 1;
     float *first = um_arena_f32(&b->arena, 1, n);

@@ -14,7 +14,7 @@
  *
  * Memory. Every pointer that an op takes is memory of the same table's alloc ("device"), unless the op says "host": weights,
  * activations, keys and values, and also index, position, gate and routing tables. Nobody else reads or writes it; put and get copy.
- * Structs that describe a call (um_matrix, um_kv, um_span, um_group) and lists of them are arguments: they lie on the host and may go
+ * Structs that describe a call (um_matrix, um_kv_flat, um_span, um_group) and lists of them are arguments: they lie on the host and may go
  * when the call returns. The tests run every forward pass on a table whose memory faults outside an op (tests/support/guarded_ops.h).
  *
  * A um_dev is one stream of one device: the ops that it is given run in order, and may run later than the call. An op that fails
@@ -53,14 +53,35 @@ size_t um_matrix_bytes(um_dtype dtype, int N, int K);
 /* Keys and values of one sequence in one layer, f32, room for cap positions.
  * k: [kv_heads][ceil(cap/16)][head_dim][16]  (a packed matrix [cap, head_dim] per head)
  * v: [kv_heads][ceil(head_dim/16)][cap][16]  (a packed matrix [head_dim, cap] per head) */
-typedef struct um_kv {
+typedef struct um_kv_flat {
     int kv_heads, head_dim, cap, n; /* n = positions filled */
     float *k, *v;
-} um_kv;
-size_t um_kv_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
-/* Places k and v of a um_kv into memory of um_kv_floats floats. No page is written: kv_append clears each panel when it starts it, so that
+} um_kv_flat;
+size_t um_kv_flat_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
+/* Places k and v of a um_kv_flat into memory of um_kv_flat_floats floats. No page is written: kv_append clears each panel when it starts it, so that
  * reserving room for many positions costs nothing until they are used. */
-void um_kv_bind(um_kv *kv, float *memory, int kv_heads, int head_dim, int cap);
+void um_kv_flat_bind(um_kv_flat *kv, float *memory, int kv_heads, int head_dim, int cap);
+
+enum { UM_PAGE = 16 }; /* positions of a page of keys and values */
+
+/* The keys and values of one layer, f32, in pages of UM_PAGE positions. Page p is at pages + p * stride:
+ *   keys    [kv_heads][head_dim][16]                       (a packed matrix [16, head_dim] for each head)
+ *   values  [kv_heads][ceil(head_dim/16)][16 positions][16]
+ * The pages of a sequence stand one after another in table, which is device memory; several sequences may share pages. */
+typedef struct um_kv {
+    int kv_heads, head_dim;
+    float *pages;
+    size_t stride; /* floats from one page to the next, at least um_kv_page_floats */
+    const int32_t *table;
+} um_kv;
+size_t um_kv_page_floats(int kv_heads, int head_dim); /* keys and values of one page in one layer */
+
+/* One sequence of a batch: rows row .. row+T-1 of the batch are its positions pos .. pos+T-1, and n positions exist, its own rows counted.
+ * (In cross-attention the rows are queries without positions of their own: pos is 0.) */
+typedef struct um_span {
+    int32_t row, T, pos, n;
+    int32_t page; /* the entry of um_kv.table with its first page */
+} um_span;
 
 struct um_kernels;
 typedef struct um_dev um_dev;
@@ -123,19 +144,20 @@ typedef struct um_ops {
     void (*rope)(um_dev *d, float *x, int ldx, const float *cs, const int32_t *pos, int T,
                  int heads, int head_dim);
     /* Writes T rows of k and v [T, kv_heads*head_dim] at positions kv->n ..., and moves kv->n on. */
-    void (*kv_append)(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv,
-                      int T);
+    void (*kv_append_flat)(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v,
+                           int ldv, int T);
     /* out[T, heads*head_dim] = softmax(scale * q k^T) v over positions 0..pos0+t (causal) or 0..kv->n-1 (not causal).
      * q [T, heads*head_dim]; query heads h share key head h / (heads / kv_heads). lse[T, heads] = log-sum-exp of each row's
      * scaled scores, kept for backward (may be NULL). Never holds a T x T matrix. */
-    void (*attention)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal);
+    void (*attention_flat)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                           const um_kv_flat *kv, int heads, int T, int pos0, float scale,
+                           bool causal);
     /* out[T, heads*head_dim] = softmax(scale * q k^T + bias) v over all kv->n positions, row t standing at position t. The bias of
      * row t, head h and position i is gate[t*heads + h] * table[h*ldtable + T-1 + i-t]: a row of the table for each head, from
      * distance -(T-1) to kv->n - 1. gate NULL: 1. Chi et al. 2021, arXiv 2106.16138 (gated relative position bias). */
-    void (*attention_biased)(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                             const um_kv *kv, int heads, int T, float scale, const float *table,
-                             int ldtable, const float *gate);
+    void (*attention_biased_flat)(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                                  const um_kv_flat *kv, int heads, int T, float scale,
+                                  const float *table, int ldtable, const float *gate);
 
     /* y[i] = x[index[i]], rows of D. */
     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);

@@ -110,7 +110,7 @@ static acts acts_bind(const um_beats *b, float *x, int real, um_arena *a)
     s.kv = um_arena_f32(a, (size_t)real, 2 * D);
     s.heads = um_arena_f32(a, T, D);
     s.inner = um_arena_f32(a, T, (size_t)m->ffn_dim);
-    s.cache = um_arena_f32(a, 1, um_kv_floats(m->heads, m->dim / m->heads, real));
+    s.cache = um_arena_f32(a, 1, um_kv_flat_floats(m->heads, m->dim / m->heads, real));
     if (m->gated) {
         s.grep = um_arena_f32(a, T * heads, GREP);
         s.gate = um_arena_f32(a, T, heads);
@@ -138,15 +138,15 @@ static void attend(um_dev *dev, const acts *s, const um_beats *b, const um_beats
 {
     const um_sound_model *m = b->model;
     const int T = s->T, D = m->dim, head_dim = D / m->heads;
-    um_kv kv = {0};
+    um_kv_flat kv = {0};
     um_linear_fwd(dev, s->q, s->x, T, &l->q);
     um_linear_fwd(dev, s->kv, s->x, s->real, &l->kv);
     if (m->gated) gates(dev, s, l, m);
-    um_kv_bind(&kv, s->cache, m->heads, head_dim, s->real);
-    dev->ops->kv_append(dev, &kv, s->kv, 2 * D, s->kv + D, 2 * D, s->real);
-    dev->ops->attention_biased(dev, s->heads, D, s->q, D, &kv, m->heads, T,
-                               (float)(1.0 / sqrt((double)head_dim)), b->table + (b->rows - T),
-                               2 * b->rows - 1, m->gated ? s->gate : NULL);
+    um_kv_flat_bind(&kv, s->cache, m->heads, head_dim, s->real);
+    dev->ops->kv_append_flat(dev, &kv, s->kv, 2 * D, s->kv + D, 2 * D, s->real);
+    dev->ops->attention_biased_flat(dev, s->heads, D, s->q, D, &kv, m->heads, T,
+                                    (float)(1.0 / sqrt((double)head_dim)), b->table + (b->rows - T),
+                                    2 * b->rows - 1, m->gated ? s->gate : NULL);
 }
 
 /* y = norm(a x + out(attention(x)));   x = norm(a y + fc2(gelu(fc1(y)))),   a = (2 layers)^(1/4) */

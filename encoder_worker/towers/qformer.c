@@ -80,7 +80,7 @@ static acts acts_bind(const um_sound_model *m, int T, um_arena *a)
     s.q = um_arena_f32(a, N, Q);
     s.heads = um_arena_f32(a, N, Q);
     s.kv = um_arena_f32(a, (size_t)most, 2 * Q);
-    s.cache = um_arena_f32(a, 1, um_kv_floats(m->q_heads, m->q_dim / m->q_heads, most));
+    s.cache = um_arena_f32(a, 1, um_kv_flat_floats(m->q_heads, m->q_dim / m->q_heads, most));
     s.inner = um_arena_f32(a, N, (size_t)m->q_ffn_dim);
     return s;
 }
@@ -90,13 +90,13 @@ static void attend(um_dev *dev, const acts *s, const um_qformer_attention *a, co
                    int n, const um_sound_model *m)
 {
     const int N = m->queries, Q = m->q_dim, head_dim = Q / m->q_heads;
-    um_kv kv = {0};
+    um_kv_flat kv = {0};
     um_linear_fwd(dev, s->q, s->x, N, &a->q);
     um_linear_fwd(dev, s->kv, from, n, &a->kv);
-    um_kv_bind(&kv, s->cache, m->q_heads, head_dim, n);
-    dev->ops->kv_append(dev, &kv, s->kv, 2 * Q, s->kv + Q, 2 * Q, n);
-    dev->ops->attention(dev, s->heads, Q, NULL, s->q, Q, &kv, m->q_heads, N, 0,
-                        (float)(1.0 / sqrt((double)head_dim)), false);
+    um_kv_flat_bind(&kv, s->cache, m->q_heads, head_dim, n);
+    dev->ops->kv_append_flat(dev, &kv, s->kv, 2 * Q, s->kv + Q, 2 * Q, n);
+    dev->ops->attention_flat(dev, s->heads, Q, NULL, s->q, Q, &kv, m->q_heads, N, 0,
+                             (float)(1.0 / sqrt((double)head_dim)), false);
     um_linear_add(dev, s->x, s->heads, N, &a->out);
     um_norm_fwd(dev, s->y, s->x, &a->norm, N, Q, m->q_eps);
     memcpy(s->x, s->y, um_at((size_t)N, 0, (size_t)Q) * sizeof *s->x);

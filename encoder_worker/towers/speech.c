@@ -50,8 +50,8 @@ static acts acts_bind(const um_speech_model *m, um_arena *a)
     int T = um_max_int(m->positions, m->queries); /* the decoder reuses the encoder's buffers */
     size_t rows = (size_t)T;
     int heads = m->heads, dec_heads = m->dec_heads;
-    size_t kv = um_kv_floats(heads, m->dim / heads, T),
-           dec_kv = um_kv_floats(dec_heads, m->dim / dec_heads, T);
+    size_t kv = um_kv_flat_floats(heads, m->dim / heads, T),
+           dec_kv = um_kv_flat_floats(dec_heads, m->dim / dec_heads, T);
     acts s = {.x = um_arena_f32(a, rows, D), .norm = um_arena_f32(a, rows, D)};
     s.qkv = um_arena_f32(a, rows, 3 * D);
     s.heads = um_arena_f32(a, rows, D);
@@ -81,10 +81,10 @@ static void attend(const run *r, float *x, int T, const float *q, int ldq, const
     um_dev *d = r->dev;
     int D = r->s->model->dim, head_dim = D / heads;
     float scale = (float)(1.0 / sqrt((double)head_dim));
-    um_kv kv = {0};
-    um_kv_bind(&kv, r->a.kv, heads, head_dim, n);
-    d->ops->kv_append(d, &kv, k, ldk, v, ldk, n);
-    d->ops->attention(d, r->a.heads, D, NULL, q, ldq, &kv, heads, T, 0, scale, causal);
+    um_kv_flat kv = {0};
+    um_kv_flat_bind(&kv, r->a.kv, heads, head_dim, n);
+    d->ops->kv_append_flat(d, &kv, k, ldk, v, ldk, n);
+    d->ops->attention_flat(d, r->a.heads, D, NULL, q, ldq, &kv, heads, T, 0, scale, causal);
     um_linear_add(d, x, r->a.heads, T, out);
 }
 

@@ -114,7 +114,7 @@ static acts acts_bind(const um_vision_model *m, int T, um_arena *a)
     s.v = um_arena_f32(a, rows, D);
     s.heads = um_arena_f32(a, rows, D);
     s.inner = um_arena_f32(a, rows, (size_t)m->ffn_dim);
-    s.kv = um_arena_f32(a, 1, um_kv_floats(m->heads, m->dim / m->heads, T));
+    s.kv = um_arena_f32(a, 1, um_kv_flat_floats(m->heads, m->dim / m->heads, T));
     return s;
 }
 
@@ -138,15 +138,15 @@ static void block_fwd(um_dev *d, const acts *s, const um_vision_block *b, const 
                       int T)
 {
     int D = m->dim, head_dim = D / m->heads;
-    um_kv kv = {0};
+    um_kv_flat kv = {0};
     um_norm_fwd(d, s->norm, s->x, &b->norm1, T, D, m->eps);
     um_linear_fwd(d, s->q, s->norm, T, &b->q);
     um_linear_fwd(d, s->k, s->norm, T, &b->k);
     um_linear_fwd(d, s->v, s->norm, T, &b->v);
-    um_kv_bind(&kv, s->kv, m->heads, head_dim, T);
-    d->ops->kv_append(d, &kv, s->k, D, s->v, D, T);
+    um_kv_flat_bind(&kv, s->kv, m->heads, head_dim, T);
+    d->ops->kv_append_flat(d, &kv, s->k, D, s->v, D, T);
     float scale = (float)(1.0 / sqrt((double)head_dim));
-    d->ops->attention(d, s->heads, D, NULL, s->q, D, &kv, m->heads, T, 0, scale, false);
+    d->ops->attention_flat(d, s->heads, D, NULL, s->q, D, &kv, m->heads, T, 0, scale, false);
     um_linear_add(d, s->x, s->heads, T, &b->out);
 
     size_t n = um_at((size_t)T, 0, (size_t)m->ffn_dim);

@@ -82,14 +82,14 @@ static void attention(const um_backbone *t, int layer, um_acts *a, um_batch *b, 
     dev->ops->rope(dev, a->k, kv_cols, t->rope.cs, b->pos, b->T, m->kv_heads, m->head_dim);
     for (int i = 0; i < b->segs; i++) {
         const um_segment *s = &b->seg[i];
-        um_kv *kv = &s->kv[layer];
+        um_kv_flat *kv = &s->kv[layer];
         int pos0 = kv->n;
         size_t kv_from = um_at((size_t)s->row, 0, (size_t)kv_cols),
                q_from = um_at((size_t)s->row, 0, (size_t)q_cols);
-        dev->ops->kv_append(dev, kv, a->k + kv_from, kv_cols, a->v + kv_from, kv_cols, s->T);
-        dev->ops->attention(dev, a->att + q_from, q_cols,
-                            a->lse + um_at((size_t)s->row, 0, (size_t)m->heads), a->q + q_from,
-                            q_cols, kv, m->heads, s->T, pos0, scale, true);
+        dev->ops->kv_append_flat(dev, kv, a->k + kv_from, kv_cols, a->v + kv_from, kv_cols, s->T);
+        dev->ops->attention_flat(dev, a->att + q_from, q_cols,
+                                 a->lse + um_at((size_t)s->row, 0, (size_t)m->heads), a->q + q_from,
+                                 q_cols, kv, m->heads, s->T, pos0, scale, true);
     }
     um_linear_fwd(dev, a->y, a->att, b->T, &w->o);
     residual(dev, a->mid, a->in, a->y, (size_t)b->T * (size_t)m->dim);

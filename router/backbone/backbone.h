@@ -43,7 +43,7 @@ void um_backbone_close(um_backbone *t);
 void um_backbone_embed(const um_backbone *t, float *out, int32_t id);
 
 typedef struct um_segment {
-    um_kv *kv;       /* [layers] of its sequence */
+    um_kv_flat *kv;  /* [layers] of its sequence */
     int row, T;      /* rows row .. row+T-1 of the batch are positions kv->n .. */
     um_trace *trace; /* records the segment's tensors; may be NULL */
     um_phase phase;  /* whether the rows are of the prompt or of a new token */

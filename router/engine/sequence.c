@@ -203,17 +203,18 @@ static int64_t position_bytes(const um_model *m)
 
 int64_t um_sequence_bytes(const um_sequence *s, const um_model *m)
 {
-    int64_t kv = (int64_t)um_kv_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
+    int64_t kv = (int64_t)um_kv_flat_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
     return embedding_bytes(s, m) + kv * (int64_t)sizeof(float) +
            (int64_t)s->max_out * (int64_t)sizeof(int32_t);
 }
 
 static void cache_bind(um_sequence *s, const um_model *m)
 {
-    size_t floats = um_kv_floats(m->kv_heads, m->head_dim, s->cap);
+    size_t floats = um_kv_flat_floats(m->kv_heads, m->head_dim, s->cap);
     s->kv = um_arena_alloc(&s->arena, (size_t)m->layers * sizeof *s->kv);
     for (int l = 0; l < m->layers; l++)
-        um_kv_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim, s->cap);
+        um_kv_flat_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim,
+                        s->cap);
 }
 
 void um_sequence_splice(um_sequence *s, const um_backbone *backbone)

@@ -58,7 +58,7 @@ typedef struct um_sequence {
         cap; /* prompt rows, those of media that are there counted; positions that its cache has room for */
     float *embeddings; /* [T,D] */
     uint8_t *modality; /* [T] */
-    um_kv *kv;         /* [layers] */
+    um_kv_flat *kv;    /* [layers] */
     int filled;        /* rows that are in the cache */
     int32_t *out;      /* new tokens */
     int n_out, max_out;

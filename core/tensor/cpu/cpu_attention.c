@@ -21,25 +21,25 @@ static size_t value_floats(int head_dim, int cap)
     return panels(head_dim) * (size_t)cap * UM_PANEL;
 }
 
-size_t um_kv_floats(int kv_heads, int head_dim, int cap)
+size_t um_kv_flat_floats(int kv_heads, int head_dim, int cap)
 {
     return (size_t)kv_heads * (key_floats(head_dim, cap) + value_floats(head_dim, cap));
 }
 
-void um_kv_bind(um_kv *kv, float *memory, int kv_heads, int head_dim, int cap)
+void um_kv_flat_bind(um_kv_flat *kv, float *memory, int kv_heads, int head_dim, int cap)
 {
-    *kv = (um_kv){.kv_heads = kv_heads, .head_dim = head_dim, .cap = cap, .k = memory};
+    *kv = (um_kv_flat){.kv_heads = kv_heads, .head_dim = head_dim, .cap = cap, .k = memory};
     kv->v = memory + (size_t)kv_heads * key_floats(head_dim, cap);
 }
 
 typedef struct append_job {
-    um_kv *kv;
+    um_kv_flat *kv;
     const float *k, *v;
     size_t ldk, ldv;
     int T;
 } append_job;
 
-static void append_row(const um_kv *kv, int h, int at, const float *k, const float *v)
+static void append_row(const um_kv_flat *kv, int h, int at, const float *k, const float *v)
 {
     const size_t D = (size_t)kv->head_dim, pos = (size_t)at;
     float *keys = kv->k + (size_t)h * key_floats(kv->head_dim, kv->cap) +
@@ -67,7 +67,8 @@ static void append_part(void *ctx, int part, int parts)
         }
 }
 
-void um_cpu_kv_append(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv, int T)
+void um_cpu_kv_append(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v, int ldv,
+                      int T)
 {
     UM_CHECK(T >= 0 && T <= kv->cap - kv->n);
     append_job j = {kv, k, v, (size_t)ldk, (size_t)ldv, T};
@@ -127,8 +128,8 @@ static void attend(um_dev *d, const um_attn *a, int seen)
 }
 
 /* The fields that both forms of attention share. */
-static um_attn attn_of(float *out, int ldo, const float *q, int ldq, const um_kv *kv, int heads,
-                       int T, float scale)
+static um_attn attn_of(float *out, int ldo, const float *q, int ldq, const um_kv_flat *kv,
+                       int heads, int T, float scale)
 {
     UM_ASSERT(heads % kv->kv_heads == 0 && ldq >= heads * kv->head_dim &&
               ldo >= heads * kv->head_dim);
@@ -150,7 +151,7 @@ static um_attn attn_of(float *out, int ldo, const float *q, int ldq, const um_kv
 }
 
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal)
+                      const um_kv_flat *kv, int heads, int T, int pos0, float scale, bool causal)
 {
     UM_ASSERT(!causal || (pos0 >= 0 && pos0 <= kv->n - T));
     um_attn a = attn_of(out, ldo, q, ldq, kv, heads, T, scale);
@@ -160,8 +161,8 @@ void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q
 }
 
 void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                             const um_kv *kv, int heads, int T, float scale, const float *table,
-                             int ldtable, const float *gate)
+                             const um_kv_flat *kv, int heads, int T, float scale,
+                             const float *table, int ldtable, const float *gate)
 {
     UM_ASSERT(ldtable >= T - 1 + kv->n);
     um_attn a = attn_of(out, ldo, q, ldq, kv, heads, T, scale);
@@ -169,4 +170,10 @@ void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int
     a.ldtable = (size_t)ldtable;
     a.gate = gate;
     if (T > 0) attend(d, &a, kv->n);
+}
+
+size_t um_kv_page_floats(int kv_heads, int head_dim)
+{
+    return (size_t)kv_heads * UM_PAGE *
+           ((size_t)head_dim + um_round_up((size_t)head_dim, UM_PANEL));
 }

@@ -120,11 +120,11 @@ void um_cpu_scatter(um_dev *d, float *y, const float *x, const int32_t *index, i
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                      const um_kv *kv, int heads, int T, int pos0, float scale, bool causal);
+                      const um_kv_flat *kv, int heads, int T, int pos0, float scale, bool causal);
 void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                             const um_kv *kv, int heads, int T, float scale, const float *table,
-                             int ldtable, const float *gate);
-void um_cpu_kv_append(um_dev *d, um_kv *kv, const float *k, int ldk, const float *v, int ldv,
+                             const um_kv_flat *kv, int heads, int T, float scale,
+                             const float *table, int ldtable, const float *gate);
+void um_cpu_kv_append(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v, int ldv,
                       int T);
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
