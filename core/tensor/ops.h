@@ -58,153 +58,151 @@ typedef struct um_kv_flat {
     float *k, *v;
 } um_kv_flat;
 size_t um_kv_flat_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
-/* One sequence of a batch: rows row .. row+T-1 of the batch are its positions pos .. pos+T-1, and n positions exist, its own rows
- * counted. In cross-attention the rows are queries without positions of their own: pos is 0, and n is the number of keys. */
- * reserving room for many positions costs nothing until they are used. */
+/* Places k and v of a um_kv_flat into memory of um_kv_flat_floats floats. No page is written: kv_append_flat clears each panel when it
+ * starts it, so that reserving room for many positions costs nothing until they are used. */
 void um_kv_flat_bind(um_kv_flat *kv, float *memory, int kv_heads, int head_dim, int cap);
 
- enum { UM_PAGE = 16 }; /* positions of a page of keys and values */
+enum { UM_PAGE = 16 }; /* positions of a page of keys and values */
 
- /* The keys and values of one layer, f32, in pages of UM_PAGE positions. Page p is at pages + p * stride:
+/* The keys and values of one layer, f32, in pages of UM_PAGE positions. Page p is at pages + p * stride:
  *   keys    [kv_heads][head_dim][16]                       (a packed matrix [16, head_dim] for each head)
  *   values  [kv_heads][ceil(head_dim/16)][16 positions][16]
  * The pages of a sequence stand one after another in table, which is device memory; several sequences may share pages. */
- typedef struct um_kv {
-     int kv_heads, head_dim;
-     float *pages;
-     size_t stride; /* floats from one page to the next, at least um_kv_page_floats */
-     const int32_t *table;
- } um_kv;
- size_t um_kv_page_floats(int kv_heads,
-                          int head_dim); /* keys and values of one page in one layer */
+typedef struct um_kv {
+    int kv_heads, head_dim;
+    float *pages;
+    size_t stride; /* floats from one page to the next, at least um_kv_page_floats */
+    const int32_t *table;
+} um_kv;
+/* Floats of the keys and values of one page in one layer. */
+size_t um_kv_page_floats(int kv_heads, int head_dim);
 
- /* One sequence of a batch: rows row .. row+T-1 of the batch are its positions pos .. pos+T-1, and n positions exist, its own rows counted.
+/* One sequence of a batch: rows row .. row+T-1 of the batch are its positions pos .. pos+T-1, and n positions exist, its own rows
+ * counted. In cross-attention the rows are queries without positions of their own: pos is 0, and n is the number of keys. */
 typedef struct um_span {
     int32_t row, T, pos, n;
     int32_t page; /* the entry of um_kv.table with its first page */
- }
- um_span;
+} um_span;
 
- struct um_kernels;
- typedef struct um_dev um_dev;
+struct um_kernels;
+typedef struct um_dev um_dev;
 
- typedef struct um_ops {
-     const char *name;                        /* "cpu" or "cuda" */
-     void *(*alloc)(um_dev *d, size_t bytes); /* 64-byte aligned; NULL: there is no memory */
-     void (*free)(um_dev *d, void *p);
-     /* Waits until everything has run. */
-     void (*sync)(um_dev *d);
-     void (*put)(um_dev *d, void *dev, const void *host, size_t bytes);
-     void (*get)(um_dev *d, void *host, const void *dev, size_t bytes); /* waits for it */
-     void (*copy)(um_dev *d, void *to, const void *from, size_t bytes); /* no overlap */
-     void (*fill)(um_dev *d, float *y, float value, size_t n);
-     /* n values of one float type to another: um_to_f32, um_from_f32. */
-     void (*cast)(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n);
-     /* y[cols,rows] = the transpose of x[rows,cols]. */
-     void (*transpose)(um_dev *d, float *y, const float *x, int rows, int cols);
+typedef struct um_ops {
+    const char *name;                        /* "cpu" or "cuda" */
+    void *(*alloc)(um_dev *d, size_t bytes); /* 64-byte aligned; NULL: there is no memory */
+    void (*free)(um_dev *d, void *p);
+    /* Waits until everything has run. */
+    void (*sync)(um_dev *d);
+    void (*put)(um_dev *d, void *dev, const void *host, size_t bytes);
+    void (*get)(um_dev *d, void *host, const void *dev, size_t bytes); /* waits for it */
+    void (*copy)(um_dev *d, void *to, const void *from, size_t bytes); /* no overlap */
+    void (*fill)(um_dev *d, float *y, float value, size_t n);
+    /* n values of one float type to another: um_to_f32, um_from_f32. */
+    void (*cast)(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n);
+    /* y[cols,rows] = the transpose of x[rows,cols]. */
+    void (*transpose)(um_dev *d, float *y, const float *x, int rows, int cols);
 
-     /* The way to the wire and back. host[i] = x[index[i]], n rows of D, in type `to`; index NULL: rows 0..n-1. Waits for it. */
-     void (*rows_out)(um_dev *d, void *host, um_dtype to, const float *x, const int32_t *index,
-                      int n, int D);
-     /* y[n] = n values of type `from` in host. The host memory may go when the call returns. */
-     void (*rows_in)(um_dev *d, float *y, const void *host, um_dtype from, size_t n);
+    /* The way to the wire and back. host[i] = x[index[i]], n rows of D, in type `to`; index NULL: rows 0..n-1. Waits for it. */
+    void (*rows_out)(um_dev *d, void *host, um_dtype to, const float *x, const int32_t *index,
+                     int n, int D);
+    /* y[n] = n values of type `from` in host. The host memory may go when the call returns. */
+    void (*rows_in)(um_dev *d, float *y, const void *host, um_dtype from, size_t n);
 
-     /* Packs src (host, of src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
-     void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
-                  bool transposed);
-     /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. ldx may be less than K: rows of x that overlap are
+    /* Packs src (host, of src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
+    void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
+                 bool transposed);
+    /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. ldx may be less than K: rows of x that overlap are
      * the windows of a convolution. */
-     void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
-                  const float *bias, bool accumulate);
+    void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
+                 const float *bias, bool accumulate);
 
-     /* y = x * rsqrt(mean(x^2) + eps) * w.  x, y [T,D], w [D], rstd [T] kept for backward (may be NULL).
+    /* y = x * rsqrt(mean(x^2) + eps) * w.  x, y [T,D], w [D], rstd [T] kept for backward (may be NULL).
      * Zhang, Sennrich 2019, arXiv 1910.07467; LlamaRMSNorm. */
-     void (*rmsnorm_fwd)(um_dev *d, float *y, float *rstd, const float *x, const float *w, int T,
-                         int D, float eps);
-     /* dx += ..., dw += ...  (dw may be NULL) */
-     void (*rmsnorm_bwd)(um_dev *d, float *dx, float *dw, const float *dy, const float *x,
-                         const float *w, const float *rstd, int T, int D);
-     /* y = (x - mean) * rsqrt(var + eps) * w + b. Ba et al. 2016. */
-     void (*layernorm_fwd)(um_dev *d, float *y, const float *x, const float *w, const float *b,
-                           int T, int D, float eps);
+    void (*rmsnorm_fwd)(um_dev *d, float *y, float *rstd, const float *x, const float *w, int T,
+                        int D, float eps);
+    /* dx += ..., dw += ...  (dw may be NULL) */
+    void (*rmsnorm_bwd)(um_dev *d, float *dx, float *dw, const float *dy, const float *x,
+                        const float *w, const float *rstd, int T, int D);
+    /* y = (x - mean) * rsqrt(var + eps) * w + b. Ba et al. 2016. */
+    void (*layernorm_fwd)(um_dev *d, float *y, const float *x, const float *w, const float *b,
+                          int T, int D, float eps);
 
-     /* y = g * sigmoid(g) * u, n values. Shazeer 2020, arXiv 2002.05202. */
-     void (*swiglu_fwd)(um_dev *d, float *y, const float *g, const float *u, size_t n);
-     void (*swiglu_bwd)(um_dev *d, float *dg, float *du, const float *dy, const float *g,
-                        const float *u, size_t n);
-     /* x/2 (1 + erf(x/sqrt 2)); x sigmoid(1.702 x), CLIP's. In place allowed. */
-     void (*gelu)(um_dev *d, float *y, const float *x, size_t n);
-     void (*quick_gelu)(um_dev *d, float *y, const float *x, size_t n);
-     void (*add)(um_dev *d, float *y, const float *x, size_t n); /* y += x */
-     void (*scale)(um_dev *d, float *y, float s, size_t n);      /* y *= s */
-     void (*divide)(um_dev *d, float *y, float s, size_t n);     /* y /= s */
-     /* y[N] += the sum over T rows of x[T,N], rows in order. */
-     void (*sum_rows)(um_dev *d, float *y, const float *x, int T, int N);
+    /* y = g * sigmoid(g) * u, n values. Shazeer 2020, arXiv 2002.05202. */
+    void (*swiglu_fwd)(um_dev *d, float *y, const float *g, const float *u, size_t n);
+    void (*swiglu_bwd)(um_dev *d, float *dg, float *du, const float *dy, const float *g,
+                       const float *u, size_t n);
+    /* x/2 (1 + erf(x/sqrt 2)); x sigmoid(1.702 x), CLIP's. In place allowed. */
+    void (*gelu)(um_dev *d, float *y, const float *x, size_t n);
+    void (*quick_gelu)(um_dev *d, float *y, const float *x, size_t n);
+    void (*add)(um_dev *d, float *y, const float *x, size_t n); /* y += x */
+    void (*scale)(um_dev *d, float *y, float s, size_t n);      /* y *= s */
+    void (*divide)(um_dev *d, float *y, float s, size_t n);     /* y /= s */
+    /* y[N] += the sum over T rows of x[T,N], rows in order. */
+    void (*sum_rows)(um_dev *d, float *y, const float *x, int T, int N);
 
-     /* Rotates pairs (j, j + head_dim/2) of every head of x[T, heads*head_dim] by the angle of row t's position:
+    /* Rotates pairs (j, j + head_dim/2) of every head of x[T, heads*head_dim] by the angle of row t's position:
      * cs[positions][head_dim] holds cos (first half) and sin (second half); pos[T] row of cs. Llama's half-split RoPE. */
-     void (*rope)(um_dev *d, float *x, int ldx, const float *cs, const int32_t *pos, int T,
-                  int heads, int head_dim);
-     /* Writes T rows of k and v [T, kv_heads*head_dim] at positions kv->n ..., and moves kv->n on. */
-     void (*kv_append_flat)(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v,
-                            int ldv, int T);
-     /* out[T, heads*head_dim] = softmax(scale * q k^T) v over positions 0..pos0+t (causal) or 0..kv->n-1 (not causal).
+    void (*rope)(um_dev *d, float *x, int ldx, const float *cs, const int32_t *pos, int T,
+                 int heads, int head_dim);
+    /* Writes T rows of k and v [T, kv_heads*head_dim] at positions kv->n ..., and moves kv->n on. */
+    void (*kv_append_flat)(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v,
+                           int ldv, int T);
+    /* out[T, heads*head_dim] = softmax(scale * q k^T) v over positions 0..pos0+t (causal) or 0..kv->n-1 (not causal).
      * q [T, heads*head_dim]; query heads h share key head h / (heads / kv_heads). lse[T, heads] = log-sum-exp of each row's
      * scaled scores, kept for backward (may be NULL). Never holds a T x T matrix. */
-     void (*attention_flat)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                            const um_kv_flat *kv, int heads, int T, int pos0, float scale,
-                            bool causal);
-     /* out[T, heads*head_dim] = softmax(scale * q k^T + bias) v over all kv->n positions, row t standing at position t. The bias of
+    void (*attention_flat)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                           const um_kv_flat *kv, int heads, int T, int pos0, float scale,
+                           bool causal);
+    /* out[T, heads*head_dim] = softmax(scale * q k^T + bias) v over all kv->n positions, row t standing at position t. The bias of
      * row t, head h and position i is gate[t*heads + h] * table[h*ldtable + T-1 + i-t]: a row of the table for each head, from
      * distance -(T-1) to kv->n - 1. gate NULL: 1. Chi et al. 2021, arXiv 2106.16138 (gated relative position bias). */
-     void (*attention_biased_flat)(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                                   const um_kv_flat *kv, int heads, int T, float scale,
-                                   const float *table, int ldtable, const float *gate);
+    void (*attention_biased_flat)(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                                  const um_kv_flat *kv, int heads, int T, float scale,
+                                  const float *table, int ldtable, const float *gate);
 
-     /* y[i] = x[index[i]], rows of D. */
-     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
-     /* y[index[i]] = x[i], rows of D. The index names no row twice. */
-     void (*scatter)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
-     /* y[t] = sum over slots s = 0..K-1 in slot order of weight[t*K+s] * rows[index[t*K+s]] (first term a product, then fma).
+    /* y[i] = x[index[i]], rows of D. */
+    void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
+    /* y[index[i]] = x[i], rows of D. The index names no row twice. */
+    void (*scatter)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
+    /* y[t] = sum over slots s = 0..K-1 in slot order of weight[t*K+s] * rows[index[t*K+s]] (first term a product, then fma).
      * A slot of index UM_NO_EXPERT is skipped, whatever its weight; a row that has no other slot is zero. */
-     void (*combine)(um_dev *d, float *y, const float *rows, const int32_t *index,
-                     const float *weight, int T, int K, int D);
- } um_ops;
+    void (*combine)(um_dev *d, float *y, const float *rows, const int32_t *index,
+                    const float *weight, int T, int K, int D);
+} um_ops;
 
- struct um_dev {
-     const um_ops *ops;
-     const struct um_kernels *kernels; /* CPU: the chosen instruction set */
-     um_isa isa;
-     int threads; /* >= 1 */
-     um_status
-         st; /* UM_OK, or why an op failed; then ops do nothing until um_dev_sync has reported it */
-     um_err why;
- };
+struct um_dev {
+    const um_ops *ops;
+    const struct um_kernels *kernels; /* CPU: the chosen instruction set */
+    um_isa isa;
+    int threads; /* >= 1 */
+    um_status
+        st; /* UM_OK, or why an op failed; then ops do nothing until um_dev_sync has reported it */
+    um_err why;
+};
 
- /* Opens the CPU. isa AUTO selects the best that this machine supports; an unsupported one is UM_E_USAGE, and the
+/* Opens the CPU. isa AUTO selects the best that this machine supports; an unsupported one is UM_E_USAGE, and the
  * message lists what is supported. threads >= 1. */
- um_status um_dev_open_cpu(um_dev *out, um_isa isa, int threads, um_err *err);
- /* An arena in the device's memory, which must outlive it. */
- void um_dev_arena(um_arena *a, um_dev *d, const char *name, size_t block_bytes);
- /* Waits until every op has run. Returns the first failure since the last call, with its message. */
- um_status um_dev_sync(um_dev *d, um_err *err);
- /* For op tables: records that an op failed, unless one did before. Returns st. */
- um_status um_dev_fail(um_dev *d, um_status st, const char *fmt, ...)
-     __attribute__((format(printf, 3, 4)));
- /* Copies n values from the host to new device memory. */
- float *um_dev_put_f32(um_dev *d, um_arena *device, const float *host, size_t n);
- int32_t *um_dev_put_i32(um_dev *d, um_arena *device, const int32_t *host, size_t n);
- /* "auto" "generic" "avx2" "avx512"; -1 when unknown. */
- int um_isa_from_name(const char *name);
- const char *um_isa_name(um_isa isa);
+um_status um_dev_open_cpu(um_dev *out, um_isa isa, int threads, um_err *err);
+/* An arena in the device's memory, which must outlive it. */
+void um_dev_arena(um_arena *a, um_dev *d, const char *name, size_t block_bytes);
+/* Waits until every op has run. Returns the first failure since the last call, with its message. */
+um_status um_dev_sync(um_dev *d, um_err *err);
+/* For op tables: records that an op failed, unless one did before. Returns st. */
+um_status um_dev_fail(um_dev *d, um_status st, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Copies n values from the host to new device memory. */
+float *um_dev_put_f32(um_dev *d, um_arena *device, const float *host, size_t n);
+int32_t *um_dev_put_i32(um_dev *d, um_arena *device, const int32_t *host, size_t n);
+/* "auto" "generic" "avx2" "avx512"; -1 when unknown. */
+int um_isa_from_name(const char *name);
+const char *um_isa_name(um_isa isa);
 
- /* Scalar functions with the same bits as the vector kernels (gates and sampling on the host use them). */
- float um_expf(float x); /* 0 below -87.3, inf above 88.7 */
- float um_sigmoidf(float x);
- double um_exp(
-     double
-         x); /* < 1e-14 relative; plain mul/add, no contraction: the same bits on every machine */
- double um_log(double x);                                    /* x > 0 */
- void um_sincos(double x, double *sin_out, double *cos_out); /* |x| < 1e8, < 1e-12 absolute */
- /* Sum of n floats in the sixteen-lane order. */
- float um_sum(const float *x, size_t n);
+/* Scalar functions with the same bits as the vector kernels (gates and sampling on the host use them). */
+float um_expf(float x); /* 0 below -87.3, inf above 88.7 */
+float um_sigmoidf(float x);
+double um_exp(
+    double x); /* < 1e-14 relative; plain mul/add, no contraction: the same bits on every machine */
+double um_log(double x);                                    /* x > 0 */
+void um_sincos(double x, double *sin_out, double *cos_out); /* |x| < 1e8, < 1e-12 absolute */
+/* Sum of n floats in the sixteen-lane order. */
+float um_sum(const float *x, size_t n);
