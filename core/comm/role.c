@@ -7,8 +7,10 @@ um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um
 {
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     *w = (um_role_base){.cfg = cfg};
-    um_arena_init(&w->model, "weights", 1 << 20);
+    um_arena_init(&w->model, "model", 1 << 16);
     um_arena_init(&w->step, "step", 1 << 20);
+    um_dev_arena(&w->device, &w->dev, "weights", 1 << 20);
+    um_dev_arena(&w->device_step, &w->dev, "activations", 1 << 20);
     um_link_open(&w->link, comm);
     UM_TRY(um_link_watch(&w->link, cfg->deadline_ms, err));
     UM_TRY(um_dev_open_cpu(&w->dev, (um_isa)um_isa_from_name(cfg->isa),
@@ -67,6 +69,8 @@ void um_role_end(um_role_base *w, um_status st, const um_err *err)
     }
     um_link_close(&w->link);
     um_checkpoint_close(&w->ck);
+    um_arena_free(&w->device_step);
+    um_arena_free(&w->device);
     um_arena_free(&w->step);
     um_arena_free(&w->model);
 }

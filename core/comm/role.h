@@ -17,7 +17,8 @@ typedef struct um_role_base {
     um_link link;
     um_dev dev;
     um_checkpoint ck;
-    um_arena model, step; /* weights, for the life of the rank; what one frame needs */
+    um_arena model, step;         /* host: for the life of the rank; for one frame */
+    um_arena device, device_step; /* the device's memory, likewise: weights; activations */
 } um_role_base;
 
 /* After it um_role_end must be called, whatever it returns. */
