@@ -96,6 +96,8 @@ typedef struct um_ops {
     void (*put)(um_dev *d, void *dev, const void *host, size_t bytes);
     void (*get)(um_dev *d, void *host, const void *dev, size_t bytes); /* waits for it */
     void (*copy)(um_dev *d, void *to, const void *from, size_t bytes); /* no overlap */
+    /* Columns: y[t*ldy + c] = x[t*ldx + c] for T rows of D. No overlap. */
+    void (*copy_2d)(um_dev *d, float *y, int ldy, const float *x, int ldx, int T, int D);
     void (*fill)(um_dev *d, float *y, float value, size_t n);
     /* n values of one float type to another: um_to_f32, um_from_f32. */
     void (*cast)(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n);

@@ -262,6 +262,7 @@ static const um_ops um_ops_cpu = {
     .put = um_cpu_copy,
     .get = um_cpu_copy,
     .copy = um_cpu_copy,
+    .copy_2d = um_cpu_copy_2d,
     .fill = um_cpu_fill,
     .cast = um_cpu_cast,
     .transpose = um_cpu_transpose,

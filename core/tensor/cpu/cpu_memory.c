@@ -64,9 +64,25 @@ typedef struct job {
     const int32_t *index;
     um_dtype type;
     float value;
-    size_t n;
+    size_t n, ldy, ldx;
     int rows, cols;
 } job;
+
+static void copy_2d_part(void *ctx, int part, int parts)
+{
+    const job *j = ctx;
+    size_t t, to;
+    um_team_share((size_t)j->rows, 1, part, parts, &t, &to);
+    for (; t < to; t++)
+        memcpy(j->y + t * j->ldy, j->x + t * j->ldx, (size_t)j->cols * sizeof *j->y);
+}
+
+void um_cpu_copy_2d(um_dev *d, float *y, int ldy, const float *x, int ldx, int T, int D)
+{
+    UM_ASSERT(ldy >= D && ldx >= D);
+    job j = {.y = y, .ldy = (size_t)ldy, .x = x, .ldx = (size_t)ldx, .rows = T, .cols = D};
+    um_team_run(um_team_size(d, (size_t)T * (size_t)D, MOVE_WORK), copy_2d_part, &j);
+}
 
 static void fill_part(void *ctx, int part, int parts)
 {

@@ -106,6 +106,7 @@ void *um_cpu_alloc(um_dev *d, size_t bytes);
 void um_cpu_free(um_dev *d, void *p);
 void um_cpu_sync(um_dev *d);
 void um_cpu_copy(um_dev *d, void *to, const void *from, size_t bytes);
+void um_cpu_copy_2d(um_dev *d, float *y, int ldy, const float *x, int ldx, int T, int D);
 void um_cpu_fill(um_dev *d, float *y, float value, size_t n);
 void um_cpu_cast(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n);
 void um_cpu_transpose(um_dev *d, float *y, const float *x, int rows, int cols);
