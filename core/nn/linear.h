@@ -51,6 +51,14 @@ static inline void um_linear_fwd(um_dev *d, float *y, const float *x, int T, con
     d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, false);
 }
 
+/* y[T,N] = in[T,N] + x[T,K] W^T + bias; in may be y. */
+static inline void um_linear_residual(um_dev *d, float *y, const float *in, const float *x, int T,
+                                      const um_linear *l)
+{
+    if (in != y) d->ops->copy(d, y, in, (size_t)T * (size_t)l->w.N * sizeof *y);
+    d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, true);
+}
+
 /* Backward of y = x W^T + b, from the row-major master weight w[N,K]:
  *   dx[T,K] += dy W,   dw[N,K] += dy^T x,   db[N] += sum over rows of dy.   Any of dx, dw, db may be NULL. */
 void um_linear_bwd(um_dev *d, float *dx, float *dw, float *db, const float *dy, const float *x,

@@ -3,6 +3,7 @@
 
 #include "core/model/model.h"
 #include "core/nn/linear.h"
+#include "core/nn/norm.h"
 
 /* What every loading step needs. */
 typedef struct um_tower_loader {
@@ -12,10 +13,6 @@ typedef struct um_tower_loader {
     um_arena *model;
     um_err *err;
 } um_tower_loader;
-
-typedef struct um_norm {
-    const float *w, *b; /* [D] */
-} um_norm;
 
 /* Loads prefix name.weight [N,K] and prefix name.bias [N]. */
 um_status um_tower_load_linear(const um_tower_loader *l, um_linear *out, const char *prefix,
@@ -28,13 +25,6 @@ um_status um_tower_load_norm(const um_tower_loader *l, um_norm *out, const char 
 /* Loads a tensor of any rank as f32. */
 um_status um_tower_load_values(const um_tower_loader *l, const float **out, const char *prefix,
                                const char *name, int rank, const int64_t *shape);
-
-/* y[T,D] = LayerNorm(x) */
-static inline void um_norm_fwd(um_dev *d, float *y, const float *x, const um_norm *n, int T, int D,
-                               float eps)
-{
-    d->ops->layernorm_fwd(d, y, x, n->w, n->b, T, D, eps);
-}
 
 /* y[T,N] += x[T,K] W^T + bias */
 static inline void um_linear_add(um_dev *d, float *y, const float *x, int T, const um_linear *l)
