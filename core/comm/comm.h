@@ -2,8 +2,8 @@
  * implementations: threads of one process (comm_inproc.c, for tests, gdb, ASan, TSan) and MPI point-to-point (core/comm/mpi, the
  * only folder that includes mpi.h).
  *
- * Threads: all functions here are for the rank's main thread, the one that opened the transport. Beside it runs the pulse (pulse.h),
- * which the transport serves through its table: it calls MPI too when peers are on other hosts, so MPI runs with
+ * Threads: all functions here but um_comm_wake are for the rank's main thread, the one that opened the transport. Beside it runs the
+ * pulse (pulse.h), which the transport serves through its table: it calls MPI too when peers are on other hosts, so MPI runs with
  * MPI_THREAD_SERIALIZED and one lock. Nothing here is collective after open.
  *
  * Waiting: a receiver that finds nothing spins for microseconds, then yields its core for up to yield_us, then sleeps on a doorbell
@@ -15,6 +15,7 @@
 #include "core/comm/pulse.h"
 #include "core/comm/topology.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,7 +34,8 @@ typedef struct um_comm_vt {
     um_status (*send)(um_comm *c, int peer, um_msg *msg, um_err *err);
     um_status (*recv)(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err);
     void (*release)(um_comm *c, um_msg *msg);
-    um_pulse_turn beat; /* ctx is the um_comm; thread: the pulse's */
+    void (*wake)(um_comm *c); /* thread: any */
+    um_pulse_turn beat;       /* ctx is the um_comm; thread: the pulse's */
     um_alive (*process)(um_comm *c, int peer);
     bool (*claim)(um_comm *c);
     void (*close)(um_comm *c, um_status st);
@@ -46,6 +48,8 @@ struct um_comm {
     int64_t yield_us;   /* may be set after open */
     volatile int *stop; /* a signal flag, or NULL: when set, a waiting recv returns UM_E_STOPPED */
     um_pulse *pulse;    /* NULL until um_comm_watch */
+    atomic_bool wake;   /* um_comm_wake was called and no recv has seen it yet */
+    bool woken;         /* a recv ended early because of it; whoever waits for that clears it */
     bool
         follows; /* another rank ended the job and reports why: what this one says merely follows */
 };
@@ -61,13 +65,29 @@ static inline um_status um_comm_send(um_comm *c, int peer, um_msg *msg, um_err *
 {
     return c->vt->send(c, peer, msg, err);
 }
-/* The next message of any peer, lent until um_comm_release. UM_E_TIMEOUT after timeout_us without one (0 = only look),
+/* The next message of any peer, lent until um_comm_release. UM_E_TIMEOUT after timeout_us without one (0 = only look), or
+ * earlier, with c->woken set, when um_comm_wake was called since the last recv that found nothing;
  * UM_E_STOPPED when asked to stop, UM_E_PEER when the transport knows that a peer is gone. */
 static inline um_status um_comm_recv(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err)
 {
     return c->vt->recv(c, out, timeout_us, err);
 }
 static inline void um_comm_release(um_comm *c, um_msg *msg) { c->vt->release(c, msg); }
+/* Makes the rank's own recv return early, the one that waits now or else the next one that finds no message: something happened
+ * that no message tells of, for example input to read. Thread: any, between open and close. */
+static inline void um_comm_wake(um_comm *c)
+{
+    atomic_store(&c->wake, true);
+    c->vt->wake(c);
+}
+/* For transports, by the rank that finds no message: was it woken? */
+static inline bool um_comm_take_wake(um_comm *c)
+{
+    if (!atomic_load_explicit(&c->wake, memory_order_relaxed) || !atomic_exchange(&c->wake, false))
+        return false;
+    c->woken = true;
+    return true;
+}
 /* Starts the pulse, or changes its period. From then on the peers learn that this rank lives, and it counts their silence. */
 static inline um_status um_comm_watch(um_comm *c, int64_t period_us, um_err *err)
 {
@@ -110,3 +130,6 @@ um_status um_comm_inproc_open(um_comm **out, const um_role *roles, int n, um_err
  * Set before the threads start, on any of the n comms. */
 typedef int (*um_comm_fault)(void *ctx, int from, int to, um_msg *msg);
 void um_comm_inproc_fault(um_comm *c, um_comm_fault fn, void *ctx);
+/* For tests and benchmarks: every message between two ranks is delivered us microseconds after it was sent, and not before. Set before
+ * the threads start, on any of the n comms. */
+void um_comm_inproc_delay(um_comm *c, int64_t us);

@@ -14,10 +14,15 @@
 
 enum { STOP_LOOK_US = 50000 }; /* how often a waiting rank looks at its stop flag */
 
+typedef struct letter {
+    um_msg msg;
+    int64_t due_ns; /* not delivered before: see um_comm_inproc_delay */
+} letter;
+
 typedef struct mailbox {
     pthread_mutex_t lock;
     pthread_cond_t ready;
-    um_msg *ring; /* n messages from head on, in order of arrival */
+    letter *ring; /* n messages from head on, in order of arrival */
     int head, n, cap;
     bool closed; /* its rank is gone: nothing is kept for it */
 } mailbox;
@@ -37,6 +42,7 @@ typedef struct hub {
     atomic_bool claimed; /* a rank has said that it reports the error */
     um_comm_fault fault;
     void *fault_ctx;
+    int64_t delay_ns;
 } hub;
 
 typedef struct inproc {
@@ -60,24 +66,24 @@ static void mailbox_init(mailbox *b)
 }
 
 /* Caller holds the lock. */
-static void mailbox_push(mailbox *b, const um_msg *msg)
+static void mailbox_push(mailbox *b, const um_msg *msg, int64_t due_ns)
 {
     if (b->n == b->cap) {
         int cap = b->cap == 0 ? 16 : 2 * b->cap;
-        um_msg *ring = um_zalloc((size_t)cap * sizeof *ring);
+        letter *ring = um_zalloc((size_t)cap * sizeof *ring);
         for (int i = 0; i < b->n; i++) ring[i] = b->ring[(b->head + i) % b->cap];
         um_free(b->ring);
         b->ring = ring;
         b->cap = cap;
         b->head = 0;
     }
-    b->ring[(b->head + b->n++) % b->cap] = *msg;
+    b->ring[(b->head + b->n++) % b->cap] = (letter){*msg, due_ns};
 }
 
 /* Caller holds the lock; n > 0. */
 static um_msg mailbox_pop(mailbox *b)
 {
-    um_msg msg = b->ring[b->head];
+    um_msg msg = b->ring[b->head].msg;
     b->head = (b->head + 1) % b->cap;
     b->n--;
     return msg;
@@ -102,11 +108,12 @@ static void inproc_release(um_comm *c, um_msg *msg) { um_pool_put(&self(c)->pool
 static void deliver(inproc *t, int peer, um_msg *msg)
 {
     mailbox *b = &t->hub->box[peer];
+    int64_t delay = peer == t->base.rank ? 0 : t->hub->delay_ns;
     msg->peer = t->base.rank;
     pthread_mutex_lock(&b->lock);
     bool kept = !b->closed;
     if (kept) {
-        mailbox_push(b, msg);
+        mailbox_push(b, msg, delay == 0 ? 0 : um_now_ns() + delay);
         pthread_cond_signal(&b->ready);
     }
     pthread_mutex_unlock(&b->lock);
@@ -149,6 +156,8 @@ static um_status wait_over(inproc *t, int64_t left_ns, int64_t timeout_us, um_er
     }
     if (t->base.stop != NULL && __atomic_load_n(t->base.stop, __ATOMIC_RELAXED) != 0)
         return UM_FAIL(err, UM_E_STOPPED, "asked to stop while waiting for a message");
+    if (um_comm_take_wake(&t->base))
+        return UM_FAIL(err, UM_E_TIMEOUT, "woken while waiting for a message");
     if (left_ns <= 0)
         return UM_FAIL(err, UM_E_TIMEOUT, "no message within %lld us", (long long)timeout_us);
     return UM_OK;
@@ -161,18 +170,28 @@ static um_status inproc_recv(um_comm *c, um_msg *out, int64_t timeout_us, um_err
     int64_t end = um_comm_end_ns(um_now_ns(), timeout_us);
     um_status st = UM_OK;
     pthread_mutex_lock(&b->lock);
-    while (b->n == 0) {
+    for (;;) {
         int64_t now = um_now_ns();
+        if (b->n > 0 && b->ring[b->head].due_ns <= now) break;
         st = wait_over(t, end - now, timeout_us, err);
         if (st != UM_OK) break;
         int64_t wake = now + (int64_t)STOP_LOOK_US * 1000;
         if (wake > end) wake = end;
+        if (b->n > 0 && wake > b->ring[b->head].due_ns) wake = b->ring[b->head].due_ns;
         struct timespec until = {wake / 1000000000, wake % 1000000000};
         pthread_cond_timedwait(&b->ready, &b->lock, &until);
     }
     if (st == UM_OK) *out = mailbox_pop(b);
     pthread_mutex_unlock(&b->lock);
     return st;
+}
+
+static void inproc_wake(um_comm *c)
+{
+    mailbox *b = &self(c)->hub->box[c->rank];
+    pthread_mutex_lock(&b->lock); /* so that the rank is not between looking and waiting */
+    pthread_cond_signal(&b->ready);
+    pthread_mutex_unlock(&b->lock);
 }
 
 /* Every waiting rank looks again. Its lock is taken so that none is between looking and waiting. */
@@ -246,6 +265,7 @@ static const um_comm_vt inproc_table = {
     .send = inproc_send,
     .recv = inproc_recv,
     .release = inproc_release,
+    .wake = inproc_wake,
     .beat = inproc_beat,
     .process = inproc_process,
     .claim = inproc_claim,
@@ -301,3 +321,5 @@ void um_comm_inproc_fault(um_comm *c, um_comm_fault fn, void *ctx)
     self(c)->hub->fault = fn;
     self(c)->hub->fault_ctx = ctx;
 }
+
+void um_comm_inproc_delay(um_comm *c, int64_t us) { self(c)->hub->delay_ns = us * 1000; }

@@ -114,13 +114,15 @@ static um_status inspect(um_link *l, um_inbound *in, um_err *err)
     return st;
 }
 
-um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+/* wakes: um_comm_wake ends the wait, else it goes on and um_comm.woken stays. */
+static um_status receive(um_link *l, um_inbound *out, int64_t timeout_us, bool wakes, um_err *err)
 {
     int64_t start = um_now_ns(), end = timeout_us < 0 ? INT64_MAX : start + timeout_us * 1000;
     um_status st;
     for (;;) {
         int64_t now = um_now_ns(), left = end == INT64_MAX ? IDLE_SLICE_US : (end - now) / 1000;
         int64_t slice = left < 0 ? 0 : left > IDLE_SLICE_US ? IDLE_SLICE_US : left;
+        if (wakes && l->comm->woken) slice = 0;
         um_inbound in = {0};
         l->comm->yield_us = now - l->worked < WORK_NEAR_NS ? l->yield_us : 0;
         st = um_comm_recv(l->comm, &in.msg, slice, err);
@@ -135,6 +137,11 @@ um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us,
         }
         if (st == UM_E_TIMEOUT) st = silence(l, err);
         if (st != UM_OK) break;
+        if (wakes && l->comm->woken) {
+            l->comm->woken = false;
+            st = UM_FAIL(err, UM_E_TIMEOUT, "woken while waiting for a frame");
+            break;
+        }
         if (um_now_ns() >= end) {
             st = UM_FAIL(err, UM_E_TIMEOUT, "nothing came within %lld us", (long long)timeout_us);
             break;
@@ -144,12 +151,28 @@ um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us,
     return st;
 }
 
-um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
 {
-    if (l->n_kept == 0) return um_link_next_received(l, out, timeout_us, err);
+    return receive(l, out, timeout_us, false, err);
+}
+
+/* The oldest frame that was put aside. */
+static bool take_kept(um_link *l, um_inbound *out)
+{
+    if (l->n_kept == 0) return false;
     *out = l->kept[0];
     memmove(l->kept, l->kept + 1, (size_t)--l->n_kept * sizeof *l->kept);
-    return UM_OK;
+    return true;
+}
+
+um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+{
+    return take_kept(l, out) ? UM_OK : receive(l, out, timeout_us, false, err);
+}
+
+um_status um_link_wait(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+{
+    return take_kept(l, out) ? UM_OK : receive(l, out, timeout_us, true, err);
 }
 
 void um_link_defer(um_link *l, um_inbound *in)

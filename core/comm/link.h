@@ -58,6 +58,9 @@ um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_l
 um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
 /* The same, past the kept ones: for somebody who waits for a particular frame and keeps the others. */
 um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
+/* As um_link_next, but UM_E_TIMEOUT also as soon as um_comm_wake was called since the last um_link_wait that said so: for a loop that
+ * has more to look at than frames. Frames that are here come first. */
+um_status um_link_wait(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
 void um_link_defer(um_link *l, um_inbound *in); /* takes it over */
 void um_link_release(um_link *l, um_inbound *in);
 

@@ -9,6 +9,7 @@
 #include "core/base/rng.h"
 #include "core/comm/comm.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -148,6 +149,33 @@ static um_status ring(inbox *b, uint32_t part, um_err *err)
     return UM_OK;
 }
 
+static void *wake_later(void *comm)
+{
+    um_sleep_us(50000);
+    um_comm_wake(comm);
+    return NULL;
+}
+
+/* Another thread ends a wait, whether this rank sleeps on its doorbell or still yields. */
+static um_status woken_by_a_thread(um_comm *c, um_err *err)
+{
+    um_msg m = {0};
+    for (int i = 0; i < 2; i++) {
+        pthread_t thread;
+        int64_t yield_us = c->yield_us;
+        c->yield_us = i == 0 ? 0 : LONG_US;
+        if (pthread_create(&thread, NULL, wake_later, c) != 0)
+            return UM_FAIL(err, UM_E_MEMORY, "no thread");
+        um_status st = um_comm_recv(c, &m, LONG_US, err);
+        pthread_join(thread, NULL);
+        c->yield_us = yield_us;
+        if (st != UM_E_TIMEOUT || !c->woken)
+            return UM_FAIL(err, UM_E_CORRUPT, "not woken: status %d", (int)st);
+        c->woken = false;
+    }
+    return UM_OK;
+}
+
 /* For rank 0 alone: nobody sends anything before it starts the ring, so nothing disturbs it. */
 static um_status small_things(um_comm *c, um_err *err)
 {
@@ -158,6 +186,7 @@ static um_status small_things(um_comm *c, um_err *err)
         if (st != UM_E_TIMEOUT || um_now_ns() - start < us * 1000)
             return UM_FAIL(err, UM_E_CORRUPT, "no time-out of %lld us", (long long)us);
     }
+    UM_TRY(woken_by_a_thread(c, err));
     for (size_t bytes = 0; bytes < 3; bytes++) { /* to itself: in order, without anybody else */
         UM_TRY(um_comm_buffer(c, &m, bytes, err));
         UM_TRY(um_comm_send(c, c->rank, &m, err));

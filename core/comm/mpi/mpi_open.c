@@ -140,6 +140,12 @@ static um_status meet(um_mpi *t, um_role role, um_err *err)
                           "MPI_Allgather", err));
     UM_TRY(topology_read(t, records, n, err));
     UM_TRY(doorbells_open(t, err));
+    t->own = t->bell[t->base.rank];
+    if (t->own == NULL) { /* nobody else can ring it; arenas align to less than a doorbell needs */
+        uint8_t *room = um_arena_zero(&t->arena, 2 * sizeof *t->own);
+        room += -(uintptr_t)room & (_Alignof(um_doorbell) - 1);
+        t->own = (um_doorbell *)(void *)room;
+    }
     neighbours_find(t, records);
     beats_find(t);
     t->late = um_arena_zero(&t->arena, (size_t)n * sizeof *t->late);

@@ -59,6 +59,7 @@ typedef struct um_mpi {
     MPI_Comm node;        /* the ranks of this host */
     MPI_Win window;
     um_doorbell **bell; /* [ranks] NULL: cannot be rung, on another host or without shared memory */
+    um_doorbell *own;   /* this rank's: bell[rank], or one that only um_mpi_wake rings */
     um_mpi_host *host;  /* or NULL: alone here, or without shared memory */
     bool warned;        /* has seen host->ends rise */
     bool remote;        /* some peer cannot ring us */
@@ -97,6 +98,7 @@ void um_mpi_requests_free(um_mpi_requests *f);
 /* What ends a wait without a message; UM_OK: nothing does. asleep: the wait has lasted so long that looking around costs nothing. */
 um_status um_mpi_wait_over(um_mpi *t, int64_t now, bool asleep, um_err *err);
 um_status um_mpi_recv(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err);
+void um_mpi_wake(um_comm *c); /* thread: any */
 
 void um_mpi_beat(void *ctx, bool *heard);
 /* After the pulse has ended: nothing of it is left in MPI. */

@@ -239,6 +239,7 @@ const um_comm_vt um_mpi_table = {
     .send = mpi_send,
     .recv = um_mpi_recv,
     .release = mpi_release,
+    .wake = um_mpi_wake,
     .beat = um_mpi_beat,
     .process = mpi_process,
     .claim = um_mpi_claim,

@@ -59,7 +59,6 @@ um_status um_mpi_wait_over(um_mpi *t, int64_t now, bool asleep, um_err *err)
  * rank sleeps, and finds what came in between. */
 static um_status sleep_once(um_mpi *t, um_msg *out, bool *found, int64_t most_us, um_err *err)
 {
-    um_doorbell *own = t->bell[t->base.rank];
     bool busy = t->out.open + t->in.open > 0;
     int64_t us = busy ? NAP_PENDING_US : t->remote ? UM_MPI_NAP_REMOTE_US : SLEEP_US;
     if (us < SLEEP_US) {
@@ -68,17 +67,16 @@ static um_status sleep_once(um_mpi *t, um_msg *out, bool *found, int64_t most_us
     }
     if (us > most_us) us = most_us;
     if (busy) um_mpi_ring_partners(t);
-    if (own == NULL) {
-        um_sleep_us(us);
-        return UM_OK;
-    }
-    uint32_t ticket = um_doorbell_arm(own);
+    uint32_t ticket = um_doorbell_arm(t->own);
     um_status st = um_mpi_look(t, out, found, err);
-    if (st == UM_OK && !*found && um_doorbell_sleep(own, ticket, us) && busy)
+    bool awake = *found || atomic_load(&t->base.wake);
+    if (st == UM_OK && !awake && um_doorbell_sleep(t->own, ticket, us) && busy)
         t->lively = um_now_ns() + RUNG_NS;
-    um_doorbell_disarm(own);
+    um_doorbell_disarm(t->own);
     return st;
 }
+
+void um_mpi_wake(um_comm *c) { um_doorbell_ring(((um_mpi *)c)->own); }
 
 static void yield(const um_mpi *t, bool busy)
 {
@@ -106,6 +104,8 @@ um_status um_mpi_recv(um_comm *c, um_msg *out, int64_t timeout_us, um_err *err)
         bool asleep =
             waited >= SPIN_NS && waited >= c->yield_us * 1000 && !(busy && now < t->lively);
         UM_TRY(um_mpi_wait_over(t, now, asleep, err));
+        if (um_comm_take_wake(c))
+            return UM_FAIL(err, UM_E_TIMEOUT, "woken while waiting for a message");
         if (now >= end)
             return UM_FAIL(err, UM_E_TIMEOUT, "no message within %lld us", (long long)timeout_us);
         if (asleep)

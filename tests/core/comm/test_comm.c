@@ -307,6 +307,68 @@ static void a_waiting_rank_can_be_stopped(void **state)
     close_job(&j);
 }
 
+static void *wake_soon(void *comm)
+{
+    um_sleep_us(20000);
+    um_comm_wake(comm);
+    return NULL;
+}
+
+/* Only a wake can end this wait: nothing is sent, and the time limit is a minute. A wake before the wait counts too, once, and what
+ * has come is delivered first. */
+static void another_thread_ends_a_wait(void **state)
+{
+    (void)state;
+    job j;
+    pthread_t thread;
+    um_msg m;
+    um_err err = {0};
+    open_job(&j, 2);
+    um_comm *c = j.comm[0];
+    assert_int_equal(pthread_create(&thread, NULL, wake_soon, c), 0);
+    assert_int_equal(um_comm_recv(c, &m, LONG_US, &err), UM_E_TIMEOUT);
+    assert_true(c->woken);
+    pthread_join(thread, NULL);
+    c->woken = false;
+    um_comm_wake(c);
+    um_comm_wake(c);
+    assert_int_equal(send_numbered(j.comm[1], 0, 0), UM_OK);
+    assert_int_equal(um_comm_recv(c, &m, LONG_US, &err), UM_OK);
+    assert_int_equal(check_numbered(c, &m, 0), 0);
+    um_comm_release(c, &m);
+    assert_false(c->woken);
+    assert_int_equal(um_comm_recv(c, &m, LONG_US, &err), UM_E_TIMEOUT);
+    assert_true(c->woken);
+    c->woken = false;
+    assert_int_equal(um_comm_recv(c, &m, 0, &err), UM_E_TIMEOUT);
+    assert_false(c->woken);
+    close_job(&j);
+}
+
+/* What one thread sends itself through two ranks: nothing comes before the delay is over, all of it does afterwards, in order. */
+static void messages_can_be_delayed(void **state)
+{
+    enum { DELAY_US = 30000 };
+    (void)state;
+    job j;
+    um_msg m;
+    um_err err = {0};
+    open_job(&j, 2);
+    um_comm_inproc_delay(j.comm[0], DELAY_US);
+    int64_t start = um_now_ns();
+    for (int i = 0; i < 3; i++) assert_int_equal(send_numbered(j.comm[0], 1, i), UM_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(um_comm_recv(j.comm[1], &m, LONG_US, &err), UM_OK);
+        assert_true(um_now_ns() - start >= DELAY_US * 1000);
+        assert_int_equal(check_numbered(j.comm[1], &m, i), 0);
+        um_comm_release(j.comm[1], &m);
+    }
+    assert_int_equal(send_numbered(j.comm[1], 1, 3), UM_OK); /* to itself: at once */
+    assert_int_equal(um_comm_recv(j.comm[1], &m, 0, &err), UM_OK);
+    um_comm_release(j.comm[1], &m);
+    close_job(&j);
+}
+
 /* Faults by message number, which is in bytes 4..7: 1 is lost, 2 arrives twice, 3 has a bit flipped, 4 is truncated. */
 static int damage(void *ctx, int from, int to, um_msg *m)
 {
@@ -428,6 +490,8 @@ int main(void)
         cmocka_unit_test(the_end_of_one_wakes_all_and_is_named),
         cmocka_unit_test(a_rank_that_ends_well_disturbs_nobody),
         cmocka_unit_test(a_waiting_rank_can_be_stopped),
+        cmocka_unit_test(another_thread_ends_a_wait),
+        cmocka_unit_test(messages_can_be_delayed),
         cmocka_unit_test(faults_can_be_injected),
         cmocka_unit_test(a_job_without_router_does_not_open),
         cmocka_unit_test(each_rank_may_place_experts_for_itself),
