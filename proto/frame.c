@@ -11,11 +11,25 @@
 enum { CRC_AT = 60, PAIR_BYTES = 8 };
 
 static const char *const kind_names[UM_KINDS] = {
-    [UM_KIND_HELLO] = "hello",     [UM_KIND_CONFIG] = "config",     [UM_KIND_READY] = "ready",
-    [UM_KIND_ENCODE] = "encode",   [UM_KIND_ENCODED] = "encoded",   [UM_KIND_DISPATCH] = "dispatch",
-    [UM_KIND_COMBINE] = "combine", [UM_KIND_REQUEST] = "request",   [UM_KIND_RESULT] = "result",
-    [UM_KIND_STATS] = "stats",     [UM_KIND_SHUTDOWN] = "shutdown", [UM_KIND_ERROR] = "error",
+    [UM_KIND_HELLO] = "hello",
+    [UM_KIND_CONFIG] = "config",
+    [UM_KIND_READY] = "ready",
+    [UM_KIND_ENCODE] = "encode",
+    [UM_KIND_ENCODED] = "encoded",
+    [UM_KIND_DISPATCH] = "dispatch",
+    [UM_KIND_COMBINE] = "combine",
+    [UM_KIND_REQUEST] = "request",
+    [UM_KIND_RESULT] = "result",
+    [UM_KIND_STATS] = "stats",
+    [UM_KIND_SHUTDOWN] = "shutdown",
+    [UM_KIND_ERROR] = "error",
     [UM_KIND_ROUTING] = "routing",
+    [UM_KIND_DISPATCH_GRAD] = "dispatch-grad",
+    [UM_KIND_COMBINE_GRAD] = "combine-grad",
+    [UM_KIND_STEP_END] = "step-end",
+    [UM_KIND_REDUCE] = "reduce",
+    [UM_KIND_TOKEN] = "token",
+    [UM_KIND_CANCEL] = "cancel",
 };
 
 const char *um_kind_name(um_kind kind)
@@ -44,7 +58,7 @@ void um_frame_put(uint8_t *buf, const um_frame *f)
     um_put_u32(buf + 40, f->meta_bytes);
     um_put_u32(buf + 44, f->payload_bytes);
     um_put_u64(buf + 48, um_xxh3(buf + UM_FRAME_HEADER, f->payload_bytes));
-    um_put_u32(buf + 56, 0);
+    um_put_u32(buf + 56, f->batch);
     um_put_u32(buf + CRC_AT, um_crc32c(buf, CRC_AT));
 }
 
@@ -70,10 +84,9 @@ static um_status envelope_ok(const uint8_t *buf, size_t len, um_err *err)
 
 static um_status names_ok(const uint8_t *buf, um_err *err)
 {
-    if ((buf[9] | buf[10] | buf[11]) != 0 || um_get_u32(buf + 56) != 0)
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "frame: bytes 9..11 and 56..59 hold %02x%02x%02x and %08x, want zero",
-                       buf[9], buf[10], buf[11], um_get_u32(buf + 56));
+    if ((buf[9] | buf[10] | buf[11]) != 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "frame: bytes 9..11 hold %02x%02x%02x, want zero", buf[9],
+                       buf[10], buf[11]);
     if (buf[6] >= UM_KINDS || kind_names[buf[6]] == NULL)
         return UM_FAIL(err, UM_E_CORRUPT, "frame: kind %u, known are %d..%d without 4", buf[6],
                        UM_KIND_HELLO, UM_KINDS - 1);
@@ -102,8 +115,10 @@ static um_status sizes_ok(const um_frame *f, size_t len, um_err *err)
         return UM_FAIL(err, UM_E_CORRUPT,
                        "dispatch frame: meta of %u bytes, want whole pairs of %d", f->meta_bytes,
                        PAIR_BYTES);
-    if (f->kind == UM_KIND_COMBINE && f->meta_bytes != 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "combine frame: meta of %u bytes, want none",
+    bool bare = f->kind == UM_KIND_COMBINE || f->kind == UM_KIND_DISPATCH_GRAD ||
+                f->kind == UM_KIND_COMBINE_GRAD;
+    if (bare && f->meta_bytes != 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "%s frame: meta of %u bytes, want none", kind,
                        f->meta_bytes);
     size_t values = 0, bytes = f->payload_bytes - f->meta_bytes;
     if (!um_mul_ok(&values, f->rows, f->cols) ||
@@ -131,6 +146,7 @@ um_status um_frame_get(um_frame *out, const uint8_t *buf, size_t len, um_err *er
         .cols = um_get_u32(buf + 36),
         .meta_bytes = um_get_u32(buf + 40),
         .payload_bytes = um_get_u32(buf + 44),
+        .batch = um_get_u32(buf + 56),
         .payload = buf + UM_FRAME_HEADER,
     };
     UM_TRY(sizes_ok(&f, len, err));

@@ -6,14 +6,15 @@
  *     6   1  kind (um_kind)                  40   4  meta bytes (first part of the payload)
  *     7   1  dtype (um_dtype)                44   4  payload bytes (meta and encoded rows)
  *     8   1  codec (um_codec_id)             48   8  XXH3-64 of the payload
- *     9   3  zero                            56   4  zero
+ *     9   3  zero                            56   4  micro-batch of the step
  *    12   4  epoch                           60   4  CRC-32C of bytes 0..59
  *    16   4  source rank
  *    20   4  layer
- *    24   8  step (micro-batch number)
+ *    24   8  step
  * All little-endian. payload = meta, then rows x cols values of dtype, encoded by codec.
  * Meta is: for dispatch, {u32 row, u32 expert} for every (row, expert) pair, by rising expert, then rising row; for control frames
- * the packed protobuf message; for UM_KIND_ENCODED the packed EncodeResult. Combine has no meta: row i answers pair i.
+ * the packed protobuf message; for UM_KIND_ENCODED the packed EncodeResult. Combine has no meta: row i answers pair i. Nor have the
+ * frames of the backward pass: their row i belongs to pair i of the dispatch with the same step, layer and micro-batch.
  *
  * Every field is checked by the receiver, in release builds too: length, magic and version, limits, checksums, in that order. */
 #pragma once
@@ -42,6 +43,14 @@ typedef enum um_kind {
     UM_KIND_SHUTDOWN,
     UM_KIND_ERROR,   /* a rank cannot continue, and why */
     UM_KIND_ROUTING, /* both ways: request (empty) and counters of the gates */
+    /* training; nothing sends these yet */
+    UM_KIND_DISPATCH_GRAD, /* router -> expert: the gradient of every row of a combine frame */
+    UM_KIND_COMBINE_GRAD,  /* expert -> router: the gradient of every pair's input */
+    UM_KIND_STEP_END,      /* router -> all: the step's micro-batches are through */
+    UM_KIND_REDUCE,        /* router -> router: a partial sum of gradients */
+    /* requests that live */
+    UM_KIND_TOKEN,  /* router -> router 0: a token of a request */
+    UM_KIND_CANCEL, /* router 0 -> router, router -> encoder: a request that nobody wants any more */
     UM_KINDS,
 } um_kind;
 const char *um_kind_name(um_kind kind);
@@ -53,6 +62,7 @@ typedef struct um_frame {
     uint32_t epoch, source, layer;
     uint64_t step;
     uint32_t rows, cols, meta_bytes, payload_bytes;
+    uint32_t batch;         /* micro-batch of the step */
     const uint8_t *payload; /* get: inside the buffer that was decoded; put: ignored */
 } um_frame;
 
