@@ -46,6 +46,23 @@ static uint64_t noise_of(const um_sequence *s, int pos)
     return um_rng_u64(&rng);
 }
 
+/* Embeddings and modalities of a segment's rows. */
+static void segment_rows(um_batcher *x, um_batch *b, const um_segment *g, const um_sequence *s,
+                         uint8_t *modality)
+{
+    size_t D = (size_t)x->model->dim, first = (size_t)g->row;
+    for (int t = 0; t < g->T;) {
+        um_run run = um_sequence_run(s, s->filled + t, g->T - t);
+        float *h = b->h + (first + (size_t)t) * D;
+        memset(modality + first + t, (int)run.modality, (size_t)run.n);
+        if (run.ids == NULL) memcpy(h, run.rows, (size_t)run.n * D * sizeof *h);
+        for (int k = 0; run.ids != NULL && k < run.n; k++)
+            um_backbone_embed(x->backbone, h + (size_t)k * D, run.ids[k]);
+        t += run.n;
+    }
+    um_trace_rows(g->trace, "embeddings", UM_F32, b->h + first * D, g->T, x->model->dim);
+}
+
 /* Embeddings, positions, modalities and noise streams of every row. */
 static void batch_rows(um_batcher *x, um_batch *b, um_sequence *const *seqs)
 {
@@ -56,17 +73,12 @@ static void batch_rows(um_batcher *x, um_batch *b, um_sequence *const *seqs)
     b->pos = um_arena_i32(x->scratch, T);
     for (int i = 0; i < b->segs; i++) {
         const um_sequence *s = seqs[i];
+        segment_rows(x, b, &b->seg[i], s, modality);
         for (int t = 0; t < b->seg[i].T; t++) {
             size_t row = (size_t)(b->seg[i].row + t);
             int pos = s->filled + t;
-            bool prompt = pos < s->T;
-            modality[row] = prompt ? s->modality[pos] : UM_TEXT;
             if (noise != NULL) noise[row] = noise_of(s, pos);
             b->pos[row] = pos;
-            if (prompt)
-                memcpy(b->h + row * D, s->embeddings + (size_t)pos * D, D * sizeof(float));
-            else
-                um_backbone_embed(x->backbone, b->h + row * D, s->out[pos - s->T]);
         }
         um_rope_reserve(&x->backbone->rope, s->filled + b->seg[i].T);
     }

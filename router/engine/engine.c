@@ -36,17 +36,26 @@ struct um_engine {
 
 /* --- open and close --- */
 
-static void media_rows(void *ctx, um_sequence *s, int i, const float *rows, int n)
+static void media_forget(um_engine *e, um_sequence *s)
 {
-    um_engine *e = ctx;
-    um_sequence_feature(s, i, rows, n, e->cfg, e->model);
-    if (s->state == UM_SEQ_DONE) um_media_client_forget(e->media, s);
+    um_media_client_forget(e->media, s->wanted);
+    s->wanted = NULL;
 }
 
-static void media_failed(void *ctx, um_sequence *s, um_status st, const um_err *why)
+static void media_rows(void *ctx, void *waiter, int i, const um_media_rows *rows)
 {
-    (void)ctx;
+    um_engine *e = ctx;
+    um_sequence *s = waiter;
+    um_sequence_feature(s, i, rows, e->cfg, e->model);
+    if (s->state != UM_SEQ_ENCODING) media_forget(e, s); /* all are there, or it failed */
+}
+
+static void media_failed(void *ctx, void *waiter, um_status st, const um_err *why)
+{
+    um_engine *e = ctx;
+    um_sequence *s = waiter;
     um_sequence_fail(s, st, why);
+    media_forget(e, s);
 }
 
 static int routers_here(const um_topology *topo, int rank)
@@ -84,8 +93,9 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
     return UM_OK;
 }
 
-static void sequence_free(um_sequence *s)
+static void sequence_free(um_engine *e, um_sequence *s)
 {
+    media_forget(e, s);
     um_sequence_close(s);
     um_free(s);
 }
@@ -93,9 +103,9 @@ static void sequence_free(um_sequence *s)
 void um_engine_close(um_engine *e)
 {
     if (e == NULL) return;
+    for (int i = 0; i < e->n_active; i++) sequence_free(e, e->active[i]);
+    for (int i = e->first; i < e->n_queue; i++) sequence_free(e, e->queue[i]);
     um_media_client_close(e->media);
-    for (int i = 0; i < e->n_active; i++) sequence_free(e->active[i]);
-    for (int i = e->first; i < e->n_queue; i++) sequence_free(e->queue[i]);
     um_free(e->active);
     um_free(e->queue);
     um_arena_free(&e->scratch);
@@ -113,7 +123,7 @@ static um_status finish(um_engine *e, um_sequence *s, um_err *err)
 {
     s->done_ns = um_now_ns();
     um_status st = e->done(e->ctx, s, err);
-    sequence_free(s);
+    sequence_free(e, s);
     return st;
 }
 
@@ -159,7 +169,8 @@ static void admit(um_engine *e)
         e->active[e->n_active++] = s;
         um_sequence_begin(s, e->cfg, e->model, e->tok);
         bytes += s->arena.used;
-        if (s->state == UM_SEQ_ENCODING) um_media_client_request(e->media, s);
+        if (s->state == UM_SEQ_ENCODING)
+            s->wanted = um_media_client_request(e->media, s, s->req.items, s->req.n_items);
     }
 }
 
@@ -211,7 +222,7 @@ static void grant(um_engine *e)
         warn_shortened(e, s);
         s->promised = need;
         b->promised += need;
-        um_sequence_splice(s, e->batcher.backbone);
+        um_sequence_grant(s, e->model);
     }
 }
 

@@ -7,7 +7,7 @@
  * Work per step is O(active sequences); a queued request is its parsed text and nothing else. */
 #pragma once
 
-#include "router/engine/media_client.h"
+#include "router/engine/sequence.h"
 
 typedef struct um_engine um_engine;
 

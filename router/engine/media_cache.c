@@ -1,23 +1,31 @@
 /* See media_cache.h. */
 #include "router/engine/media_cache.h"
 
+#include "core/base/status.h"
+
 #include <string.h>
 
-enum { ENTRIES_MAX = 4096 }; /* found by looking at all of them: far less work than encoding one */
+enum {
+    BUCKETS = 4096,
+    KEY_DIGITS = 3
+};                        /* by the first digits of the hash, which are spread evenly */
+enum { IDLE_MAX = 4096 }; /* entries that nobody uses */
 
 typedef struct entry {
-    char key[UM_SHA256_HEX];
-    float *rows;
-    int n;
+    um_media_rows shown; /* first, so that it leads back to its entry */
+    um_media_cache *cache;
+    float *memory;
     size_t bytes;
-    uint64_t used; /* when it was last asked for */
+    int refs;
+    struct entry *chain;         /* next in its bucket */
+    struct entry *newer, *older; /* among those that nobody uses */
 } entry;
 
 struct um_media_cache {
-    entry list[ENTRIES_MAX];
-    int n;
-    size_t bytes, room;
-    uint64_t now;
+    entry *bucket[BUCKETS];
+    entry *newest, *oldest; /* of those that nobody uses */
+    int idle;
+    size_t bytes, room; /* of those that nobody uses */
 };
 
 um_media_cache *um_media_cache_open(size_t bytes)
@@ -27,48 +35,112 @@ um_media_cache *um_media_cache_open(size_t bytes)
     return c;
 }
 
+static entry **bucket_of(um_media_cache *c, const char *key)
+{
+    unsigned b = 0;
+    for (int i = 0; i < KEY_DIGITS; i++)
+        b = b * 16 + (unsigned)(key[i] <= '9' ? key[i] - '0' : key[i] - 'a' + 10);
+    return &c->bucket[b % BUCKETS];
+}
+
+static entry *lookup(um_media_cache *c, const char *key)
+{
+    entry *e = *bucket_of(c, key);
+    while (e != NULL && memcmp(e->shown.key, key, UM_SHA256_HEX) != 0) e = e->chain;
+    return e;
+}
+
+/* Takes it off the list of those that nobody uses. */
+static void idle_leave(um_media_cache *c, entry *e)
+{
+    *(e->newer != NULL ? &e->newer->older : &c->newest) = e->older;
+    *(e->older != NULL ? &e->older->newer : &c->oldest) = e->newer;
+    e->newer = e->older = NULL;
+    c->bytes -= e->bytes;
+    c->idle--;
+}
+
+static void idle_join(um_media_cache *c, entry *e)
+{
+    e->older = c->newest;
+    *(c->newest != NULL ? &c->newest->newer : &c->oldest) = e;
+    c->newest = e;
+    c->bytes += e->bytes;
+    c->idle++;
+}
+
+static void remove_entry(um_media_cache *c, entry *e)
+{
+    entry **at = bucket_of(c, e->shown.key);
+    while (*at != e) at = &(*at)->chain;
+    *at = e->chain;
+    um_free(e->memory);
+    um_free(e);
+}
+
 void um_media_cache_close(um_media_cache *c)
 {
     if (c == NULL) return;
-    for (int i = 0; i < c->n; i++) um_free(c->list[i].rows);
+    for (int i = 0; i < BUCKETS; i++)
+        while (c->bucket[i] != NULL) {
+            UM_ASSERT(c->bucket[i]->refs == 0);
+            remove_entry(c, c->bucket[i]);
+        }
     um_free(c);
 }
 
-static entry *find(um_media_cache *c, const char *key)
+static const um_media_rows *hold(entry *e)
 {
-    for (int i = 0; i < c->n; i++)
-        if (memcmp(c->list[i].key, key, UM_SHA256_HEX) == 0) return &c->list[i];
-    return NULL;
+    if (e->refs++ == 0) idle_leave(e->cache, e);
+    return &e->shown;
 }
 
-const float *um_media_cache_find(um_media_cache *c, const char key[UM_SHA256_HEX], int *rows)
+const um_media_rows *um_media_cache_find(um_media_cache *c, const char key[UM_SHA256_HEX])
 {
-    entry *e = find(c, key);
-    if (e == NULL) return NULL;
-    e->used = ++c->now;
-    *rows = e->n;
-    return e->rows;
+    entry *e = lookup(c, key);
+    return e == NULL ? NULL : hold(e);
 }
 
-static void evict_oldest(um_media_cache *c)
+const um_media_rows *um_media_cache_put(um_media_cache *c, const char key[UM_SHA256_HEX],
+                                        const float *rows, int n, int D)
 {
-    int oldest = 0;
-    for (int i = 1; i < c->n; i++)
-        if (c->list[i].used < c->list[oldest].used) oldest = i;
-    c->bytes -= c->list[oldest].bytes;
-    um_free(c->list[oldest].rows);
-    c->list[oldest] = c->list[--c->n];
+    entry *e = lookup(c, key);
+    if (e != NULL) return hold(e);
+    entry **bucket = bucket_of(c, key);
+    e = um_zalloc(sizeof *e);
+    e->bytes = (size_t)n * (size_t)D * sizeof *rows;
+    e->memory = um_alloc_aligned(e->bytes);
+    memcpy(e->memory, rows, e->bytes);
+    memcpy(e->shown.key, key, UM_SHA256_HEX);
+    e->shown.rows = e->memory;
+    e->shown.n = n;
+    e->cache = c;
+    e->refs = 1;
+    e->chain = *bucket;
+    *bucket = e;
+    return &e->shown;
 }
 
-void um_media_cache_put(um_media_cache *c, const char key[UM_SHA256_HEX], const float *rows, int n,
-                        int D)
+const um_media_rows *um_media_rows_hold(const um_media_rows *r)
 {
-    size_t bytes = (size_t)n * (size_t)D * sizeof *rows;
-    if (bytes > c->room || find(c, key) != NULL) return;
-    while (c->n > 0 && (c->n == ENTRIES_MAX || c->bytes + bytes > c->room)) evict_oldest(c);
-    entry *e = &c->list[c->n++];
-    *e = (entry){.rows = um_alloc_aligned(bytes), .n = n, .bytes = bytes, .used = ++c->now};
-    memcpy(e->key, key, UM_SHA256_HEX);
-    memcpy(e->rows, rows, bytes);
-    c->bytes += bytes;
+    return hold((entry *)(uintptr_t)r);
+}
+
+void um_media_rows_drop(const um_media_rows *r)
+{
+    entry *e = (entry *)(uintptr_t)r;
+    if (r == NULL) return;
+    um_media_cache *c = e->cache;
+    UM_CHECK(e->refs > 0);
+    if (--e->refs > 0) return;
+    idle_join(c, e);
+    if (e->bytes > c->room) { /* it would drive out all others, and not stay either */
+        idle_leave(c, e);
+        remove_entry(c, e);
+    }
+    while (c->idle > IDLE_MAX || c->bytes > c->room) {
+        e = c->oldest;
+        idle_leave(c, e);
+        remove_entry(c, e);
+    }
 }

@@ -2,8 +2,8 @@
 #include "router/engine/media_client.h"
 
 #include "core/base/bytes.h"
+#include "core/base/clock.h"
 #include "core/base/file.h"
-#include "router/engine/media_cache.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -14,15 +14,33 @@ enum {
     WINDOW_ITEMS = 16        /* the same by number of items */
 };
 
-/* Item i of a sequence. */
-typedef struct task {
-    um_sequence *s;
+/* Item i of a request, in one list at most: the queue, or those who wait for a key. */
+typedef struct want {
+    struct want *prev, *next; /* NULL: in no list */
+    um_media_request *of;
     int i;
-} task;
+} want;
+
+struct um_media_request {
+    void *waiter;
+    const um_item *items;
+    int n;
+    want want[]; /* [n] */
+};
+
+/* A key whose rows an encoder rank was asked for. */
+typedef struct flight {
+    char key[UM_SHA256_HEX];
+    int rank;
+    size_t bytes;
+    int64_t sent_ns;
+    want waiters;         /* a list; empty when all were forgotten */
+    struct flight *chain; /* next in its bucket */
+} flight;
 
 /* The item at the front of the queue, on its way from disk to an encoder rank. */
 typedef struct reading {
-    task of;                   /* of.s is NULL: there is none, or its sequence was forgotten */
+    want *of;                  /* NULL: there is none, or it was forgotten */
     int files;                 /* that are read whole */
     ProtobufCBinaryData *file; /* [item->n] */
     bool begun;                /* file[files] is being read */
@@ -30,15 +48,20 @@ typedef struct reading {
     size_t got;                /* bytes of it that are read */
     size_t bytes;              /* of all files that were begun */
     um_sha256 hash;
-    bool blocked; /* every rank that reads it has a full window */
+    char key[UM_SHA256_HEX]; /* "" until all files are read */
+    bool blocked;            /* every rank that reads it has a full window */
     um_arena arena;
 } reading;
 
 /* What is on its way to a rank and back. */
 typedef struct window {
     int items;
-    size_t bytes, sent[WINDOW_ITEMS]; /* of each item, in the order in which answers come */
+    size_t bytes;
+    flight *sent[WINDOW_ITEMS]; /* oldest first */
+    int64_t answered_ns;        /* when the rank last answered */
 } window;
+
+enum { BUCKETS = 256 }; /* by the first two digits of the key */
 
 struct um_media_client {
     const um_config *cfg;
@@ -47,14 +70,49 @@ struct um_media_client {
     um_media_sink sink;
     um_media_cache *cache;
     window *under_way; /* [ranks] */
-    unsigned turn;     /* which of equally busy ranks is next */
-    task *queue;       /* queue[first..n) are not read yet */
-    int first, n, cap;
-    task *waiting; /* [n_waiting] their rows are under way; the key is in the feature */
-    int n_waiting, cap_waiting;
+    flight *bucket[BUCKETS];
+    unsigned turn; /* which of equally busy ranks is next */
+    want queue;    /* a list: not read yet */
     reading now;
     um_media_stats stats;
 };
+
+/* --- lists --- */
+
+static void list_init(want *list) { list->prev = list->next = list; }
+static want *list_first(const want *list) { return list->next == list ? NULL : list->next; }
+
+static void list_append(want *list, want *w)
+{
+    w->prev = list->prev;
+    w->next = list;
+    w->prev->next = w->next->prev = w;
+}
+
+static void list_remove(want *w)
+{
+    if (w->next == NULL) return;
+    w->prev->next = w->next;
+    w->next->prev = w->prev;
+    w->prev = w->next = NULL;
+}
+
+static flight **bucket_of(um_media_client *c, const char *key)
+{
+    unsigned b = 0;
+    for (int i = 0; i < 2; i++)
+        b = b * 16 + (unsigned)(key[i] <= '9' ? key[i] - '0' : key[i] - 'a' + 10);
+    return &c->bucket[b % BUCKETS];
+}
+
+static flight *flight_of(um_media_client *c, const char *key)
+{
+    flight *f = *bucket_of(c, key);
+    while (f != NULL && strcmp(f->key, key) != 0) f = f->chain;
+    return f;
+}
+
+/* --- requests --- */
 
 static void reading_end(reading *r)
 {
@@ -71,6 +129,7 @@ um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, u
     *c = (um_media_client){.cfg = cfg, .model = m, .link = link, .sink = sink};
     c->cache = um_media_cache_open((size_t)cfg->media_cache);
     c->under_way = um_zalloc((size_t)link->comm->topo.n * sizeof *c->under_way);
+    list_init(&c->queue);
     um_arena_init(&c->now.arena, "media files", 1 << 16);
     c->now.fd = -1;
     return c;
@@ -79,49 +138,59 @@ um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, u
 void um_media_client_close(um_media_client *c)
 {
     if (c == NULL) return;
+    UM_ASSERT(c->now.of == NULL && list_first(&c->queue) == NULL);
     um_media_cache_close(c->cache);
     reading_end(&c->now);
+    for (int r = 0; r < c->link->comm->topo.n; r++)
+        for (int i = 0; i < c->under_way[r].items; i++) um_free(c->under_way[r].sent[i]);
     um_free(c->under_way);
-    um_free(c->queue);
-    um_free(c->waiting);
     um_free(c);
 }
 
 um_media_stats um_media_client_stats(const um_media_client *c) { return c->stats; }
 
-static void push(task **list, int *n, int *cap, task t)
+um_media_request *um_media_client_request(um_media_client *c, void *waiter, const um_item *items,
+                                          int n)
 {
-    if (*n == *cap) {
-        *cap = *cap == 0 ? 16 : 2 * *cap;
-        *list = um_realloc(*list, (size_t)*cap * sizeof **list);
+    um_media_request *r = um_zalloc(sizeof *r + (size_t)n * sizeof r->want[0]);
+    *r = (um_media_request){.waiter = waiter, .items = items, .n = n};
+    for (int i = 0; i < n; i++) {
+        r->want[i] = (want){.of = r, .i = i};
+        list_append(&c->queue, &r->want[i]);
     }
-    (*list)[(*n)++] = t;
+    return r;
 }
 
-void um_media_client_request(um_media_client *c, um_sequence *s)
+/* Nothing of it is read, sent or delivered from here on. */
+static void withdraw(um_media_client *c, um_media_request *r)
 {
-    if (c->first == c->n) c->first = c->n = 0;
-    for (int i = 0; i < s->n_features; i++) push(&c->queue, &c->n, &c->cap, (task){s, i});
+    if (c->now.of != NULL && c->now.of->of == r) reading_end(&c->now);
+    for (int i = 0; i < r->n; i++) list_remove(&r->want[i]);
 }
 
-static int drop(task *list, int from, int n, const um_sequence *s)
+void um_media_client_forget(um_media_client *c, um_media_request *r)
 {
-    int kept = from;
-    for (int i = from; i < n; i++)
-        if (list[i].s != s) list[kept++] = list[i];
-    return kept;
-}
-
-void um_media_client_forget(um_media_client *c, const um_sequence *s)
-{
-    c->n = drop(c->queue, c->first, c->n, s);
-    c->n_waiting = drop(c->waiting, 0, c->n_waiting, s);
-    if (c->now.of.s == s) reading_end(&c->now);
+    if (r == NULL) return;
+    withdraw(c, r);
+    um_free(r);
 }
 
 bool um_media_client_runnable(const um_media_client *c)
 {
-    return c->now.of.s != NULL ? !c->now.blocked : c->first < c->n;
+    return c->now.of != NULL ? !c->now.blocked : list_first(&c->queue) != NULL;
+}
+
+bool um_media_client_owed(const um_media_client *c, um_media_owed *out)
+{
+    bool found = false;
+    for (int r = 0; r < c->link->comm->topo.n; r++) {
+        const window *w = &c->under_way[r];
+        if (w->items == 0) continue;
+        int64_t since = w->sent[0]->sent_ns > w->answered_ns ? w->sent[0]->sent_ns : w->answered_ns;
+        if (!found || since < out->since_ns) *out = (um_media_owed){r, w->items, since};
+        found = true;
+    }
+    return found;
 }
 
 /* --- to the encoder ranks --- */
@@ -147,66 +216,56 @@ static int rank_among(um_media_client *c, uint32_t set)
 }
 
 /* Images and videos share a tower: where no rank is named for the one, those of the other take it. */
-static um_status rank_choose(um_media_client *c, int *rank, const um_feature *f, um_err *err)
+static um_status rank_choose(um_media_client *c, int *rank, const um_item *item, um_err *err)
 {
-    uint32_t own = 1u << f->modality;
+    uint32_t own = 1u << item->modality;
     *rank = rank_among(c, own);
     if (*rank < 0 && (own & UM_READS_VISION) != 0) *rank = rank_among(c, UM_READS_VISION);
     if (*rank >= 0) return UM_OK;
     return UM_FAIL(err, UM_E_DATA, "%s: no encoder rank reads %s: start one with --encoders %s=1",
-                   f->item->paths[0],
-                   f->modality == UM_IMAGE   ? "images"
-                   : f->modality == UM_VIDEO ? "videos"
-                                             : um_modality_name(f->modality),
-                   um_modality_name(f->modality));
+                   item->paths[0],
+                   item->modality == UM_IMAGE   ? "images"
+                   : item->modality == UM_VIDEO ? "videos"
+                                                : um_modality_name(item->modality),
+                   um_modality_name(item->modality));
 }
 
-static um_status item_send(um_media_client *c, const um_feature *f, int rank, um_err *err)
+/* Sends the item that was read; its waiter is the first of this key. */
+static um_status item_send(um_media_client *c, const um_item *item, int rank, um_err *err)
 {
     Um__EncodeRequest req = UM__ENCODE_REQUEST__INIT;
     window *w = &c->under_way[rank];
-    req.modality = (Um__Modality)f->modality;
-    req.name = (char *)(uintptr_t)f->item->paths[0];
-    req.n_media = (size_t)f->item->n;
+    req.modality = (Um__Modality)item->modality;
+    req.name = (char *)(uintptr_t)item->paths[0];
+    req.n_media = (size_t)item->n;
     req.media = c->now.file;
-    req.track = f->item->track;
-    req.frames = f->item->frames;
-    req.key = (char *)(uintptr_t)f->key;
+    req.track = item->track;
+    req.frames = item->frames;
+    req.key = c->now.key;
     UM_TRY(um_link_control(c->link, rank, UM_KIND_ENCODE, &req.base, err));
     UM_CHECK(w->items < WINDOW_ITEMS);
-    w->sent[w->items++] = c->now.bytes;
-    w->bytes += c->now.bytes;
+    flight *f = um_zalloc(sizeof *f), **bucket = bucket_of(c, c->now.key);
+    *f = (flight){.rank = rank, .bytes = c->now.bytes, .sent_ns = um_now_ns(), .chain = *bucket};
+    memcpy(f->key, c->now.key, sizeof f->key);
+    list_init(&f->waiters);
+    list_append(&f->waiters, c->now.of);
+    *bucket = f;
+    w->sent[w->items++] = f;
+    w->bytes += f->bytes;
     c->turn++;
     return UM_OK;
 }
 
 /* --- one item --- */
 
-static bool is_under_way(const um_media_client *c, const char *key)
-{
-    for (int i = 0; i < c->n_waiting; i++)
-        if (strcmp(c->waiting[i].s->features[c->waiting[i].i].key, key) == 0) return true;
-    return false;
-}
-
-/* The rows of an item with the same content: in the cache, or of the same sequence. NULL when there are none. */
-static const float *rows_find(um_media_client *c, const um_sequence *s, const char *key, int *n)
-{
-    const float *rows = um_media_cache_find(c->cache, key, n);
-    for (int i = 0; rows == NULL && i < s->n_features; i++) {
-        const um_feature *f = &s->features[i];
-        if (f->rows == NULL || strcmp(f->key, key) != 0) continue;
-        rows = f->rows;
-        *n = f->n;
-    }
-    return rows;
-}
+static const um_item *item_of(const want *w) { return &w->of->items[w->i]; }
 
 static void begin(um_media_client *c)
 {
     reading *r = &c->now;
-    r->of = c->queue[c->first++];
-    const um_item *item = r->of.s->features[r->of.i].item;
+    r->of = list_first(&c->queue);
+    list_remove(r->of);
+    const um_item *item = item_of(r->of);
     uint8_t head[4] = {(uint8_t)item->modality, item->track, item->frames,
                        (uint8_t)c->cfg->image_orientation[0]};
     r->file = um_arena_zero(&r->arena, (size_t)item->n * sizeof *r->file);
@@ -271,85 +330,102 @@ static um_status read_some(um_media_client *c, const um_item *item, um_err *err)
 static um_status resolve(um_media_client *c, um_err *err, um_err *why, um_status *item_st)
 {
     reading *r = &c->now;
-    um_sequence *s = r->of.s;
-    um_feature *f = &s->features[r->of.i];
-    int n = 0, rank = -1, i = r->of.i;
-    if (f->key[0] == '\0') {
-        *item_st = um_sha256_final(&r->hash, f->key, why);
+    want *w = r->of;
+    int rank = -1;
+    if (r->key[0] == '\0') {
+        *item_st = um_sha256_final(&r->hash, r->key, why);
         if (*item_st != UM_OK) return UM_OK;
     }
-    const float *rows = rows_find(c, s, f->key, &n);
-    bool under_way = rows == NULL && is_under_way(c, f->key);
-    if (rows == NULL && !under_way) {
-        *item_st = rank_choose(c, &rank, f, why);
+    const um_media_rows *rows = um_media_cache_find(c->cache, r->key);
+    flight *f = rows == NULL ? flight_of(c, r->key) : NULL;
+    if (rows == NULL && f == NULL) {
+        *item_st = rank_choose(c, &rank, item_of(w), why);
         if (*item_st != UM_OK) return UM_OK;
         r->blocked = !has_room(&c->under_way[rank], r->bytes);
         if (r->blocked) return UM_OK;
-        UM_TRY(item_send(c, f, rank, err));
+        UM_TRY(item_send(c, item_of(w), rank, err));
     } else {
         c->stats.cached++;
     }
-    if (rows == NULL) push(&c->waiting, &c->n_waiting, &c->cap_waiting, r->of);
+    if (f != NULL) list_append(&f->waiters, w);
     reading_end(r);
-    if (rows != NULL) c->sink.rows(c->sink.ctx, s, i, rows, n);
+    if (rows != NULL) c->sink.rows(c->sink.ctx, w->of->waiter, w->i, rows);
+    um_media_rows_drop(rows);
     return UM_OK;
+}
+
+static void fail(um_media_client *c, um_media_request *r, um_status st, const um_err *why)
+{
+    withdraw(c, r);
+    c->sink.failed(c->sink.ctx, r->waiter, st, why);
 }
 
 um_status um_media_client_read(um_media_client *c, um_err *err)
 {
     um_err why = {0};
     um_status st = UM_OK;
-    if (c->now.of.s == NULL) {
-        if (c->first == c->n) return UM_OK;
+    if (c->now.of == NULL) {
+        if (list_first(&c->queue) == NULL) return UM_OK;
         begin(c);
     }
-    um_sequence *s = c->now.of.s;
-    const um_item *item = s->features[c->now.of.i].item;
-    if (c->now.files < item->n) st = read_some(c, item, &why);
-    if (st == UM_OK && c->now.files == item->n) UM_TRY(resolve(c, err, &why, &st));
-    if (st == UM_OK) return UM_OK;
-    um_media_client_forget(c, s);
-    c->sink.failed(c->sink.ctx, s, st, &why);
+    want *w = c->now.of;
+    if (c->now.files < item_of(w)->n) st = read_some(c, item_of(w), &why);
+    if (st == UM_OK && c->now.files == item_of(w)->n) UM_TRY(resolve(c, err, &why, &st));
+    if (st != UM_OK) fail(c, w->of, st, &why);
     return UM_OK;
 }
 
 /* --- back from the encoder ranks --- */
 
-/* Hands rows, or the refusal, to all that wait for the key. The sink may change the list (um_media_client_forget), so a task leaves the
- * list first and the search starts again. */
-static void deliver(um_media_client *c, const Um__EncodeResult *res, const float *rows, int n)
+/* Hands rows, or the refusal, to all that wait for the key. The sink may forget any request meanwhile, so each leaves the list first. */
+static void deliver(um_media_client *c, flight *f, const Um__EncodeResult *res,
+                    const um_media_rows *rows)
 {
     um_err why = {0};
     um_status st = res->status <= UM_E_STOPPED ? (um_status)res->status : UM_E_DATA;
     if (st != UM_OK) um_fail(&why, st, "%s", res->text);
-    for (int i = 0; i < c->n_waiting;) {
-        task t = c->waiting[i];
-        if (strcmp(t.s->features[t.i].key, res->key) != 0) {
-            i++;
-            continue;
-        }
-        if (st == UM_OK) {
-            memmove(c->waiting + i, c->waiting + i + 1,
-                    (size_t)(--c->n_waiting - i) * sizeof *c->waiting);
-            c->sink.rows(c->sink.ctx, t.s, t.i, rows, n);
-        } else {
-            um_media_client_forget(c, t.s);
-            c->sink.failed(c->sink.ctx, t.s, st, &why);
-        }
-        i = 0;
+    for (want *w; (w = list_first(&f->waiters)) != NULL;) {
+        list_remove(w);
+        if (st == UM_OK)
+            c->sink.rows(c->sink.ctx, w->of->waiter, w->i, rows);
+        else
+            fail(c, w->of, st, &why);
     }
 }
 
-/* The oldest item of a rank's window came back; there is room again. */
-static um_status window_pop(um_media_client *c, int peer, um_err *err)
+/* Takes the flight that a rank answers out of its window, where there is room again. */
+static um_status land(um_media_client *c, flight **out, int peer, const char *key, um_err *err)
 {
     window *w = &c->under_way[peer];
-    if (w->items == 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "encoded frame of rank %d, which was asked for nothing",
+    flight *f = strlen(key) == UM_SHA256_HEX - 1 ? flight_of(c, key) : NULL;
+    int at = 0;
+    if (f == NULL || f->rank != peer)
+        return UM_FAIL(err, UM_E_CORRUPT, "encoded frame of rank %d, which was not asked for it",
                        peer);
-    w->bytes -= w->sent[0];
-    memmove(w->sent, w->sent + 1, (size_t)--w->items * sizeof *w->sent);
+    while (w->sent[at] != f) UM_CHECK(++at < w->items);
+    memmove(w->sent + at, w->sent + at + 1, (size_t)(--w->items - at) * sizeof w->sent[0]);
+    w->bytes -= f->bytes;
+    w->answered_ns = um_now_ns();
+    flight **in = bucket_of(c, key);
+    while (*in != f) in = &(*in)->chain;
+    *in = f->chain;
     c->now.blocked = false;
+    *out = f;
+    return UM_OK;
+}
+
+/* Decodes the rows of an answer into the cache. */
+static um_status rows_in(um_media_client *c, const um_media_rows **out, const um_inbound *in,
+                         const char *key, um_arena *scratch, um_err *err)
+{
+    const um_frame *f = &in->frame;
+    if ((int)f->cols != c->model->dim || f->rows == 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "encoded frame of %u x %u, want columns %d", f->rows,
+                       f->cols, c->model->dim);
+    float *rows = um_arena_f32(scratch, f->rows, f->cols);
+    UM_TRY(um_link_rows(c->link, rows, in, scratch, err));
+    *out = um_media_cache_put(c->cache, key, rows, (int)f->rows, c->model->dim);
+    c->stats.encoded++;
     return UM_OK;
 }
 
@@ -358,23 +434,15 @@ um_status um_media_client_encoded(um_media_client *c, const um_inbound *in, um_a
 {
     um_mark mark = um_arena_mark(scratch);
     ProtobufCMessage *msg = NULL;
-    float *rows = NULL;
+    flight *f = NULL;
+    const um_media_rows *rows = NULL;
     um_status st = um_link_unpack(&msg, &um__encode_result__descriptor, in, scratch, err);
     const Um__EncodeResult *res = (const Um__EncodeResult *)msg;
-    if (st == UM_OK) st = window_pop(c, in->msg.peer, err);
-    if (st == UM_OK && res->status == UM_OK) {
-        if ((int)in->frame.cols != c->model->dim || in->frame.rows == 0)
-            st = UM_FAIL(err, UM_E_CORRUPT, "encoded frame of %u x %u, want columns %d",
-                         in->frame.rows, in->frame.cols, c->model->dim);
-        if (st == UM_OK) {
-            rows = um_arena_f32(scratch, in->frame.rows, in->frame.cols);
-            st = um_link_rows(c->link, rows, in, scratch, err);
-        }
-        if (st == UM_OK && strlen(res->key) == UM_SHA256_HEX - 1)
-            um_media_cache_put(c->cache, res->key, rows, (int)in->frame.rows, c->model->dim);
-        c->stats.encoded++;
-    }
-    if (st == UM_OK) deliver(c, res, rows, (int)in->frame.rows);
+    if (st == UM_OK) st = land(c, &f, in->msg.peer, res->key, err);
+    if (st == UM_OK && res->status == UM_OK) st = rows_in(c, &rows, in, f->key, scratch, err);
+    if (st == UM_OK) deliver(c, f, res, rows);
+    um_media_rows_drop(rows);
+    um_free(f);
     um_arena_reset(scratch, mark);
     return st;
 }

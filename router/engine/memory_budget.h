@@ -1,4 +1,4 @@
-/* How much memory a router may promise to its sequences: prompt embeddings, keys and values up to the last token that they may write.
+/* How much memory a router may promise to its sequences: rows of media, keys and values up to the last token that they may write.
  *
  *   available on the host now ------------------------------------------------------+
  *   | a tenth spare | shares of the other routers of this host | this router's share |

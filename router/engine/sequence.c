@@ -16,17 +16,15 @@ void um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *
     um_err why = {0};
     *s = (um_sequence){.number = number, .trace = trace};
     um_arena_init(&s->arena, "sequence", 4096);
-    um_arena_init(&s->media, "rows of media", 4096);
-    um_arena_init(&s->prompt, "prompt embeddings", 4096);
     um_status st = um_request_parse(&s->req, from, &s->arena, &why);
     if (st != UM_OK) um_sequence_fail(s, st, &why);
 }
 
 void um_sequence_close(um_sequence *s)
 {
+    UM_ASSERT(s->wanted == NULL && s->in_flight == 0);
+    for (int i = 0; i < s->n_features; i++) um_media_rows_drop(s->features[i].media);
     um_arena_free(&s->arena);
-    um_arena_free(&s->media);
-    um_arena_free(&s->prompt);
 }
 
 void um_sequence_fail(um_sequence *s, um_status st, const um_err *why)
@@ -112,9 +110,27 @@ static void features_list(um_sequence *s)
         s->features[i] = (um_feature){.modality = r->items[i].modality, .item = &r->items[i]};
 }
 
+/* Where the rows of each medium stand in the prompt. */
+static void features_place(um_sequence *s)
+{
+    int next = 0, at = 0;
+    for (int i = 0; i < s->n_ids; i++) {
+        if (s->ids[i] >= 0) {
+            at++;
+            continue;
+        }
+        um_feature *f = &s->features[next++];
+        f->at = at;
+        f->id = i;
+        at += f->n;
+    }
+    UM_CHECK(next == s->n_features && at == s->T);
+}
+
 /* All rows are known: fits the answer to the positions that are left. The last token is never read back, so it needs none. */
 static void make_ready(um_sequence *s, const um_model *m)
 {
+    features_place(s);
     int64_t room = positions_of(m) - s->T + 1;
     s->shortened = s->max_out > room;
     if (s->shortened) s->max_out = (int)room;
@@ -140,21 +156,22 @@ void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
     um_trace_rows(s->trace, "input_ids", UM_I32, s->ids, s->n_ids, 0);
     features_list(s);
     s->T = s->n_ids - s->n_features;
+    s->dim = m->dim;
     s->state = UM_SEQ_ENCODING;
     if (s->n_features == 0) make_ready(s, m);
 }
 
 /* --- media --- */
 
-void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, const um_config *cfg,
+void um_sequence_feature(um_sequence *s, int i, const um_media_rows *rows, const um_config *cfg,
                          const um_model *m)
 {
     um_err why = {0};
-    size_t D = (size_t)m->dim;
     um_feature *f = &s->features[i];
-    UM_CHECK(s->state == UM_SEQ_ENCODING && f->rows == NULL);
+    UM_CHECK(s->state == UM_SEQ_ENCODING && f->media == NULL);
     bool last = ++s->n_encoded == s->n_features;
-    int64_t T = (int64_t)s->T + n; /* a frame bounds n; the sum is checked before it is kept */
+    int64_t T =
+        (int64_t)s->T + rows->n; /* a frame bounds n; the sum is checked before it is kept */
     um_status st =
         length_check(s, T + s->n_features - s->n_encoded,
                      last ? " (media counted)" : " or more (media counted)", cfg, m, &why);
@@ -163,9 +180,9 @@ void um_sequence_feature(um_sequence *s, int i, const float *rows, int n, const 
         return;
     }
     s->T = (int)T;
-    f->rows = um_arena_f32(&s->media, (size_t)n, D);
-    f->n = n;
-    memcpy(f->rows, rows, (size_t)n * D * sizeof(float));
+    f->media = um_media_rows_hold(rows);
+    f->rows = rows->rows;
+    f->n = rows->n;
     if (last) make_ready(s, m);
 }
 
@@ -190,9 +207,12 @@ static void trace_features(const um_sequence *s, const um_model *m)
 
 /* --- memory and prompt --- */
 
-static int64_t embedding_bytes(const um_sequence *s, const um_model *m)
+/* Rows of media, as if they were its own: whoever else has the same medium may end first. */
+static int64_t media_bytes(const um_sequence *s, const um_model *m)
 {
-    return (int64_t)s->T * ((int64_t)m->dim * (int64_t)sizeof(float) + 1);
+    int64_t rows = 0;
+    for (int i = 0; i < s->n_features; i++) rows += s->features[i].n;
+    return rows * m->dim * (int64_t)sizeof(float);
 }
 
 /* Keys and values of one position, all layers. */
@@ -204,7 +224,7 @@ static int64_t position_bytes(const um_model *m)
 int64_t um_sequence_bytes(const um_sequence *s, const um_model *m)
 {
     int64_t kv = (int64_t)um_kv_flat_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
-    return embedding_bytes(s, m) + kv * (int64_t)sizeof(float) +
+    return media_bytes(s, m) + kv * (int64_t)sizeof(float) +
            (int64_t)s->max_out * (int64_t)sizeof(int32_t);
 }
 
@@ -217,33 +237,48 @@ static void cache_bind(um_sequence *s, const um_model *m)
                         s->cap);
 }
 
-void um_sequence_splice(um_sequence *s, const um_backbone *backbone)
+void um_sequence_grant(um_sequence *s, const um_model *m)
 {
-    const um_model *m = backbone->model;
-    size_t D = (size_t)m->dim;
     UM_CHECK(s->state == UM_SEQ_READY);
-    s->embeddings = um_arena_f32(&s->prompt, (size_t)s->T, D);
-    s->modality = um_arena_zero(&s->prompt, (size_t)s->T); /* UM_TEXT is 0 */
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
-    int row = 0;
-    for (int i = 0, next = 0; i < s->n_ids; i++) {
-        if (s->ids[i] >= 0) {
-            um_backbone_embed(backbone, s->embeddings + (size_t)row++ * D, s->ids[i]);
-            continue;
-        }
-        const um_feature *f = &s->features[next++];
-        memcpy(s->embeddings + (size_t)row * D, f->rows, (size_t)f->n * D * sizeof(float));
-        memset(s->modality + row, (int)f->modality, (size_t)f->n);
-        row += f->n;
-    }
-    UM_CHECK(row == s->T);
     cache_bind(s, m);
     trace_features(s, m);
-    um_trace_rows(s->trace, "embeddings", UM_F32, s->embeddings, s->T, m->dim);
-    for (int i = 0; i < s->n_features; i++) s->features[i].rows = NULL;
-    um_arena_free(&s->media);
-    s->touched = embedding_bytes(s, m);
+    s->touched = media_bytes(s, m);
     s->state = UM_SEQ_PREFILL;
+}
+
+/* The last medium that begins at or before pos; -1: none does. */
+static int feature_before(const um_sequence *s, int pos)
+{
+    int low = 0, high = s->n_features; /* features[..low) begin at or before pos, [high..) behind */
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (s->features[mid].at <= pos)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low - 1;
+}
+
+um_run um_sequence_run(const um_sequence *s, int pos, int most)
+{
+    UM_CHECK(pos >= 0 && most > 0 && pos < s->T + s->n_out);
+    if (pos >= s->T) {
+        int made = s->T + s->n_out - pos;
+        return (um_run){
+            .n = made < most ? made : most, .ids = s->out + (pos - s->T), .feature = -1};
+    }
+    int i = feature_before(s, pos);
+    const um_feature *f = i < 0 ? NULL : &s->features[i];
+    if (f != NULL && pos < f->at + f->n) {
+        int first = pos - f->at, left = f->n - first;
+        const float *rows = f->rows + (size_t)first * (size_t)s->dim;
+        return (um_run){left < most ? left : most, NULL, rows, f->modality, i, first};
+    }
+    int end = i + 1 < s->n_features ? s->features[i + 1].at : s->T;
+    int id = f == NULL ? pos : f->id + 1 + (pos - f->at - f->n);
+    return (um_run){.n = end - pos < most ? end - pos : most, .ids = s->ids + id, .feature = -1};
 }
 
 bool um_sequence_advance(um_sequence *s, int rows, const um_model *m)
@@ -251,15 +286,7 @@ bool um_sequence_advance(um_sequence *s, int rows, const um_model *m)
     s->filled += rows;
     s->touched += rows * position_bytes(m);
     UM_CHECK(s->filled <= s->cap);
-    if (s->filled < s->T) return false;
-    if (s->embeddings != NULL) {
-        s->promised -= embedding_bytes(s, m);
-        s->touched -= embedding_bytes(s, m);
-        s->embeddings = NULL;
-        s->modality = NULL;
-        um_arena_free(&s->prompt);
-    }
-    return true;
+    return s->filled >= s->T;
 }
 
 /* --- the answer --- */

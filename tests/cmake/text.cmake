@@ -7,4 +7,5 @@ um_test(test_tokenizer SOURCES router/test_tokenizer.c LIBS um_test_fixture um_t
 um_test(test_prompt SOURCES router/test_prompt.c LIBS um_test_fixture um_test_support um_router)
 um_test(test_request SOURCES router/test_request.c LIBS um_test_fixture um_router)
 um_test(test_result_order SOURCES router/test_result_order.c LIBS um_router)
+um_test(test_sequence SOURCES router/test_sequence.c LIBS um_test_fixture um_test_support um_router)
 um_test(test_sampler SOURCES router/test_sampler.c LIBS um_test_fixture um_router)

@@ -28,17 +28,19 @@ static void put(um_media_cache *c, int i, int rows)
     char key[UM_SHA256_HEX];
     for (int k = 0; k < 64; k++) x[k] = (float)(i * 100 + k);
     key_of(key, i);
-    um_media_cache_put(c, key, x, rows, 4);
+    um_media_rows_drop(um_media_cache_put(c, key, x, rows, 4));
 }
 
 static int held(um_media_cache *c, int i)
 {
     char key[UM_SHA256_HEX];
-    int rows = 0;
     key_of(key, i);
-    const float *x = um_media_cache_find(c, key, &rows);
-    if (x == NULL) return 0;
-    for (int k = 0; k < 4 * rows; k++) assert_true(x[k] == (float)(i * 100 + k));
+    const um_media_rows *r = um_media_cache_find(c, key);
+    if (r == NULL) return 0;
+    int rows = r->n;
+    assert_string_equal(r->key, key);
+    for (int k = 0; k < 4 * rows; k++) assert_true(r->rows[k] == (float)(i * 100 + k));
+    um_media_rows_drop(r);
     return rows;
 }
 
@@ -65,6 +67,32 @@ static void the_least_recently_used_leave(void **state)
     assert_int_equal(held(c, 0), 0);
     um_media_cache_close(c);
     um_media_cache_close(NULL);
+}
+
+/* Rows in use are stored once, whatever the room; the room is for those that nobody uses. */
+static void rows_in_use_stay(void **state)
+{
+    (void)state;
+    float x[64] = {1, 2, 3};
+    char key[UM_SHA256_HEX];
+    um_media_cache *c = um_media_cache_open(4 * 4 * sizeof(float)); /* four rows of four */
+    key_of(key, 1);
+    const um_media_rows *a = um_media_cache_put(c, key, x, 16, 4),
+                        *b = um_media_cache_put(c, key, x, 16, 4), *d = um_media_rows_hold(a);
+    assert_ptr_equal(a, b);
+    for (int i = 2; i < 9; i++) put(c, i, 4); /* each drives out the one before, not rows in use */
+    assert_int_equal(held(c, 7), 0);
+    assert_int_equal(held(c, 8), 4);
+    um_media_rows_drop(a);
+    um_media_rows_drop(b);
+    assert_memory_equal(d->rows, x, sizeof x);
+    const um_media_rows *again = um_media_cache_find(c, key);
+    assert_ptr_equal(again, d);
+    um_media_rows_drop(again);
+    um_media_rows_drop(d); /* the last reference, and more than the room */
+    assert_null(um_media_cache_find(c, key));
+    assert_int_equal(held(c, 8), 4);
+    um_media_cache_close(c);
 }
 
 /* Many more entries than the cache keeps. */
@@ -143,6 +171,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_least_recently_used_leave),
+        cmocka_unit_test(rows_in_use_stay),
         cmocka_unit_test(many_entries),
         cmocka_unit_test(encoded_once),
     };
