@@ -8,6 +8,7 @@ um_test(test_cluster SOURCES cluster/test_cluster.c support/golden.c LIBS um_clu
 um_test(test_faults SOURCES cluster/test_faults.c LIBS um_cluster)
 um_test(test_engine SOURCES cluster/test_engine.c support/test_support.c support/tiny_png.c LIBS um_test_fixture um_cluster)
 um_test(test_scheduler SOURCES router/test_scheduler.c LIBS um_router)
+um_test(test_kv_pool SOURCES router/test_kv_pool.c support/death.c LIBS um_router)
 um_test(test_stop_text SOURCES router/test_stop_text.c LIBS um_test_support um_router)
 um_test(test_join SOURCES cluster/test_join.c LIBS um_test_fixture um_cluster)
 um_test(test_media_client SOURCES router/test_media_client.c support/test_support.c LIBS um_cluster)
