@@ -27,11 +27,12 @@ typedef struct options {
 typedef struct bench {
     options opt;
     um_link link;
+    um_exchange *exchange; /* router */
     um_dev dev;
-    um_arena arena;
+    um_arena arena, device;
     um_rng rng;
     um_dispatch_plan plan;
-    float *x, *y, *weights;
+    float *x, *y, *weights, *rows;
     int32_t *experts;
     int T;
 } bench;
@@ -64,10 +65,9 @@ static void rows_make(bench *b, int T, int E)
 /* Router: one layer. */
 static um_status layer_once(bench *b, uint64_t step, um_err *err)
 {
-    UM_TRY(
-        um_exchange_dispatch(&b->link, &b->plan, b->x, b->opt.D, 0, step, &b->dev, &b->arena, err));
-    return um_exchange_combine(&b->link, b->y, &b->plan, b->weights, b->opt.D, 0, step, &b->dev,
-                               &b->arena, err);
+    um_exchange_key key = {.step = step};
+    UM_TRY(um_exchange_dispatch(b->exchange, &b->plan, b->rows, b->x, key, err));
+    return um_exchange_combine(b->exchange, b->y, b->weights, key, err);
 }
 
 /* Expert: answers one frame, every pair with its own row. */
@@ -75,15 +75,17 @@ static um_status answer_once(bench *b, um_err *err)
 {
     um_inbound in = {0};
     um_dispatch_batch batch = {0};
-    um_mark mark = um_arena_mark(&b->arena);
+    um_mark mark = um_arena_mark(&b->arena), device = um_arena_mark(&b->device);
     UM_TRY(um_link_next(&b->link, &in, -1, err));
-    um_status st = um_exchange_open(&b->link, &batch, &in, b->opt.D, &b->arena, err);
+    um_status st = um_dispatch_batch_read(&batch, &b->link, &in, b->opt.D, &b->dev, &b->arena,
+                                          &b->device, err);
     if (st == UM_OK) {
-        float *y = um_arena_f32(&b->arena, (size_t)batch.pairs, (size_t)batch.D);
+        float *y = um_arena_f32(&b->device, (size_t)batch.pairs, (size_t)batch.D);
         b->dev.ops->gather(&b->dev, y, batch.x, batch.pair_row, batch.pairs, batch.D);
-        st = um_exchange_answer(&b->link, in.msg.peer, &batch, y, &b->arena, err);
+        st = um_dispatch_batch_answer(&b->link, in.msg.peer, &batch, y, &b->dev, &b->arena, err);
     }
     um_link_release(&b->link, &in);
+    um_arena_reset(&b->device, device);
     um_arena_reset(&b->arena, mark);
     return st;
 }
@@ -174,14 +176,16 @@ static void line_print(const bench *b, int E, const char *codec, const double *u
 static um_status one_case(bench *b, int T, um_dtype wire, um_codec_id codec, int E, uint64_t *step,
                           um_err *err)
 {
-    um_mark mark = um_arena_mark(&b->arena);
+    um_mark mark = um_arena_mark(&b->arena), device = um_arena_mark(&b->device);
     bool router = b->link.comm->rank == 0;
     int n = b->opt.iterations;
     um_codec_close(b->link.codec);
     UM_TRY(um_link_agree(&b->link, wire, codec, 0, UM_FRAME_MAX, 60000, 1, err));
     rows_make(b, T, E);
-    UM_TRY(um_dispatch_plan_build(&b->plan, &b->link.comm->topo, b->experts, T, b->opt.K, &b->arena,
-                                  err));
+    um_dispatch_plan_bind(&b->plan, &b->arena, &b->device, T, b->opt.K, E);
+    UM_TRY(um_dispatch_plan_build(&b->plan, &b->link.comm->topo, 0, b->experts, T, &b->dev,
+                                  &b->arena, err));
+    b->rows = um_arena_f32(&b->device, (size_t)um_dispatch_plan_pairs(&b->plan), (size_t)b->opt.D);
     double *us = um_arena_alloc(&b->arena, (size_t)n * sizeof *us);
     um_link_stats before = {0};
     for (int i = -5; i < n; i++) {
@@ -203,6 +207,7 @@ static um_status one_case(bench *b, int T, um_dtype wire, um_codec_id codec, int
                    (b->link.stats.raw_bytes - before.raw_bytes) / (uint64_t)n,
                    (b->link.stats.wire_bytes - before.wire_bytes) / (uint64_t)n);
     }
+    um_arena_reset(&b->device, device);
     um_arena_reset(&b->arena, mark);
     return UM_OK;
 }
@@ -267,8 +272,12 @@ int main(int argc, char **argv)
     if (st == UM_OK) {
         comm->yield_us = 500;
         um_link_open(&b.link, comm);
+        um_dev_arena(&b.device, &b.dev, "rows", 1 << 20);
+        if (comm->rank == 0) b.exchange = um_exchange_open(&b.link, &b.dev, b.opt.D);
         st = all_cases(&b, &err);
+        um_exchange_close(b.exchange);
         um_link_close(&b.link);
+        um_arena_free(&b.device);
     }
     if (st != UM_OK) fprintf(stderr, "bench_exchange: %s\n", err.msg);
     um_arena_free(&b.arena);

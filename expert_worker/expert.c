@@ -32,9 +32,10 @@ um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch 
                          const um_topology *topo, um_dev *dev, um_arena *scratch, um_err *err)
 {
     size_t D = (size_t)batch->D;
-    int layer = (int)batch->layer;
-    if (layer >= e->model->layers || e->moe_index[layer] < 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", batch->layer);
+    int layer = (int)batch->key.layer;
+    if (batch->key.layer >= (uint32_t)e->model->layers || e->moe_index[layer] < 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts",
+                       batch->key.layer);
     for (int from = 0, n; from < batch->pairs; from += n) {
         um_mark mark = um_arena_mark(scratch);
         int expert = batch->expert[from];

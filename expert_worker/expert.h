@@ -1,5 +1,5 @@
-/* An expert rank: owns some experts of every MoE layer for the whole job and answers dispatch frames. It does not keep state between
- * frames, except for the number of each router's last frame (loop.c). */
+/* An expert rank: owns some experts of every MoE layer for the whole job and answers dispatch frames, in whatever order they come. It
+ * keeps nothing between frames: one that comes twice is answered twice, with the same rows. */
 #pragma once
 
 #include "core/options/config.h"

@@ -2,190 +2,258 @@
 #include "core/comm/exchange.h"
 
 #include "core/base/bytes.h"
+#include "core/base/log.h"
 
 #include <string.h>
 
-enum { PAIR_BYTES = 8 };
+/* Keys that ended last: a frame for one of them is a repeat. Between two ranks frames keep their order, so a repeat comes before the
+ * answers of what was dispatched after it, and few suffice. */
+enum { REMEMBERED = 64 };
 
-static void plan_alloc(um_dispatch_plan *p, um_arena *step)
+/* Of an entry, with one peer. */
+enum { NOT_SENT, SENT, ANSWERED };
+
+/* What was dispatched and is not combined yet. */
+typedef struct entry {
+    um_exchange_key key;
+    const um_dispatch_plan *plan;
+    float *rows;    /* device */
+    int owed;       /* peers that have not answered */
+    uint8_t *state; /* [peers] */
+} entry;
+
+struct um_exchange {
+    um_link *link;
+    um_dev *dev;
+    int D, peers;
+    entry *open; /* [n_open]; the lists of those behind are kept */
+    int n_open, cap_open;
+    um_exchange_key ended[REMEMBERED];
+    uint64_t n_ended, repeats;
+    uint64_t *under_way; /* [peers] bytes of rows */
+    um_arena staging;    /* host: what codecs need */
+};
+
+static bool same_key(um_exchange_key a, um_exchange_key b)
 {
-    size_t pairs = (size_t)p->T * (size_t)p->K, peers = (size_t)p->peers;
-    p->rows_n = um_arena_zero(step, peers * sizeof(int));
-    p->pairs_n = um_arena_zero(step, peers * sizeof(int));
-    p->pair_at = um_arena_zero(step, (peers + 1) * sizeof(int));
-    p->row_at = um_arena_zero(step, (peers + 1) * sizeof(int));
-    p->row = um_arena_i32(step, pairs);
-    p->meta = um_arena_alloc(step, pairs * PAIR_BYTES);
-    p->slot = um_arena_i32(step, pairs);
+    return a.step == b.step && a.layer == b.layer && a.batch == b.batch;
 }
 
-/* Counts pairs and distinct rows for each peer. last[peer] = the row counted last. */
-static um_status plan_count(um_dispatch_plan *p, const um_topology *topo, const int32_t *experts,
-                            um_arena *scratch, um_err *err)
+static entry *find(const um_exchange *x, um_exchange_key key)
 {
-    int32_t *last = um_arena_i32(scratch, (size_t)p->peers);
-    memset(last, 0xff, (size_t)p->peers * sizeof *last);
-    for (int i = 0; i < p->T * p->K; i++) {
-        int32_t e = experts[i];
-        if (e == UM_NO_EXPERT) continue;
-        if (e < 0 || e >= topo->experts)
-            return UM_FAIL(err, UM_E_CORRUPT, "expert %d of %d in the routing", e, topo->experts);
-        int peer = topo->owner[e];
-        p->pairs_n[peer]++;
-        if (last[peer] != i / p->K) p->rows_n[peer]++;
-        last[peer] = i / p->K;
-    }
-    for (int x = 0; x < p->peers; x++) {
-        p->pair_at[x + 1] = p->pair_at[x] + p->pairs_n[x];
-        p->row_at[x + 1] = p->row_at[x] + p->rows_n[x];
-    }
-    return UM_OK;
+    for (int i = 0; i < x->n_open; i++)
+        if (same_key(x->open[i].key, key)) return &x->open[i];
+    return NULL;
 }
 
-um_status um_dispatch_plan_build(um_dispatch_plan *out, const um_topology *topo,
-                                 const int32_t *experts, int T, int K, um_arena *step, um_err *err)
+static bool has_ended(const um_exchange *x, um_exchange_key key)
 {
-    um_dispatch_plan p = {.T = T, .K = K, .peers = topo->count[UM_ROLE_EXPERT]};
-    plan_alloc(&p, step);
-    um_mark mark = um_arena_mark(step);
-    um_status st = plan_count(&p, topo, experts, step, err);
-    if (st != UM_OK) goto out;
-    /* where the pairs of each expert begin: experts of one peer are consecutive in the concatenation */
-    size_t E = (size_t)topo->experts;
-    int32_t *of_expert = um_arena_zero(step, E * sizeof(int32_t));
-    int *filled = um_arena_zero(step, (size_t)p.peers * sizeof(int));
-    int32_t *row_of_peer = um_arena_i32(step, (size_t)p.peers);
-    for (int i = 0; i < T * K; i++)
-        if (experts[i] != UM_NO_EXPERT) of_expert[experts[i]]++;
-    for (int x = 0; x < p.peers; x++) filled[x] = p.pair_at[x];
-    for (size_t e = 0; e < E; e++) {
-        int peer = topo->owner[e], n = of_expert[e];
-        of_expert[e] = filled[peer];
-        filled[peer] += n;
-    }
-    memset(filled, 0, (size_t)p.peers * sizeof(int));
-    memset(row_of_peer, 0xff, (size_t)p.peers * sizeof(int32_t));
-    for (int i = 0; i < T * K; i++) {
-        int32_t e = experts[i];
-        p.slot[i] = -1;
-        if (e == UM_NO_EXPERT) continue;
-        int peer = topo->owner[e], t = i / K;
-        if (row_of_peer[peer] != t) p.row[p.row_at[peer] + filled[peer]++] = t;
-        row_of_peer[peer] = t;
-        int pair = of_expert[e]++;
-        p.slot[i] = pair;
-        um_put_u32(p.meta + (size_t)pair * PAIR_BYTES, (uint32_t)(filled[peer] - 1));
-        um_put_u32(p.meta + (size_t)pair * PAIR_BYTES + 4, (uint32_t)e);
-    }
-    UM_ASSERT_SLOW(um_dispatch_plan_is_permutation(&p));
-    *out = p;
-out:
-    um_arena_reset(step, mark);
-    return st;
+    for (uint64_t i = 0; i < REMEMBERED && i < x->n_ended; i++)
+        if (same_key(x->ended[i], key)) return true;
+    return false;
 }
 
-bool um_dispatch_plan_is_permutation(const um_dispatch_plan *p)
+static uint64_t frame_bytes(const um_exchange *x, const um_dispatch_plan *plan, int peer)
 {
-    int pairs = p->pair_at[p->peers], filled = 0;
-    for (int i = 0; i < p->T * p->K; i++) {
-        int pair = p->slot[i], peer = 0;
-        if (pair == -1) continue;
-        if (pair < 0 || pair >= pairs) return false;
-        filled++;
-        while (pair >= p->pair_at[peer + 1]) peer++;
-        uint32_t row = um_get_u32(p->meta + (size_t)pair * PAIR_BYTES);
-        if ((int)row >= p->rows_n[peer] || p->row[p->row_at[peer] + (int)row] != i / p->K)
-            return false;
-        for (int j = i / p->K * p->K; j < i; j++)
-            if (p->slot[j] == pair) return false;
-    }
-    return filled == pairs;
+    return (uint64_t)plan->pairs_n[peer] * (uint64_t)x->D * um_dtype_size(x->link->wire);
 }
 
-um_status um_exchange_dispatch(um_link *l, const um_dispatch_plan *plan, const float *x, int D,
-                               uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
-                               um_err *err)
+static um_exchange_key key_of(const um_frame *f)
 {
-    const um_topology *topo = &l->comm->topo;
-    for (int peer = 0; peer < plan->peers; peer++) {
-        um_mark mark = um_arena_mark(scratch);
-        int n = plan->rows_n[peer];
-        float *rows = um_arena_f32(scratch, (size_t)n, (size_t)D);
-        dev->ops->gather(dev, rows, x, plan->row + plan->row_at[peer], n, D);
-        um_data_frame f = {.kind = UM_KIND_DISPATCH,
-                           .layer = layer,
-                           .step = step,
-                           .rows = rows,
-                           .n = (uint32_t)n,
-                           .cols = (uint32_t)D};
-        f.meta = plan->meta + (size_t)plan->pair_at[peer] * PAIR_BYTES;
-        f.meta_bytes = (uint32_t)plan->pairs_n[peer] * PAIR_BYTES;
-        int rank = topo->of_role[UM_ROLE_EXPERT][peer];
-        um_status st = um_link_send_rows(l, rank, &f, scratch, err);
-        um_arena_reset(scratch, mark);
-        UM_TRY(st);
-        l->stats.pairs += (uint64_t)plan->pairs_n[peer];
-    }
-    return UM_OK;
+    return (um_exchange_key){.step = f->step, .layer = f->layer, .batch = f->batch};
 }
+
+/* --- the table --- */
+
+static entry *enter(um_exchange *x, const um_dispatch_plan *plan, float *rows, um_exchange_key key)
+{
+    UM_CHECK(find(x, key) == NULL && plan->peers == x->peers);
+    if (x->n_open == x->cap_open) {
+        int cap = x->cap_open == 0 ? 4 : 2 * x->cap_open;
+        x->open = um_realloc(x->open, (size_t)cap * sizeof *x->open);
+        for (int i = x->cap_open; i < cap; i++)
+            x->open[i] = (entry){.state = um_zalloc((size_t)x->peers)};
+        x->cap_open = cap;
+    }
+    entry *e = &x->open[x->n_open++];
+    *e = (entry){.key = key, .plan = plan, .rows = rows, .owed = x->peers, .state = e->state};
+    memset(e->state, NOT_SENT, (size_t)x->peers);
+    return e;
+}
+
+static void leave(um_exchange *x, entry *e)
+{
+    entry gone = *e, *last = &x->open[--x->n_open];
+    x->ended[x->n_ended++ % REMEMBERED] = gone.key;
+    *e = *last;
+    *last = gone; /* for its list */
+}
+
+/* --- answers --- */
 
 /* Puts the rows of one combine frame in their place. */
-static um_status take_answer(um_link *l, float *rows, uint8_t *seen, const um_dispatch_plan *plan,
-                             const um_inbound *in, int D, uint32_t layer, uint64_t step,
-                             um_arena *scratch, um_err *err)
+static um_status take_in(um_exchange *x, entry *e, const um_inbound *in, const char *label,
+                         um_err *err)
 {
-    const um_topology *topo = &l->comm->topo;
+    const um_frame *f = &in->frame;
+    const um_dispatch_plan *plan = e->plan;
+    int peer = x->link->comm->topo.ranks[in->msg.peer].index, n = plan->pairs_n[peer];
+    if ((int)f->rows != n || (n > 0 && (int)f->cols != x->D))
+        return UM_FAIL(err, UM_E_CORRUPT, "combine frame of %s: %u rows x %u, want %d x %d", label,
+                       f->rows, f->cols, n, x->D);
+    float *to = e->rows + um_at((size_t)plan->pair_at[peer], 0, (size_t)x->D);
+    UM_TRY(um_wrap(err, um_link_rows_in(x->link, x->dev, to, in, &x->staging, err),
+                   "combine frame of %s", label));
+    e->state[peer] = ANSWERED;
+    e->owed--;
+    x->under_way[peer] -= frame_bytes(x, plan, peer);
+    return UM_OK;
+}
+
+/* Called by the link with every combine frame. */
+static um_status combine_in(void *ctx, const um_inbound *in, um_err *err)
+{
+    um_exchange *x = ctx;
+    const um_topology *topo = &x->link->comm->topo;
     const um_frame *f = &in->frame;
     const um_rank *from = &topo->ranks[in->msg.peer];
     char label[128];
     um_topology_label(topo, in->msg.peer, label);
     if (from->role != UM_ROLE_EXPERT)
         return UM_FAIL(err, UM_E_CORRUPT, "combine frame of %s, which owns no experts", label);
-    if (f->layer != layer || f->step != step || seen[from->index])
-        return UM_FAIL(err, UM_E_CORRUPT,
-                       "%s frame of %s: step %llu layer %u, want step %llu layer %u",
-                       seen[from->index] ? "repeated combine" : "combine", label,
-                       (unsigned long long)f->step, f->layer, (unsigned long long)step, layer);
-    int n = plan->pairs_n[from->index];
-    if ((int)f->rows != n || (n > 0 && (int)f->cols != D))
-        return UM_FAIL(err, UM_E_CORRUPT, "combine frame of %s: %u rows x %u, want %d x %d", label,
-                       f->rows, f->cols, n, D);
-    seen[from->index] = 1;
-    float *to = rows + um_at((size_t)plan->pair_at[from->index], 0, (size_t)D);
-    return um_wrap(err, um_link_rows(l, to, in, scratch, err), "combine frame of %s", label);
+    um_exchange_key key = key_of(f);
+    entry *e = find(x, key);
+    if (e == NULL ? !has_ended(x, key) : e->state[from->index] == NOT_SENT)
+        return UM_FAIL(
+            err, UM_E_CORRUPT,
+            "combine frame of %s: step %llu, layer %u, micro-batch %u was not dispatched", label,
+            (unsigned long long)f->step, f->layer, f->batch);
+    if (e == NULL || e->state[from->index] == ANSWERED) {
+        x->repeats++;
+        um_log_debug(
+            "%s: a repeated combine frame of step %llu, layer %u, micro-batch %u is dropped", label,
+            (unsigned long long)f->step, f->layer, f->batch);
+        return UM_OK;
+    }
+    return take_in(x, e, in, label, err);
 }
 
-um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan,
-                              const float *weights, int D, uint32_t layer, uint64_t step,
-                              um_dev *dev, um_arena *scratch, um_err *err)
+/* Receives one frame: an answer has then been taken in, any other is kept for later. UM_E_TIMEOUT: none came. */
+static um_status receive(um_exchange *x, int64_t timeout_us, um_err *err)
 {
-    um_mark mark = um_arena_mark(scratch);
-    float *rows = um_arena_f32(scratch, (size_t)plan->pair_at[plan->peers], (size_t)D);
-    uint8_t *seen = um_arena_zero(scratch, (size_t)plan->peers);
-    um_status st = UM_OK;
-    for (int owed = plan->peers; st == UM_OK && owed > 0;) {
-        um_inbound in = {0};
-        st = um_link_next_received(l, &in, -1, err);
-        if (st != UM_OK) break;
-        if (in.frame.kind != UM_KIND_COMBINE) {
-            um_link_defer(l, &in);
-            continue;
-        }
-        st = take_answer(l, rows, seen, plan, &in, D, layer, step, scratch, err);
-        um_link_release(l, &in);
-        owed--;
-    }
-    if (st == UM_OK) dev->ops->combine(dev, y, rows, plan->slot, weights, plan->T, plan->K, D);
-    um_arena_reset(scratch, mark);
-    /* a message about a peer begins with its name */
+    um_inbound in = {0};
+    um_status st = um_link_next_any(x->link, &in, timeout_us, err);
+    if (st == UM_OK && in.msg.data != NULL) um_link_defer(x->link, &in);
+    return st;
+}
+
+/* Receives until answers of peer have made room for bytes more. */
+static um_status wait_for_credit(um_exchange *x, int peer, uint64_t bytes, um_err *err)
+{
+    while (x->under_way[peer] > 0 && x->under_way[peer] + bytes > x->link->credit)
+        UM_TRY(receive(x, -1, err));
+    return UM_OK;
+}
+
+/* A message about a peer begins with its name; every other says where it comes from. */
+static um_status told(um_err *err, um_status st)
+{
     return st == UM_E_PEER ? st : um_wrap(err, st, "exchange");
+}
+
+/* --- open and close --- */
+
+um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D)
+{
+    um_exchange *x = um_zalloc(sizeof *x);
+    *x = (um_exchange){.link = l, .dev = dev, .D = D, .peers = l->comm->topo.count[UM_ROLE_EXPERT]};
+    x->under_way = um_zalloc((size_t)x->peers * sizeof *x->under_way);
+    um_arena_init(&x->staging, "frames", 1 << 16);
+    um_link_handle(l, UM_KIND_COMBINE, combine_in, x);
+    return x;
+}
+
+void um_exchange_close(um_exchange *x)
+{
+    if (x == NULL) return;
+    um_link_handle(x->link, UM_KIND_COMBINE, NULL, NULL);
+    for (int i = 0; i < x->cap_open; i++) um_free(x->open[i].state);
+    um_free(x->open);
+    um_free(x->under_way);
+    um_arena_free(&x->staging);
+    um_free(x);
+}
+
+um_link *um_exchange_link(const um_exchange *x) { return x->link; }
+uint64_t um_exchange_repeats(const um_exchange *x) { return x->repeats; }
+
+bool um_exchange_answered(const um_exchange *x, um_exchange_key key)
+{
+    const entry *e = find(x, key);
+    return e != NULL && e->owed == 0;
+}
+
+/* --- dispatch and combine --- */
+
+static um_status send_to(um_exchange *x, um_exchange_key key, int peer, const float *input,
+                         um_err *err)
+{
+    entry *e = find(x, key);
+    const um_dispatch_plan *plan = e->plan;
+    int rank = x->link->comm->topo.of_role[UM_ROLE_EXPERT][peer];
+    um_data_frame f = {.kind = UM_KIND_DISPATCH,
+                       .layer = key.layer,
+                       .step = key.step,
+                       .batch = key.batch,
+                       .meta = plan->meta + (size_t)plan->pair_at[peer] * UM_PAIR_BYTES,
+                       .meta_bytes = (uint32_t)plan->pairs_n[peer] * UM_PAIR_BYTES,
+                       .dev = x->dev,
+                       .rows = input,
+                       .index = plan->device_row + plan->row_at[peer],
+                       .n = (uint32_t)plan->rows_n[peer],
+                       .cols = (uint32_t)x->D};
+    uint64_t bytes = frame_bytes(x, plan, peer);
+    UM_TRY(wait_for_credit(x, peer, bytes, err));
+    e->state[peer] = SENT;
+    x->under_way[peer] += bytes;
+    x->link->stats.pairs += (uint64_t)plan->pairs_n[peer];
+    return um_link_send_rows(x->link, rank, &f, &x->staging, err);
+}
+
+um_status um_exchange_dispatch(um_exchange *x, const um_dispatch_plan *plan, float *rows,
+                               const float *input, um_exchange_key key, um_err *err)
+{
+    um_status st = UM_OK;
+    enter(x, plan, rows, key);
+    for (int peer = 0; st == UM_OK && peer < x->peers; peer++)
+        st = send_to(x, key, peer, input, err);
+    return told(err, st);
+}
+
+um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um_exchange_key key,
+                              um_err *err)
+{
+    entry *e = find(x, key);
+    UM_CHECK(e != NULL);
+    while (e->owed > 0) UM_TRY(told(err, receive(x, -1, err)));
+    const um_dispatch_plan *p = e->plan;
+    x->dev->ops->combine(x->dev, y, e->rows, p->device_slot, weights, p->T, p->K, x->D);
+    leave(x, e);
+    return UM_OK;
+}
+
+um_status um_exchange_poll(um_exchange *x, int64_t timeout_us, um_err *err)
+{
+    um_status st = receive(x, timeout_us, err);
+    while (st == UM_OK) st = receive(x, 0, err); /* what else is here */
+    return st == UM_E_TIMEOUT ? UM_OK : told(err, st);
 }
 
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err)
 {
     uint64_t size = um_dtype_size(l->wire), row = (uint64_t)D * size * (uint64_t)K;
     /* beside its rows a dispatch frame holds its pairs: counted as if they took of the same room, though --credit leaves them out */
-    uint64_t most = um_link_values_max(l) * size, n = most / (row + (uint64_t)K * PAIR_BYTES);
+    uint64_t most = um_link_values_max(l) * size, n = most / (row + (uint64_t)K * UM_PAIR_BYTES);
     if (n == 0 && row <= most) n = 1;
     if (n == 0)
         return UM_FAIL(err, UM_E_USAGE,
@@ -196,34 +264,21 @@ um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err
     return UM_OK;
 }
 
-um_status um_exchange_open(um_link *l, um_dispatch_batch *out, const um_inbound *in, int D,
-                           um_arena *step, um_err *err)
+/* --- the expert's side --- */
+
+/* Row and expert of every pair, checked. */
+static um_status pairs_read(int32_t *row, int32_t *expert, const um_frame *f, int pairs,
+                            const um_comm *c, um_err *err)
 {
-    const um_topology *topo = &l->comm->topo;
-    const um_frame *f = &in->frame;
-    int me = topo->ranks[l->comm->rank].index;
-    um_dispatch_batch s = {.rows = (int)f->rows,
-                           .pairs = (int)(f->meta_bytes / PAIR_BYTES),
-                           .D = D,
-                           .layer = f->layer,
-                           .step = f->step};
-    if (f->rows > 0 && f->cols != (uint32_t)D)
-        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: %u columns, want %d", f->cols, D);
-    if ((uint64_t)f->rows * (uint64_t)D * um_dtype_size(l->wire) > l->credit ||
-        (uint64_t)s.pairs * (uint64_t)D * um_dtype_size(l->wire) > l->credit)
-        return UM_FAIL(
-            err, UM_E_LIMIT,
-            "dispatch frame: %d rows, %d pairs of %d values are over the credit of %llu bytes",
-            s.rows, s.pairs, D, (unsigned long long)l->credit);
-    int32_t *row = um_arena_i32(step, (size_t)s.pairs),
-            *expert = um_arena_i32(step, (size_t)s.pairs);
-    for (int i = 0; i < s.pairs; i++) {
-        uint32_t r = um_get_u32(f->payload + (size_t)i * PAIR_BYTES),
-                 e = um_get_u32(f->payload + (size_t)i * PAIR_BYTES + 4);
+    const um_topology *topo = &c->topo;
+    int me = topo->ranks[c->rank].index;
+    for (int i = 0; i < pairs; i++) {
+        uint32_t r = um_get_u32(f->payload + (size_t)i * UM_PAIR_BYTES),
+                 e = um_get_u32(f->payload + (size_t)i * UM_PAIR_BYTES + 4);
         if (r >= f->rows)
             return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: pair %d names row %u of %u", i, r,
                            f->rows);
-        if (e >= (uint32_t)topo->experts || topo->owner[e] != me)
+        if (e >= (uint32_t)topo->experts || !um_topology_owns(topo, me, (int)f->layer, (int)e))
             return UM_FAIL(err, UM_E_CORRUPT,
                            "dispatch frame: pair %d names expert %u, which is not mine", i, e);
         if (i > 0 && (int32_t)e < expert[i - 1])
@@ -231,21 +286,44 @@ um_status um_exchange_open(um_link *l, um_dispatch_batch *out, const um_inbound 
         row[i] = (int32_t)r;
         expert[i] = (int32_t)e;
     }
-    float *x = um_arena_f32(step, (size_t)s.rows, (size_t)D);
-    UM_TRY(um_link_rows(l, x, in, step, err));
-    s.x = x;
-    s.pair_row = row;
-    s.expert = expert;
-    *out = s;
     return UM_OK;
 }
 
-um_status um_exchange_answer(um_link *l, int peer, const um_dispatch_batch *batch, const float *y,
-                             um_arena *scratch, um_err *err)
+um_status um_dispatch_batch_read(um_dispatch_batch *out, um_link *l, const um_inbound *in, int D,
+                                 um_dev *dev, um_arena *step, um_arena *device_step, um_err *err)
+{
+    const um_frame *f = &in->frame;
+    um_dispatch_batch b = {.rows = (int)f->rows,
+                           .pairs = (int)(f->meta_bytes / UM_PAIR_BYTES),
+                           .D = D,
+                           .key = key_of(f)};
+    size_t value = um_dtype_size(l->wire), pairs = (size_t)b.pairs;
+    if (f->rows > 0 && f->cols != (uint32_t)D)
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: %u columns, want %d", f->cols, D);
+    if ((uint64_t)f->rows * (uint64_t)D * value > l->credit ||
+        (uint64_t)pairs * (uint64_t)D * value > l->credit)
+        return UM_FAIL(
+            err, UM_E_LIMIT,
+            "dispatch frame: %d rows, %d pairs of %d values are over the credit of %llu bytes",
+            b.rows, b.pairs, D, (unsigned long long)l->credit);
+    int32_t *row = um_arena_i32(step, pairs), *expert = um_arena_i32(step, pairs);
+    UM_TRY(pairs_read(row, expert, f, b.pairs, l->comm, err));
+    b.pair_row = um_dev_put_i32(dev, device_step, row, pairs);
+    b.x = um_arena_f32(device_step, f->rows, (size_t)D);
+    UM_TRY(um_wrap(err, um_link_rows_in(l, dev, b.x, in, step, err), "dispatch frame"));
+    b.expert = expert;
+    *out = b;
+    return UM_OK;
+}
+
+um_status um_dispatch_batch_answer(um_link *l, int peer, const um_dispatch_batch *batch,
+                                   const float *y, um_dev *dev, um_arena *scratch, um_err *err)
 {
     um_data_frame f = {.kind = UM_KIND_COMBINE,
-                       .layer = batch->layer,
-                       .step = batch->step,
+                       .layer = batch->key.layer,
+                       .step = batch->key.step,
+                       .batch = batch->key.batch,
+                       .dev = dev,
                        .rows = y,
                        .n = (uint32_t)batch->pairs,
                        .cols = (uint32_t)batch->D};

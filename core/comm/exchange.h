@@ -6,48 +6,59 @@
  *     row 2 -> experts 0 3   ─ dispatch: rows 1 2, pairs (1,2) (1,3) (2,3) ─►  in slot order, whoever answers first
  *   row 0 goes to two experts of one rank and crosses once; the plan knows which pair answers which (row, slot)
  *
- * Dispatch and combine are one plan and its transpose. For each (layer, step) a router sends every expert rank exactly one frame,
- * an empty one where it has no rows, and gets one back. A row that goes to several experts of one rank crosses once. Results come
- * back one row per (row, expert) pair, so that the router can add them in slot order: answers do not depend on the placement.
+ * Dispatch and combine are one plan and its transpose. For each (step, layer, micro-batch) a router sends every expert rank exactly one
+ * frame, an empty one where it has no rows, and gets one back. A row that goes to several experts of one rank crosses once. Results
+ * come back one row per (row, expert) pair, so that the router can add them in slot order: answers do not depend on the placement.
+ *
+ * What is under way is a table: dispatch enters (step, layer, micro-batch), combine waits for its entry. Several may be under way
+ * at once, and their answers may come in any order: whoever waits for a frame on this link puts those of every entry where they belong.
+ *
+ *   dispatch 0 ─► attention of batch 1 ─► dispatch 1 ─► combine 0 (answers of 1 are taken in too) ─► ... ─► combine 1
+ *
+ * Rows lie in the device's memory. They go from there into the frame, and from the frame back, without another copy on the host, except
+ * where a codec needs one.
+ *
+ * Credit (--credit) bounds what is under way to one expert rank. A frame counts with the larger of its two directions, which is the answer
+ * (a row for each pair), from its sending until its answer is taken in. A dispatch that would exceed it waits for answers first, so
+ * micro-batches wait for one another and never for themselves: um_exchange_max_rows makes one alone fit.
  *
  * Group: a router calls dispatch, then combine, with all expert ranks; an expert rank answers each frame as it comes, whoever sent
- * it, and has nothing to do when idle. Buffers in flight are bounded by the link's credit: um_exchange_max_rows. */
+ * it, and has nothing to do when idle. */
 #pragma once
 
-#include "core/base/arena.h"
+#include "core/comm/dispatch_plan.h"
 #include "core/comm/link.h"
-#include "core/tensor/ops.h"
 
-/* Which rows go where. Pure data: built from the routes alone, the same on every machine. */
-typedef struct um_dispatch_plan {
-    int T, K, peers;
-    int *rows_n, *pairs_n; /* [peers] distinct rows and pairs of each expert rank */
-    int *pair_at;          /* [peers+1] first pair of each peer in the concatenation of all pairs */
-    int *row_at;           /* [peers+1] the same for rows */
-    int32_t *row;          /* [rows] source row of every row sent, rising within a peer */
-    uint8_t *
-        meta; /* [pairs][8] {u32 row within the peer's rows, u32 expert}, by rising expert, then row */
-    int32_t *slot; /* [T*K] which pair answers (token t, slot k); -1 where the slot has no expert */
-} um_dispatch_plan;
+/* Router side. */
+typedef struct um_exchange um_exchange;
 
-/* experts [T,K] in 0..E-1, distinct within a row; UM_NO_EXPERT where a slot goes to none: it costs nothing on the wire. Lives in
- * step. */
-um_status um_dispatch_plan_build(um_dispatch_plan *out, const um_topology *topo,
-                                 const int32_t *experts, int T, int K, um_arena *step, um_err *err);
-/* True when the slots that have a pair are a permutation of all pairs and every row belongs to its peer.
- * O(T K (K + peers)): for slow checks. */
-bool um_dispatch_plan_is_permutation(const um_dispatch_plan *p);
+typedef struct um_exchange_key {
+    uint64_t step;
+    uint32_t layer, batch; /* batch: micro-batch of the step */
+} um_exchange_key;
 
-/* Router side. x [T,D]. Sends one frame to each expert rank. */
-um_status um_exchange_dispatch(um_link *l, const um_dispatch_plan *plan, const float *x, int D,
-                               uint32_t layer, uint64_t step, um_dev *dev, um_arena *scratch,
-                               um_err *err);
-/* y[T,D] = sum over the slots that have an expert of weights[T,K] * (expert row), in slot order; a token without any is zero. Waits
- * for one frame of each expert rank; other useful frames are kept for later. A repeated frame, one of another step or with other
- * counts is UM_E_CORRUPT. */
-um_status um_exchange_combine(um_link *l, float *y, const um_dispatch_plan *plan,
-                              const float *weights, int D, uint32_t layer, uint64_t step,
-                              um_dev *dev, um_arena *scratch, um_err *err);
+/* D: width of a row. From here on the link gives combine frames to this exchange, whoever receives them. */
+um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D);
+void um_exchange_close(um_exchange *x); /* accepts NULL */
+
+/* Sends the rows of input (device) [T,D] to their experts. The answers will stand in rows (device) [pairs,D]: the caller's activations,
+ * which with the plan must live until the entry's combine, and longer where a backward pass needs them. The key must not be under
+ * way. */
+um_status um_exchange_dispatch(um_exchange *x, const um_dispatch_plan *plan, float *rows,
+                               const float *input, um_exchange_key key, um_err *err);
+/* Waits for the answers of key, which ends the entry; then y (device) [T,D] = sum over the slots that have an expert of weights (device)
+ * [T,K] * (expert row), in slot order; a token without any is zero. Other useful frames are kept for later. An answer that has come
+ * already is dropped; one to a key that was never dispatched, or with other counts, is UM_E_CORRUPT naming its sender. */
+um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um_exchange_key key,
+                              um_err *err);
+/* Takes in answers of any entry, without waiting (0) or until one has come or timeout_us is over. UM_OK in both cases. */
+um_status um_exchange_poll(um_exchange *x, int64_t timeout_us, um_err *err);
+/* Whether all answers of key have come, so that combine would not wait. */
+bool um_exchange_answered(const um_exchange *x, um_exchange_key key);
+um_link *um_exchange_link(const um_exchange *x);
+uint64_t
+um_exchange_repeats(const um_exchange *x); /* answers that were dropped because they had come */
+
 /* Most rows of a micro-batch so that no frame of either direction is over the credit, nor over the largest frame
  * however large the credit; at least 1, else UM_E_USAGE. */
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err);
@@ -55,15 +66,15 @@ um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err
 /* Expert side: a dispatch frame, opened and checked. */
 typedef struct um_dispatch_batch {
     int rows, pairs, D;
-    const float *x;          /* [rows, D] */
-    const int32_t *pair_row; /* [pairs] */
-    const int32_t *expert;   /* [pairs] rising */
-    uint32_t layer;
-    uint64_t step;
+    float *x;              /* [rows, D] device */
+    int32_t *pair_row;     /* [pairs] device: row of x */
+    const int32_t *expert; /* [pairs] host, rising */
+    um_exchange_key key;
 } um_dispatch_batch;
-/* Lives in step. Every row index and every expert is checked against topo: a pair that this rank does not own is UM_E_CORRUPT. */
-um_status um_exchange_open(um_link *l, um_dispatch_batch *out, const um_inbound *in, int D,
-                           um_arena *step, um_err *err);
-/* Sends y [pairs, D] back to peer. */
-um_status um_exchange_answer(um_link *l, int peer, const um_dispatch_batch *batch, const float *y,
-                             um_arena *scratch, um_err *err);
+/* Lives in step (host) and in device_step. Every row index and every expert is checked against topo: a pair that this rank does not own
+ * is UM_E_CORRUPT. */
+um_status um_dispatch_batch_read(um_dispatch_batch *out, um_link *l, const um_inbound *in, int D,
+                                 um_dev *dev, um_arena *step, um_arena *device_step, um_err *err);
+/* Sends y (device) [pairs, D] back to peer. */
+um_status um_dispatch_batch_answer(um_link *l, int peer, const um_dispatch_batch *batch,
+                                   const float *y, um_dev *dev, um_arena *scratch, um_err *err);

@@ -114,30 +114,50 @@ static um_status inspect(um_link *l, um_inbound *in, um_err *err)
     return st;
 }
 
-/* wakes: um_comm_wake ends the wait, else it goes on and um_comm.woken stays. */
-static um_status receive(um_link *l, um_inbound *out, int64_t timeout_us, bool wakes, um_err *err)
+/* Gives a frame to its taker, if there is one. */
+static um_status hand_over(um_link *l, um_inbound *in, bool *taken, um_err *err)
+{
+    um_kind kind = in->frame.kind;
+    *taken = l->taker[kind] != NULL;
+    if (!*taken) return UM_OK;
+    um_status st = l->taker[kind](l->taker_ctx[kind], in, err);
+    um_link_release(l, in);
+    return st;
+}
+
+/* What ends a wait beside a frame and its time limit. */
+typedef enum until {
+    UNTIL_FRAME,
+    UNTIL_TAKEN, /* a frame that went to its taker: *out is then empty */
+    UNTIL_WOKEN, /* um_comm_wake. Other waits go on, and um_comm.woken stays */
+} until;
+
+static um_status receive(um_link *l, um_inbound *out, int64_t timeout_us, until what, um_err *err)
 {
     int64_t start = um_now_ns(), end = timeout_us < 0 ? INT64_MAX : start + timeout_us * 1000;
     um_status st;
     for (;;) {
         int64_t now = um_now_ns(), left = end == INT64_MAX ? IDLE_SLICE_US : (end - now) / 1000;
         int64_t slice = left < 0 ? 0 : left > IDLE_SLICE_US ? IDLE_SLICE_US : left;
-        if (wakes && l->comm->woken) slice = 0;
+        if (what == UNTIL_WOKEN && l->comm->woken) slice = 0;
         um_inbound in = {0};
         l->comm->yield_us = now - l->worked < WORK_NEAR_NS ? l->yield_us : 0;
         st = um_comm_recv(l->comm, &in.msg, slice, err);
         if (st == UM_OK) {
+            bool taken = false;
             st = inspect(l, &in, err);
             l->worked = um_now_ns();
-            if (st == UM_OK)
-                *out = in;
+            if (st != UM_OK)
+                um_link_release(l, &in);
             else
-                um_comm_release(l->comm, &in.msg);
+                st = hand_over(l, &in, &taken, err);
+            if (st == UM_OK && taken && what != UNTIL_TAKEN) continue;
+            if (st == UM_OK) *out = in;
             break;
         }
         if (st == UM_E_TIMEOUT) st = silence(l, err);
         if (st != UM_OK) break;
-        if (wakes && l->comm->woken) {
+        if (what == UNTIL_WOKEN && l->comm->woken) {
             l->comm->woken = false;
             st = UM_FAIL(err, UM_E_TIMEOUT, "woken while waiting for a frame");
             break;
@@ -153,7 +173,18 @@ static um_status receive(um_link *l, um_inbound *out, int64_t timeout_us, bool w
 
 um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
 {
-    return receive(l, out, timeout_us, false, err);
+    return receive(l, out, timeout_us, UNTIL_FRAME, err);
+}
+
+void um_link_handle(um_link *l, um_kind kind, um_link_take take, void *ctx)
+{
+    l->taker[kind] = take;
+    l->taker_ctx[kind] = ctx;
+}
+
+um_status um_link_next_any(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
+{
+    return receive(l, out, timeout_us, UNTIL_TAKEN, err);
 }
 
 /* The oldest frame that was put aside. */
@@ -167,12 +198,12 @@ static bool take_kept(um_link *l, um_inbound *out)
 
 um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
 {
-    return take_kept(l, out) ? UM_OK : receive(l, out, timeout_us, false, err);
+    return take_kept(l, out) ? UM_OK : receive(l, out, timeout_us, UNTIL_FRAME, err);
 }
 
 um_status um_link_wait(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err)
 {
-    return take_kept(l, out) ? UM_OK : receive(l, out, timeout_us, true, err);
+    return take_kept(l, out) ? UM_OK : receive(l, out, timeout_us, UNTIL_WOKEN, err);
 }
 
 void um_link_defer(um_link *l, um_inbound *in)
@@ -223,6 +254,25 @@ size_t um_link_values_max(const um_link *l)
     return (size_t)most / um_dtype_size(l->wire);
 }
 
+/* Encodes the rows of a frame at `to`; returns their bytes. With codec none they go there straight from the device. */
+static size_t rows_encode(um_link *l, uint8_t *to, const um_data_frame *f, um_arena *scratch)
+{
+    size_t values = (size_t)f->n * f->cols, raw = values * um_dtype_size(l->wire);
+    bool plain = um_codec_id_of(l->codec) == UM_CODEC_NONE;
+    const void *src = f->rows;
+    if (f->dev != NULL || l->wire != UM_F32) {
+        void *rounded = plain ? to : um_arena_alloc(scratch, raw);
+        if (f->dev != NULL)
+            f->dev->ops->rows_out(f->dev, rounded, l->wire, f->rows, f->index, (int)f->n,
+                                  (int)f->cols);
+        else
+            um_from_f32(rounded, l->wire, f->rows, values);
+        if (plain) return raw;
+        src = rounded;
+    }
+    return um_codec_encode(l->codec, to, src, l->wire, values);
+}
+
 um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
                             um_err *err)
 {
@@ -239,14 +289,13 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
     UM_TRY(um_comm_buffer(l->comm, &msg, room, err));
     uint8_t *p = msg.data + UM_FRAME_HEADER;
     if (f->meta_bytes > 0) memcpy(p, f->meta, f->meta_bytes);
-    const void *src = f->rows;
-    if (l->wire != UM_F32 && values > 0) {
-        void *rounded = um_arena_alloc(scratch, raw);
-        um_from_f32(rounded, l->wire, f->rows, values);
-        src = rounded;
+    size_t coded = values == 0 ? 0 : rows_encode(l, p + f->meta_bytes, f, scratch);
+    um_status st = f->dev == NULL || f->dev->st == UM_OK ? UM_OK : um_dev_sync(f->dev, err);
+    if (st != UM_OK) { /* what stands in the frame is not what was meant */
+        um_comm_release(l->comm, &msg);
+        um_arena_reset(scratch, mark);
+        return st;
     }
-    size_t coded =
-        values == 0 ? 0 : um_codec_encode(l->codec, p + f->meta_bytes, src, l->wire, values);
     um_frame h = {.kind = f->kind,
                   .dtype = l->wire,
                   .codec = (uint8_t)um_codec_id_of(l->codec),
@@ -254,6 +303,7 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
                   .source = (uint32_t)l->comm->rank,
                   .layer = f->layer,
                   .step = f->step,
+                  .batch = f->batch,
                   .rows = f->n,
                   .cols = f->cols,
                   .meta_bytes = f->meta_bytes,
@@ -266,26 +316,51 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
     l->stats.raw_bytes += raw;
     l->stats.wire_bytes += msg.size;
     l->stats.frames++;
-    um_status st = um_comm_send(l->comm, peer, &msg, err);
+    st = um_comm_send(l->comm, peer, &msg, err);
     l->stats.codec_ns += um_now_ns() - start;
     return st;
 }
 
+/* Decodes into to: f32 of the device when dev is given, else of the host. */
+static um_status rows_decode(um_link *l, um_dev *dev, float *to, const um_frame *f,
+                             um_arena *scratch, um_err *err)
+{
+    size_t values = (size_t)f->rows * f->cols, coded = f->payload_bytes - f->meta_bytes;
+    const uint8_t *from = f->payload + f->meta_bytes;
+    const void *plain = from; /* values of the wire type */
+    if (values == 0) return UM_OK;
+    if (f->codec != UM_CODEC_NONE) {
+        bool there = dev == NULL && l->wire == UM_F32;
+        void *p = there ? to : um_arena_alloc(scratch, values * um_dtype_size(l->wire));
+        UM_TRY(
+            um_codec_decode(l->codec, (um_codec_id)f->codec, p, l->wire, values, from, coded, err));
+        if (there) return UM_OK;
+        plain = p;
+    }
+    if (dev == NULL) {
+        um_to_f32(to, plain, l->wire, values);
+        return UM_OK;
+    }
+    dev->ops->rows_in(dev, to, plain, l->wire, values);
+    return dev->st == UM_OK ? UM_OK : um_dev_sync(dev, err);
+}
+
 um_status um_link_rows(um_link *l, float *to, const um_inbound *in, um_arena *scratch, um_err *err)
 {
+    return um_link_rows_in(l, NULL, to, in, scratch, err);
+}
+
+um_status um_link_rows_in(um_link *l, um_dev *dev, float *to, const um_inbound *in,
+                          um_arena *scratch, um_err *err)
+{
     const um_frame *f = &in->frame;
-    size_t values = (size_t)f->rows * f->cols, raw = values * um_dtype_size(l->wire);
+    size_t raw = (size_t)f->rows * f->cols * um_dtype_size(l->wire);
     if (f->dtype != l->wire)
         return UM_FAIL(err, UM_E_CORRUPT, "rows of type %s, agreed is %s", um_dtype_name(f->dtype),
                        um_dtype_name(l->wire));
     int64_t start = um_now_ns();
     um_mark mark = um_arena_mark(scratch);
-    void *coded = l->wire == UM_F32 ? to : um_arena_alloc(scratch, raw);
-    um_status st = values == 0 ? UM_OK
-                               : um_codec_decode(l->codec, (um_codec_id)f->codec, coded, l->wire,
-                                                 values, f->payload + f->meta_bytes,
-                                                 f->payload_bytes - f->meta_bytes, err);
-    if (st == UM_OK && l->wire != UM_F32) um_to_f32(to, coded, l->wire, values);
+    um_status st = rows_decode(l, dev, to, f, scratch, err);
     um_arena_reset(scratch, mark);
     l->stats.raw_bytes += raw;
     l->stats.wire_bytes += in->msg.size;

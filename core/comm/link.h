@@ -10,6 +10,7 @@
 #pragma once
 
 #include "core/comm/comm.h"
+#include "core/tensor/ops.h"
 #include "proto/codec.h"
 #include "proto/control.h"
 #include "proto/frame.h"
@@ -28,12 +29,15 @@ typedef struct um_inbound {
     um_frame frame;
 } um_inbound;
 
+/* What takes in the frames of one kind. The frame is lent for the call. */
+typedef um_status (*um_link_take)(void *ctx, const um_inbound *in, um_err *err);
+
 typedef struct um_link {
     um_comm *comm;
     um_codec *codec;
     um_dtype wire; /* type of rows on the wire: f32 or bf16 */
     uint32_t epoch;
-    uint64_t credit;     /* bytes of a data frame's rows at most */
+    uint64_t credit; /* bytes of rows under way with one expert rank, and of one frame, at most */
     int64_t deadline_ns; /* 0 until um_link_watch: nobody is watched */
     const char *phase;   /* for messages: what this rank is doing */
     uint32_t layer;
@@ -42,6 +46,8 @@ typedef struct um_link {
     int64_t yield_us; /* of the transport, while work is near; idle ranks sleep at once */
     um_inbound *kept; /* frames put aside by um_link_defer */
     int n_kept, cap_kept;
+    um_link_take taker[UM_KINDS]; /* or NULL: um_link_handle */
+    void *taker_ctx[UM_KINDS];
     um_link_stats stats;
 } um_link;
 
@@ -58,6 +64,11 @@ um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_l
 um_status um_link_next(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
 /* The same, past the kept ones: for somebody who waits for a particular frame and keeps the others. */
 um_status um_link_next_received(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
+/* From now on take is called with every frame of `kind` as it comes in, whoever receives; no receiver sees it. NULL: receivers
+ * again. */
+void um_link_handle(um_link *l, um_kind kind, um_link_take take, void *ctx);
+/* As um_link_next_received, but when a frame came that um_link_handle has a taker for, UM_OK with *out empty. */
+um_status um_link_next_any(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
 /* As um_link_next, but UM_E_TIMEOUT also as soon as um_comm_wake was called since the last um_link_wait that said so: for a loop that
  * has more to look at than frames. Frames that are here come first. */
 um_status um_link_wait(um_link *l, um_inbound *out, int64_t timeout_us, um_err *err);
@@ -70,7 +81,6 @@ um_status um_link_expect(um_link *l, um_inbound *out, um_kind kind, um_kind late
                          int64_t timeout_us, um_err *err);
 /* One frame of `kind` from every other rank, in any order; take is called with each. A rank that sends two is UM_E_CORRUPT. Says in the
  * log who is still owed when it takes long. UM_E_TIMEOUT names them after `seconds` (0: no end, as long as they live). */
-typedef um_status (*um_link_take)(void *ctx, const um_inbound *in, um_err *err);
 um_status um_link_collect(um_link *l, um_kind kind, um_kind late, int64_t seconds,
                           um_link_take take, void *ctx, um_err *err);
 /* UM_E_CORRUPT: "result frame of expert/1 (rank 2, host a), want counters". */
@@ -83,14 +93,18 @@ um_status um_link_control(um_link *l, int peer, um_kind kind, const ProtobufCMes
 um_status um_link_unpack(ProtobufCMessage **out, const ProtobufCMessageDescriptor *type,
                          const um_inbound *in, um_arena *arena, um_err *err);
 
-/* A data frame: meta bytes, then rows x cols f32 values, rounded once to the wire type and encoded. rows may be NULL when 0. */
+/* A data frame: meta bytes, then n x cols f32 values, rounded once to the wire type and encoded. rows may be NULL when n is 0. They lie
+ * in the device's memory when dev is given, and then index (device) may select them. */
 typedef struct um_data_frame {
     um_kind kind;
     uint32_t layer;
     uint64_t step;
+    uint32_t batch;
     const uint8_t *meta;
     uint32_t meta_bytes;
-    const float *rows; /* [n, cols] */
+    um_dev *dev;          /* NULL: rows are host memory */
+    const float *rows;    /* [n, cols], or with index any number of rows */
+    const int32_t *index; /* [n] or NULL */
     uint32_t n, cols;
 } um_data_frame;
 /* Values that one such frame holds at most: what --credit allows, and what is left of the largest frame beside meta bytes and the
@@ -98,8 +112,10 @@ typedef struct um_data_frame {
 size_t um_link_values_max(const um_link *l);
 um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
                             um_err *err);
-/* Decodes the rows of a data frame into to[rows, cols], f32. */
+/* Decodes the rows of a data frame into to[rows, cols], f32: host memory, and the device's. */
 um_status um_link_rows(um_link *l, float *to, const um_inbound *in, um_arena *scratch, um_err *err);
+um_status um_link_rows_in(um_link *l, um_dev *dev, float *to, const um_inbound *in,
+                          um_arena *scratch, um_err *err);
 
 /* Reports to every rank (as far as possible) that this one cannot go on. */
 void um_link_error(um_link *l, um_status st, const char *text);

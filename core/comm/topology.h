@@ -37,6 +37,17 @@ um_status um_topology_build(um_topology *out, const um_rank *ranks, int n, um_ar
 um_status um_topology_place(um_topology *t, int E, um_arena *arena, um_err *err);
 int um_topology_owned(const um_topology *t,
                       int expert_index); /* number of experts of that expert rank */
+/* The expert rank that computes `expert` of `layer` for a row of the micro-batch. */
+static inline int um_topology_owner(const um_topology *t, int layer, int expert, int row)
+{
+    (void)layer;
+    (void)row;
+    return t->owner[expert];
+}
+static inline bool um_topology_owns(const um_topology *t, int expert_index, int layer, int expert)
+{
+    return um_topology_owner(t, layer, expert, 0) == expert_index;
+}
 /* Whether rank watches the liveness of peer: routers watch everybody, the others watch the routers. The same in both directions. */
 bool um_topology_watches(const um_topology *t, int rank, int peer);
 /* "expert/1 (rank 2, host node3)" into out. */

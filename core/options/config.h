@@ -70,7 +70,7 @@ typedef struct um_config {
     const char *wire;    /* f32 bf16 */
     const char *codec;   /* none zstd */
     int64_t zstd_level;
-    int64_t credit; /* bytes that may be under way from one router to one expert rank */
+    int64_t credit; /* bytes of rows that may be under way between a router and one expert rank */
     /* time and threads */
     int64_t threads;     /* compute threads of one host, shared by its ranks; 0 = its cores */
     int64_t deadline_ms; /* a silent peer ends the job after this */

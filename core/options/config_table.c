@@ -95,7 +95,7 @@ const um_option um_options[] = {
     STR(codec, "none", "none zstd", JOB, WIRE, "compression of rows; every choice gives the same bits"),
     NUM(UM_OPT_INT, zstd_level, "0", -131072, 22, JOB, WIRE, "zstd's level; 0 is the codec's own fast one"),
     NUM(UM_OPT_SIZE, credit, "64M", 65536, INT64_C(1) << 40, JOB, WIRE,
-        "largest frame of rows, in bytes; a longer batch is sent in several frames"),
+        "bytes of rows that may be under way between a router and one expert rank; more must wait"),
 
     NUM(UM_OPT_INT, threads, "0", 0, 4096, JOB, TIME,
         "compute threads of a host, divided among its ranks; 0 is one for each core"),

@@ -173,22 +173,23 @@ static void count(const um_acts *a, int layer, const um_batch *b)
 }
 
 um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
-                                um_link *link, um_dev *dev, um_arena *scratch, um_err *err)
+                                um_exchange *ex, um_dev *dev, um_arena *scratch, um_err *err)
 {
     const um_model *m = t->model;
     const um_layer *w = &t->blocks[layer];
+    const um_topology *topo = &um_exchange_link(ex)->comm->topo;
+    um_exchange_key key = {.step = b->step, .layer = (uint32_t)layer};
     bool shared = m->dynamic.shared > 0;
     um_dispatch_plan plan;
     if (m->fm_block) UM_TRY(pre_project(w, a, b, m->dim, dev, scratch, err));
     choose(t, layer, a, b, dev, scratch);
     if (b->routing != NULL) count(a, layer, b);
-    UM_TRY(um_dispatch_plan_build(&plan, &link->comm->topo, a->route.experts, b->T, m->top_k,
-                                  scratch, err));
-    UM_TRY(um_exchange_dispatch(link, &plan, a->ln2, m->dim, (uint32_t)layer, b->step, dev, scratch,
-                                err));
+    um_dispatch_plan_bind(&plan, scratch, scratch, b->T, m->top_k, topo->count[UM_ROLE_EXPERT]);
+    UM_TRY(um_dispatch_plan_build(&plan, topo, layer, a->route.experts, b->T, dev, scratch, err));
+    float *rows = um_arena_f32(scratch, (size_t)um_dispatch_plan_pairs(&plan), (size_t)m->dim);
+    UM_TRY(um_exchange_dispatch(ex, &plan, rows, a->ln2, key, err));
     if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the expert ranks compute */
-    UM_TRY(um_exchange_combine(link, shared ? a->parts : a->y, &plan, a->route.weights, m->dim,
-                               (uint32_t)layer, b->step, dev, scratch, err));
+    UM_TRY(um_exchange_combine(ex, shared ? a->parts : a->y, a->route.weights, key, err));
     if (shared) add_shared(a, b->T, m->dim, dev, scratch);
     return UM_OK;
 }
@@ -213,7 +214,7 @@ static void record(const um_backbone *t, int layer, const um_acts *a, const um_b
 
 /* out = mid + FFN(RMSNorm(mid)). */
 static um_status feed_forward(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
-                              um_link *link, um_dev *dev, um_arena *scratch, um_err *err)
+                              um_exchange *ex, um_dev *dev, um_arena *scratch, um_err *err)
 {
     const um_model *m = t->model;
     const um_layer *w = &t->blocks[layer];
@@ -221,7 +222,7 @@ static um_status feed_forward(const um_backbone *t, int layer, um_acts *a, const
     um_status st = UM_OK;
     dev->ops->rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, w->norm2, b->T, m->dim, m->rms_eps);
     if (w->moe)
-        st = um_backbone_moe_layer(t, layer, a, b, link, dev, scratch, err);
+        st = um_backbone_moe_layer(t, layer, a, b, ex, dev, scratch, err);
     else
         um_ffn_fwd(dev, a->y, &a->dense, &w->dense, a->ln2, b->T);
     um_arena_reset(scratch, mark);
@@ -229,11 +230,12 @@ static um_status feed_forward(const um_backbone *t, int layer, um_acts *a, const
     return st;
 }
 
-um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *link, um_dev *dev,
+um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_exchange *ex, um_dev *dev,
                               um_arena *step, um_err *err)
 {
     um_mark mark = um_arena_mark(step);
     um_acts a = {0};
+    um_link *link = um_exchange_link(ex);
     um_status st = UM_OK;
     um_acts_bind(&a, step, t->model, batch, false);
     link->step = batch->step;
@@ -241,7 +243,7 @@ um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *li
     for (int l = 0; st == UM_OK && l < t->model->layers; l++) {
         link->layer = (uint32_t)l;
         attention(t, l, &a, batch, dev);
-        st = feed_forward(t, l, &a, batch, link, dev, step, err);
+        st = feed_forward(t, l, &a, batch, ex, dev, step, err);
         if (st == UM_OK) record(t, l, &a, batch);
     }
     um_arena_reset(step, mark);

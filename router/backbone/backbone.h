@@ -83,13 +83,13 @@ typedef struct um_acts {
 void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep);
 
 /* a->y [T,D] = the MoE block of one layer for the rows a->ln2 [T,D]: the gate runs here, the routed experts on their ranks, the shared
- * ones here. Collective with the expert ranks: one exchange, numbered (b->step, layer). Thread: main. */
+ * ones here. Collective with the expert ranks: one exchange, keyed (b->step, layer). Thread: main. */
 um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
-                                um_link *link, um_dev *dev, um_arena *scratch, um_err *err);
+                                um_exchange *ex, um_dev *dev, um_arena *scratch, um_err *err);
 
 /* Runs all layers; batch->h becomes the last layer's output. Collective with the expert ranks: every MoE layer is one exchange. Thread:
  * main. */
-um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_link *link, um_dev *dev,
+um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_exchange *ex, um_dev *dev,
                               um_arena *step, um_err *err);
 
 /* Computes logits [n, V] of the given rows of h: final norm and head. */

@@ -124,7 +124,7 @@ static void batch_tokens(um_batcher *x, um_batch *b, um_sequence *const *seqs)
 static um_status run(um_batcher *x, um_batch *b, um_sequence *const *seqs, um_err *err)
 {
     batch_rows(x, b, seqs);
-    UM_TRY(um_backbone_forward(x->backbone, b, x->link, x->dev, x->scratch, err));
+    UM_TRY(um_backbone_forward(x->backbone, b, x->exchange, x->dev, x->scratch, err));
     batch_tokens(x, b, seqs);
     return UM_OK;
 }
@@ -132,7 +132,7 @@ static um_status run(um_batcher *x, um_batch *b, um_sequence *const *seqs, um_er
 um_status um_batcher_run(um_batcher *x, um_sequence *const *list, int n, um_err *err)
 {
     um_mark mark = um_arena_mark(x->scratch);
-    um_link_stats *link = &x->link->stats;
+    um_link_stats *link = &um_exchange_link(x->exchange)->stats;
     int64_t start = um_now_ns(), away = link->wait_ns + link->codec_ns;
     um_batch b = {.step = x->step + 1, .routing = x->routing};
     um_sequence **seqs = um_arena_alloc(x->scratch, (size_t)n * sizeof *seqs);

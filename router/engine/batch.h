@@ -9,7 +9,7 @@ typedef struct um_batcher {
     const um_model *model;
     const um_tokenizer *tok;
     um_backbone *backbone;
-    um_link *link;
+    um_exchange *exchange;
     um_dev *dev;
     um_arena *scratch;   /* left as it was after every micro-batch */
     int max_rows;        /* of a micro-batch */

@@ -19,6 +19,7 @@ struct um_engine {
     const um_model *model;
     const um_tokenizer *tok;
     um_link *link;
+    um_exchange *exchange;
     um_engine_done done;
     void *ctx;
     um_sequence **queue; /* [n_queue] in order of arrival, from queue[first] on */
@@ -76,11 +77,12 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
     if (m->experts > 0) UM_TRY(um_exchange_max_rows(link, m->dim, m->top_k, &credit_rows, err));
     um_engine *e = um_zalloc(sizeof *e);
     *e = (um_engine){.cfg = cfg, .model = m, .tok = tok, .link = link, .done = done, .ctx = ctx};
+    e->exchange = um_exchange_open(link, dev, m->dim);
     e->batcher = (um_batcher){.cfg = cfg,
                               .model = m,
                               .tok = tok,
                               .backbone = backbone,
-                              .link = link,
+                              .exchange = e->exchange,
                               .dev = dev,
                               .scratch = &e->scratch,
                               .max_rows = um_min_int(rows, credit_rows)};
@@ -106,6 +108,7 @@ void um_engine_close(um_engine *e)
     for (int i = 0; i < e->n_active; i++) sequence_free(e, e->active[i]);
     for (int i = e->first; i < e->n_queue; i++) sequence_free(e, e->queue[i]);
     um_media_client_close(e->media);
+    um_exchange_close(e->exchange);
     um_free(e->active);
     um_free(e->queue);
     um_arena_free(&e->scratch);

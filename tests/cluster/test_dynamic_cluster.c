@@ -249,6 +249,7 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
                               um_err *err)
 {
     um_link link;
+    um_exchange *ex = NULL;
     um_backbone backbone = {0};
     um_acts acts = {0};
     const um_model *m = &b->ck->model;
@@ -259,15 +260,17 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     if (st == UM_OK) st = um_backbone_load(&backbone, b->ck, dev, "f32", &arena, err);
     if (st == UM_OK) st = um_join_all_ready(&link, err);
     if (st == UM_OK) {
+        ex = um_exchange_open(&link, dev, m->dim);
         um_acts_bind(&acts, &arena, m, &batch, false);
         memcpy(acts.ln2, b->x, n * sizeof(float));
-        st = um_backbone_moe_layer(&backbone, 0, &acts, &batch, &link, dev, &arena, err);
+        st = um_backbone_moe_layer(&backbone, 0, &acts, &batch, ex, dev, &arena, err);
         b->y = acts.y;
     }
     Um__Shutdown bye = UM__SHUTDOWN__INIT;
     bye.reason = "done";
     for (int p = 1; st == UM_OK && p < comm->topo.n; p++)
         st = um_link_control(&link, p, UM_KIND_SHUTDOWN, &bye.base, err);
+    um_exchange_close(ex);
     um_backbone_close(&backbone);
     um_link_close(&link);
     return st;

@@ -176,10 +176,23 @@ static void each_fault_of_a_frame_has_its_words(void **state)
     (void)state;
     fails_with((fault){.kind = VERSION, .frame = UM_KIND_DISPATCH, .nth = 3}, "version 9");
     fails_with((fault){.kind = VERSION, .frame = UM_KIND_HELLO}, "version 9");
-    fails_with((fault){.kind = TWICE, .frame = UM_KIND_DISPATCH, .nth = 2},
-               "repeated dispatch frame of router/0");
-    fails_with((fault){.kind = TWICE, .frame = UM_KIND_COMBINE, .nth = 2},
-               "combine frame of expert/");
+}
+
+/* A dispatch frame that comes twice is answered twice, and the second answer is dropped; so is a repeated answer. */
+static void a_repeated_frame_of_the_exchange_does_no_harm(void **state)
+{
+    (void)state;
+    const um_kind kinds[] = {UM_KIND_DISPATCH, UM_KIND_COMBINE};
+    for (int nth = 0; nth < 12; nth++)
+        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+            char text[8192];
+            int lines = 0;
+            fault f = {.kind = TWICE, .frame = kinds[i], .nth = nth};
+            um_status st = run_with(&f, 20000, text, sizeof text, &lines); /* and the same ids */
+            if (st != UM_OK) print_message("%s %d: %s\n", um_kind_name(kinds[i]), nth, text);
+            assert_int_equal(st, UM_OK);
+            assert_int_equal(f.done, 1);
+        }
 }
 
 static void a_silent_rank_is_named_within_the_deadline(void **state)
@@ -299,6 +312,7 @@ int main(void)
         cmocka_unit_test(a_truncated_message_is_caught),
         cmocka_unit_test(a_repeated_message_is_refused_or_harmless),
         cmocka_unit_test(each_fault_of_a_frame_has_its_words),
+        cmocka_unit_test(a_repeated_frame_of_the_exchange_does_no_harm),
         cmocka_unit_test(a_silent_rank_is_named_within_the_deadline),
         cmocka_unit_test(a_rank_that_works_long_is_not_silent),
         cmocka_unit_test(a_rank_that_never_joins_is_named),
