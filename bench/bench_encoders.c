@@ -41,7 +41,7 @@ typedef struct stage {
 typedef struct bench {
     const options *o;
     um_dev dev;
-    um_arena model, scratch;
+    um_arena model, scratch, device;
     um_checkpoint ck;
     stage stage[STAGES];
     int stages;
@@ -75,10 +75,12 @@ static um_status run_image(bench *b, um_err *err)
     UM_TRY(um_vision_load(&v, &b->ck, &b->dev, b->o->weights, &b->model, err));
     float *pixels =
         noise(b, (size_t)m->channels * (size_t)m->image_size * (size_t)m->image_size, 1.0f);
-    float *rows = um_arena_f32(&b->model, (size_t)um_vision_rows(m), (size_t)b->ck.model.dim);
+    um_vision_acts a = {0};
+    um_vision_acts_bind(&a, &b->model, &b->device, m, b->ck.model.dim, false);
+    float *rows = um_arena_f32(&b->device, (size_t)um_vision_rows(m), (size_t)b->ck.model.dim);
     for (int i = -1; i < b->o->rounds; i++) {
         int64_t t0 = um_now_ns();
-        UM_TRY(um_vision_encode(rows, &v, pixels, &b->dev, &b->scratch, err));
+        UM_TRY(um_vision_encode(rows, &v, &a, pixels, &b->dev, &b->scratch, err));
         keep(b, "image", i, um_now_ns() - t0);
     }
     return UM_OK;
@@ -90,6 +92,7 @@ static um_status run_speech(bench *b, um_err *err)
     um_speech_model *m = &b->ck.model.speech;
     const int layers = m->dec_layers;
     um_speech *s;
+    um_speech_acts *a = um_speech_acts_bind(&b->model, &b->device, m, b->ck.model.dim, false);
     um_mel mel;
     UM_TRY(um_speech_load(&s, &b->ck, &b->dev, b->o->weights, &b->model, err));
     um_mel_init(&mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds, m->rate,
@@ -97,15 +100,15 @@ static um_status run_speech(bench *b, um_err *err)
     int64_t n = um_min_int(b->o->seconds, m->window_seconds) * (int64_t)m->rate;
     float *wave = noise(b, (size_t)n, 0.1f);
     float *frames = um_arena_f32(&b->model, (size_t)mel.frames, (size_t)mel.bins);
-    float *rows = um_arena_f32(&b->model, (size_t)m->queries, (size_t)b->ck.model.dim);
+    float *rows = um_arena_f32(&b->device, (size_t)m->queries, (size_t)b->ck.model.dim);
     for (int i = -1; i < b->o->rounds; i++) {
         int64_t t0 = um_now_ns();
         um_mel_frames(frames, &mel, wave, n, &b->scratch);
         int64_t t1 = um_now_ns();
-        UM_TRY(um_speech_encode(rows, s, wave, n, false, &b->dev, &b->scratch, err));
+        UM_TRY(um_speech_encode(rows, s, a, wave, n, false, &b->dev, &b->scratch, err));
         int64_t t2 = um_now_ns();
         m->dec_layers = 0;
-        um_status st = um_speech_encode(rows, s, wave, n, false, &b->dev, &b->scratch, err);
+        um_status st = um_speech_encode(rows, s, a, wave, n, false, &b->dev, &b->scratch, err);
         m->dec_layers = layers;
         UM_TRY(st);
         int64_t encoder = um_now_ns() - t2;
@@ -122,6 +125,7 @@ static um_status run_sound(bench *b, um_err *err)
     um_sound_model *m = &b->ck.model.sound;
     const int layers = m->q_layers;
     um_sound *s;
+    um_sound_acts *a = um_sound_acts_bind(&b->model, &b->device, m, b->ck.model.dim, false);
     um_fbank bank;
     UM_TRY(um_sound_load(&s, &b->ck, &b->dev, b->o->weights, &b->model, err));
     um_fbank_init(&bank, &b->model);
@@ -129,15 +133,15 @@ static um_status run_sound(bench *b, um_err *err)
     int count = um_fbank_frames(UM_WAVE_WINDOW);
     float *wave = noise(b, (size_t)n, 0.1f);
     float *frames = um_arena_f32(&b->model, (size_t)count, UM_FBANK_BINS);
-    float *rows = um_arena_f32(&b->model, (size_t)m->queries, (size_t)b->ck.model.dim);
+    float *rows = um_arena_f32(&b->device, (size_t)m->queries, (size_t)b->ck.model.dim);
     for (int i = -1; i < b->o->rounds; i++) {
         int64_t t0 = um_now_ns();
         um_fbank_run(frames, &bank, count, wave, n, &b->scratch);
         int64_t t1 = um_now_ns();
-        UM_TRY(um_sound_encode(rows, s, wave, n, &b->dev, &b->scratch, err));
+        UM_TRY(um_sound_encode(rows, s, a, wave, n, &b->dev, &b->scratch, err));
         int64_t t2 = um_now_ns();
         m->q_layers = 0;
-        um_status st = um_sound_encode(rows, s, wave, n, &b->dev, &b->scratch, err);
+        um_status st = um_sound_encode(rows, s, a, wave, n, &b->dev, &b->scratch, err);
         m->q_layers = layers;
         UM_TRY(st);
         int64_t encoder = um_now_ns() - t2;
@@ -245,10 +249,12 @@ int main(int argc, char **argv)
     um_arena_init(&b->model, "towers", 64 << 20);
     um_arena_init(&b->scratch, "scratch", 1 << 20);
     um_status st = um_dev_open_cpu(&b->dev, o.isa, o.threads, &err);
+    if (st == UM_OK) um_dev_arena(&b->device, &b->dev, "activations", 1 << 20);
     if (st == UM_OK) st = um_checkpoint_open(&b->ck, o.model, NULL, &err);
     if (st == UM_OK) st = measure(b, &err);
     if (st != UM_OK) fprintf(stderr, "bench_encoders: %s\n", err.msg);
     um_checkpoint_close(&b->ck);
+    um_arena_free(&b->device);
     um_arena_free(&b->scratch);
     um_arena_free(&b->model);
     um_free(b);

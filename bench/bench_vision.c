@@ -32,7 +32,7 @@ typedef struct options {
 
 typedef struct bench {
     um_dev dev;
-    um_arena model, scratch;
+    um_arena model, scratch, device;
     um_vision_model m;
     um_vision v;
     um_dtype weights;
@@ -95,12 +95,12 @@ static void make_tower(bench *b, const options *o)
     for (int i = 0; i < m->run_layers; i++) {
         um_vision_block *k = &v->blocks[i];
         k->norm1 = k->norm2 = v->pre;
-        k->q = linear(b, w, D, D);
-        k->k = linear(b, w, D, D);
-        k->v = linear(b, w, D, D);
-        k->out = linear(b, w, D, D);
-        k->fc1 = linear(b, w, F, D);
-        k->fc2 = linear(b, w, D, F);
+        k->attention = (um_attention){.shape = um_vision_attention(m),
+                                      .q = linear(b, w, D, D),
+                                      .k = linear(b, w, D, D),
+                                      .v = linear(b, w, D, D),
+                                      .out = linear(b, w, D, D)};
+        k->mlp = (um_mlp){linear(b, w, F, D), linear(b, w, D, F), UM_MLP_QUICK_GELU};
     }
     v->projector = um_arena_zero(&b->model, 2 * sizeof *v->projector);
     v->projector[0] = linear(b, w, out, D);
@@ -146,12 +146,14 @@ static um_status measure(bench *b, const options *o, um_err *err)
         .w = BIG_W, .h = BIG_H, .rgb = um_arena_alloc(&b->model, (size_t)BIG_W * BIG_H * 3)};
     for (size_t i = 0; i < (size_t)BIG_W * BIG_H * 3; i++) p.rgb[i] = (uint8_t)um_rng_u64(&b->rng);
     float *pixels = um_arena_f32(&b->model, 3, (size_t)o->image_size * (size_t)o->image_size);
-    float *rows = um_arena_f32(&b->model, (size_t)um_vision_rows(&b->m), (size_t)b->v.dim_out);
+    float *rows = um_arena_f32(&b->device, (size_t)um_vision_rows(&b->m), (size_t)b->v.dim_out);
+    um_vision_acts a = {0};
+    um_vision_acts_bind(&a, &b->model, &b->device, &b->m, b->v.dim_out, false);
     for (int i = -1; i < o->rounds; i++) {
         int64_t t0 = um_now_ns();
         UM_TRY(um_image_pixels(pixels, &p, &b->m, &b->scratch, err));
         int64_t t1 = um_now_ns();
-        UM_TRY(um_vision_encode(rows, &b->v, pixels, &b->dev, &b->scratch, err));
+        UM_TRY(um_vision_encode(rows, &b->v, &a, pixels, &b->dev, &b->scratch, err));
         if (i < 0) continue;
         encode_s[i] = (double)(um_now_ns() - t1) * 1e-9;
         pixels_s[i] = (double)(t1 - t0) * 1e-9;
@@ -214,10 +216,12 @@ int main(int argc, char **argv)
     um_arena_init(&b.scratch, "scratch", 1 << 20);
     um_status st = um_dev_open_cpu(&b.dev, o.isa, o.threads, &err);
     if (st == UM_OK) {
+        um_dev_arena(&b.device, &b.dev, "activations", 1 << 20);
         make_tower(&b, &o);
         st = measure(&b, &o, &err);
     }
     if (st != UM_OK) fprintf(stderr, "bench_vision: %s\n", err.msg);
+    um_arena_free(&b.device);
     um_arena_free(&b.scratch);
     um_arena_free(&b.model);
     return um_exit_code(st);

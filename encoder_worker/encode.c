@@ -4,7 +4,6 @@
 #include "encoder_worker/frontend/preprocess.h"
 
 #include <limits.h>
-#include <string.h>
 
 um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
                          um_arena *model, um_err *err)
@@ -30,16 +29,26 @@ static um_status rows_fit(const um_encode *e, int64_t rows, const char *name, um
                    name, (long long)rows, most);
 }
 
-/* rows[um_vision_rows, D] of one image. */
-static um_status pixels_encode(const um_encode *e, float *rows, const um_image *p, const char *name,
-                               um_arena *step, um_err *err)
+/* Brings n rows from the device to *rows, in step. */
+static um_status rows_bring(const um_encode *e, float **rows, const float *device, int n,
+                            um_arena *step, um_err *err)
+{
+    const size_t D = (size_t)e->towers.model->dim;
+    *rows = um_arena_f32(step, (size_t)n, D);
+    e->dev->ops->get(e->dev, *rows, device, (size_t)n * D * sizeof(float));
+    return um_dev_sync(e->dev, err);
+}
+
+/* rows[um_vision_rows, D], device memory, of one image. */
+static um_status pixels_encode(const um_encode *e, float *rows, um_vision_acts *a,
+                               const um_image *p, const char *name, um_arena *step, um_err *err)
 {
     const um_vision_model *v = &e->towers.model->vision;
     um_mark mark = um_arena_mark(step);
     size_t side = (size_t)v->image_size;
     float *pixels = um_arena_f32(step, (size_t)v->channels, side * side);
     um_status st = um_wrap(err, um_image_pixels(pixels, p, v, step, err), "%s", name);
-    if (st == UM_OK) st = um_vision_encode(rows, &e->towers.vision, pixels, e->dev, step, err);
+    if (st == UM_OK) st = um_vision_encode(rows, &e->towers.vision, a, pixels, e->dev, step, err);
     um_arena_reset(step, mark);
     return st;
 }
@@ -47,36 +56,53 @@ static um_status pixels_encode(const um_encode *e, float *rows, const um_image *
 static um_status image_encode(const um_encode *e, float **rows, int *n,
                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
+    const um_model *m = e->towers.model;
     um_image p = {0};
-    *n = um_vision_rows(&e->towers.model->vision);
+    um_vision_acts a = {0};
+    *n = um_vision_rows(&m->vision);
     UM_TRY(rows_fit(e, *n, req->name, err));
-    *rows = um_arena_f32(step, (size_t)*n, (size_t)e->towers.model->dim);
     UM_TRY(um_decode_image(e->decoder, &p, req->name, req->media[0].data, req->media[0].len, step,
                            err));
-    return pixels_encode(e, *rows, &p, req->name, step, err);
+    um_vision_acts_bind(&a, step, e->device, &m->vision, m->dim, false);
+    float *out = um_arena_f32(e->device, (size_t)*n, (size_t)m->dim);
+    UM_TRY(pixels_encode(e, out, &a, &p, req->name, step, err));
+    return rows_bring(e, rows, out, *n, step, err);
 }
 
 /* The sum over a video's frames, in blocks of FRAME_BLOCK frames: the frames of a block are added in order, then the blocks in order,
  * so that many frames do not lose accuracy. */
 enum { FRAME_BLOCK = 16 };
 typedef struct frame_sum {
+    um_vision_acts acts; /* of one frame */
     float *total, *block,
         *one;   /* [n*D] sums of the video and of the open block; rows of one frame */
     size_t all; /* n*D */
     int open;   /* frames in block */
 } frame_sum;
 
+static void sum_begin(const um_encode *e, frame_sum *s, size_t n, um_arena *step)
+{
+    const um_model *m = e->towers.model;
+    *s = (frame_sum){.all = n * (size_t)m->dim};
+    um_vision_acts_bind(&s->acts, step, e->device, &m->vision, m->dim, false);
+    s->total = um_arena_f32(e->device, 1, s->all);
+    s->block = um_arena_f32(e->device, 1, s->all);
+    s->one = um_arena_f32(e->device, 1, s->all);
+    e->dev->ops->fill(e->dev, s->total, 0.0f, s->all);
+    e->dev->ops->fill(e->dev, s->block, 0.0f, s->all);
+}
+
 static void block_close(const um_encode *e, frame_sum *s)
 {
     e->dev->ops->add(e->dev, s->total, s->block, s->all);
-    memset(s->block, 0, s->all * sizeof *s->block);
+    e->dev->ops->fill(e->dev, s->block, 0.0f, s->all);
     s->open = 0;
 }
 
 static um_status frame_add(const um_encode *e, frame_sum *s, const um_image *p, const char *name,
                            um_arena *step, um_err *err)
 {
-    UM_TRY(pixels_encode(e, s->one, p, name, step, err));
+    UM_TRY(pixels_encode(e, s->one, &s->acts, p, name, step, err));
     e->dev->ops->add(e->dev, s->block, s->one, s->all);
     if (++s->open == FRAME_BLOCK) block_close(e, s);
     return UM_OK;
@@ -103,13 +129,11 @@ static um_status video_encode(const um_encode *e, float **rows, int *n,
                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
     um_image *frames = NULL;
+    frame_sum sum;
     int count = (int)req->n_media;
     *n = um_vision_rows(&e->towers.model->vision);
     UM_TRY(rows_fit(e, *n, req->name, err));
-    frame_sum sum = {.all = (size_t)*n * (size_t)e->towers.model->dim};
-    sum.total = um_arena_zero(step, sum.all * sizeof(float));
-    sum.block = um_arena_zero(step, sum.all * sizeof(float));
-    sum.one = um_arena_f32(step, 1, sum.all);
+    sum_begin(e, &sum, (size_t)*n, step);
     if (req->frames) {
         UM_TRY(list_add(e, &sum, req, step, err));
     } else {
@@ -119,9 +143,8 @@ static um_status video_encode(const um_encode *e, float **rows, int *n,
             UM_TRY(frame_add(e, &sum, &frames[i], req->name, step, err));
     }
     block_close(e, &sum);
-    for (size_t i = 0; i < sum.all; i++) sum.total[i] /= (float)count;
-    *rows = sum.total;
-    return UM_OK;
+    e->dev->ops->divide(e->dev, sum.total, (float)count, sum.all);
+    return rows_bring(e, rows, sum.total, *n, step, err);
 }
 
 static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
@@ -136,11 +159,16 @@ static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um_
         speech ? um_speech_rows(&m->speech, w.n, e->exact_windows) : um_sound_rows(&m->sound, w.n);
     UM_TRY(rows_fit(e, want, req->name, err));
     *n = (int)want;
-    *rows = um_arena_f32(step, (size_t)want, (size_t)m->dim);
-    if (speech)
-        return um_speech_encode(*rows, e->towers.speech, w.samples, w.n, e->exact_windows, e->dev,
-                                step, err);
-    return um_sound_encode(*rows, e->towers.sound, w.samples, w.n, e->dev, step, err);
+    float *out = um_arena_f32(e->device, (size_t)want, (size_t)m->dim);
+    if (speech) {
+        um_speech_acts *a = um_speech_acts_bind(step, e->device, &m->speech, m->dim, false);
+        UM_TRY(um_speech_encode(out, e->towers.speech, a, w.samples, w.n, e->exact_windows, e->dev,
+                                step, err));
+    } else {
+        um_sound_acts *a = um_sound_acts_bind(step, e->device, &m->sound, m->dim, false);
+        UM_TRY(um_sound_encode(out, e->towers.sound, a, w.samples, w.n, e->dev, step, err));
+    }
+    return rows_bring(e, rows, out, *n, step, err);
 }
 
 um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
@@ -156,7 +184,10 @@ um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__Enc
     if ((e->towers.set & need) == 0)
         return UM_FAIL(err, UM_E_DATA, "%s: this encoder rank does not read %s", req->name,
                        um_modality_name(modality));
-    if (modality == UM_IMAGE) return image_encode(e, rows, n, req, step, err);
-    if (modality == UM_VIDEO) return video_encode(e, rows, n, req, step, err);
-    return wave_encode(e, rows, n, req, step, err);
+    um_mark mark = um_arena_mark(e->device);
+    um_status st = modality == UM_IMAGE   ? image_encode(e, rows, n, req, step, err)
+                   : modality == UM_VIDEO ? video_encode(e, rows, n, req, step, err)
+                                          : wave_encode(e, rows, n, req, step, err);
+    um_arena_reset(e->device, mark);
+    return st;
 }

@@ -22,6 +22,7 @@ typedef struct um_encode {
     um_towers_held towers;
     um_decoder *decoder;
     um_dev *dev;
+    um_arena *device; /* the device's memory for one item's activations */
     int video_frames;
     bool exact_windows;
     size_t max_values; /* limit of an item's rows: the capacity of one frame to the router */
@@ -31,7 +32,7 @@ typedef struct um_encode {
 um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
                          um_arena *model, um_err *err);
 
-/* Encodes a request to rows [*n, D], in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium cannot be
- * used; the message begins with its name. */
+/* Encodes a request to rows [*n, D] on the host, in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium
+ * cannot be used; the message begins with its name. */
 um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
                          um_arena *step, um_err *err);

@@ -79,6 +79,7 @@ static um_status load(worker *w, um_err *err)
     char text[64];
     w->base.link.phase = "loading encoders";
     w->encode = (um_encode){.dev = &w->base.dev,
+                            .device = &w->base.device_step,
                             .video_frames = (int)cfg->video_frames,
                             .exact_windows = cfg->speech_exact_windows,
                             .max_values = um_link_values_max(&w->base.link)};

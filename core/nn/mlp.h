@@ -19,6 +19,11 @@ typedef struct um_mlp_acts {
 
 void um_mlp_acts_bind(um_mlp_acts *a, um_arena *arena, int T, int F, bool keep);
 
-/* y[T,D] = in + fc2(act(fc1(x))), x, in [T,D]. y may be in; it may not be x. Writes a. */
+/* a->act = act(fc1(x)), x [T,D]. */
+void um_mlp_hidden(um_dev *d, um_mlp_acts *a, const um_mlp *w, const float *x, int T);
+/* y[T,D] = in + fc2(a->act), in [T,D]; y may be in. */
+void um_mlp_output(um_dev *d, float *y, const um_mlp_acts *a, const um_mlp *w, const float *in,
+                   int T);
+/* Both: y[T,D] = in + fc2(act(fc1(x))). Backward needs x: where it will run, y is another buffer. */
 void um_mlp_fwd(um_dev *d, float *y, um_mlp_acts *a, const um_mlp *w, const float *x,
                 const float *in, int T);

@@ -96,7 +96,7 @@ typedef struct um_ops {
     void (*put)(um_dev *d, void *dev, const void *host, size_t bytes);
     void (*get)(um_dev *d, void *host, const void *dev, size_t bytes); /* waits for it */
     void (*copy)(um_dev *d, void *to, const void *from, size_t bytes); /* no overlap */
-    /* Columns: y[t*ldy + c] = x[t*ldx + c] for T rows of D. No overlap. */
+    /* Columns: y[t*ldy + c] = x[t*ldx + c] for T rows of D; ldx 0 repeats a row. No overlap. */
     void (*copy_2d)(um_dev *d, float *y, int ldy, const float *x, int ldx, int T, int D);
     void (*fill)(um_dev *d, float *y, float value, size_t n);
     /* n values of one float type to another: um_to_f32, um_from_f32. */
@@ -161,6 +161,10 @@ typedef struct um_ops {
     void (*attention_biased_flat)(um_dev *d, float *out, int ldo, const float *q, int ldq,
                                   const um_kv_flat *kv, int heads, int T, float scale,
                                   const float *table, int ldtable, const float *gate);
+
+    /* The gate of that bias: gate[t,h] = ga (gb a[h] - 1) + 2, ga and gb the sigmoids of the sums of the first four and of the last four
+     * values of x[t,h].   gate [T,heads], x [T,heads,8], a [heads] */
+    void (*bias_gate)(um_dev *d, float *gate, const float *x, const float *a, int T, int heads);
 
     /* y[i] = x[index[i]], rows of D. */
     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);

@@ -46,141 +46,169 @@ static void unfold(float *cols, const float *bank, int real, int patch)
     }
 }
 
-/* x[T,D] = project(norm(patches)); rows of padding are zero. */
-static void embed(float *x, const um_beats *b, const float *wave, int64_t n, int T, int real,
-                  um_dev *dev, um_arena *scratch)
+int um_beats_frames(void) { return um_fbank_frames(UM_WAVE_WINDOW); }
+
+int um_beats_rows(const um_sound_model *m)
 {
-    const um_sound_model *m = b->model;
-    const size_t rows = (size_t)real, E = (size_t)m->patch_dim, D = (size_t)m->dim;
-    um_mark mark = um_arena_mark(scratch);
-    float *bank = um_arena_f32(scratch, (size_t)b->frames, UM_FBANK_BINS);
-    float *cols = um_arena_f32(scratch, rows, (size_t)b->patch.w.K);
-    float *raw = um_arena_f32(scratch, rows, E), *normed = um_arena_f32(scratch, rows, E);
-    um_fbank_run(bank, &b->fbank, b->frames, wave, n, scratch);
-    unfold(cols, bank, real, m->patch);
-    um_linear_fwd(dev, raw, cols, real, &b->patch);
-    um_norm_fwd(dev, normed, raw, &b->patch_norm, real, m->patch_dim, NORM_EPS);
-    if (b->project.w.data != NULL)
-        um_linear_fwd(dev, x, normed, real, &b->project);
-    else
-        memcpy(x, normed, rows * D * sizeof *x);
-    memset(x + rows * D, 0, ((size_t)T - rows) * D * sizeof *x);
-    um_arena_reset(scratch, mark);
+    return um_beats_frames() / m->patch * (UM_FBANK_BINS / m->patch);
 }
 
-/* x[T,D] += gelu(conv(x) + bias), in groups: output o of row t = sum over taps k and inputs i of w[o,k,i] x[t + k - K/2, i]. The rows
- * of a group are copied one after another between rows of zeros. The window of row t+1 then begins one row after the window of row t,
- * so the convolution is a gemm over overlapping rows. */
-static void add_positions(float *x, const um_beats *b, int T, um_dev *dev, um_arena *scratch)
+um_attention_shape um_beats_attention(const um_sound_model *m)
 {
-    const um_sound_model *m = b->model;
-    const size_t rows = (size_t)T, D = (size_t)m->dim, K = (size_t)m->conv_pos,
-                 C = D / (size_t)m->conv_groups;
-    um_mark mark = um_arena_mark(scratch);
-    float *group = um_arena_zero(scratch, (rows + K) * C * sizeof *group);
-    float *conv = um_arena_f32(scratch, rows, D);
-    for (size_t q = 0; q < (size_t)m->conv_groups; q++) {
-        for (size_t t = 0; t < rows; t++)
-            memcpy(group + (K / 2 + t) * C, x + t * D + q * C, C * sizeof *group);
-        dev->ops->gemm(dev, conv + q * C, m->dim, group, (int)C, T, &b->conv[q],
-                       b->conv_bias + q * C, false);
-    }
-    dev->ops->gelu(dev, conv, conv, rows * D);
-    dev->ops->add(dev, x, conv, rows * D);
-    um_arena_reset(scratch, mark);
+    return (um_attention_shape){m->heads, m->heads, m->dim / m->heads, UM_ATTENTION_Q_KV};
 }
 
-/* Buffers of one window; all layers share them. */
-typedef struct acts {
-    float *x, *y, *q, *heads; /* [T,D] */
-    float *kv;                /* [real, 2D]: keys, values */
-    float *cache;             /* kv in the layout of the attention op */
-    float *inner;             /* [T,F] */
-    float *grep, *gate;       /* [T, heads, GREP], [T, heads] */
-    int T, real;              /* computed rows; rows without padding, which are the keys */
-} acts;
-
-static acts acts_bind(const um_beats *b, float *x, int real, um_arena *a)
+static void layer_acts_bind(um_beats_layer_acts *l, um_arena *device, const um_sound_model *m,
+                            int T, bool keep)
 {
-    const um_sound_model *m = b->model;
-    const int rows = distinct_rows(b, real);
-    const size_t T = (size_t)rows, D = (size_t)m->dim, heads = (size_t)m->heads;
-    acts s = {.x = x, .y = um_arena_f32(a, T, D), .T = rows, .real = real};
-    s.q = um_arena_f32(a, T, D);
-    s.kv = um_arena_f32(a, (size_t)real, 2 * D);
-    s.heads = um_arena_f32(a, T, D);
-    s.inner = um_arena_f32(a, T, (size_t)m->ffn_dim);
-    s.cache = um_arena_f32(a, 1, um_kv_flat_floats(m->heads, m->dim / m->heads, real));
+    const um_attention_shape shape = um_beats_attention(m);
+    const size_t rows = (size_t)T, heads = (size_t)m->heads;
+    um_attention_acts_bind(&l->attention, device, &shape, T, T);
     if (m->gated) {
-        s.grep = um_arena_f32(a, T * heads, GREP);
-        s.gate = um_arena_f32(a, T, heads);
+        l->grep = um_arena_f32(device, rows * heads, GREP);
+        l->gate = um_arena_f32(device, rows, heads);
     }
-    return s;
+    um_mlp_acts_bind(&l->mlp, device, T, m->ffn_dim, keep);
 }
 
-/* gate = ga (gb a[h] - 1) + 2, where ga and gb are sigmoids of the two sums of four values of grep(q), and q is the output of its
- * projection. */
-static void gates(um_dev *dev, const acts *s, const um_beats_layer *l, const um_sound_model *m)
+static void embed_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device,
+                            const um_sound_model *m, bool keep)
 {
-    const float *g = s->grep;
-    um_linear_fwd(dev, s->grep, s->q, s->T * m->heads, &l->grep);
-    for (int t = 0; t < s->T; t++)
-        for (int h = 0; h < m->heads; h++, g += GREP) {
-            const float ga = um_sigmoidf(g[0] + g[1] + g[2] + g[3]),
-                        gb = um_sigmoidf(g[4] + g[5] + g[6] + g[7]);
-            s->gate[um_at((size_t)t, (size_t)h, (size_t)m->heads)] =
-                ga * (gb * l->grep_a[h] - 1.0f) + 2.0f;
-        }
+    const size_t T = (size_t)um_beats_rows(m), D = (size_t)m->dim, E = (size_t)m->patch_dim,
+                 P = (size_t)m->patch;
+    a->bank = um_arena_f32(host, (size_t)um_beats_frames(), UM_FBANK_BINS);
+    a->staged = um_arena_f32(host, T, P * P);
+    a->cols = um_arena_f32(device, T, P * P);
+    a->raw = um_arena_f32(device, T, E);
+    a->rows = um_arena_f32(device, T, D);
+    a->normed = m->patch_dim != m->dim ? um_arena_f32(device, T, E) : a->rows;
+    a->group = um_arena_f32(device, T + (size_t)m->conv_pos, D / (size_t)m->conv_groups);
+    a->conv = um_arena_f32(device, T, D);
+    a->act = keep ? um_arena_f32(device, T, D) : a->conv;
+    a->sum = keep ? um_arena_f32(device, T, D) : a->rows;
+    a->first = um_arena_f32(device, T, D);
 }
 
-/* heads[T,D] = softmax(q k^T / sqrt(head_dim) + gate bias) v over the rows that are not padding */
-static void attend(um_dev *dev, const acts *s, const um_beats *b, const um_beats_layer *l)
+void um_beats_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device, const um_sound_model *m,
+                        bool keep)
+{
+    const um_attention_shape shape = um_beats_attention(m);
+    const int T = um_beats_rows(m);
+    embed_acts_bind(a, host, device, m, keep);
+    um_attention_pages_bind(&a->pages, device, um_kv_page_floats(shape.kv_heads, shape.head_dim),
+                            T);
+    a->layer = um_arena_zero(host, (size_t)m->layers * sizeof *a->layer);
+    um_postnorm_chain chain = um_postnorm_begin(device, a->first, T, m->dim, keep);
+    for (int i = 0; i < m->layers; i++) {
+        um_beats_layer_acts *l = &a->layer[i];
+        if (i == 0 || keep)
+            layer_acts_bind(l, device, m, T, keep);
+        else
+            *l = a->layer[0];
+        l->attend = um_postnorm_next(&chain);
+        l->feed = um_postnorm_next(&chain);
+    }
+    a->out = chain.in;
+}
+
+/* The rows of one window that are computed, and of these the real ones. */
+typedef struct extent {
+    int T, real;
+} extent;
+
+/* rows[T,D] = project(norm(patches)); rows of padding are zero. */
+static void embed(const um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, extent e,
+                  um_dev *dev, um_arena *host)
 {
     const um_sound_model *m = b->model;
-    const int T = s->T, D = m->dim, head_dim = D / m->heads;
-    um_kv_flat kv = {0};
-    um_linear_fwd(dev, s->q, s->x, T, &l->q);
-    um_linear_fwd(dev, s->kv, s->x, s->real, &l->kv);
-    if (m->gated) gates(dev, s, l, m);
-    um_kv_flat_bind(&kv, s->cache, m->heads, head_dim, s->real);
-    dev->ops->kv_append_flat(dev, &kv, s->kv, 2 * D, s->kv + D, 2 * D, s->real);
-    dev->ops->attention_biased_flat(dev, s->heads, D, s->q, D, &kv, m->heads, T,
-                                    (float)(1.0 / sqrt((double)head_dim)), b->table + (b->rows - T),
-                                    2 * b->rows - 1, m->gated ? s->gate : NULL);
+    const size_t rows = (size_t)e.real, D = (size_t)m->dim;
+    um_fbank_run(a->bank, &b->fbank, b->frames, wave, n, host);
+    unfold(a->staged, a->bank, e.real, m->patch);
+    dev->ops->put(dev, a->cols, a->staged, rows * (size_t)b->patch.w.K * sizeof(float));
+    um_linear_fwd(dev, a->raw, a->cols, e.real, &b->patch);
+    um_norm_fwd(dev, a->normed, a->raw, &b->patch_norm, e.real, m->patch_dim, NORM_EPS);
+    if (a->normed != a->rows) um_linear_fwd(dev, a->rows, a->normed, e.real, &b->project);
+    dev->ops->fill(dev, a->rows + rows * D, 0.0f, ((size_t)e.T - rows) * D);
 }
 
-/* y = norm(a x + out(attention(x)));   x = norm(a y + fc2(gelu(fc1(y)))),   a = (2 layers)^(1/4) */
-static void layer_fwd(um_dev *dev, const acts *s, const um_beats *b, const um_beats_layer *l)
+/* sum[T,D] = rows + gelu(conv(rows) + bias), in groups: output o of row t = sum over taps k and inputs i of w[o,k,i] rows[t + k - K/2,
+ * i]. The columns of a group are copied one row after another between rows of zeros. The window of row t+1 then begins one row after the
+ * window of row t, so the convolution is a gemm over overlapping rows. */
+static void add_positions(const um_beats_acts *a, const um_beats *b, int T, um_dev *dev)
 {
     const um_sound_model *m = b->model;
-    const int T = s->T, D = m->dim;
-    const size_t n = (size_t)T * (size_t)D, inner = (size_t)T * (size_t)m->ffn_dim;
+    const int D = m->dim, K = m->conv_pos, C = D / m->conv_groups;
+    const size_t n = um_at((size_t)T, 0, (size_t)D), cols = (size_t)C;
+    dev->ops->fill(dev, a->group, 0.0f, um_at((size_t)(T + K), 0, cols));
+    for (int q = 0; q < m->conv_groups; q++) {
+        dev->ops->copy_2d(dev, a->group + um_at((size_t)(K / 2), 0, cols), C, a->rows + q * C, D, T,
+                          C);
+        dev->ops->gemm(dev, a->conv + q * C, D, a->group, C, T, &b->conv[q], b->conv_bias + q * C,
+                       false);
+    }
+    dev->ops->gelu(dev, a->act, a->conv, n);
+    if (a->sum != a->rows) dev->ops->copy(dev, a->sum, a->rows, n * sizeof(float));
+    dev->ops->add(dev, a->sum, a->act, n);
+}
+
+/* a->heads[T,D] = softmax(q k^T / sqrt(head_dim) + gate bias) v over the rows that are not padding */
+static void attend(um_dev *dev, um_beats_layer_acts *a, const um_beats *b, const um_beats_layer *l,
+                   const um_attention_pages *pages, extent e)
+{
+    const um_sound_model *m = b->model;
+    const um_kv kv = um_attention_pages_kv(pages, &l->attention.shape);
+    const um_span keys = {.T = e.real, .n = e.real}, rows = {.T = e.T, .n = e.real};
+    um_attention_project(dev, &a->attention, &l->attention, a->attend.in, e.T, a->attend.in,
+                         e.real);
+    if (m->gated) {
+        um_linear_fwd(dev, a->grep, a->attention.q, e.T * m->heads, &l->grep);
+        dev->ops->bias_gate(dev, a->gate, a->grep, l->grep_a, e.T, m->heads);
+    }
+    um_attention_write(dev, &a->attention, &kv, &keys, 1);
+    um_attention_attend_biased(dev, &a->attention, &l->attention.shape, &kv, &rows, 1,
+                               b->table + (b->rows - e.T), 2 * b->rows - 1,
+                               m->gated ? a->gate : NULL);
+}
+
+/* sum[n] = a in */
+static void scaled(um_dev *dev, const um_postnorm_acts *s, float a, size_t n)
+{
+    if (s->sum != s->in) dev->ops->copy(dev, s->sum, s->in, n * sizeof(float));
+    dev->ops->scale(dev, s->sum, a, n);
+}
+
+static void layer_fwd(um_dev *dev, um_beats_layer_acts *a, const um_beats *b,
+                      const um_beats_layer *l, const um_attention_pages *pages, extent e)
+{
+    const um_sound_model *m = b->model;
+    const size_t n = um_at((size_t)e.T, 0, (size_t)m->dim);
     const float alpha = (float)sqrt(sqrt(2.0 * m->layers));
-    attend(dev, s, b, l);
-    dev->ops->scale(dev, s->x, alpha, n);
-    um_linear_add(dev, s->x, s->heads, T, &l->out);
-    um_norm_fwd(dev, s->y, s->x, &l->attn_norm, T, D, NORM_EPS);
+    attend(dev, a, b, l, pages, e);
+    scaled(dev, &a->attend, alpha, n);
+    um_attention_output(dev, a->attend.sum, &a->attention, &l->attention, a->attend.sum, e.T);
+    um_norm_fwd(dev, a->attend.out, a->attend.sum, &l->attn_norm, e.T, m->dim, NORM_EPS);
 
-    um_linear_fwd(dev, s->inner, s->y, T, &l->fc1);
-    dev->ops->gelu(dev, s->inner, s->inner, inner);
-    dev->ops->scale(dev, s->y, alpha, n);
-    um_linear_add(dev, s->y, s->inner, T, &l->fc2);
-    um_norm_fwd(dev, s->x, s->y, &l->end_norm, T, D, NORM_EPS);
+    um_mlp_hidden(dev, &a->mlp, &l->mlp, a->feed.in, e.T);
+    scaled(dev, &a->feed, alpha, n);
+    um_mlp_output(dev, a->feed.sum, &a->mlp, &l->mlp, a->feed.sum, e.T);
+    um_norm_fwd(dev, a->feed.out, a->feed.sum, &l->end_norm, e.T, m->dim, NORM_EPS);
 }
 
-void um_beats_encode(float *x, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
-                     um_arena *scratch)
+void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
+                     um_arena *host)
 {
     UM_ASSERT(n >= 1 && n <= UM_WAVE_WINDOW);
     const um_sound_model *m = b->model;
-    um_mark mark = um_arena_mark(scratch);
-    acts s = acts_bind(b, x, um_beats_real_rows(b, n), scratch);
-    embed(s.y, b, wave, n, s.T, s.real, dev, scratch);
-    add_positions(s.y, b, s.T, dev, scratch);
-    um_norm_fwd(dev, s.x, s.y, &b->norm, s.T, m->dim, NORM_EPS);
-    for (int i = 0; i < m->layers; i++) layer_fwd(dev, &s, b, &b->layers[i]);
-    const size_t D = (size_t)m->dim, last = (size_t)s.T - 1;
-    for (size_t t = last + 1; t < (size_t)b->rows; t++)
-        memcpy(x + t * D, x + last * D, D * sizeof *x);
-    um_arena_reset(scratch, mark);
+    const int real = um_beats_real_rows(b, n), T = distinct_rows(b, real);
+    const size_t D = (size_t)m->dim;
+    const extent e = {T, real};
+    um_attention_pages_start(dev, &a->pages, host);
+    embed(a, b, wave, n, e, dev, host);
+    add_positions(a, b, T, dev);
+    um_norm_fwd(dev, a->first, a->sum, &b->norm, T, m->dim, NORM_EPS);
+    for (int i = 0; i < m->layers; i++)
+        layer_fwd(dev, &a->layer[i], b, &b->layers[i], &a->pages, e);
+    if (T < b->rows)
+        dev->ops->copy_2d(dev, a->out + (size_t)T * D, m->dim, a->out + (size_t)(T - 1) * D, 0,
+                          b->rows - T, m->dim);
 }

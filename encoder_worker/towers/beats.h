@@ -7,8 +7,8 @@
 #include "encoder_worker/frontend/wave.h"
 
 typedef struct um_beats_layer {
-    um_linear q, kv, out; /* [D,D], [2D,D], [D,D] */
-    um_linear fc1, fc2;   /* [F,D], [D,F] */
+    um_attention attention; /* q [D,D], kv [2D,D] */
+    um_mlp mlp;             /* [F,D], [D,F] */
     um_norm attn_norm, end_norm;
     um_linear grep;      /* [8, head_dim] of the gate; unset unless the model is gated */
     const float *grep_a; /* [heads] */
@@ -29,6 +29,42 @@ typedef struct um_beats {
     um_beats_layer *layers;
 } um_beats;
 
+um_attention_shape um_beats_attention(const um_sound_model *m);
+
+/* y = norm(a in + out(attention(in)));   out = norm(a y + mlp(y)),   a = (2 layers)^(1/4) */
+typedef struct um_beats_layer_acts {
+    um_postnorm_acts attend, feed;
+    um_attention_acts attention;
+    float *grep, *gate; /* [T, heads, 8], [T, heads] of the bias; unset unless the model is gated */
+    um_mlp_acts mlp;
+} um_beats_layer_acts;
+
+/* The activations of one window: T rows are computed, the `real` ones before its padding are keys. Room for all rows of a window. */
+typedef struct um_beats_acts {
+    float *bank;   /* host: the filter bank's frames */
+    float *staged; /* host: what becomes cols */
+    float *cols;   /* [real, P*P] */
+    float *raw;    /* [real, patch_dim] */
+    float *normed; /* [real, patch_dim] */
+    float *rows;   /* [T,D] */
+    float *group;  /* [T + conv_pos, D/groups] one group's columns of rows, between zeros */
+    float *conv,
+        *act; /* [T,D] positions by a convolution, and GELU of it; one buffer unless they are kept */
+    float *sum; /* [T,D] rows + act; rows itself unless it is kept */
+    um_attention_pages pages;
+    um_beats_layer_acts *layer; /* [layers] */
+    float *first;               /* [T,D] what the first layer reads */
+    float *out;                 /* [rows of a window, D] */
+} um_beats_acts;
+
+/* Memory: host, device (tower_parts.h). */
+void um_beats_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device, const um_sound_model *m,
+                        bool keep);
+
+/* Frames of the filter bank of a window, and the rows that its patches make. */
+int um_beats_frames(void);
+int um_beats_rows(const um_sound_model *m);
+
 /* Packs the tower and releases its mapped pages. UM_E_MODEL names the tensor, its expected shape and its actual shape. Memory:
  * l->model. */
 um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_tower_loader *l);
@@ -42,7 +78,7 @@ int um_beats_bucket(int distance, int buckets, int max_distance);
  * out at the end. */
 int um_beats_real_rows(const um_beats *b, int64_t n);
 
-/* x[b->rows, D] of wave[n], 1 <= n <= UM_WAVE_WINDOW. The last value of the wave is repeated to the end of the window; this padding is
- * not attended to. Memory: scratch, released before returning. */
-void um_beats_encode(float *x, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
-                     um_arena *scratch);
+/* a->out[b->rows, D] of wave[n] on the host, 1 <= n <= UM_WAVE_WINDOW. The last value of the wave is repeated to the end of the window;
+ * this padding is not attended to. Memory: host, released before returning. */
+void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
+                     um_arena *host);

@@ -125,18 +125,19 @@ static um_status load_layer(const um_tower_loader *l, um_beats_layer *b, const u
         const char *name;
         int N, K;
     } const linears[] = {
-        {&b->q, "self_attn.q_proj", m->dim, m->dim},
-        {&b->out, "self_attn.out_proj", m->dim, m->dim},
-        {&b->fc1, "fc1", m->ffn_dim, m->dim},
-        {&b->fc2, "fc2", m->dim, m->ffn_dim},
+        {&b->attention.q, "self_attn.q_proj", m->dim, m->dim},
+        {&b->attention.out, "self_attn.out_proj", m->dim, m->dim},
+        {&b->mlp.fc1, "fc1", m->ffn_dim, m->dim},
+        {&b->mlp.fc2, "fc2", m->dim, m->ffn_dim},
     };
     char at[64];
+    b->attention.shape = um_beats_attention(m);
     snprintf(at, sizeof at, "encoder.layers.%d.", layer);
     for (size_t i = 0; i < sizeof linears / sizeof *linears; i++)
         UM_TRY(um_tower_load_linear(l, linears[i].to, at, linears[i].name, linears[i].N,
                                     linears[i].K));
-    UM_TRY(
-        um_tower_load_pair(l, &b->kv, at, "self_attn.k_proj", "self_attn.v_proj", m->dim, m->dim));
+    UM_TRY(um_tower_load_pair(l, &b->attention.k, at, "self_attn.k_proj", "self_attn.v_proj",
+                              m->dim, m->dim));
     UM_TRY(um_tower_load_norm(l, &b->attn_norm, at, "self_attn_layer_norm", m->dim));
     UM_TRY(um_tower_load_norm(l, &b->end_norm, at, "final_layer_norm", m->dim));
     if (!m->gated) return UM_OK;
@@ -152,8 +153,8 @@ static um_status load_layer(const um_tower_loader *l, um_beats_layer *b, const u
 static um_status count_rows(um_beats *b, um_err *err)
 {
     const int P = b->model->patch;
-    b->frames = um_fbank_frames(UM_WAVE_WINDOW);
-    b->rows = b->frames / P * (UM_FBANK_BINS / P);
+    b->frames = um_beats_frames();
+    b->rows = um_beats_rows(b->model);
     if (b->rows < 1 || b->rows > b->frames)
         return UM_FAIL(err, UM_E_MODEL,
                        "%s: input_patch_size %d makes %d rows of a window of %d frames, wanted 1 "

@@ -4,9 +4,7 @@
 
 #include "core/base/bytes.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 enum { PREFIX = 160 };
 
@@ -16,9 +14,9 @@ static bool has_cross(const um_sound_model *m, int layer) { return layer % m->q_
 static um_status load_attention(const um_tower_loader *l, um_qformer_attention *a,
                                 const char *prefix, int Q, int from)
 {
-    UM_TRY(um_tower_load_linear(l, &a->q, prefix, "attention.query", Q, Q));
-    UM_TRY(um_tower_load_pair(l, &a->kv, prefix, "attention.key", "attention.value", Q, from));
-    UM_TRY(um_tower_load_linear(l, &a->out, prefix, "output.dense", Q, Q));
+    UM_TRY(um_tower_load_linear(l, &a->block.q, prefix, "attention.query", Q, Q));
+    UM_TRY(um_tower_load_pair(l, &a->block.k, prefix, "attention.key", "attention.value", Q, from));
+    UM_TRY(um_tower_load_linear(l, &a->block.out, prefix, "output.dense", Q, Q));
     return um_tower_load_norm(l, &a->norm, prefix, "output.LayerNorm", Q);
 }
 
@@ -26,14 +24,16 @@ static um_status load_layer(const um_tower_loader *l, um_qformer_layer *out,
                             const um_sound_model *m, int layer)
 {
     char at[PREFIX], part[PREFIX + 20];
+    out->self.block.shape = out->cross.block.shape = um_qformer_attention_shape(m);
     snprintf(at, sizeof at, "%sqformer.qformer.encoder.layer.%d.", m->names.prefix, layer);
     snprintf(part, sizeof part, "%sattention.", at);
     UM_TRY(load_attention(l, &out->self, part, m->q_dim, m->q_dim));
     snprintf(part, sizeof part, "%scrossattention.", at);
     if (has_cross(m, layer)) UM_TRY(load_attention(l, &out->cross, part, m->q_dim, m->dim));
+    UM_TRY(um_tower_load_linear(l, &out->mlp.fc1, at, "intermediate_query.dense", m->q_ffn_dim,
+                                m->q_dim));
     UM_TRY(
-        um_tower_load_linear(l, &out->fc1, at, "intermediate_query.dense", m->q_ffn_dim, m->q_dim));
-    UM_TRY(um_tower_load_linear(l, &out->fc2, at, "output_query.dense", m->q_dim, m->q_ffn_dim));
+        um_tower_load_linear(l, &out->mlp.fc2, at, "output_query.dense", m->q_dim, m->q_ffn_dim));
     return um_tower_load_norm(l, &out->norm, at, "output_query.LayerNorm", m->q_dim);
 }
 
@@ -64,70 +64,76 @@ um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tow
     return UM_OK;
 }
 
-/* Buffers of one window; all layers share them. */
-typedef struct acts {
-    float *x, *y, *q, *heads; /* [N,Q] */
-    float *kv;                /* [max(N,T), 2Q]: keys, values */
-    float *cache;             /* kv in the layout of the attention op */
-    float *inner;             /* [N,F] */
-} acts;
-
-static acts acts_bind(const um_sound_model *m, int T, um_arena *a)
+um_attention_shape um_qformer_attention_shape(const um_sound_model *m)
 {
-    const size_t N = (size_t)m->queries, Q = (size_t)m->q_dim;
-    const int most = um_max_int(m->queries, T);
-    acts s = {.x = um_arena_f32(a, N, Q), .y = um_arena_f32(a, N, Q)};
-    s.q = um_arena_f32(a, N, Q);
-    s.heads = um_arena_f32(a, N, Q);
-    s.kv = um_arena_f32(a, (size_t)most, 2 * Q);
-    s.cache = um_arena_f32(a, 1, um_kv_flat_floats(m->q_heads, m->q_dim / m->q_heads, most));
-    s.inner = um_arena_f32(a, N, (size_t)m->q_ffn_dim);
-    return s;
+    return (um_attention_shape){m->q_heads, m->q_heads, m->q_dim / m->q_heads, UM_ATTENTION_Q_KV};
 }
 
-/* x = norm(x + out(softmax(q(x) k(from)^T / sqrt(head_dim)) v(from))),   from[n, ...]: x itself or the rows of the window */
-static void attend(um_dev *dev, const acts *s, const um_qformer_attention *a, const float *from,
-                   int n, const um_sound_model *m)
+void um_qformer_acts_bind(um_qformer_acts *a, um_arena *host, um_arena *device,
+                          const um_sound_model *m, int T, bool keep)
 {
-    const int N = m->queries, Q = m->q_dim, head_dim = Q / m->q_heads;
-    um_kv_flat kv = {0};
-    um_linear_fwd(dev, s->q, s->x, N, &a->q);
-    um_linear_fwd(dev, s->kv, from, n, &a->kv);
-    um_kv_flat_bind(&kv, s->cache, m->q_heads, head_dim, n);
-    dev->ops->kv_append_flat(dev, &kv, s->kv, 2 * Q, s->kv + Q, 2 * Q, n);
-    dev->ops->attention_flat(dev, s->heads, Q, NULL, s->q, Q, &kv, m->q_heads, N, 0,
-                             (float)(1.0 / sqrt((double)head_dim)), false);
-    um_linear_add(dev, s->x, s->heads, N, &a->out);
-    um_norm_fwd(dev, s->y, s->x, &a->norm, N, Q, m->q_eps);
-    memcpy(s->x, s->y, um_at((size_t)N, 0, (size_t)Q) * sizeof *s->x);
+    const um_attention_shape shape = um_qformer_attention_shape(m);
+    const int N = m->queries;
+    a->first = um_arena_f32(device, (size_t)N, (size_t)m->q_dim);
+    a->layer = um_arena_zero(host, (size_t)m->q_layers * sizeof *a->layer);
+    um_postnorm_chain chain = um_postnorm_begin(device, a->first, N, m->q_dim, keep);
+    for (int i = 0; i < m->q_layers; i++) {
+        um_qformer_layer_acts *l = &a->layer[i];
+        if (i == 0 || keep) {
+            um_attention_acts_bind(&l->self_attention, device, &shape, N, N);
+            if (has_cross(m, i)) um_attention_acts_bind(&l->cross_attention, device, &shape, N, T);
+            um_mlp_acts_bind(&l->mlp, device, N, m->q_ffn_dim, keep);
+        } else {
+            *l = a->layer[0]; /* which has cross-attention */
+        }
+        l->self = um_postnorm_next(&chain);
+        if (has_cross(m, i)) l->cross = um_postnorm_next(&chain);
+        l->feed = um_postnorm_next(&chain);
+    }
+    a->last = chain.in;
+    um_attention_pages_bind(&a->pages, device, um_kv_page_floats(shape.kv_heads, shape.head_dim),
+                            um_max_int(N, T));
 }
 
-/* x = norm(x + fc2(gelu(fc1(x)))) */
-static void feed_forward(um_dev *dev, const acts *s, const um_qformer_layer *l,
-                         const um_sound_model *m)
+/* What every step of one forward pass needs. */
+typedef struct run {
+    const um_sound_model *m;
+    um_dev *dev;
+    const um_attention_pages *pages;
+} run;
+
+/* s->out = norm(s->in + attention(s->in to from)),   from[n, ...]: s->in itself or the rows of the window */
+static void attend(const run *r, const um_postnorm_acts *s, um_attention_acts *a,
+                   const um_qformer_attention *w, const float *from, int n)
 {
-    const size_t N = (size_t)m->queries;
-    um_linear_fwd(dev, s->inner, s->x, m->queries, &l->fc1);
-    dev->ops->gelu(dev, s->inner, s->inner, N * (size_t)m->q_ffn_dim);
-    um_linear_add(dev, s->x, s->inner, m->queries, &l->fc2);
-    um_norm_fwd(dev, s->y, s->x, &l->norm, m->queries, m->q_dim, m->q_eps);
-    memcpy(s->x, s->y, N * (size_t)m->q_dim * sizeof *s->x);
+    const int N = r->m->queries;
+    um_attention_fwd(r->dev, a, &w->block, r->pages, s->in, N, from, n, false);
+    um_attention_output(r->dev, s->sum, a, &w->block, s->in, N);
+    um_norm_fwd(r->dev, s->out, s->sum, &w->norm, N, r->m->q_dim, r->m->q_eps);
 }
 
-void um_qformer_encode(float *y, const um_qformer *f, const float *x, int T, um_dev *dev,
-                       um_arena *scratch)
+/* s->out = norm(s->in + mlp(s->in)) */
+static void feed_forward(const run *r, const um_postnorm_acts *s, um_mlp_acts *a,
+                         const um_qformer_layer *l)
+{
+    const int N = r->m->queries;
+    um_mlp_fwd(r->dev, s->sum, a, &l->mlp, s->in, s->in, N);
+    um_norm_fwd(r->dev, s->out, s->sum, &l->norm, N, r->m->q_dim, r->m->q_eps);
+}
+
+void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev,
+                       um_arena *host)
 {
     const um_sound_model *m = f->model;
-    const size_t bytes = (size_t)m->queries * (size_t)m->q_dim * sizeof *y;
-    um_mark mark = um_arena_mark(scratch);
-    acts s = acts_bind(m, T, scratch);
-    memcpy(s.x, f->queries, bytes);
+    const run r = {m, dev, &a->pages};
+    um_attention_pages_start(dev, &a->pages, host);
+    dev->ops->copy(dev, a->first, f->queries,
+                   um_at((size_t)m->queries, 0, (size_t)m->q_dim) * sizeof(float));
     for (int i = 0; i < m->q_layers; i++) {
         const um_qformer_layer *l = &f->layers[i];
-        attend(dev, &s, &l->self, s.x, m->queries, m);
-        if (has_cross(m, i)) attend(dev, &s, &l->cross, x, T, m);
-        feed_forward(dev, &s, l, m);
+        um_qformer_layer_acts *s = &a->layer[i];
+        attend(&r, &s->self, &s->self_attention, &l->self, s->self.in, m->queries);
+        if (has_cross(m, i)) attend(&r, &s->cross, &s->cross_attention, &l->cross, x, T);
+        feed_forward(&r, &s->feed, &s->mlp, l);
     }
-    memcpy(y, s.x, bytes);
-    um_arena_reset(scratch, mark);
 }

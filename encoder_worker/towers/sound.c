@@ -5,8 +5,6 @@
 #include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/qformer.h"
 
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 struct um_sound {
@@ -15,6 +13,12 @@ struct um_sound {
     um_qformer qformer;
     um_linear *projector; /* [proj_layers] */
     int dim_out;          /* width of the language model */
+};
+
+struct um_sound_acts {
+    um_beats_acts beats;
+    um_qformer_acts qformer;
+    um_projector_acts *projector;
 };
 
 um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
@@ -42,26 +46,29 @@ int64_t um_sound_rows(const um_sound_model *m, int64_t n)
     return (n + UM_WAVE_WINDOW - 1) / UM_WAVE_WINDOW * m->queries;
 }
 
-um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int64_t n, um_dev *dev,
-                          um_arena *scratch, um_err *err)
+um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
+                                  int dim_out, bool keep)
+{
+    um_sound_acts *a = um_arena_zero(host, sizeof *a);
+    um_beats_acts_bind(&a->beats, host, device, m, keep);
+    um_qformer_acts_bind(&a->qformer, host, device, m, um_beats_rows(m), keep);
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, keep);
+    return a;
+}
+
+um_status um_sound_encode(float *rows, const um_sound *s, um_sound_acts *a, const float *wave,
+                          int64_t n, um_dev *dev, um_arena *host, um_err *err)
 {
     const um_sound_model *m = s->model;
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(wave[i]))
-            return UM_FAIL(err, UM_E_DATA, "sample %" PRId64 " is not finite", i);
-    um_mark mark = um_arena_mark(scratch);
-    float *x = um_arena_f32(scratch, (size_t)s->beats.rows, (size_t)m->dim);
-    float *y = um_arena_f32(scratch, (size_t)m->queries, (size_t)m->q_dim);
+    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
     for (int64_t at = 0; at < n; at += UM_WAVE_WINDOW) {
         const int64_t left = n - at;
-        um_mark window = um_arena_mark(scratch);
-        um_beats_encode(x, &s->beats, wave + at, left < UM_WAVE_WINDOW ? left : UM_WAVE_WINDOW, dev,
-                        scratch);
-        um_qformer_encode(y, &s->qformer, x, s->beats.rows, dev, scratch);
-        um_tower_project(dev, rows, s->projector, m->proj_layers, y, m->queries, scratch);
+        um_beats_encode(&a->beats, &s->beats, wave + at,
+                        left < UM_WAVE_WINDOW ? left : UM_WAVE_WINDOW, dev, host);
+        um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev, host);
+        um_tower_project(dev, rows, a->projector, s->projector, m->proj_layers, a->qformer.last,
+                         m->queries);
         rows += (size_t)m->queries * (size_t)s->dim_out;
-        um_arena_reset(scratch, window);
     }
-    um_arena_reset(scratch, mark);
     return UM_OK;
 }

@@ -13,10 +13,17 @@ typedef struct um_sound um_sound;
 um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                         um_arena *model, um_err *err);
 
+typedef struct um_sound_acts um_sound_acts;
+
+/* Activations of one window, in host. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
+um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
+                                  int dim_out, bool keep);
+
 /* Number of rows for n samples: windows of 480000 samples x queries (spec 2.3). 0 for an empty wave. */
 int64_t um_sound_rows(const um_sound_model *m, int64_t n);
 
-/* rows[um_sound_rows, dim] of wave[n], 16 kHz mono. The result is bit-identical for every thread count and instruction set. Memory:
- * scratch, released before returning. */
-um_status um_sound_encode(float *rows, const um_sound *s, const float *wave, int64_t n, um_dev *dev,
-                          um_arena *scratch, um_err *err);
+/* rows[um_sound_rows, dim], device memory, of wave[n] on the host, 16 kHz mono; its windows one after another use the same a. The result
+ * is bit-identical for every thread count and instruction set. UM_E_DATA when a sample is not finite. Memory: host, released before
+ * returning. */
+um_status um_sound_encode(float *rows, const um_sound *s, um_sound_acts *a, const float *wave,
+                          int64_t n, um_dev *dev, um_arena *host, um_err *err);

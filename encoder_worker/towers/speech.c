@@ -5,9 +5,6 @@
 #include "core/base/bytes.h"
 #include "encoder_worker/towers/speech_parts.h"
 
-#include <math.h>
-#include <string.h>
-
 static const float eps = 1e-5f; /* of all norms; Whisper's config has no key for it */
 
 static int64_t window_samples(const um_speech_model *m)
@@ -32,41 +29,72 @@ int64_t um_speech_rows(const um_speech_model *m, int64_t n, bool exact)
     return windows_of(m, n, exact) * m->queries;
 }
 
-/* Buffers of one window; the layers of both stacks share them. */
-typedef struct acts {
-    float *x;     /* [T,D] rows of the encoder */
-    float *last;  /* [T,D] rows of the encoder after the last norm */
-    float *norm;  /* [T,D] */
-    float *qkv;   /* [T,3D] */
-    float *heads; /* [T,D] */
-    float *inner; /* [T,F] */
-    float *kv;    /* keys and values in the layout of the attention op */
-    float *y;     /* [Q,D] rows of the decoder */
-} acts;
-
-static acts acts_bind(const um_speech_model *m, um_arena *a)
+um_attention_shape um_speech_attention(int D, int heads, um_attention_layers layers)
 {
-    size_t Q = (size_t)m->queries, D = (size_t)m->dim;
-    int T = um_max_int(m->positions, m->queries); /* the decoder reuses the encoder's buffers */
-    size_t rows = (size_t)T;
-    int heads = m->heads, dec_heads = m->dec_heads;
-    size_t kv = um_kv_flat_floats(heads, m->dim / heads, T),
-           dec_kv = um_kv_flat_floats(dec_heads, m->dim / dec_heads, T);
-    acts s = {.x = um_arena_f32(a, rows, D), .norm = um_arena_f32(a, rows, D)};
-    s.qkv = um_arena_f32(a, rows, 3 * D);
-    s.heads = um_arena_f32(a, rows, D);
-    s.last = um_arena_f32(a, rows, D);
-    s.inner = um_arena_f32(a, rows, (size_t)um_max_int(m->ffn_dim, m->dec_ffn_dim));
-    s.kv = um_arena_f32(a, 1, kv > dec_kv ? kv : dec_kv);
-    s.y = um_arena_f32(a, Q, D);
-    return s;
+    return (um_attention_shape){heads, heads, D / heads, layers};
+}
+
+/* T rows. F, heads: of the stack. keys: rows that cross-attention reads, 0 in the encoder, which has none. */
+static void layer_acts_bind(um_speech_layer_acts *l, um_arena *device, float *in, int T, int D,
+                            int F, int heads, int keys, bool keep)
+{
+    const um_attention_shape self = um_speech_attention(D, heads, UM_ATTENTION_QKV);
+    const um_attention_shape cross = um_speech_attention(D, heads, UM_ATTENTION_Q_KV);
+    const size_t rows = (size_t)T, cols = (size_t)D;
+    l->in = in;
+    l->mid = keep ? um_arena_f32(device, rows, cols) : in;
+    l->cross = keep && keys > 0 ? um_arena_f32(device, rows, cols) : l->mid;
+    l->out = keep ? um_arena_f32(device, rows, cols) : in;
+    l->self_norm = um_arena_f32(device, rows, cols);
+    l->cross_norm = keep && keys > 0 ? um_arena_f32(device, rows, cols) : l->self_norm;
+    l->ffn_norm = keep ? um_arena_f32(device, rows, cols) : l->self_norm;
+    um_attention_acts_bind(&l->self_attention, device, &self, T, T);
+    if (keys > 0) um_attention_acts_bind(&l->cross_attention, device, &cross, T, keys);
+    um_mlp_acts_bind(&l->mlp, device, T, F, keep);
+}
+
+static void stack_acts_bind(um_speech_stack_acts *s, um_arena *host, um_arena *device, int layers,
+                            int T, int D, int F, int heads, int keys, bool keep)
+{
+    s->first = s->last = um_arena_f32(device, (size_t)T, (size_t)D);
+    s->normed = um_arena_f32(device, (size_t)T, (size_t)D);
+    s->layer = um_arena_zero(host, (size_t)layers * sizeof *s->layer);
+    for (int i = 0; i < layers; i++) {
+        if (i == 0 || keep)
+            layer_acts_bind(&s->layer[i], device, s->last, T, D, F, heads, keys, keep);
+        else
+            s->layer[i] = s->layer[0];
+        s->last = s->layer[i].out;
+    }
+}
+
+um_speech_acts *um_speech_acts_bind(um_arena *host, um_arena *device, const um_speech_model *m,
+                                    int dim_out, bool keep)
+{
+    um_speech_acts *a = um_arena_zero(host, sizeof *a);
+    const size_t T = (size_t)m->positions, D = (size_t)m->dim, bins = (size_t)m->mel_bins;
+    const size_t page = um_kv_page_floats(m->heads, m->dim / m->heads),
+                 dec_page = um_kv_page_floats(m->dec_heads, m->dim / m->dec_heads);
+    a->staged = um_arena_f32(host, 2 * T, bins);
+    a->mel = um_arena_f32(device, 2 * T + 2, bins);
+    a->act1 = um_arena_f32(device, 2 * T + 2, D);
+    a->conv1 = keep ? um_arena_f32(device, 2 * T, D) : a->act1 + D;
+    stack_acts_bind(&a->encoder, host, device, m->layers, m->positions, m->dim, m->ffn_dim,
+                    m->heads, 0, keep);
+    a->conv2 = keep ? um_arena_f32(device, T, D) : a->encoder.first;
+    stack_acts_bind(&a->decoder, host, device, m->dec_layers, m->queries, m->dim, m->dec_ffn_dim,
+                    m->dec_heads, m->positions, keep);
+    um_attention_pages_bind(&a->pages, device, page > dec_page ? page : dec_page,
+                            um_max_int(m->positions, m->queries));
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, keep);
+    return a;
 }
 
 /* What every step of one forward pass needs. */
 typedef struct run {
     const um_speech *s;
+    um_speech_acts *a;
     um_dev *dev;
-    acts a;
 } run;
 
 static void norm_fwd(const run *r, float *y, const float *x, const um_norm *n, int T)
@@ -74,138 +102,90 @@ static void norm_fwd(const run *r, float *y, const float *x, const um_norm *n, i
     um_norm_fwd(r->dev, y, x, n, T, r->s->model->dim, eps);
 }
 
-/* x[T,D] += out(softmax(q k^T / sqrt(head_dim)) v), q has row stride ldq, keys and values [n,D] have row stride ldk. */
-static void attend(const run *r, float *x, int T, const float *q, int ldq, const float *k,
-                   const float *v, int ldk, int n, int heads, bool causal, const um_linear *out)
+/* causal: in the decoder, as in the reference, although its queries are not tokens. */
+static void layer_fwd(const run *r, um_speech_layer_acts *a, const um_speech_layer *l, int T,
+                      bool decoder)
 {
     um_dev *d = r->dev;
-    int D = r->s->model->dim, head_dim = D / heads;
-    float scale = (float)(1.0 / sqrt((double)head_dim));
-    um_kv_flat kv = {0};
-    um_kv_flat_bind(&kv, r->a.kv, heads, head_dim, n);
-    d->ops->kv_append_flat(d, &kv, k, ldk, v, ldk, n);
-    d->ops->attention_flat(d, r->a.heads, D, NULL, q, ldq, &kv, heads, T, 0, scale, causal);
-    um_linear_add(d, x, r->a.heads, T, out);
+    const um_attention_pages *pages = &r->a->pages;
+    norm_fwd(r, a->self_norm, a->in, &l->self_norm, T);
+    um_attention_fwd(d, &a->self_attention, &l->self, pages, a->self_norm, T, a->self_norm, T,
+                     decoder);
+    um_attention_output(d, a->mid, &a->self_attention, &l->self, a->in, T);
+    if (decoder) {
+        norm_fwd(r, a->cross_norm, a->mid, &l->cross_norm, T);
+        um_attention_fwd(d, &a->cross_attention, &l->cross, pages, a->cross_norm, T,
+                         r->a->encoder.normed, r->s->model->positions, false);
+        um_attention_output(d, a->cross, &a->cross_attention, &l->cross, a->mid, T);
+    }
+    norm_fwd(r, a->ffn_norm, a->cross, &l->ffn_norm, T);
+    um_mlp_fwd(d, a->out, &a->mlp, &l->mlp, a->ffn_norm, a->cross, T);
 }
 
-/* x[T,D] += out(self-attention of norm(x)) */
-static void self_fwd(const run *r, float *x, int T, const um_speech_layer *l, int heads,
-                     bool causal)
+/* The stack's rows from a->first to a->normed. */
+static void stack_fwd(const run *r, um_speech_stack_acts *a, const um_speech_layer *l, int layers,
+                      const um_norm *norm, int T, bool decoder)
 {
-    int D = r->s->model->dim;
-    float *qkv = r->a.qkv;
-    norm_fwd(r, r->a.norm, x, &l->self_norm, T);
-    um_linear_fwd(r->dev, qkv, r->a.norm, T, &l->qkv);
-    attend(r, x, T, qkv, 3 * D, qkv + D, qkv + 2 * D, 3 * D, T, heads, causal, &l->out);
+    for (int i = 0; i < layers; i++) layer_fwd(r, &a->layer[i], &l[i], T, decoder);
+    norm_fwd(r, a->normed, a->last, norm, T);
 }
 
-/* y[Q,D] += cross_out(attention of norm(y) to the rows of the encoder) */
-static void cross_fwd(const run *r, float *y, const um_speech_layer *l)
+/* y[T,N] = a convolution with three taps over the rows of x[stride T, C] between two rows of zeros, act = gelu(y). The three rows are
+ * adjacent in memory, so a row of the gemm starts at the first of them. */
+static void conv_fwd(um_dev *d, float *act, float *y, float *x, int C, int T, int stride,
+                     const um_linear *l)
 {
-    const um_speech_model *m = r->s->model;
-    int D = m->dim, Q = m->queries, T = m->positions;
-    float *kv = r->a.qkv, *q = r->a.inner;
-    um_linear_fwd(r->dev, kv, r->a.last, T, &l->cross_kv);
-    norm_fwd(r, r->a.norm, y, &l->cross_norm, Q);
-    um_linear_fwd(r->dev, q, r->a.norm, Q, &l->cross_q);
-    attend(r, y, Q, q, D, kv, kv + D, 2 * D, T, m->dec_heads, false, &l->cross_out);
-}
-
-/* x[T,D] += fc2(gelu(fc1(norm(x)))) */
-static void ffn_fwd(const run *r, float *x, int T, const um_speech_layer *l)
-{
-    um_dev *d = r->dev;
-    norm_fwd(r, r->a.norm, x, &l->ffn_norm, T);
-    um_linear_fwd(d, r->a.inner, r->a.norm, T, &l->fc1);
-    d->ops->gelu(d, r->a.inner, r->a.inner, um_at((size_t)T, 0, (size_t)l->fc1.w.N));
-    um_linear_add(d, x, r->a.inner, T, &l->fc2);
-}
-
-/* y[T,N] = gelu(a convolution with three taps over the rows of x[stride T, C], padded with a row of zeros before and after). The three
- * rows are adjacent in memory, so a row of the gemm starts at the first of them. */
-static void conv_fwd(um_dev *d, float *y, float *x, int C, int T, int stride, const um_linear *l)
-{
-    size_t row = (size_t)C;
-    memset(x, 0, row * sizeof *x);
-    memset(x + um_at((size_t)T * (size_t)stride + 1, 0, row), 0, row * sizeof *x);
+    const size_t row = (size_t)C;
+    d->ops->fill(d, x, 0.0f, row);
+    d->ops->fill(d, x + um_at((size_t)T * (size_t)stride + 1, 0, row), 0.0f, row);
     d->ops->gemm(d, y, l->w.N, x, stride * C, T, &l->w, l->bias, false);
-    d->ops->gelu(d, y, y, um_at((size_t)T, 0, (size_t)l->w.N));
+    d->ops->gelu(d, act, y, um_at((size_t)T, 0, (size_t)l->w.N));
 }
 
-/* Rows of C values, with space for the two rows of zeros. */
-static float *padded(um_arena *a, int rows, int C)
-{
-    return um_arena_f32(a, (size_t)rows + 2, (size_t)C);
-}
-
-/* x[T,D] = gelu(conv2(gelu(conv1(mel)))) + positions.   mel [2T, bins], conv1 stride 1, conv2 stride 2 */
-static void embed(const run *r, const float *wave, int64_t n, um_arena *scratch)
+/* encoder.first[T,D] = gelu(conv2(gelu(conv1(mel)))) + positions.   mel [2T, bins], conv1 stride 1, conv2 stride 2 */
+static void embed(const run *r, const float *wave, int64_t n, um_arena *host)
 {
     const um_speech *s = r->s;
+    um_speech_acts *a = r->a;
     um_dev *d = r->dev;
-    int D = s->model->dim, T = s->model->positions, frames = s->mel.frames, bins = s->mel.bins;
-    um_mark mark = um_arena_mark(scratch);
-    float *mel = padded(scratch, frames, bins), *inner = padded(scratch, frames, D);
-    um_mel_frames(mel + bins, &s->mel, wave, n, scratch);
-    conv_fwd(d, inner + D, mel, bins, frames, 1, &s->conv1);
-    conv_fwd(d, r->a.x, inner, D, T, 2, &s->conv2);
-    d->ops->add(d, r->a.x, s->positions, um_at((size_t)T, 0, (size_t)D));
-    um_arena_reset(scratch, mark);
+    const int D = s->model->dim, T = s->model->positions, frames = s->mel.frames,
+              bins = s->mel.bins;
+    UM_ASSERT(frames == 2 * T);
+    um_mel_frames(a->staged, &s->mel, wave, n, host);
+    d->ops->put(d, a->mel + bins, a->staged,
+                um_at((size_t)frames, 0, (size_t)bins) * sizeof *a->mel);
+    conv_fwd(d, a->act1 + D, a->conv1, a->mel, bins, frames, 1, &s->conv1);
+    conv_fwd(d, a->encoder.first, a->conv2, a->act1, D, T, 2, &s->conv2);
+    d->ops->add(d, a->encoder.first, s->positions, um_at((size_t)T, 0, (size_t)D));
 }
 
-/* a.last[T,D] = the tower's last hidden state */
-static void encode_fwd(const run *r)
+static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, um_arena *host)
 {
     const um_speech *s = r->s;
-    int T = s->model->positions;
-    for (int i = 0; i < s->model->layers; i++) {
-        self_fwd(r, r->a.x, T, &s->encoder[i], s->model->heads, false);
-        ffn_fwd(r, r->a.x, T, &s->encoder[i]);
-    }
-    norm_fwd(r, r->a.last, r->a.x, &s->encoder_norm, T);
+    const um_speech_model *m = s->model;
+    um_dev *d = r->dev;
+    um_speech_acts *a = r->a;
+    embed(r, wave, n, host);
+    stack_fwd(r, &a->encoder, s->encoder, m->layers, &s->encoder_norm, m->positions, false);
+    d->ops->copy(d, a->decoder.first, s->queries,
+                 um_at((size_t)m->queries, 0, (size_t)m->dim) * sizeof(float));
+    stack_fwd(r, &a->decoder, s->decoder, m->dec_layers, &s->decoder_norm, m->queries, true);
+    um_tower_project(d, rows, a->projector, s->projector, m->proj_layers, a->decoder.normed,
+                     m->queries);
 }
 
-/* a.norm[Q,D] = the decoder's last hidden state; causal as in the reference, although the queries are not tokens. */
-static void decode_fwd(const run *r)
-{
-    const um_speech *s = r->s;
-    int Q = s->model->queries;
-    float *y = r->a.y;
-    memcpy(y, s->queries, um_at((size_t)Q, 0, (size_t)s->model->dim) * sizeof *y);
-    for (int i = 0; i < s->model->dec_layers; i++) {
-        self_fwd(r, y, Q, &s->decoder[i], s->model->dec_heads, true);
-        cross_fwd(r, y, &s->decoder[i]);
-        ffn_fwd(r, y, Q, &s->decoder[i]);
-    }
-    norm_fwd(r, r->a.norm, y, &s->decoder_norm, Q);
-}
-
-static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, um_arena *scratch)
-{
-    um_mark mark = um_arena_mark(scratch);
-    embed(r, wave, n, scratch);
-    encode_fwd(r);
-    decode_fwd(r);
-    um_tower_project(r->dev, rows, r->s->projector, r->s->model->proj_layers, r->a.norm,
-                     r->s->model->queries, scratch);
-    um_arena_reset(scratch, mark);
-}
-
-um_status um_speech_encode(float *rows, const um_speech *s, const float *wave, int64_t n,
-                           bool exact, um_dev *dev, um_arena *scratch, um_err *err)
+um_status um_speech_encode(float *rows, const um_speech *s, um_speech_acts *a, const float *wave,
+                           int64_t n, bool exact, um_dev *dev, um_arena *host, um_err *err)
 {
     const um_speech_model *m = s->model;
-    int64_t most = window_samples(m), step = window_step(m, exact);
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(wave[i]))
-            return UM_FAIL(err, UM_E_DATA, "sample %lld is not finite", (long long)i);
-    um_mark mark = um_arena_mark(scratch);
-    run r = {s, dev, acts_bind(m, scratch)};
+    const int64_t most = window_samples(m), step = window_step(m, exact);
+    const run r = {s, a, dev};
+    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
+    um_attention_pages_start(dev, &a->pages, host);
     for (int64_t at = 0; at < n; at += step) {
-        int64_t left = n - at;
-        window_fwd(&r, rows, wave + at, left < most ? left : most, scratch);
+        const int64_t left = n - at;
+        window_fwd(&r, rows, wave + at, left < most ? left : most, host);
         rows += um_at((size_t)m->queries, 0, (size_t)s->dim_out);
     }
-    um_arena_reset(scratch, mark);
     return UM_OK;
 }

@@ -73,22 +73,25 @@ static um_status load_stacked(loader *l, um_linear *out, const char *attention, 
 }
 
 /* Layer i under PREFIX. */
-static um_status load_layer(const loader *of, um_speech_layer *b, int i, int D, int F, bool cross)
+static um_status load_layer(const loader *of, um_speech_layer *b, int i, int D, int F, int heads,
+                            bool cross)
 {
     loader l = *of;
+    b->self.shape = um_speech_attention(D, heads, UM_ATTENTION_QKV);
+    b->cross.shape = um_speech_attention(D, heads, UM_ATTENTION_Q_KV);
     snprintf(l.prefix, sizeof l.prefix, "%slayers.%d.", of->prefix, i);
     UM_TRY(load_norm(&l, &b->self_norm, "self_attn_layer_norm", D));
-    UM_TRY(load_stacked(&l, &b->qkv, "self_attn", "qkv", D));
-    UM_TRY(load_linear(&l, &b->out, "self_attn.out_proj", D, D));
+    UM_TRY(load_stacked(&l, &b->self.q, "self_attn", "qkv", D));
+    UM_TRY(load_linear(&l, &b->self.out, "self_attn.out_proj", D, D));
     if (cross) {
         UM_TRY(load_norm(&l, &b->cross_norm, "encoder_attn_layer_norm", D));
-        UM_TRY(load_linear(&l, &b->cross_q, "encoder_attn.q_proj", D, D));
-        UM_TRY(load_stacked(&l, &b->cross_kv, "encoder_attn", "kv", D));
-        UM_TRY(load_linear(&l, &b->cross_out, "encoder_attn.out_proj", D, D));
+        UM_TRY(load_linear(&l, &b->cross.q, "encoder_attn.q_proj", D, D));
+        UM_TRY(load_stacked(&l, &b->cross.k, "encoder_attn", "kv", D));
+        UM_TRY(load_linear(&l, &b->cross.out, "encoder_attn.out_proj", D, D));
     }
     UM_TRY(load_norm(&l, &b->ffn_norm, "final_layer_norm", D));
-    UM_TRY(load_linear(&l, &b->fc1, "fc1", F, D));
-    return load_linear(&l, &b->fc2, "fc2", D, F);
+    UM_TRY(load_linear(&l, &b->mlp.fc1, "fc1", F, D));
+    return load_linear(&l, &b->mlp.fc2, "fc2", D, F);
 }
 
 static um_status load_encoder(loader *l, um_speech *s)
@@ -104,7 +107,7 @@ static um_status load_encoder(loader *l, um_speech *s)
     s->positions = positions;
     s->encoder = um_arena_zero(l->to.model, (size_t)m->layers * sizeof *s->encoder);
     for (int i = 0; i < m->layers; i++)
-        UM_TRY(load_layer(l, &s->encoder[i], i, m->dim, m->ffn_dim, false));
+        UM_TRY(load_layer(l, &s->encoder[i], i, m->dim, m->ffn_dim, m->heads, false));
     return load_norm(l, &s->encoder_norm, "layer_norm", m->dim);
 }
 
@@ -135,7 +138,7 @@ static um_status load_decoder(loader *l, um_speech *s)
     UM_TRY(load_queries(l, s));
     s->decoder = um_arena_zero(l->to.model, (size_t)m->dec_layers * sizeof *s->decoder);
     for (int i = 0; i < m->dec_layers; i++)
-        UM_TRY(load_layer(l, &s->decoder[i], i, m->dim, m->dec_ffn_dim, true));
+        UM_TRY(load_layer(l, &s->decoder[i], i, m->dim, m->dec_ffn_dim, m->dec_heads, true));
     return load_norm(l, &s->decoder_norm, "layer_norm", m->dim);
 }
 

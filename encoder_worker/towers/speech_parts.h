@@ -5,13 +5,44 @@
 #include "encoder_worker/towers/speech.h"
 #include "encoder_worker/towers/tower_parts.h"
 
+/* The activations of a layer: mid = in + attention(self_norm(in)); in the decoder cross = mid + attention to the encoder's rows, of
+ * cross_norm(mid); out = cross (or mid) + mlp(ffn_norm(cross)). in, mid, cross and out are one buffer unless they are kept, as are the
+ * three norms. */
+typedef struct um_speech_layer_acts {
+    float *in, *mid, *cross, *out;            /* [T,D] */
+    float *self_norm, *cross_norm, *ffn_norm; /* [T,D] what the norms write */
+    um_attention_acts self_attention, cross_attention;
+    um_mlp_acts mlp;
+} um_speech_layer_acts;
+
+/* A stack of layers: the encoder's, T = positions, or the decoder's, T = queries. */
+typedef struct um_speech_stack_acts {
+    float *first, *last; /* [T,D] what the first layer reads, what the last one writes */
+    float *normed;       /* [T,D] last after the stack's norm */
+    um_speech_layer_acts *layer;
+} um_speech_stack_acts;
+
+struct um_speech_acts {
+    float *staged; /* host: the log-mel frames */
+    float *mel;    /* [2T+2, bins] frames between two rows of zeros, T = positions */
+    float *conv1,
+        *act1; /* [2T,D], [2T+2,D] the first convolution, and GELU of it between two rows of zeros */
+    float *conv2; /* [T,D] */
+    um_speech_stack_acts encoder, decoder;
+    um_attention_pages pages;
+    um_projector_acts *projector;
+};
+
 /* A layer of the encoder or of the decoder; only the decoder has cross-attention. */
 typedef struct um_speech_layer {
     um_norm self_norm, cross_norm, ffn_norm;
-    um_linear qkv, out;                     /* [3D,D], [D,D] */
-    um_linear cross_q, cross_kv, cross_out; /* [D,D], [2D,D] of the encoder's rows, [D,D] */
-    um_linear fc1, fc2;                     /* [F,D], [D,F] */
+    um_attention self;  /* qkv [3D,D] */
+    um_attention cross; /* q [D,D], kv [2D,D] of the encoder's rows */
+    um_mlp mlp;         /* [F,D], [D,F] */
 } um_speech_layer;
+
+/* D rows' width. layers: QKV in self-attention, Q_KV in cross-attention. */
+um_attention_shape um_speech_attention(int D, int heads, um_attention_layers layers);
 
 struct um_speech {
     const um_speech_model *model;

@@ -1,6 +1,8 @@
 /* See tower_parts.h. */
 #include "encoder_worker/towers/tower_parts.h"
 
+#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 enum { NAME = 256 };
@@ -67,14 +69,51 @@ um_status um_tower_load_projector(const um_tower_loader *l, um_linear **out, con
     return UM_OK;
 }
 
-void um_tower_project(um_dev *d, float *rows, const um_linear *projector, int layers,
-                      const float *x, int n, um_arena *scratch)
+um_postnorm_chain um_postnorm_begin(um_arena *arena, float *in, int T, int D, bool keep)
 {
-    for (int i = 0; i < layers; i++) {
-        const size_t N = (size_t)projector[i].w.N;
-        float *y = i == layers - 1 ? rows : um_arena_f32(scratch, (size_t)n, N);
-        um_linear_fwd(d, y, x, n, &projector[i]);
-        if (i < layers - 1) d->ops->gelu(d, y, y, (size_t)n * N);
-        x = y;
+    um_postnorm_chain c = {arena, (size_t)T, (size_t)D, keep, in, NULL};
+    if (!keep) c.spare = um_arena_f32(arena, c.T, c.D);
+    return c;
+}
+
+um_postnorm_acts um_postnorm_next(um_postnorm_chain *c)
+{
+    um_postnorm_acts s = {.in = c->in, .sum = c->in, .out = c->spare};
+    if (c->keep) {
+        s.sum = um_arena_f32(c->arena, c->T, c->D);
+        s.out = um_arena_f32(c->arena, c->T, c->D);
     }
+    c->spare = c->in;
+    c->in = s.out;
+    return s;
+}
+
+void um_projector_acts_bind(um_projector_acts **a, um_arena *host, um_arena *device, int layers,
+                            int n, int N, bool keep)
+{
+    um_projector_acts *list = um_arena_zero(host, (size_t)layers * sizeof *list);
+    for (int i = 0; i < layers - 1; i++) {
+        list[i].inner = um_arena_f32(device, (size_t)n, (size_t)N);
+        list[i].act = keep ? um_arena_f32(device, (size_t)n, (size_t)N) : list[i].inner;
+    }
+    *a = list;
+}
+
+void um_tower_project(um_dev *d, float *rows, um_projector_acts *a, const um_linear *projector,
+                      int layers, const float *x, int n)
+{
+    for (int i = 0; i < layers - 1; i++) {
+        um_linear_fwd(d, a[i].inner, x, n, &projector[i]);
+        d->ops->gelu(d, a[i].act, a[i].inner, (size_t)n * (size_t)projector[i].w.N);
+        x = a[i].act;
+    }
+    um_linear_fwd(d, rows, x, n, &projector[layers - 1]);
+}
+
+um_status um_tower_check_finite(const float *host, int64_t n, const char *what, um_err *err)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(host[i]))
+            return UM_FAIL(err, UM_E_DATA, "%s %" PRId64 " is not finite", what, i);
+    return UM_OK;
 }

@@ -1,8 +1,14 @@
-/* What the towers and their connectors share: loading by composed names, LayerNorm, projectors. Only encoder_worker/ includes this. */
+/* What the towers and their connectors share: loading by composed names, steps with a norm, projectors.
+ *
+ * A tower writes its activations into a struct that the caller binds (um_vision_acts and its like). With keep every layer has buffers
+ * of its own, and no buffer is written after something that backward reads was put there; without it all layers share one set. The
+ * structs themselves and what goes to the device lie in a host arena, the buffers in one of the device's memory; bound to a measuring
+ * arena they give the bytes that a tower takes. */
 #pragma once
 
 #include "core/model/model.h"
-#include "core/nn/linear.h"
+#include "core/nn/attention.h"
+#include "core/nn/mlp.h"
 #include "core/nn/norm.h"
 
 /* What every loading step needs. */
@@ -26,16 +32,39 @@ um_status um_tower_load_norm(const um_tower_loader *l, um_norm *out, const char 
 um_status um_tower_load_values(const um_tower_loader *l, const float **out, const char *prefix,
                                const char *name, int rank, const int64_t *shape);
 
-/* y[T,N] += x[T,K] W^T + bias */
-static inline void um_linear_add(um_dev *d, float *y, const float *x, int T, const um_linear *l)
-{
-    d->ops->gemm(d, y, l->w.N, x, l->w.K, T, &l->w, l->bias, true);
-}
-
 /* Loads the layers that project rows [n,K] to the language model's width N into *out (in model): "linear" is prefix itself; the layers
  * of an MLP are prefix.0, .2, .4 ... with GELU between them (spec 3.1). */
 um_status um_tower_load_projector(const um_tower_loader *l, um_linear **out, const char *prefix,
                                   um_projector kind, int layers, int N, int K);
-/* rows[n,N] = linear, or linear GELU linear ..., of x[n,K]. Memory: scratch, not released before returning. */
-void um_tower_project(um_dev *d, float *rows, const um_linear *projector, int layers,
-                      const float *x, int n, um_arena *scratch);
+/* A step with the norm behind it: sum = in + f(in), out = norm(sum). */
+typedef struct um_postnorm_acts {
+    float *in, *sum, *out; /* [T,D] */
+} um_postnorm_acts;
+
+/* Two buffers [T,D] that the steps of a stack use in turn unless their activations are kept. */
+typedef struct um_postnorm_chain {
+    um_arena *arena;
+    size_t T, D;
+    bool keep;
+    float *in, *spare; /* what the next step reads; the buffer that it may write */
+} um_postnorm_chain;
+
+/* The first step will read `in`. */
+um_postnorm_chain um_postnorm_begin(um_arena *arena, float *in, int T, int D, bool keep);
+/* The next step reads what this one writes. */
+um_postnorm_acts um_postnorm_next(um_postnorm_chain *c);
+
+/* Between two layers of a projector: what the first computes, and GELU of it. */
+typedef struct um_projector_acts {
+    float *inner, *act; /* [n,N]; one buffer unless they are kept */
+} um_projector_acts;
+
+/* *a becomes a list of layers-1, in host. n rows of width N. */
+void um_projector_acts_bind(um_projector_acts **a, um_arena *host, um_arena *device, int layers,
+                            int n, int N, bool keep);
+/* rows[n,N] = linear, or linear GELU linear ..., of x[n,K]. Writes a. */
+void um_tower_project(um_dev *d, float *rows, um_projector_acts *a, const um_linear *projector,
+                      int layers, const float *x, int n);
+
+/* UM_E_DATA names the first of n values that is not a number: "sample 77 is not finite". */
+um_status um_tower_check_finite(const float *host, int64_t n, const char *what, um_err *err);

@@ -4,7 +4,6 @@
 
 #include "core/base/bytes.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +11,11 @@ enum { NAME = 200 };
 
 static int grid(const um_vision_model *m) { return m->image_size / m->patch; }
 static int patches(const um_vision_model *m) { return grid(m) * grid(m); }
+
+um_attention_shape um_vision_attention(const um_vision_model *m)
+{
+    return (um_attention_shape){m->heads, m->heads, m->dim / m->heads, UM_ATTENTION_Q_K_V};
+}
 
 int um_vision_rows(const um_vision_model *m) { return patches(m) + (m->keep_class ? 1 : 0); }
 
@@ -47,14 +51,16 @@ static um_status load_block(const um_tower_loader *l, um_vision_block *b, const 
         const char *rest;
         int N, K;
     } const linears[] = {
-        {&b->q, "self_attn.q_proj", m->dim, m->dim},
-        {&b->k, "self_attn.k_proj", m->dim, m->dim},
-        {&b->v, "self_attn.v_proj", m->dim, m->dim},
-        {&b->out, "self_attn.out_proj", m->dim, m->dim},
-        {&b->fc1, "mlp.fc1", m->ffn_dim, m->dim},
-        {&b->fc2, "mlp.fc2", m->dim, m->ffn_dim},
+        {&b->attention.q, "self_attn.q_proj", m->dim, m->dim},
+        {&b->attention.k, "self_attn.k_proj", m->dim, m->dim},
+        {&b->attention.v, "self_attn.v_proj", m->dim, m->dim},
+        {&b->attention.out, "self_attn.out_proj", m->dim, m->dim},
+        {&b->mlp.fc1, "mlp.fc1", m->ffn_dim, m->dim},
+        {&b->mlp.fc2, "mlp.fc2", m->dim, m->ffn_dim},
     };
     char name[NAME / 2];
+    b->attention.shape = um_vision_attention(m);
+    b->mlp.act = m->quick_gelu ? UM_MLP_QUICK_GELU : UM_MLP_GELU;
     for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
         snprintf(name, sizeof name, "vision_model.encoder.layers.%d.%s", layer, linears[i].rest);
         UM_TRY(um_tower_load_linear(l, linears[i].to, name, "", linears[i].N, linears[i].K));
@@ -97,82 +103,74 @@ static void unfold(float *cols, const float *pixels, const um_vision_model *m)
                     memcpy(cols, pixels + um_at(c * S + gy * P + y, gx * P, S), P * sizeof *cols);
 }
 
-/* Buffers of one image; all layers share them. */
-typedef struct acts {
-    float *x, *norm;          /* [T,D] */
-    float *q, *k, *v, *heads; /* [T,D] */
-    float *inner;             /* [T,F] */
-    float *kv;                /* keys and values in the layout of the attention op */
-} acts;
-
-static acts acts_bind(const um_vision_model *m, int T, um_arena *a)
+void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
+                         const um_vision_model *m, int dim_out, bool keep)
 {
-    size_t rows = (size_t)T, D = (size_t)m->dim;
-    acts s = {.x = um_arena_f32(a, rows, D), .norm = um_arena_f32(a, rows, D)};
-    s.q = um_arena_f32(a, rows, D);
-    s.k = um_arena_f32(a, rows, D);
-    s.v = um_arena_f32(a, rows, D);
-    s.heads = um_arena_f32(a, rows, D);
-    s.inner = um_arena_f32(a, rows, (size_t)m->ffn_dim);
-    s.kv = um_arena_f32(a, 1, um_kv_flat_floats(m->heads, m->dim / m->heads, T));
-    return s;
+    const um_attention_shape shape = um_vision_attention(m);
+    const int rows = patches(m) + 1, layers = m->run_layers;
+    const size_t T = (size_t)rows, D = (size_t)m->dim;
+    const size_t K = (size_t)m->channels * (size_t)m->patch * (size_t)m->patch;
+    a->staged = um_arena_f32(host, T - 1, K);
+    a->cols = um_arena_f32(device, T - 1, K);
+    a->sum = um_arena_f32(device, T, D);
+    a->first = a->last = um_arena_f32(device, T, D);
+    a->layer = um_arena_zero(host, (size_t)layers * sizeof *a->layer);
+    for (int i = 0; i < layers; i++) {
+        um_vision_layer_acts *l = &a->layer[i];
+        if (i > 0 && !keep) {
+            *l = a->layer[0];
+            continue;
+        }
+        l->in = a->last;
+        l->mid = keep ? um_arena_f32(device, T, D) : l->in;
+        l->out = keep ? um_arena_f32(device, T, D) : l->in;
+        l->norm1 = keep ? um_arena_f32(device, T, D) : a->sum;
+        l->norm2 = keep ? um_arena_f32(device, T, D) : a->sum;
+        um_attention_acts_bind(&l->attention, device, &shape, rows, rows);
+        um_mlp_acts_bind(&l->mlp, device, rows, m->ffn_dim, keep);
+        a->last = l->out;
+    }
+    um_attention_pages_bind(&a->pages, device, um_kv_page_floats(shape.kv_heads, shape.head_dim),
+                            rows);
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, um_vision_rows(m), dim_out,
+                           keep);
 }
 
-/* x[T,D] = norm([class; patches] + positions) */
-static void embed(um_dev *d, const acts *s, const um_vision *v, const float *pixels, int T,
-                  um_arena *scratch)
+/* first[T,D] = norm([class; patches] + positions) */
+static void embed(um_dev *d, const um_vision_acts *a, const um_vision *v, const float *pixels)
 {
     const um_vision_model *m = v->model;
-    um_mark mark = um_arena_mark(scratch);
-    float *cols = um_arena_f32(scratch, (size_t)(T - 1), (size_t)v->patch.w.K);
-    unfold(cols, pixels, m);
-    memcpy(s->norm, v->class_row, (size_t)m->dim * sizeof(float));
-    um_linear_fwd(d, s->norm + m->dim, cols, T - 1, &v->patch);
-    d->ops->add(d, s->norm, v->positions, um_at((size_t)T, 0, (size_t)m->dim));
-    um_norm_fwd(d, s->x, s->norm, &v->pre, T, m->dim, m->eps);
-    um_arena_reset(scratch, mark);
+    const int n = patches(m), T = n + 1;
+    unfold(a->staged, pixels, m);
+    d->ops->put(d, a->cols, a->staged, um_at((size_t)n, 0, (size_t)v->patch.w.K) * sizeof(float));
+    d->ops->copy(d, a->sum, v->class_row, (size_t)m->dim * sizeof(float));
+    um_linear_fwd(d, a->sum + m->dim, a->cols, n, &v->patch);
+    d->ops->add(d, a->sum, v->positions, um_at((size_t)T, 0, (size_t)m->dim));
+    um_norm_fwd(d, a->first, a->sum, &v->pre, T, m->dim, m->eps);
 }
 
-/* x += out(softmax(q k^T / sqrt(head_dim)) v) of norm1(x);   x += fc2(act(fc1(norm2(x)))).   x[T,D] */
-static void block_fwd(um_dev *d, const acts *s, const um_vision_block *b, const um_vision_model *m,
-                      int T)
+static void layer_fwd(um_dev *d, um_vision_layer_acts *l, const um_vision_block *b,
+                      const um_attention_pages *pages, const um_vision_model *m)
 {
-    int D = m->dim, head_dim = D / m->heads;
-    um_kv_flat kv = {0};
-    um_norm_fwd(d, s->norm, s->x, &b->norm1, T, D, m->eps);
-    um_linear_fwd(d, s->q, s->norm, T, &b->q);
-    um_linear_fwd(d, s->k, s->norm, T, &b->k);
-    um_linear_fwd(d, s->v, s->norm, T, &b->v);
-    um_kv_flat_bind(&kv, s->kv, m->heads, head_dim, T);
-    d->ops->kv_append_flat(d, &kv, s->k, D, s->v, D, T);
-    float scale = (float)(1.0 / sqrt((double)head_dim));
-    d->ops->attention_flat(d, s->heads, D, NULL, s->q, D, &kv, m->heads, T, 0, scale, false);
-    um_linear_add(d, s->x, s->heads, T, &b->out);
-
-    size_t n = um_at((size_t)T, 0, (size_t)m->ffn_dim);
-    um_norm_fwd(d, s->norm, s->x, &b->norm2, T, D, m->eps);
-    um_linear_fwd(d, s->inner, s->norm, T, &b->fc1);
-    if (m->quick_gelu)
-        d->ops->quick_gelu(d, s->inner, s->inner, n);
-    else
-        d->ops->gelu(d, s->inner, s->inner, n);
-    um_linear_add(d, s->x, s->inner, T, &b->fc2);
+    const int T = patches(m) + 1, D = m->dim;
+    um_norm_fwd(d, l->norm1, l->in, &b->norm1, T, D, m->eps);
+    um_attention_fwd(d, &l->attention, &b->attention, pages, l->norm1, T, l->norm1, T, false);
+    um_attention_output(d, l->mid, &l->attention, &b->attention, l->in, T);
+    um_norm_fwd(d, l->norm2, l->mid, &b->norm2, T, D, m->eps);
+    um_mlp_fwd(d, l->out, &l->mlp, &b->mlp, l->norm2, l->mid, T);
 }
 
-um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels, um_dev *dev,
-                           um_arena *scratch, um_err *err)
+um_status um_vision_encode(float *rows, const um_vision *v, um_vision_acts *a, const float *pixels,
+                           um_dev *dev, um_arena *host, um_err *err)
 {
     const um_vision_model *m = v->model;
-    int T = patches(m) + 1, n = um_vision_rows(m);
-    for (size_t i = 0, all = (size_t)m->channels * (size_t)m->image_size * (size_t)m->image_size;
-         i < all; i++)
-        if (!isfinite(pixels[i])) return UM_FAIL(err, UM_E_DATA, "pixel %zu is not finite", i);
-    um_mark mark = um_arena_mark(scratch);
-    acts s = acts_bind(m, T, scratch);
-    embed(dev, &s, v, pixels, T, scratch);
-    for (int i = 0; i < m->run_layers; i++) block_fwd(dev, &s, &v->blocks[i], m, T);
-    um_tower_project(dev, rows, v->projector, m->proj_layers, s.x + (m->keep_class ? 0 : m->dim), n,
-                     scratch);
-    um_arena_reset(scratch, mark);
+    const int64_t all = (int64_t)m->channels * m->image_size * m->image_size;
+    UM_TRY(um_tower_check_finite(pixels, all, "pixel", err));
+    um_attention_pages_start(dev, &a->pages, host);
+    embed(dev, a, v, pixels);
+    for (int i = 0; i < m->run_layers; i++)
+        layer_fwd(dev, &a->layer[i], &v->blocks[i], &a->pages, m);
+    um_tower_project(dev, rows, a->projector, v->projector, m->proj_layers,
+                     a->last + (m->keep_class ? 0 : m->dim), um_vision_rows(m));
     return UM_OK;
 }

@@ -7,8 +7,8 @@
 
 typedef struct um_vision_block {
     um_norm norm1, norm2;
-    um_linear q, k, v, out; /* [D,D] */
-    um_linear fc1, fc2;     /* [F,D], [D,F] */
+    um_attention attention; /* q, k and v [D,D] */
+    um_mlp mlp;             /* [F,D], [D,F] */
 } um_vision_block;
 
 typedef struct um_vision {
@@ -27,10 +27,37 @@ typedef struct um_vision {
 um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, const char *weights,
                          um_arena *model, um_err *err);
 
+um_attention_shape um_vision_attention(const um_vision_model *m);
+
+/* mid = in + attention(norm1(in)), out = mid + mlp(norm2(mid)). in, mid and out are one buffer unless they are kept, as are norm1 and
+ * norm2. */
+typedef struct um_vision_layer_acts {
+    float *in, *mid, *out; /* [T,D] */
+    float *norm1, *norm2;  /* [T,D] what the norms write */
+    um_attention_acts attention;
+    um_mlp_acts mlp;
+} um_vision_layer_acts;
+
+/* The activations of one image. T rows: class row and patches. */
+typedef struct um_vision_acts {
+    float *staged;               /* host: what becomes cols */
+    float *cols;                 /* [patches, channels*P*P] */
+    float *sum;                  /* [T,D] rows and positions, before the first norm */
+    float *first;                /* [T,D] what the first layer reads */
+    float *last;                 /* [T,D] what the last layer writes */
+    um_vision_layer_acts *layer; /* [run_layers] */
+    um_attention_pages pages;
+    um_projector_acts *projector;
+} um_vision_acts;
+
+/* Memory: host, device (tower_parts.h). dim_out: width of the language model. */
+void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
+                         const um_vision_model *m, int dim_out, bool keep);
+
 /* Number of rows of one image: one per patch, preceded by the class row where the model keeps it. */
 int um_vision_rows(const um_vision_model *m);
 
-/* rows[um_vision_rows, dim_out] of pixels[channels, S, S]. The result is bit-identical for every thread count and instruction set.
- * Memory: scratch, released before returning. */
-um_status um_vision_encode(float *rows, const um_vision *v, const float *pixels, um_dev *dev,
-                           um_arena *scratch, um_err *err);
+/* rows[um_vision_rows, dim_out], device memory, of pixels[channels, S, S] on the host. The result is bit-identical for every thread
+ * count and instruction set. UM_E_DATA when a pixel is not finite. Memory: host, for the call. */
+um_status um_vision_encode(float *rows, const um_vision *v, um_vision_acts *a, const float *pixels,
+                           um_dev *dev, um_arena *host, um_err *err);

@@ -17,7 +17,7 @@
 
 /* One model with its tower loaded. */
 typedef struct bench {
-    um_arena arena;
+    um_arena arena, device;
     um_dev dev;
     um_checkpoint ck;
     um_sound *sound;
@@ -32,6 +32,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
     if (st == UM_OK)
         st = um_checkpoint_open(&b->ck, golden_path(&b->arena, "models/%s", model), NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
+    um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
 }
 
 static void load_tower(bench *b, const char *weights)
@@ -50,6 +51,7 @@ static void open_tower(bench *b, um_isa isa, int threads)
 static void close_model(bench *b)
 {
     um_checkpoint_close(&b->ck);
+    um_arena_free(&b->device);
     um_arena_free(&b->arena);
 }
 
@@ -69,18 +71,33 @@ static size_t values_of(const bench *b, int64_t n)
     return (size_t)um_sound_rows(&b->ck.model.sound, n) * (size_t)b->ck.model.dim;
 }
 
-static const float *encode(bench *b, const float *wave, int64_t n)
+/* The rows, brought to the host; nothing else stays in the arenas, and nothing is written behind the rows. keep: every layer has
+ * activations of its own. */
+static const float *encode_with(bench *b, const float *wave, int64_t n, bool keep)
 {
     um_err err = {0};
-    size_t values = values_of(b, n), before = b->arena.used;
+    const size_t values = values_of(b, n);
     float *rows = um_arena_f32(&b->arena, 1, values + 1);
-    rows[values] = -777.0f;
-    before = b->arena.used;
-    if (um_sound_encode(rows, b->sound, wave, n, &b->dev, &b->arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
+    um_mark host = um_arena_mark(&b->arena), device = um_arena_mark(&b->device);
+    um_sound_acts *a =
+        um_sound_acts_bind(&b->arena, &b->device, &b->ck.model.sound, b->ck.model.dim, keep);
+    float *out = um_arena_f32(&b->device, 1, values + 1);
+    const size_t used = b->arena.used, device_used = b->device.used;
+    b->dev.ops->fill(&b->dev, out + values, -777.0f, 1);
+    um_status st = um_sound_encode(out, b->sound, a, wave, n, &b->dev, &b->arena, &err);
+    b->dev.ops->get(&b->dev, rows, out, (values + 1) * sizeof *rows);
+    if (st == UM_OK) st = um_dev_sync(&b->dev, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
     assert_true(rows[values] == -777.0f);
-    assert_int_equal(b->arena.used, before);
+    assert_true(b->arena.used == used && b->device.used == device_used);
+    um_arena_reset(&b->device, device);
+    um_arena_reset(&b->arena, host);
     return rows;
+}
+
+static const float *encode(bench *b, const float *wave, int64_t n)
+{
+    return encode_with(b, wave, n, false);
 }
 
 static void test_golden(void **state)
@@ -231,6 +248,20 @@ static void test_real_rows(void **state)
         assert_int_equal(um_beats_real_rows(&b, known[i][0]), known[i][1]);
 }
 
+/* BEATs' rows of one window, brought to the host. */
+static const float *window_of(bench *b, const um_beats *beats, const float *wave, int64_t n)
+{
+    const size_t values = (size_t)beats->rows * (size_t)beats->model->dim;
+    float *x = um_arena_f32(&b->arena, 1, values);
+    um_mark device = um_arena_mark(&b->device);
+    um_beats_acts a = {0};
+    um_beats_acts_bind(&a, &b->arena, &b->device, beats->model, false);
+    um_beats_encode(&a, beats, wave, n, &b->dev, &b->arena);
+    b->dev.ops->get(&b->dev, x, a.out, values * sizeof *x);
+    um_arena_reset(&b->device, device);
+    return x;
+}
+
 /* Rows far in the padding are copies of one; computing each gives the same bits. */
 static void test_far_rows_are_copies(void **state)
 {
@@ -249,11 +280,10 @@ static void test_far_rows_are_copies(void **state)
     const float *wave = long_wave(&b, 480000);
     static const int64_t lengths[] = {1, 27648, 160000, 229760, 230080, 400000};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        float *some = um_arena_f32(&b.arena, 1, values), *all = um_arena_f32(&b.arena, 1, values);
         um_beats whole = beats;
         whole.reach = beats.rows; /* so that no row is far enough */
-        um_beats_encode(some, &beats, wave, lengths[i], &b.dev, &b.arena);
-        um_beats_encode(all, &whole, wave, lengths[i], &b.dev, &b.arena);
+        const float *some = window_of(&b, &beats, wave, lengths[i]),
+                    *all = window_of(&b, &whole, wave, lengths[i]);
         assert_memory_equal(some, all, values * sizeof *some);
         const bool has_far = lengths[i] <= 229760; /* 718 real rows: 717 + 778 is the last row */
         assert_true(has_far == (memcmp(some + values - 2 * D, some + values - D, D * 4) == 0 ||
@@ -358,17 +388,19 @@ static void test_samples_not_finite(void **state)
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     bench b;
     um_err err = {0};
-    float wave[500] = {0}, rows[50 * 64];
+    float wave[500] = {0};
     open_tower(&b, UM_ISA_AUTO, 1);
     assert_int_equal(b.ck.model.dim, 64);
+    um_sound_acts *a = um_sound_acts_bind(&b.arena, &b.device, &b.ck.model.sound, 64, false);
+    float *out = um_arena_f32(&b.device, 50, 64);
     for (int i = 0; i < 3; i++) {
         wave[77] = bad[i];
-        assert_int_equal(um_sound_encode(rows, b.sound, wave, 500, &b.dev, &b.arena, &err),
+        assert_int_equal(um_sound_encode(out, b.sound, a, wave, 500, &b.dev, &b.arena, &err),
                          UM_E_DATA);
         assert_non_null(strstr(err.msg, "sample 77 "));
     }
     wave[77] = 3e38f; /* loud, but a number */
-    assert_int_equal(um_sound_encode(rows, b.sound, wave, 500, &b.dev, &b.arena, &err), UM_OK);
+    const float *rows = encode(&b, wave, 500);
     for (int i = 0; i < 50 * 64; i++) assert_true(isfinite(rows[i]));
     close_model(&b);
 }

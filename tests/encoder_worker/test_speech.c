@@ -18,7 +18,7 @@
 
 /* One model with its tower loaded. */
 typedef struct bench {
-    um_arena arena;
+    um_arena arena, device;
     um_dev dev;
     um_checkpoint ck;
     um_speech *speech;
@@ -34,6 +34,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
     um_status st = um_dev_open_cpu(&b->dev, isa, threads, &err);
     if (st == UM_OK) st = um_checkpoint_open(&b->ck, path, NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
+    um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
 }
 
 static void load_tower(bench *b, const char *weights)
@@ -43,21 +44,38 @@ static void load_tower(bench *b, const char *weights)
         fail_msg("%s", err.msg);
 }
 
-static const float *encode(bench *b, um_wave w, bool exact, int64_t *rows)
+/* The rows, brought to the host; nothing else stays in the arenas. keep: every layer has activations of its own. */
+static const float *encode_with(bench *b, um_wave w, bool exact, int64_t *rows, bool keep)
 {
     um_err err = {0};
     *rows = um_speech_rows(&b->ck.model.speech, w.n, exact);
-    float *out = um_arena_f32(&b->arena, (size_t)*rows + 1, (size_t)b->ck.model.dim);
-    size_t used = b->arena.used;
-    if (um_speech_encode(out, b->speech, w.samples, w.n, exact, &b->dev, &b->arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
-    assert_int_equal(b->arena.used, used);
+    const size_t n = (size_t)*rows * (size_t)b->ck.model.dim;
+    float *out = um_arena_f32(&b->arena, 1, n);
+    um_mark host = um_arena_mark(&b->arena), device = um_arena_mark(&b->device);
+    float *on_device = um_arena_f32(&b->device, 1, n);
+    um_speech_acts *a =
+        um_speech_acts_bind(&b->arena, &b->device, &b->ck.model.speech, b->ck.model.dim, keep);
+    size_t used = b->arena.used, device_used = b->device.used;
+    um_status st =
+        um_speech_encode(on_device, b->speech, a, w.samples, w.n, exact, &b->dev, &b->arena, &err);
+    b->dev.ops->get(&b->dev, out, on_device, n * sizeof *out);
+    if (st == UM_OK) st = um_dev_sync(&b->dev, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+    assert_true(b->arena.used == used && b->device.used == device_used);
+    um_arena_reset(&b->device, device);
+    um_arena_reset(&b->arena, host);
     return out;
+}
+
+static const float *encode(bench *b, um_wave w, bool exact, int64_t *rows)
+{
+    return encode_with(b, w, exact, rows, false);
 }
 
 static void close_model(bench *b)
 {
     um_checkpoint_close(&b->ck);
+    um_arena_free(&b->device);
     um_arena_free(&b->arena);
 }
 
@@ -211,8 +229,9 @@ static void test_bf16_weights(void **state)
     load_tower(&b, "f32");
     const float *exact = encode(&b, w, false, &rows);
     load_tower(&b, "bf16");
-    assert_true(b.speech->encoder[0].fc1.w.dtype == UM_BF16 &&
-                b.speech->encoder[0].qkv.w.dtype == UM_BF16 && b.speech->conv1.w.dtype == UM_BF16);
+    assert_true(b.speech->encoder[0].mlp.fc1.w.dtype == UM_BF16 &&
+                b.speech->encoder[0].self.q.w.dtype == UM_BF16 &&
+                b.speech->conv1.w.dtype == UM_BF16);
     float off = distance(encode(&b, w, false, &rows), exact, (size_t)rows * 64);
     assert_true(off > 1e-6f && off < 3e-2f);
     close_model(&b);
@@ -269,13 +288,15 @@ static void test_not_finite(void **state)
     (void)state;
     bench b;
     um_err err = {0};
-    float rows[50 * 64];
     open_model(&b, "s4", UM_ISA_AUTO, 1);
     load_tower(&b, "auto");
     um_wave w = noise(&b, 100);
     w.samples[77] = NAN;
+    um_speech_acts *a = um_speech_acts_bind(&b.arena, &b.device, &b.ck.model.speech, 64, false);
+    float *rows = um_arena_f32(&b.device, 50, 64);
     assert_int_equal(
-        um_speech_encode(rows, b.speech, w.samples, w.n, false, &b.dev, &b.arena, &err), UM_E_DATA);
+        um_speech_encode(rows, b.speech, a, w.samples, w.n, false, &b.dev, &b.arena, &err),
+        UM_E_DATA);
     assert_non_null(strstr(err.msg, "sample 77"));
     close_model(&b);
 }

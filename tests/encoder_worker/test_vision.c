@@ -20,7 +20,7 @@
 
 /* One model with its tower loaded, and an image's pixels. */
 typedef struct bench {
-    um_arena arena;
+    um_arena arena, device;
     um_dev dev;
     um_checkpoint ck;
     um_vision vision;
@@ -38,6 +38,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
     um_status st = um_dev_open_cpu(&b->dev, isa, threads, &err);
     if (st == UM_OK) st = um_checkpoint_open(&b->ck, path, NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
+    um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
     b->rows = um_vision_rows(&b->ck.model.vision);
 }
 
@@ -64,18 +65,30 @@ static void load_image(bench *b, const char *file)
     if (st != UM_OK) fail_msg("%s", err.msg);
 }
 
-static const float *encode(bench *b)
+/* The rows, brought to the host. keep: every layer has activations of its own. */
+static const float *encode_with(bench *b, bool keep)
 {
     um_err err = {0};
-    float *rows = um_arena_f32(&b->arena, (size_t)b->rows, (size_t)b->ck.model.dim);
-    if (um_vision_encode(rows, &b->vision, b->pixels, &b->dev, &b->arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
+    um_vision_acts a = {0};
+    const size_t n = (size_t)b->rows * (size_t)b->ck.model.dim;
+    float *rows = um_arena_f32(&b->arena, 1, n);
+    um_mark mark = um_arena_mark(&b->device);
+    float *out = um_arena_f32(&b->device, 1, n);
+    um_vision_acts_bind(&a, &b->arena, &b->device, &b->ck.model.vision, b->ck.model.dim, keep);
+    um_status st = um_vision_encode(out, &b->vision, &a, b->pixels, &b->dev, &b->arena, &err);
+    b->dev.ops->get(&b->dev, rows, out, n * sizeof *rows);
+    if (st == UM_OK) st = um_dev_sync(&b->dev, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+    um_arena_reset(&b->device, mark);
     return rows;
 }
+
+static const float *encode(bench *b) { return encode_with(b, false); }
 
 static void close_model(bench *b)
 {
     um_checkpoint_close(&b->ck);
+    um_arena_free(&b->device);
     um_arena_free(&b->arena);
 }
 
@@ -174,7 +187,7 @@ static void test_bf16_weights(void **state)
     load_tower(&b, "f32");
     const float *exact = encode(&b);
     load_tower(&b, "bf16");
-    assert_int_equal(b.vision.blocks[0].fc1.w.dtype, UM_BF16);
+    assert_int_equal(b.vision.blocks[0].mlp.fc1.w.dtype, UM_BF16);
     float off = distance(encode(&b), exact, (size_t)b.rows * (size_t)b.ck.model.dim);
     assert_true(off > 1e-6f && off < 2e-2f);
     close_model(&b);
@@ -225,12 +238,14 @@ static void test_pixels_not_finite(void **state)
     (void)state;
     bench b;
     um_err err = {0};
-    float rows[16 * 64];
+    um_vision_acts a = {0};
     open_model(&b, "s4", UM_ISA_AUTO, 1);
     load_tower(&b, "auto");
     load_image(&b, "wide.png");
     b.pixels[77] = NAN;
-    assert_int_equal(um_vision_encode(rows, &b.vision, b.pixels, &b.dev, &b.arena, &err),
+    um_vision_acts_bind(&a, &b.arena, &b.device, &b.ck.model.vision, b.ck.model.dim, false);
+    float *rows = um_arena_f32(&b.device, (size_t)b.rows, (size_t)b.ck.model.dim);
+    assert_int_equal(um_vision_encode(rows, &b.vision, &a, b.pixels, &b.dev, &b.arena, &err),
                      UM_E_DATA);
     assert_non_null(strstr(err.msg, "pixel 77"));
     close_model(&b);

@@ -280,6 +280,7 @@ static const um_ops um_ops_cpu = {
     .add = add,
     .scale = scale,
     .divide = um_cpu_divide,
+    .bias_gate = um_cpu_bias_gate,
     .sum_rows = um_cpu_sum_rows,
     .rope = rope,
     .kv_append_flat = um_cpu_kv_append,

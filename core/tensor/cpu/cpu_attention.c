@@ -172,6 +172,19 @@ void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int
     if (T > 0) attend(d, &a, kv->n);
 }
 
+enum { GATE_VALUES = 8 };
+
+void um_cpu_bias_gate(um_dev *d, float *gate, const float *x, const float *a, int T, int heads)
+{
+    (void)d;
+    for (int t = 0; t < T; t++)
+        for (int h = 0; h < heads; h++, x += GATE_VALUES) {
+            const float ga = um_sigmoidf(x[0] + x[1] + x[2] + x[3]),
+                        gb = um_sigmoidf(x[4] + x[5] + x[6] + x[7]);
+            *gate++ = ga * (gb * a[h] - 1.0f) + 2.0f;
+        }
+}
+
 size_t um_kv_page_floats(int kv_heads, int head_dim)
 {
     return (size_t)kv_heads * UM_PAGE *

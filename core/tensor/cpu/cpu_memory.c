@@ -79,7 +79,7 @@ static void copy_2d_part(void *ctx, int part, int parts)
 
 void um_cpu_copy_2d(um_dev *d, float *y, int ldy, const float *x, int ldx, int T, int D)
 {
-    UM_ASSERT(ldy >= D && ldx >= D);
+    UM_ASSERT(ldy >= D && (ldx >= D || ldx == 0));
     job j = {.y = y, .ldy = (size_t)ldy, .x = x, .ldx = (size_t)ldx, .rows = T, .cols = D};
     um_team_run(um_team_size(d, (size_t)T * (size_t)D, MOVE_WORK), copy_2d_part, &j);
 }

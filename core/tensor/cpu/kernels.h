@@ -114,6 +114,7 @@ void um_cpu_rows_out(um_dev *d, void *host, um_dtype to, const float *x, const i
                      int n, int D);
 void um_cpu_rows_in(um_dev *d, float *y, const void *host, um_dtype from, size_t n);
 void um_cpu_divide(um_dev *d, float *y, float s, size_t n);
+void um_cpu_bias_gate(um_dev *d, float *gate, const float *x, const float *a, int T, int heads);
 void um_cpu_sum_rows(um_dev *d, float *y, const float *x, int T, int N);
 void um_cpu_scatter(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
 
