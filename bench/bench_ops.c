@@ -167,7 +167,13 @@ static bool run_all(bench *b, const options *o, bool *first)
     static const int shapes[][2] = {
         {1024, 1024}, {2816, 1024}, {1024, 2816}, {4096, 4096}, {32000, 1024}};
     static const int all_rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512}, few_rows[] = {1, 8, 64};
-    static const int attention[][3] = {{64, 16, 64}, {256, 16, 64}, {577, 16, 64}, {1024, 8, 128}};
+    static const attention_shape attention[] = {
+        {"attention", 1, 64, 0, 16, 16, 64},       {"attention", 1, 256, 0, 16, 16, 64},
+        {"attention", 1, 577, 0, 16, 16, 64},      {"attention", 1, 1024, 0, 8, 8, 128},
+        {"attention gqa", 1, 256, 512, 16, 4, 64}, {"decode", 1, 1, 1023, 16, 16, 64},
+        {"decode gqa", 1, 1, 4095, 32, 8, 128},    {"decode 16", 16, 1, 511, 16, 16, 64},
+    };
+    enum { ATTENTION = sizeof attention / sizeof *attention };
     const int *rows = o->n_rows > 0 ? o->rows : o->quick ? few_rows : all_rows;
     const int n_rows = o->n_rows > 0 ? o->n_rows : o->quick ? 3 : 10;
     const int n_shapes = o->shape[0] > 0 ? 1 : o->quick ? 3 : 5;
@@ -179,11 +185,10 @@ static bool run_all(bench *b, const options *o, bool *first)
             if (!bench_gemm(b, rows[m], shape[0], shape[1], r)) return false;
             for (int i = 0; i < 2; i++, *first = false) print_result(o, isa, &r[i], *first);
         }
-    for (int i = 0; i < (o->quick ? 2 : 4) && o->attention; i++, *first = false) {
-        result r;
-        if (!bench_attention(b, attention[i][0], attention[i][1], attention[i][2], &r))
-            return false;
-        print_result(o, isa, &r, *first);
+    for (int s = 0; s < (o->quick ? 2 : ATTENTION) && o->attention; s++) {
+        result r[2];
+        if (!bench_attention(b, &attention[s], r)) return false;
+        for (int i = 0; i < 2; i++, *first = false) print_result(o, isa, &r[i], *first);
     }
     return true;
 }

@@ -25,7 +25,7 @@ typedef struct contestant {
 /* One line of the result. */
 typedef struct result {
     const char *op, *dtype;
-    int M, N, K, threads;         /* attention: rows, heads, head_dim */
+    int M, N, K, threads;         /* attention: rows of a sequence, heads, head_dim */
     double median, p10, p90, gbs; /* GFLOP/s, GB/s of weights */
     double peer[UM_PEERS], ratio, best,
         f32; /* peers' GFLOP/s (0: not there); ours over the better one by medians and by the
@@ -36,5 +36,11 @@ typedef struct result {
 void bench_turns(const bench *b, contestant *c, int n, void *ctx);
 /* y = x W^T in f32 and bf16 beside the peers; results[0..1]. False when a peer's result is another one. */
 bool bench_gemm(bench *b, int M, int N, int K, result *results);
-/* Causal attention of T rows beside gemm, softmax, gemm with each peer. */
-bool bench_attention(bench *b, int T, int heads, int head_dim, result *out);
+/* Sequences of T new rows after `past` positions each. */
+typedef struct attention_shape {
+    const char *name;
+    int sequences, T, past, heads, kv_heads, head_dim;
+} attention_shape;
+/* Causal attention, beside gemm, softmax, gemm with each peer where one sequence has no past. results[0]: over pages; results[1]: flat
+ * caches, one call for each sequence. */
+bool bench_attention(bench *b, const attention_shape *s, result *results);

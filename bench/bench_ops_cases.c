@@ -123,29 +123,47 @@ bool bench_gemm(bench *b, int M, int N, int K, result *results)
     return ok;
 }
 
+/* Sequences of the same length side by side: T new rows each, after `past` positions. Pages in a shuffled order, as in a pool that has
+ * been in use. */
 typedef struct attn_case {
     bench *b;
-    int T, heads, head_dim;
-    float *q, *k, *v, *out, *scores; /* scores [T,T] of one head, for peers */
+    const attention_shape *shape;
+    float *q, *k, *v, *out,
+        *scores; /* q, out [sequences * T, heads*head_dim]; scores [T,T] of one head, for peers */
     float scale;
-    um_kv_flat kv;
+    um_kv kv;
+    um_span *span;
+    um_kv_flat *flat;
 } attn_case;
 
 static void attn_ours(void *ctx, const contestant *c)
 {
     (void)c;
     attn_case *a = ctx;
-    const int width = a->heads * a->head_dim;
-    a->b->dev.ops->attention_flat(&a->b->dev, a->out, width, NULL, a->q, width, &a->kv, a->heads,
-                                  a->T, 0, a->scale, true);
+    const int width = a->shape->heads * a->shape->head_dim;
+    a->b->dev.ops->attention(&a->b->dev, a->out, width, NULL, a->q, width, &a->kv, a->span,
+                             a->shape->sequences, a->shape->heads, a->scale, true);
 }
 
-/* The plain composition: all scores of a head, softmax of each row's part, then the values. */
+static void attn_flat(void *ctx, const contestant *c)
+{
+    (void)c;
+    attn_case *a = ctx;
+    const attention_shape *s = a->shape;
+    const int width = s->heads * s->head_dim;
+    for (int i = 0; i < s->sequences; i++) {
+        const size_t at = (size_t)i * (size_t)s->T * (size_t)width;
+        a->b->dev.ops->attention_flat(&a->b->dev, a->out + at, width, NULL, a->q + at, width,
+                                      &a->flat[i], s->heads, s->T, s->past, a->scale, true);
+    }
+}
+
+/* The plain composition: all scores of a head, softmax of each row's part, then the values. One sequence without a past. */
 static void attn_peer(void *ctx, const contestant *c)
 {
     attn_case *a = ctx;
-    const int T = a->T, D = a->head_dim, width = a->heads * D;
-    for (int h = 0; h < a->heads; h++) {
+    const int T = a->shape->T, D = a->shape->head_dim, width = a->shape->heads * D;
+    for (int h = 0; h < a->shape->heads; h++) {
         float *s = a->scores;
         um_peer_gemm(a->b->peers, c->peer, true, T, T, D, a->scale, a->q + h * D, width,
                      a->k + h * D, width, s, T);
@@ -163,50 +181,98 @@ static void attn_peer(void *ctx, const contestant *c)
     }
 }
 
-bool bench_attention(bench *b, int T, int heads, int head_dim, result *out)
+/* The keys and values of every sequence, in pages and flat: the same ones for all. */
+static void attn_caches(attn_case *a)
 {
-    um_mark mark = um_arena_mark(&b->arena);
-    const size_t n = (size_t)T * (size_t)(heads * head_dim);
-    attn_case a = {.b = b,
-                   .T = T,
-                   .heads = heads,
-                   .head_dim = head_dim,
-                   .q = values(b, n, 1),
-                   .k = values(b, n, 2),
-                   .v = values(b, n, 3),
-                   .out = um_arena_f32(&b->arena, 1, n),
-                   .scale = 1.0f / sqrtf((float)head_dim)};
-    a.scores = um_arena_f32(&b->arena, (size_t)T, (size_t)T);
-    um_kv_flat_bind(&a.kv, um_arena_f32(&b->arena, 1, um_kv_flat_floats(heads, head_dim, T)), heads,
-                    head_dim, T);
-    b->dev.ops->kv_append_flat(&b->dev, &a.kv, a.k, heads * head_dim, a.v, heads * head_dim, T);
-    contestant c[MAX_CONTESTANTS] = {{.name = "f32", .run = attn_ours}};
-    int count = 1;
-    float *first = um_arena_f32(&b->arena, 1, n);
-    attn_ours(&a, c);
-    for (size_t i = 0; i < n; i++) first[i] = a.out[i];
+    bench *b = a->b;
+    const attention_shape *s = a->shape;
+    const int n = s->past + s->T, pages = (n + UM_PAGE - 1) / UM_PAGE, all = pages * s->sequences;
+    const int width = s->kv_heads * s->head_dim;
+    int32_t *table = um_arena_i32(&b->arena, (size_t)all);
+    um_rng rng = um_rng_seed(1, 4);
+    for (int i = 0; i < all; i++) {
+        const int j = (int)(um_rng_uniform(&rng) * (i + 1)) % (i + 1);
+        table[i] = table[j];
+        table[j] = i;
+    }
+    a->kv = (um_kv){.kv_heads = s->kv_heads,
+                    .head_dim = s->head_dim,
+                    .stride = um_kv_page_floats(s->kv_heads, s->head_dim),
+                    .table = table};
+    a->kv.pages = b->dev.ops->alloc(&b->dev, (size_t)all * a->kv.stride * sizeof(float));
+    a->span = um_arena_alloc(&b->arena, (size_t)s->sequences * sizeof *a->span);
+    a->flat = um_arena_alloc(&b->arena, (size_t)s->sequences * sizeof *a->flat);
+    for (int i = 0; i < s->sequences; i++) {
+        const um_span whole = {0, n, 0, n, i * pages};
+        a->span[i] = (um_span){i * s->T, s->T, s->past, n, i * pages};
+        b->dev.ops->kv_write(&b->dev, &a->kv, &whole, 1, a->k, width, a->v, width);
+        um_kv_flat_bind(&a->flat[i],
+                        um_arena_f32(&b->arena, 1, um_kv_flat_floats(s->kv_heads, s->head_dim, n)),
+                        s->kv_heads, s->head_dim, n);
+        b->dev.ops->kv_append_flat(&b->dev, &a->flat[i], a->k, width, a->v, width, n);
+    }
+}
+
+static bool attn_agree(attn_case *a, const contestant *c, int n)
+{
+    const size_t count = (size_t)a->shape->sequences * (size_t)a->shape->T *
+                         (size_t)(a->shape->heads * a->shape->head_dim);
+    float *first = um_arena_f32(&a->b->arena, 1, count);
     bool ok = true;
-    for (um_peer p = 0; p < UM_PEERS; p++) {
-        if (!um_peers_has(b->peers, p)) continue;
-        c[count] = (contestant){.name = um_peer_name(p), .run = attn_peer, .peer = p};
-        attn_peer(&a, &c[count++]);
-        for (size_t i = 0; i < n; i++) ok = ok && fabsf(a.out[i] - first[i]) < 1e-4f;
+    for (int i = 0; i < n; i++) {
+        c[i].run(a, &c[i]);
+        for (size_t j = 0; j < count; j++) {
+            if (i == 0) first[j] = a->out[j];
+            ok = ok && fabsf(a->out[j] - first[j]) < 1e-4f;
+        }
+        if (!ok) {
+            fprintf(stderr, "bench_ops: attention of %s differs from ours\n", c[i].name);
+            return false;
+        }
     }
-    if (!ok) fprintf(stderr, "bench_ops: attention and its composition differ\n");
+    return ok;
+}
+
+bool bench_attention(bench *b, const attention_shape *s, result *results)
+{
+    enum { OURS = 2 };
+    um_mark mark = um_arena_mark(&b->arena);
+    const size_t rows = (size_t)s->sequences * (size_t)s->T, n = (size_t)(s->past + s->T);
+    const size_t width = (size_t)(s->heads * s->head_dim),
+                 kv_width = (size_t)(s->kv_heads * s->head_dim);
+    attn_case a = {.b = b, .shape = s, .scale = 1.0f / sqrtf((float)s->head_dim)};
+    a.q = values(b, rows * width, 1);
+    a.k = values(b, n * kv_width, 2);
+    a.v = values(b, n * kv_width, 3);
+    a.out = um_arena_f32(&b->arena, rows, width);
+    a.scores = um_arena_f32(&b->arena, (size_t)s->T, (size_t)s->T);
+    attn_caches(&a);
+    contestant c[MAX_CONTESTANTS] = {{.name = "f32", .run = attn_ours},
+                                     {.name = "flat", .run = attn_flat}};
+    int count = OURS;
+    const bool whole = s->past == 0 && s->sequences == 1 && s->heads == s->kv_heads;
+    for (um_peer p = 0; p < UM_PEERS && whole; p++)
+        if (um_peers_has(b->peers, p))
+            c[count++] = (contestant){.name = um_peer_name(p), .run = attn_peer, .peer = p};
+    const bool ok = attn_agree(&a, c, count);
     if (ok) bench_turns(b, c, count, &a);
-    const double flop =
-        4.0 * heads * head_dim * (0.5 * T * (T + 1.0)); /* what causal attention needs */
-    *out = (result){.op = "attention",
-                    .dtype = "f32",
-                    .M = T,
-                    .N = heads,
-                    .K = head_dim,
-                    .threads = b->dev.threads,
-                    .f32 = 1};
-    if (ok) {
-        speeds(b, c, flop, out);
-        against_peers(b, c, 1, count, flop, out);
+    /* what causal attention needs */
+    const double flop = 4.0 * (double)width * (double)rows * (s->past + 0.5 * (s->T + 1.0));
+    for (int i = 0; i < OURS && ok; i++) {
+        result *r = &results[i];
+        *r = (result){.op = s->name,
+                      .dtype = c[i].name,
+                      .M = s->T,
+                      .N = s->heads,
+                      .K = s->head_dim,
+                      .threads = b->dev.threads};
+        speeds(b, &c[i], flop, r);
+        r->gbs = (double)s->sequences * 2.0 * (double)(n * kv_width) * sizeof(float) /
+                 middle(&c[i], b->rounds, 0.5) * 1e-9;
+        r->f32 = r->median / results[0].median;
+        against_peers(b, c, OURS, count, flop, r);
     }
+    b->dev.ops->free(&b->dev, a.kv.pages);
     um_arena_reset(&b->arena, mark);
     return ok;
 }

@@ -39,7 +39,7 @@ static void out_of_memory(const char *who, size_t bytes)
     abort();
 }
 
-static void *aligned_or_null(size_t bytes)
+void *um_alloc_try(size_t bytes)
 {
     if (bytes > SIZE_MAX - 2 * ALIGN) return NULL;
     size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN;
@@ -48,7 +48,7 @@ static void *aligned_or_null(size_t bytes)
 
 void *um_alloc_aligned(size_t bytes)
 {
-    void *p = aligned_or_null(bytes);
+    void *p = um_alloc_try(bytes);
     if (p == NULL) out_of_memory("a buffer", bytes);
     return p;
 }
@@ -136,7 +136,7 @@ static bool block_add(um_arena *a, size_t bytes)
     } else {
         if (b != NULL && a->peak > size) size = a->peak;
         char *data =
-            a->kind == UM_ARENA_DEVICE ? a->from.alloc(a->from.ctx, size) : aligned_or_null(size);
+            a->kind == UM_ARENA_DEVICE ? a->from.alloc(a->from.ctx, size) : um_alloc_try(size);
         if (data == NULL) return false;
         UM_ASSERT((uintptr_t)data % ALIGN == 0);
         b = um_zalloc(sizeof *b);

@@ -72,6 +72,7 @@ void um_arena_reset(um_arena *a, um_mark m);
  * um_free too). um_realloc keeps min(old,new) bytes. */
 void *um_zalloc(size_t bytes);
 void *um_alloc_aligned(size_t bytes);
+void *um_alloc_try(size_t bytes); /* the same, or NULL when there is no memory */
 void *um_realloc(void *p, size_t bytes);
 void um_free(void *p);
 char *um_strdup(const char *s);

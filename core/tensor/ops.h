@@ -74,7 +74,8 @@ typedef struct um_kv {
     size_t stride; /* floats from one page to the next, at least um_kv_page_floats */
     const int32_t *table;
 } um_kv;
-/* Floats of the keys and values of one page in one layer. */
+/* Floats of the keys and values of one page in one layer, with a gap behind them: page after page would otherwise begin at the same
+ * place of the CPU's caches, where few of them have room side by side. */
 size_t um_kv_page_floats(int kv_heads, int head_dim);
 
 /* One sequence of a batch: rows row .. row+T-1 of the batch are its positions pos .. pos+T-1, and n positions exist, its own rows
@@ -162,6 +163,24 @@ typedef struct um_ops {
                                   const um_kv_flat *kv, int heads, int T, float scale,
                                   const float *table, int ldtable, const float *gate);
 
+    /* Writes the keys and values of the rows of every span, k and v [rows, kv_heads*head_dim], at their positions. Every position must
+     * lie within its span's n, and no two spans write the same one. */
+    void (*kv_write)(um_dev *d, const um_kv *kv, const um_span *span, int spans, const float *k,
+                     int ldk, const float *v, int ldv);
+    /* out[rows, heads*head_dim] = softmax(scale * q k^T) v for the rows of every span: row t of a span sees its sequence's positions
+     * 0..pos+t (causal) or 0..n-1 (not causal). q [rows, heads*head_dim]; query heads h share key head h / (heads / kv_heads).
+     * lse[rows, heads] = log-sum-exp of each row's scaled scores, kept for backward (may be NULL). Never holds a T x T matrix. A row's
+     * bits depend on its own sequence only: not on the other spans, nor on which pages hold it. Rows of no span are left as they are. */
+    void (*attention)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                      const um_kv *kv, const um_span *span, int spans, int heads, float scale,
+                      bool causal);
+    /* out[rows, heads*head_dim] = softmax(scale * q k^T + bias) v over all n positions of each span. The bias of head h between the row at
+     * position p = pos + t and position i is gate[row*heads + h] * table[h*ldtable + R-1 + i-p], R the largest pos + T of the spans: a
+     * row of the table for each head, from distance -(R-1) to the largest n - 1. gate NULL: 1. Chi et al. 2021, arXiv 2106.16138 (gated
+     * relative position bias). */
+    void (*attention_biased)(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                             const um_kv *kv, const um_span *span, int spans, int heads,
+                             float scale, const float *table, int ldtable, const float *gate);
     /* The gate of that bias: gate[t,h] = ga (gb a[h] - 1) + 2, ga and gb the sigmoids of the sums of the first four and of the last four
      * values of x[t,h].   gate [T,heads], x [T,heads,8], a [heads] */
     void (*bias_gate)(um_dev *d, float *gate, const float *x, const float *a, int T, int heads);

@@ -10,26 +10,35 @@ enum {
     BLOCK = 32,          /* side of a block that a transposition takes at a time */
 };
 
-/* From this size on memory comes straight from the system and costs nothing until it is used: pools of keys and values are reserved
- * whole. Sanitizers would keep shadow memory of it otherwise. */
-static const size_t reserve_bytes = (size_t)256 << 20;
-
 /* The bytes of a block stand in front of it. */
 enum { HEADER = 64 };
+
+/* From this size on memory comes straight from the system, in pages of 2 MiB where it has them: gemm and attention read all of it, and
+ * spend a good part of their time on address translation otherwise. It costs nothing until it is used: pools of keys and values are
+ * reserved whole. */
+static const size_t huge = (size_t)2 << 20, reserve_bytes = (size_t)4 << 20;
+
+/* bytes of the system, from a multiple of 2 MiB. */
+static char *reserve(size_t bytes)
+{
+    char *all = mmap(NULL, bytes + huge, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (all == MAP_FAILED) return NULL;
+    char *p = all + (huge - (uintptr_t)all % huge) % huge;
+    if (p > all) munmap(all, (size_t)(p - all));
+    munmap(p + bytes, (size_t)(all + huge - p));
+    madvise(p, bytes, MADV_HUGEPAGE); /* a wish */
+    return p;
+}
 
 void *um_cpu_alloc(um_dev *d, size_t bytes)
 {
     (void)d;
     if (bytes > SIZE_MAX / 2) return NULL;
-    const size_t all = um_round_up(bytes, HEADER) + HEADER;
-    char *p;
-    if (all >= reserve_bytes) {
-        p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                 0);
-        if (p == MAP_FAILED) return NULL;
-    } else {
-        p = um_alloc_aligned(all);
-    }
+    size_t all = um_round_up(bytes, HEADER) + HEADER;
+    if (all >= reserve_bytes) all = um_round_up(all, 4096);
+    char *p = all >= reserve_bytes ? reserve(all) : um_alloc_try(all);
+    if (p == NULL) return NULL;
     memcpy(p, &all, sizeof all);
     return p + HEADER;
 }

@@ -30,9 +30,28 @@ typedef struct um_gemm {
     float *packed; /* x again as [ceil(K/KBLOCK)][M][KSTRIDE]; NULL for thin calls */
 } um_gemm;
 
-/* Scaled dot-product attention, see ops.h. pos0 is -1 when every row sees all n positions. table and gate: attention_biased,
- * NULL otherwise. */
+/* Scaled dot-product attention over the pages of many sequences, see ops.h. table and gate: attention_biased, NULL otherwise. */
 typedef struct um_attn {
+    float *out, *lse; /* lse may be NULL */
+    const float *q;
+    size_t ldo, ldq;
+    const um_kv *kv;
+    int heads;
+    float scale;
+    bool causal;
+    const float *table, *gate;
+    size_t ldtable, centre; /* centre: the column of distance 0 */
+} um_attn;
+
+/* Positions that row t of a span sees. */
+static inline int um_attn_seen(const um_attn *a, const um_span *s, int t)
+{
+    return a->causal ? s->pos + t + 1 : s->n;
+}
+
+/* The same over a flat cache. pos0 is -1 when every row sees all n positions. table and gate: attention_biased,
+ * NULL otherwise. */
+typedef struct um_attn_flat {
     float *out, *lse; /* lse may be NULL */
     const float *q;
     size_t ldo, ldq;
@@ -41,7 +60,7 @@ typedef struct um_attn {
     float scale;
     const float *table, *gate;
     size_t ldtable;
-} um_attn;
+} um_attn_flat;
 
 typedef struct um_kernels {
     int tile_rows; /* rows of the register tile, at most UM_MAX_ROWS */
@@ -49,9 +68,10 @@ typedef struct um_kernels {
     void (*gemm_thin)(const um_gemm *g, int p0, int p1);
     /* Panels p0..p1-1 of packed rows r0..r1-1; partial: um_gemm_partial() floats. */
     void (*gemm_block)(const um_gemm *g, int r0, int r1, int p0, int p1, float *partial);
-    /* Rows t0 .. t0+rows-1 of query head h; with T == 1 instead query heads h .. h+rows-1, which share a key head.
-     * scores: um_attn_scores() floats. */
-    void (*attention)(const um_attn *a, int h, int t0, int rows, float *scores);
+    /* Rows t0 .. t0+rows-1 of a span and of query head h; with T == 1 instead query heads h .. h+rows-1, which share a key head.
+     * memory: um_attn_scores() floats. */
+    void (*attention)(const um_attn *a, const um_span *s, int h, int t0, int rows, float *memory);
+    void (*attention_flat)(const um_attn_flat *a, int h, int t0, int rows, float *memory);
     void (*rmsnorm_fwd)(float *y, float *rstd, const float *x, const float *w, int T, int D,
                         float eps);
     void (*rmsnorm_bwd_x)(float *dx, const float *dy, const float *x, const float *w,
@@ -121,13 +141,22 @@ void um_cpu_scatter(um_dev *d, float *y, const float *x, const int32_t *index, i
 /* cpu_gemm.c, cpu_attention.c, pack.c: further entries. */
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
+void um_cpu_kv_write(um_dev *d, const um_kv *kv, const um_span *span, int spans, const float *k,
+                     int ldk, const float *v, int ldv);
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                      const um_kv_flat *kv, int heads, int T, int pos0, float scale, bool causal);
+                      const um_kv *kv, const um_span *span, int spans, int heads, float scale,
+                      bool causal);
 void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                             const um_kv_flat *kv, int heads, int T, float scale,
-                             const float *table, int ldtable, const float *gate);
-void um_cpu_kv_append(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v, int ldv,
-                      int T);
+                             const um_kv *kv, const um_span *span, int spans, int heads,
+                             float scale, const float *table, int ldtable, const float *gate);
+void um_cpu_attention_flat(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
+                           const um_kv_flat *kv, int heads, int T, int pos0, float scale,
+                           bool causal);
+void um_cpu_attention_biased_flat(um_dev *d, float *out, int ldo, const float *q, int ldq,
+                                  const um_kv_flat *kv, int heads, int T, float scale,
+                                  const float *table, int ldtable, const float *gate);
+void um_cpu_kv_append_flat(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v,
+                           int ldv, int T);
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
 
