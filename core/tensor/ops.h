@@ -114,6 +114,10 @@ typedef struct um_ops {
     /* Packs src (host, of src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
     void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
+    /* The same from f32 in device memory: trained weights, activations as the factor of a gradient. */
+    void (*pack_device)(um_dev *d, um_matrix *dst, const float *src, int ld, bool transposed);
+    /* dst [K,N] = the transpose of src [N,K], both packed, of one type. */
+    void (*pack_transpose)(um_dev *d, um_matrix *dst, const um_matrix *src);
     /* y[M,N] = x[M,K] W^T (+ bias[N]) (+ y when accumulate). bias may be NULL. ldx may be less than K: rows of x that overlap are
      * the windows of a convolution. */
     void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,

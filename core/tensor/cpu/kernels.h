@@ -159,6 +159,8 @@ void um_cpu_kv_append_flat(um_dev *d, um_kv_flat *kv, const float *k, int ldk, c
                            int ldv, int T);
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
+void um_cpu_pack_device(um_dev *d, um_matrix *dst, const float *src, int ld, bool transposed);
+void um_cpu_pack_transpose(um_dev *d, um_matrix *dst, const um_matrix *src);
 
 /* Runs fn(ctx, part, parts) once in each of `team` threads at the same time (cpu_team.c); fewer parts when the system
  * grants fewer threads. */

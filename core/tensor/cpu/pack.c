@@ -70,3 +70,41 @@ void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, 
     pack_job j = {dst, src, src_type, (size_t)ld, transposed};
     um_team_run(um_team_size(d, (size_t)dst->N * (size_t)dst->K, THREAD_WORK), pack_part, &j);
 }
+
+void um_cpu_pack_device(um_dev *d, um_matrix *dst, const float *src, int ld, bool transposed)
+{
+    um_cpu_pack(d, dst, src, UM_F32, ld, transposed); /* both memories are the same here */
+}
+
+typedef struct turn_job {
+    um_matrix *dst;
+    const um_matrix *src;
+} turn_job;
+
+/* A panel of dst has sixteen columns of src: of each panel of src a square of sixteen by sixteen, turned. */
+static void turn_part(void *ctx, int part, int parts)
+{
+    const turn_job *j = ctx;
+    const size_t size = um_dtype_size(j->dst->dtype), N = (size_t)j->dst->N, K = (size_t)j->dst->K,
+                 line = UM_PANEL * size;
+    size_t p, to;
+    um_team_share(um_round_up(N, UM_PANEL) / UM_PANEL, 1, part, parts, &p, &to);
+    for (; p < to; p++) {
+        const size_t rows = N - p * UM_PANEL < UM_PANEL ? N - p * UM_PANEL : UM_PANEL;
+        char *out = (char *)j->dst->data + p * K * line;
+        for (size_t k = 0; k < K; k++, out += line) {
+            /* dst[row][k] = src[k][row]: in src's panel k/16, at column row, lane k%16 */
+            const char *in = (const char *)j->src->data +
+                             ((k / UM_PANEL * N + p * UM_PANEL) * UM_PANEL + k % UM_PANEL) * size;
+            for (size_t r = 0; r < rows; r++) memcpy(out + r * size, in + r * line, size);
+            memset(out + rows * size, 0, line - rows * size);
+        }
+    }
+}
+
+void um_cpu_pack_transpose(um_dev *d, um_matrix *dst, const um_matrix *src)
+{
+    UM_ASSERT(dst->N == src->K && dst->K == src->N && dst->dtype == src->dtype);
+    turn_job j = {dst, src};
+    um_team_run(um_team_size(d, (size_t)dst->N * (size_t)dst->K, THREAD_WORK), turn_part, &j);
+}
