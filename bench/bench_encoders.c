@@ -43,6 +43,7 @@ typedef struct bench {
     um_dev dev;
     um_arena model, scratch, device;
     um_checkpoint ck;
+    um_params params;
     stage stage[STAGES];
     int stages;
 } bench;
@@ -72,7 +73,7 @@ static um_status run_image(bench *b, um_err *err)
 {
     const um_vision_model *m = &b->ck.model.vision;
     um_vision v;
-    UM_TRY(um_vision_load(&v, &b->ck, &b->dev, b->o->weights, &b->model, err));
+    UM_TRY(um_vision_load(&v, &b->params, err));
     float *pixels =
         noise(b, (size_t)m->channels * (size_t)m->image_size * (size_t)m->image_size, 1.0f);
     um_vision_acts a = {0};
@@ -94,7 +95,7 @@ static um_status run_speech(bench *b, um_err *err)
     um_speech *s;
     um_speech_acts *a = um_speech_acts_bind(&b->model, &b->device, m, b->ck.model.dim, false);
     um_mel mel;
-    UM_TRY(um_speech_load(&s, &b->ck, &b->dev, b->o->weights, &b->model, err));
+    UM_TRY(um_speech_load(&s, &b->params, err));
     um_mel_init(&mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds, m->rate,
                 &b->model);
     int64_t n = um_min_int(b->o->seconds, m->window_seconds) * (int64_t)m->rate;
@@ -127,7 +128,7 @@ static um_status run_sound(bench *b, um_err *err)
     um_sound *s;
     um_sound_acts *a = um_sound_acts_bind(&b->model, &b->device, m, b->ck.model.dim, false);
     um_fbank bank;
-    UM_TRY(um_sound_load(&s, &b->ck, &b->dev, b->o->weights, &b->model, err));
+    UM_TRY(um_sound_load(&s, &b->params, err));
     um_fbank_init(&bank, &b->model);
     int64_t n = (int64_t)b->o->seconds * UM_WAVE_RATE;
     int count = um_fbank_frames(UM_WAVE_WINDOW);
@@ -180,6 +181,12 @@ static void print_all(bench *b)
 static um_status measure(bench *b, um_err *err)
 {
     const um_model *m = &b->ck.model;
+    const um_selection sel = {.parts = UM_ALL_PARTS};
+    const um_loading how = {.dev = &b->dev,
+                            .host = &b->model,
+                            .device = &b->model,
+                            .keep = um_keep_from_name(b->o->weights)};
+    UM_TRY(um_params_open(&b->params, &b->ck, &sel, &how, err));
     if (m->vision.present && wanted(b, "image")) UM_TRY(run_image(b, err));
     if (m->speech.present && wanted(b, "speech")) UM_TRY(run_speech(b, err));
     if (m->sound.present && wanted(b, "sound")) UM_TRY(run_sound(b, err));

@@ -5,16 +5,14 @@
 
 #include <limits.h>
 
-um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
-                         um_arena *model, um_err *err)
+um_status um_encode_load(um_encode *e, um_params *ps, uint32_t set, um_err *err)
 {
     um_towers_held *t = &e->towers;
     t->set = set;
-    t->model = &ck->model;
-    if ((set & UM_READS_VISION) != 0)
-        UM_TRY(um_vision_load(&t->vision, ck, e->dev, weights, model, err));
-    if (set >> UM_SPEECH & 1) UM_TRY(um_speech_load(&t->speech, ck, e->dev, weights, model, err));
-    if (set >> UM_SOUND & 1) UM_TRY(um_sound_load(&t->sound, ck, e->dev, weights, model, err));
+    t->model = &ps->ck->model;
+    if ((set & UM_READS_VISION) != 0) UM_TRY(um_vision_load(&t->vision, ps, err));
+    if (set >> UM_SPEECH & 1) UM_TRY(um_speech_load(&t->speech, ps, err));
+    if (set >> UM_SOUND & 1) UM_TRY(um_sound_load(&t->sound, ps, err));
     return UM_OK;
 }
 

@@ -3,7 +3,6 @@
 
 #include "core/options/config.h"
 #include "core/comm/link.h"
-#include "core/nn/checkpoint.h"
 #include "encoder_worker/decode/decoder.h"
 #include "encoder_worker/towers/sound.h"
 #include "encoder_worker/towers/speech.h"
@@ -28,9 +27,8 @@ typedef struct um_encode {
     size_t max_values; /* limit of an item's rows: the capacity of one frame to the router */
 } um_encode;
 
-/* Loads the towers and connectors of the modalities in set. weights: linear.h. Memory: model. */
-um_status um_encode_load(um_encode *e, const um_checkpoint *ck, uint32_t set, const char *weights,
-                         um_arena *model, um_err *err);
+/* Loads the towers and connectors of the modalities in set; ps lists them and must outlive *e. */
+um_status um_encode_load(um_encode *e, um_params *ps, uint32_t set, um_err *err);
 
 /* Encodes a request to rows [*n, D] on the host, in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium
  * cannot be used; the message begins with its name. */

@@ -74,7 +74,7 @@ static um_status load(worker *w, um_err *err)
                               .seconds = cfg->media_max_seconds,
                               .frames = cfg->video_frames,
                               .wait_ms = cfg->media_wait_ms};
-    size_t before = w->base.model.used;
+    size_t before = w->base.device.used;
     uint32_t set = 0;
     char text[64];
     w->base.link.phase = "loading encoders";
@@ -84,14 +84,13 @@ static um_status load(worker *w, um_err *err)
                             .exact_windows = cfg->speech_exact_windows,
                             .max_values = um_link_values_max(&w->base.link)};
     UM_TRY(um_join_modalities(&set, cfg, &w->base.ck.model, err));
+    UM_TRY(um_role_own(&w->base, set, err));
     UM_TRY(um_decoder_open(&w->encode.decoder, cfg->decoder, &limits, err));
     um_decoder_orient(w->encode.decoder, cfg->image_orientation[0] == 'e');
-    UM_TRY(um_wrap(err,
-                   um_encode_load(&w->encode, &w->base.ck, set, cfg->weights, &w->base.model, err),
-                   "load encoders"));
+    UM_TRY(um_wrap(err, um_encode_load(&w->encode, &w->base.params, set, err), "load encoders"));
     um_log_info("encoders: %s, %.1f MiB", set_text(set, text),
-                (double)(w->base.model.used - before) / 1048576.0);
-    return um_join_ready(&w->base.link, w->base.model.used - before, 0, err);
+                (double)(w->base.device.used - before) / 1048576.0);
+    return um_join_ready(&w->base.link, w->base.device.used - before, 0, err);
 }
 
 um_status um_encoder_run(const um_config *cfg, um_comm *comm, um_err *err)

@@ -5,25 +5,26 @@
 
 enum { ROWS_AT_ONCE = 256 }; /* limits scratch memory */
 
-um_status um_experts_load(um_experts *out, const um_checkpoint *ck, const um_topology *topo, int me,
-                          um_dev *dev, const char *keep, um_arena *model, um_err *err)
+um_status um_experts_load(um_experts *out, um_params *ps, const um_topology *topo, int me,
+                          um_err *err)
 {
-    const um_model *m = &ck->model;
+    const um_model *m = &ps->ck->model;
+    um_arena *host = ps->how.host;
     um_experts e = {.model = m, .owned = um_topology_owned(topo, me)};
-    e.global = um_arena_alloc(model, (size_t)e.owned * sizeof(int));
-    e.moe_index = um_arena_alloc(model, (size_t)m->layers * sizeof(int));
-    e.ffn = um_arena_zero(model, (size_t)m->moe_layers * (size_t)e.owned * sizeof(um_ffn));
+    e.global = um_arena_alloc(host, (size_t)e.owned * sizeof(int));
+    e.moe_index = um_arena_alloc(host, (size_t)m->layers * sizeof(int));
+    e.ffn = um_arena_zero(host, (size_t)m->moe_layers * (size_t)e.owned * sizeof(um_ffn));
     for (int x = 0; x < m->experts; x++)
         if (topo->owner[x] == me) e.global[topo->local[x]] = x;
-    size_t before = model->used;
+    size_t before = ps->how.device->used;
     for (int l = 0, moe = 0; l < m->layers; l++) {
         e.moe_index[l] = m->moe_layer[l] ? moe++ : -1;
         for (int i = 0; m->moe_layer[l] && i < e.owned; i++) {
             um_ffn *f = &e.ffn[um_at((size_t)e.moe_index[l], (size_t)i, (size_t)e.owned)];
-            UM_TRY(um_ffn_load(f, ck, l, e.global[i], keep, dev, model, err));
+            UM_TRY(um_ffn_load(f, ps, UM_PART_EXPERT, l, e.global[i], err));
         }
     }
-    e.weight_bytes = model->used - before;
+    e.weight_bytes = ps->how.device->used - before;
     *out = e;
     return UM_OK;
 }
@@ -44,7 +45,7 @@ um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch 
             n++;
         um_ffn_acts acts;
         float *x = um_arena_f32(scratch, (size_t)n, D);
-        um_ffn_acts_bind(&acts, scratch, n, e->model->expert_dim);
+        um_ffn_acts_bind(&acts, scratch, n, e->model->expert_dim, e->model->lora_r);
         dev->ops->gather(dev, x, batch->x, batch->pair_row + from, n, batch->D);
         const um_ffn *f = &e->ffn[um_at((size_t)e->moe_index[layer], (size_t)topo->local[expert],
                                         (size_t)e->owned)];

@@ -15,9 +15,9 @@ typedef struct um_experts {
     size_t weight_bytes;
 } um_experts;
 
-/* Loads the experts that expert rank number `me` owns. Memory: model. */
-um_status um_experts_load(um_experts *out, const um_checkpoint *ck, const um_topology *topo, int me,
-                          um_dev *dev, const char *keep, um_arena *model, um_err *err);
+/* Loads the experts that expert rank number `me` owns; ps lists them and must outlive *out. */
+um_status um_experts_load(um_experts *out, um_params *ps, const um_topology *topo, int me,
+                          um_err *err);
 
 /* y [pairs, D]: passes every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. Rows of
  * one expert are computed together, at most 256 at a time. The result of a row does not depend on the other rows. */

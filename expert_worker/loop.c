@@ -43,10 +43,11 @@ static um_status load(worker *w, um_err *err)
     const um_topology *topo = &b->link.comm->topo;
     const um_model *m = &b->ck.model;
     b->link.phase = "loading experts";
-    UM_TRY(um_wrap(err,
-                   um_experts_load(&w->experts, &b->ck, topo, topo->ranks[b->link.comm->rank].index,
-                                   &b->dev, b->cfg->weights, &b->model, err),
-                   "load experts"));
+    UM_TRY(um_role_own(b, 0, err));
+    UM_TRY(um_wrap(
+        err,
+        um_experts_load(&w->experts, &b->params, topo, topo->ranks[b->link.comm->rank].index, err),
+        "load experts"));
     um_log_info("owns %d of %d experts in %d layers, %.1f MiB", w->experts.owned, m->experts,
                 m->moe_layers, (double)w->experts.weight_bytes / 1048576.0);
     return um_join_ready(&b->link, w->experts.weight_bytes, w->experts.owned, err);

@@ -229,9 +229,8 @@ static um_status start(router *r, um_comm *comm, um_err *err)
                     "they do not depend on the requests beside them");
     UM_TRY(um_role_join(b, err));
     b->link.phase = "loading the backbone";
-    UM_TRY(um_wrap(err,
-                   um_backbone_load(&r->backbone, &b->ck, &b->dev, cfg->weights, &b->model, err),
-                   "load backbone"));
+    UM_TRY(um_role_own(b, 0, err));
+    UM_TRY(um_wrap(err, um_backbone_load(&r->backbone, &b->params, err), "load backbone"));
     um_log_info("backbone of %d layers, %.1f MiB, %d threads, %s", r->base.ck.model.layers,
                 (double)r->backbone.weight_bytes / 1048576.0, r->base.dev.threads,
                 um_isa_name(r->base.dev.isa));

@@ -1,14 +1,14 @@
 /* What the three roles have in common: open the device and the checkpoint, join the job, serve frames until router 0 ends it, report
  * an error once, close. A role function (um_router_run, um_expert_run, um_encoder_run) is this frame and its own work inside:
  *
- *   um_role_begin ─► um_role_join ─► load what it owns ─► um_join_ready ─► um_role_serve ─► um_role_end
+ *   um_role_begin ─► um_role_join ─► um_role_own, load ─► um_join_ready ─► um_role_serve ─► um_role_end
  *       │ device, checkpoint, pulse      hello, job config                     frames            error report, closing
  *
  * From um_role_begin on the pulse beats: none of the steps may be long enough to look like death. Thread: the rank's main thread. */
 #pragma once
 
 #include "core/comm/link.h"
-#include "core/nn/checkpoint.h"
+#include "core/nn/params.h"
 #include "core/options/config.h"
 #include "core/tensor/ops.h"
 
@@ -19,12 +19,18 @@ typedef struct um_role_base {
     um_checkpoint ck;
     um_arena model, step;         /* host: for the life of the rank; for one frame */
     um_arena device, device_step; /* the device's memory, likewise: weights; activations */
+    um_params params;             /* what this rank owns of the model, after um_role_own */
 } um_role_base;
 
 /* After it um_role_end must be called, whatever it returns. */
 um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um_err *err);
 /* Collective over all ranks. Router 0 leads, the others follow (join.h). */
 um_status um_role_join(um_role_base *w, um_err *err);
+/* The parts of a model that ranks of a role own, as bits 1 << um_part: routers the backbone and the gates, expert ranks the experts that
+ * are placed on them, encoders the towers and connectors of the modalities that they read (a set, model/modality.h). */
+uint32_t um_role_parts(um_role role, uint32_t modalities);
+/* Lists the parameters of this rank in w->params; after um_role_join. modalities: of an encoder. */
+um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err);
 /* One frame of the kind that the role works on, from a router. */
 typedef um_status (*um_role_work)(void *ctx, const um_inbound *in, um_err *err);
 /* Experts and encoders: works on frames of `kind` and answers router 0's question for counters, until router 0 says that the job is

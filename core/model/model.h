@@ -202,28 +202,113 @@ typedef enum um_part {
 typedef enum um_set { UM_SET_LLM, UM_SET_VISION, UM_SET_SPEECH, UM_SET_SOUND, UM_SETS } um_set;
 um_set um_set_of(um_part part);
 
+/* Which tensor of a part: with the layer and an index it is the identity of a tensor, whatever its name. */
+typedef enum um_slot {
+    UM_SLOT_EMBED, /* token table [V,D] */
+    UM_SLOT_HEAD,  /* [V,D]; a tied model has none */
+    UM_SLOT_NORM,  /* after the last layer; BEATs: before the first */
+    UM_SLOT_NORM1,
+    UM_SLOT_NORM2, /* of a layer: of its self-attention, of its feed-forward block */
+    UM_SLOT_Q,
+    UM_SLOT_K,
+    UM_SLOT_V,
+    UM_SLOT_O, /* self-attention */
+    UM_SLOT_CROSS_NORM,
+    UM_SLOT_CROSS_Q,
+    UM_SLOT_CROSS_K,
+    UM_SLOT_CROSS_V,
+    UM_SLOT_CROSS_O,
+    UM_SLOT_GATE_PROJ,
+    UM_SLOT_UP_PROJ,
+    UM_SLOT_DOWN_PROJ, /* index: the expert, the shared expert; -1: the dense MLP */
+    UM_SLOT_FC1,
+    UM_SLOT_FC2, /* feed-forward block of towers and connectors */
+    UM_SLOT_GATE,
+    UM_SLOT_FM,        /* pre-projection of the gate; index: um_fm */
+    UM_SLOT_PROJECTOR, /* index: which of its linear layers */
+    UM_SLOT_QUERIES,
+    UM_SLOT_QUERY_NORM, /* of a connector */
+    UM_SLOT_POSITIONS,
+    UM_SLOT_CLASS,
+    UM_SLOT_PATCH,
+    UM_SLOT_PATCH_NORM,
+    UM_SLOT_PATCH_PROJ,
+    UM_SLOT_PRE_NORM,
+    UM_SLOT_POST_NORM,
+    UM_SLOT_CONV1,
+    UM_SLOT_CONV2, /* Whisper's front */
+    UM_SLOT_POS_CONV_G,
+    UM_SLOT_POS_CONV_V, /* BEATs' convolution over positions, by size and direction */
+    UM_SLOT_RELATIVE_BIAS,
+    UM_SLOT_GREP,
+    UM_SLOT_GREP_A, /* BEATs' gated position bias */
+    UM_SLOTS
+} um_slot;
+
+/* Which tensor of a slot: the weight of a matrix, a norm or a table; its bias; the two factors of a LoRA beside it. */
+typedef enum um_leaf { UM_LEAF_WEIGHT, UM_LEAF_BIAS, UM_LEAF_LORA_A, UM_LEAF_LORA_B } um_leaf;
+
+typedef struct um_place {
+    um_part part;
+    um_slot slot;
+    int layer, index; /* -1 where it does not apply */
+} um_place;
+static inline um_place um_place_of(um_part part, um_slot slot, int layer, int index)
+{
+    return (um_place){part, slot, layer, index};
+}
+
+/* One tensor of the model. Its name and shape stand nowhere else: whoever needs them asks for the tensor by its place. */
 typedef struct um_spec {
-    char name[200];
+    const char *name; /* valid while the visit calls */
     int rank;
     int64_t shape[4];
-    um_part part;
-    int layer, expert; /* -1 where it does not apply */
-    bool optional;     /* may be absent (LoRA inside experts, fm_audio, ...) */
+    um_place at;
+    um_leaf leaf;
+    bool optional; /* may be absent (LoRA inside experts, fm_audio, ...) */
+    bool idle;     /* no rank computes with it: a tower's layers after the selected feature */
+    bool
+        mapped; /* not loaded: its rows are read from the mapped file (the token table, unless it is the head too) */
+    bool exact; /* kept in f32 whatever --weights says: gates, LoRA, small ones */
     enum { UM_INIT_NORMAL, UM_INIT_ONES, UM_INIT_ZEROS } init;
 } um_spec;
 
+/* Which tensors to visit. */
+typedef struct um_selection {
+    uint32_t parts; /* bits 1 << um_part */
+    /* of the experts, those for which it is true; NULL: all */
+    bool (*owns)(const void *ctx, int layer, int expert);
+    const void *ctx;
+} um_selection;
+enum { UM_ALL_PARTS = (1 << UM_PARTS) - 1 };
+
 typedef um_status (*um_spec_fn)(void *ctx, const um_spec *spec, um_err *err);
 /* Calls fn for every tensor of the model, backbone first, layer by layer, towers last. Stops at the first status other than UM_OK and
- * returns it. Inspect, init, convert and the memory plan read names and shapes from here. The loaders build the same names themselves,
- * with the um_name_ functions below where there is one; a name that differs shows when a test loads a model that init has written. */
+ * returns it. Names and shapes are read from here by all: loading (core/nn/params.h), inspect, init, convert and the memory plan. */
 um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err);
+/* The same for the selected tensors. The time is that of the selected experts, not of all. */
+um_status um_model_for_each_selected(const um_model *m, const um_selection *sel, um_spec_fn fn,
+                                     void *ctx, um_err *err);
+/* Copies the name of one tensor; false when the model does not have it. Visits the tensor's whole part. */
+bool um_model_tensor_name(const um_model *m, um_place at, um_leaf leaf, char out[200]);
 
-/* Names. which: "gate_proj" "up_proj" "down_proj", optionally followed by "_lora_A" or "_lora_B". */
-void um_name_layer(char out[200], int layer, const char *rest); /* model.layers.N.rest */
-void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which);
-void um_name_shared(char out[200], int layer, int shared, const char *which);
-void um_name_gate(char out[200], const um_model *m, int layer);
-void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf); /* "weight" or "bias" */
+/* What the name of a tensor of the language model says, whatever the model: for detecting what a checkpoint contains. */
+typedef enum um_name_kind {
+    UM_NAME_OTHER,
+    UM_NAME_GATE,
+    UM_NAME_EXPERT,
+    UM_NAME_SHARED,
+    UM_NAME_FM,
+    UM_NAME_DENSE
+} um_name_kind;
+typedef struct um_name_parts {
+    um_name_kind is;
+    um_gate_style
+        style; /* of all but OTHER and DENSE; MIXTRAL and DYNAMIC gates have the same name: MIXTRAL stands for both */
+    int layer, expert; /* -1 where the name does not contain it */
+    bool lora;
+} um_name_parts;
+um_name_parts um_name_parse(const char *name);
 
 /* true when the token ends an answer. */
 static inline bool um_model_is_eos(const um_model *m, int id)

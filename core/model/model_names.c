@@ -1,43 +1,11 @@
-/* Names and shapes of a model's tensors (spec 2.1, 3.1, 4, 7.2), and their totals. The audio parts are in model_names_audio.c. */
-#include "core/model/model.h"
+/* The list of a model's tensors (spec 2.1, 3.1, 4, 7.2): the only place with their names and shapes; and their totals. The audio parts
+ * are in model_names_audio.c, what a name says in model_name_parse.c. */
+#include "core/model/tensor_visitor.h"
 
 #include "core/base/bytes.h"
-#include "core/model/tensor_visitor.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* After "model.layers.N.": the gate, and the text before the number of an expert. */
-static const struct {
-    const char *gate, *experts;
-} moe_name[UM_GATE_STYLES] = {
-    [UM_GATE_MIXTRAL] = {"mlp.gate.weight", "mlp.experts"},
-    [UM_GATE_GSHARD] = {"mlp.deepspeed_moe.gate.wg.weight",
-                        "mlp.deepspeed_moe.experts.deepspeed_experts"},
-    [UM_GATE_DYNAMIC] = {"mlp.gate.weight",
-                         "mlp.dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts"},
-};
-
-void um_name_layer(char out[200], int layer, const char *rest)
-{
-    snprintf(out, 200, "model.layers.%d.%s", layer, rest);
-}
-
-void um_name_expert(char out[200], const um_model *m, int layer, int expert, const char *which)
-{
-    snprintf(out, 200, "model.layers.%d.%s.%d.%s.weight", layer, moe_name[m->gate].experts, expert,
-             which);
-}
-
-void um_name_shared(char out[200], int layer, int shared, const char *which)
-{
-    snprintf(out, 200, "model.layers.%d.mlp.fixed_real_moe.%d.%s.weight", layer, shared, which);
-}
-
-void um_name_gate(char out[200], const um_model *m, int layer)
-{
-    um_name_layer(out, layer, moe_name[m->gate].gate);
-}
 
 um_set um_set_of(um_part part)
 {
@@ -59,225 +27,299 @@ const char *um_phase_name(um_phase phase)
     return name[phase];
 }
 
-void um_name_fm(char out[200], int layer, um_fm fm, const char *leaf)
-{
-    static const char *const name[UM_FMS] = {"text", "image", "audio", "video"};
-    snprintf(out, 200, "model.layers.%d.mlp.deepspeed_moe.fm_%s.%s", layer, name[fm], leaf);
-}
+/* --- one tensor --- */
 
-void um_visit_tensor(um_tensor_visitor *w, int64_t a, int64_t b, int64_t c, int64_t d)
+void um_visit_tensor(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *name,
+                     int64_t a, int64_t b, int64_t c, int64_t d)
 {
     int64_t shape[4] = {a, b, c, d};
-    if (w->st != UM_OK) return;
+    if (w->st != UM_OK || (w->sel.parts >> w->s.at.part & 1) == 0) return;
+    w->s.at.slot = slot;
     w->s.rank = 0;
     memset(w->s.shape, 0, sizeof w->s.shape);
     while (w->s.rank < 4 && shape[w->s.rank] != 0) {
         w->s.shape[w->s.rank] = shape[w->s.rank];
         w->s.rank++;
     }
+    snprintf(w->name, sizeof w->name, "%s%s", prefix, name);
+    w->s.name = w->name;
     w->st = w->fn(w->ctx, &w->s, w->err);
 }
 
-void um_visit_normal(um_tensor_visitor *w, const char *name, int64_t a, int64_t b)
+void um_visit_normal(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *name,
+                     int64_t a, int64_t b, int64_t c, int64_t d)
 {
-    snprintf(w->s.name, sizeof w->s.name, "%s", name);
+    w->s.leaf = UM_LEAF_WEIGHT;
     w->s.init = UM_INIT_NORMAL;
-    um_visit_tensor(w, a, b, 0, 0);
+    um_visit_tensor(w, slot, prefix, name, a, b, c, d);
 }
 
-void um_visit_ones(um_tensor_visitor *w, const char *name, int64_t a)
+void um_visit_ones(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *name,
+                   int64_t a, int64_t b, int64_t c, int64_t d)
 {
-    snprintf(w->s.name, sizeof w->s.name, "%s", name);
+    w->s.leaf = UM_LEAF_WEIGHT;
     w->s.init = UM_INIT_ONES;
-    um_visit_tensor(w, a, 0, 0, 0);
+    um_visit_tensor(w, slot, prefix, name, a, b, c, d);
 }
 
-void um_visit_zeros(um_tensor_visitor *w, const char *name, int64_t a, int64_t b)
+void um_visit_bias(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *name,
+                   int64_t n)
 {
-    snprintf(w->s.name, sizeof w->s.name, "%s", name);
+    w->s.leaf = UM_LEAF_BIAS;
     w->s.init = UM_INIT_ZEROS;
-    um_visit_tensor(w, a, b, 0, 0);
+    um_visit_tensor(w, slot, prefix, name, n, 0, 0, 0);
 }
 
-static void ffn_name(char out[200], const um_model *m, int layer, int expert, const char *which)
+void um_visit_pair(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *name,
+                   int64_t n, int64_t k)
 {
-    if (expert >= 0)
-        um_name_expert(out, m, layer, expert, which);
+    char at[200];
+    snprintf(at, sizeof at, "%s%s.", prefix, name);
+    if (k > 0)
+        um_visit_normal(w, slot, at, "weight", n, k, 0, 0);
     else
-        snprintf(out, 200, "model.layers.%d.mlp.%s.weight", layer, which);
+        um_visit_ones(w, slot, at, "weight", n, 0, 0, 0);
+    um_visit_bias(w, slot, at, "bias", n);
 }
 
-/* gate, up, down of one expert, or of the dense MLP when expert is -1, with the LoRA of 8e files. */
-static void visit_ffn(um_tensor_visitor *w, int layer, int expert)
+/* --- the language model --- */
+
+/* What stands between "model.layers.N." and the projections of a feed-forward block, and the block's number after it. */
+static const char *const experts_name[UM_GATE_STYLES] = {
+    [UM_GATE_MIXTRAL] = "mlp.experts.",
+    [UM_GATE_GSHARD] = "mlp.deepspeed_moe.experts.deepspeed_experts.",
+    [UM_GATE_DYNAMIC] = "mlp.dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts."};
+static const char *const gate_name[UM_GATE_STYLES] = {[UM_GATE_MIXTRAL] = "mlp.gate.weight",
+                                                      [UM_GATE_GSHARD] =
+                                                          "mlp.deepspeed_moe.gate.wg.weight",
+                                                      [UM_GATE_DYNAMIC] = "mlp.gate.weight"};
+
+/* The two factors of the LoRA beside a projection [n,k] of prefix (spec 4.3). */
+static void visit_lora(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *proj,
+                       int64_t n, int64_t k)
 {
-    static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
-    const um_model *m = w->m;
-    w->s.part = expert >= 0 ? UM_PART_EXPERT : UM_PART_BACKBONE;
-    w->s.expert = expert;
+    char at[200];
+    const um_spec was = w->s;
+    snprintf(at, sizeof at, "%s%s_lora_", prefix, proj);
+    w->s.optional = w->s.exact = true;
+    w->s.leaf = UM_LEAF_LORA_A;
+    w->s.init = UM_INIT_NORMAL;
+    um_visit_tensor(w, slot, at, "A.weight", w->m->lora_r, k, 0, 0);
+    w->s.leaf = UM_LEAF_LORA_B;
+    w->s.init = UM_INIT_ZEROS;
+    um_visit_tensor(w, slot, at, "B.weight", n, w->m->lora_r, 0, 0);
+    w->s.optional = was.optional;
+    w->s.exact = was.exact;
+}
+
+/* gate, up and down of a block of the given width, each with the LoRA that config.json announces. */
+static void visit_ffn(um_tensor_visitor *w, const char *prefix, int index, int64_t width)
+{
+    static const struct {
+        um_slot slot;
+        const char *name, *file;
+    } proj[] = {{UM_SLOT_GATE_PROJ, "gate_proj", "gate_proj.weight"},
+                {UM_SLOT_UP_PROJ, "up_proj", "up_proj.weight"},
+                {UM_SLOT_DOWN_PROJ, "down_proj", "down_proj.weight"}};
+    w->s.at.index = index;
     for (int i = 0; i < 3 && w->st == UM_OK; i++) {
-        int64_t width = expert >= 0 ? m->expert_dim : m->ffn_dim;
-        int64_t n = i < 2 ? width : m->dim, k = i < 2 ? m->dim : width;
-        char name[200], which[32];
-        ffn_name(name, m, layer, expert, proj[i]);
-        um_visit_normal(w, name, n, k);
-        if (m->lora_r == 0 || m->gate != UM_GATE_GSHARD) continue;
-        w->s.optional = true;
-        snprintf(which, sizeof which, "%s_lora_A", proj[i]);
-        ffn_name(name, m, layer, expert, which);
-        um_visit_normal(w, name, m->lora_r, k);
-        snprintf(which, sizeof which, "%s_lora_B", proj[i]);
-        ffn_name(name, m, layer, expert, which);
-        um_visit_zeros(w, name, n, m->lora_r);
-        w->s.optional = false;
+        const int64_t n = i < 2 ? width : w->m->dim, k = i < 2 ? w->m->dim : width;
+        um_visit_normal(w, proj[i].slot, prefix, proj[i].file, n, k, 0, 0);
+        if (w->m->lora_r > 0) visit_lora(w, proj[i].slot, prefix, proj[i].name, n, k);
     }
-    w->s.expert = -1;
+    w->s.at.index = -1;
+}
+
+static void visit_experts(um_tensor_visitor *w, const char *layer)
+{
+    const um_model *m = w->m;
+    char at[200];
+    w->s.at.part = UM_PART_EXPERT;
+    if ((w->sel.parts >> UM_PART_EXPERT & 1) == 0) return;
+    for (int e = 0; e < m->experts && w->st == UM_OK; e++) {
+        if (w->sel.owns != NULL && !w->sel.owns(w->sel.ctx, w->s.at.layer, e)) continue;
+        snprintf(at, sizeof at, "%s%s%d.", layer, experts_name[m->gate], e);
+        visit_ffn(w, at, e, m->expert_dim);
+    }
 }
 
 /* The shared experts, which every token uses; the routers compute them. */
-static void visit_shared(um_tensor_visitor *w, int layer)
+static void visit_shared(um_tensor_visitor *w, const char *layer)
 {
-    static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
-    const um_model *m = w->m;
-    w->s.part = UM_PART_BACKBONE;
-    for (int j = 0; j < m->dynamic.shared; j++) {
-        for (int i = 0; i < 3 && w->st == UM_OK; i++) {
-            char name[200];
-            um_name_shared(name, layer, j, proj[i]);
-            um_visit_normal(w, name, i < 2 ? m->dynamic.shared_dim : m->dim,
-                            i < 2 ? m->dim : m->dynamic.shared_dim);
-        }
+    char at[200];
+    w->s.at.part = UM_PART_BACKBONE;
+    for (int j = 0; j < w->m->dynamic.shared; j++) {
+        snprintf(at, sizeof at, "%smlp.fixed_real_moe.%d.", layer, j);
+        visit_ffn(w, at, j, w->m->dynamic.shared_dim);
     }
 }
 
-/* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. */
-static void visit_gate(um_tensor_visitor *w, int layer)
+/* The gate and its pre-projections, stored as 1x1 convolutions [D,D,1]. Always f32 (DESIGN 7). */
+static void visit_gate(um_tensor_visitor *w, const char *layer)
 {
+    static const char *const fm[UM_FMS] = {"text", "image", "audio", "video"};
     const um_model *m = w->m;
-    char name[200];
-    w->s.part = UM_PART_GATE;
-    um_name_gate(name, m, layer);
-    um_visit_normal(w, name, um_model_gate_rows(m), m->dim);
+    char at[200];
+    w->s.at.part = UM_PART_GATE;
+    w->s.exact = true;
+    um_visit_normal(w, UM_SLOT_GATE, layer, gate_name[m->gate], um_model_gate_rows(m), m->dim, 0,
+                    0);
     for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
+        w->s.at.index = i;
         w->s.optional = i == UM_FM_AUDIO;
-        um_name_fm(w->s.name, layer, (um_fm)i, "weight");
-        w->s.init = UM_INIT_NORMAL;
-        um_visit_tensor(w, m->dim, m->dim, 1, 0);
-        um_name_fm(name, layer, (um_fm)i, "bias");
-        um_visit_zeros(w, name, m->dim, 0);
+        snprintf(at, sizeof at, "%smlp.deepspeed_moe.fm_%s.", layer, fm[i]);
+        um_visit_normal(w, UM_SLOT_FM, at, "weight", m->dim, m->dim, 1, 0);
+        um_visit_bias(w, UM_SLOT_FM, at, "bias", m->dim);
     }
-    w->s.optional = false;
+    w->s.at.index = -1;
+    w->s.optional = w->s.exact = false;
 }
 
 static void visit_layer(um_tensor_visitor *w, int layer)
 {
     const um_model *m = w->m;
-    char name[200];
+    char at[64], mlp[80];
     int64_t q = (int64_t)m->heads * m->head_dim, kv = (int64_t)m->kv_heads * m->head_dim;
-    w->s.layer = layer;
-    w->s.part = UM_PART_BACKBONE;
-    um_name_layer(name, layer, "input_layernorm.weight");
-    um_visit_ones(w, name, m->dim);
-    um_name_layer(name, layer, "self_attn.q_proj.weight");
-    um_visit_normal(w, name, q, m->dim);
-    um_name_layer(name, layer, "self_attn.k_proj.weight");
-    um_visit_normal(w, name, kv, m->dim);
-    um_name_layer(name, layer, "self_attn.v_proj.weight");
-    um_visit_normal(w, name, kv, m->dim);
-    um_name_layer(name, layer, "self_attn.o_proj.weight");
-    um_visit_normal(w, name, m->dim, q);
-    um_name_layer(name, layer, "post_attention_layernorm.weight");
-    um_visit_ones(w, name, m->dim);
+    snprintf(at, sizeof at, "model.layers.%d.", layer);
+    snprintf(mlp, sizeof mlp, "%smlp.", at);
+    w->s.at.layer = layer;
+    w->s.at.part = UM_PART_BACKBONE;
+    um_visit_ones(w, UM_SLOT_NORM1, at, "input_layernorm.weight", m->dim, 0, 0, 0);
+    um_visit_normal(w, UM_SLOT_Q, at, "self_attn.q_proj.weight", q, m->dim, 0, 0);
+    um_visit_normal(w, UM_SLOT_K, at, "self_attn.k_proj.weight", kv, m->dim, 0, 0);
+    um_visit_normal(w, UM_SLOT_V, at, "self_attn.v_proj.weight", kv, m->dim, 0, 0);
+    um_visit_normal(w, UM_SLOT_O, at, "self_attn.o_proj.weight", m->dim, q, 0, 0);
+    um_visit_ones(w, UM_SLOT_NORM2, at, "post_attention_layernorm.weight", m->dim, 0, 0, 0);
     if (m->moe_layer[layer]) {
-        visit_gate(w, layer);
-        visit_shared(w, layer);
-        for (int e = 0; e < m->experts && w->st == UM_OK; e++) visit_ffn(w, layer, e);
+        visit_gate(w, at);
+        visit_shared(w, at);
+        visit_experts(w, at);
     } else {
-        visit_ffn(w, layer, -1);
+        visit_ffn(w, mlp, -1, m->ffn_dim);
     }
-    w->s.layer = -1;
+    w->s.at.layer = -1;
 }
+
+/* --- the image tower and its projector --- */
 
 void um_visit_projector(um_tensor_visitor *w, const char *prefix, um_projector proj, int layers,
                         int64_t in, int64_t out)
 {
     for (int i = 0; i < layers; i++) {
-        char name[200], number[16] = "";
+        char at[200], number[16] = "";
         if (proj == UM_PROJ_MLP)
             snprintf(number, sizeof number, "%d.", 2 * i); /* the odd ones are the GELUs */
-        snprintf(name, sizeof name, "%s%sweight", prefix, number);
-        um_visit_normal(w, name, out, i == 0 ? in : out);
-        snprintf(name, sizeof name, "%s%sbias", prefix, number);
-        um_visit_zeros(w, name, out, 0);
+        snprintf(at, sizeof at, "%s%s", prefix, number);
+        w->s.at.index = i;
+        um_visit_normal(w, UM_SLOT_PROJECTOR, at, "weight", out, i == 0 ? in : out, 0, 0);
+        um_visit_bias(w, UM_SLOT_PROJECTOR, at, "bias", out);
     }
-}
-
-void um_visit_pair(um_tensor_visitor *w, const char *prefix, const char *name, int64_t n, int64_t k)
-{
-    char full[200];
-    snprintf(full, sizeof full, "%s%s.weight", prefix, name);
-    if (k > 0)
-        um_visit_normal(w, full, n, k);
-    else
-        um_visit_ones(w, full, n);
-    snprintf(full, sizeof full, "%s%s.bias", prefix, name);
-    um_visit_zeros(w, full, n, 0);
+    w->s.at.index = -1;
 }
 
 static void visit_vision_layer(um_tensor_visitor *w, int layer)
 {
-    static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj",
-                                            "self_attn.v_proj", "self_attn.out_proj"};
     const um_vision_model *v = &w->m->vision;
-    char prefix[64];
-    snprintf(prefix, sizeof prefix, "vision_model.encoder.layers.%d.", layer);
-    w->s.layer = layer;
-    w->s.optional = layer >= v->run_layers; /* after the layer of the selected feature */
-    um_visit_pair(w, prefix, "layer_norm1", v->dim, 0);
-    for (int i = 0; i < 4; i++) um_visit_pair(w, prefix, attention[i], v->dim, v->dim);
-    um_visit_pair(w, prefix, "layer_norm2", v->dim, 0);
-    um_visit_pair(w, prefix, "mlp.fc1", v->ffn_dim, v->dim);
-    um_visit_pair(w, prefix, "mlp.fc2", v->dim, v->ffn_dim);
-    w->s.layer = -1;
+    char at[64];
+    snprintf(at, sizeof at, "vision_model.encoder.layers.%d.", layer);
+    w->s.at.layer = layer;
+    w->s.optional = w->s.idle =
+        layer >= v->run_layers; /* after the layer of the selected feature */
+    um_visit_pair(w, UM_SLOT_NORM1, at, "layer_norm1", v->dim, 0);
+    um_visit_pair(w, UM_SLOT_Q, at, "self_attn.q_proj", v->dim, v->dim);
+    um_visit_pair(w, UM_SLOT_K, at, "self_attn.k_proj", v->dim, v->dim);
+    um_visit_pair(w, UM_SLOT_V, at, "self_attn.v_proj", v->dim, v->dim);
+    um_visit_pair(w, UM_SLOT_O, at, "self_attn.out_proj", v->dim, v->dim);
+    um_visit_pair(w, UM_SLOT_NORM2, at, "layer_norm2", v->dim, 0);
+    um_visit_pair(w, UM_SLOT_FC1, at, "mlp.fc1", v->ffn_dim, v->dim);
+    um_visit_pair(w, UM_SLOT_FC2, at, "mlp.fc2", v->dim, v->ffn_dim);
+    w->s.at.layer = -1;
+    w->s.optional = w->s.idle = false;
 }
 
 static void visit_vision(um_tensor_visitor *w)
 {
+    static const char embed[] = "vision_model.embeddings.";
     const um_vision_model *v = &w->m->vision;
     int64_t side = v->image_size / v->patch;
-    w->s.part = UM_PART_VISION;
-    um_visit_normal(w, "vision_model.embeddings.class_embedding", v->dim, 0);
-    snprintf(w->s.name, sizeof w->s.name, "vision_model.embeddings.patch_embedding.weight");
-    um_visit_tensor(w, v->dim, v->channels, v->patch, v->patch);
-    um_visit_normal(w, "vision_model.embeddings.position_embedding.weight", side * side + 1,
-                    v->dim);
-    um_visit_pair(w, "vision_model.", "pre_layrnorm", v->dim, 0); /* spelled so in the files */
+    w->s.at.part = UM_PART_VISION;
+    um_visit_normal(w, UM_SLOT_CLASS, embed, "class_embedding", v->dim, 0, 0, 0);
+    um_visit_normal(w, UM_SLOT_PATCH, embed, "patch_embedding.weight", v->dim, v->channels,
+                    v->patch, v->patch);
+    um_visit_normal(w, UM_SLOT_POSITIONS, embed, "position_embedding.weight", side * side + 1,
+                    v->dim, 0, 0);
+    /* spelled so in the files */
+    um_visit_pair(w, UM_SLOT_PRE_NORM, "vision_model.", "pre_layrnorm", v->dim, 0);
     for (int i = 0; i < v->layers && w->st == UM_OK; i++) visit_vision_layer(w, i);
-    w->s.optional = true;
-    um_visit_pair(w, "vision_model.", "post_layernorm", v->dim, 0);
-    w->s.optional = false;
+    w->s.optional = w->s.idle = true;
+    um_visit_pair(w, UM_SLOT_POST_NORM, "vision_model.", "post_layernorm", v->dim, 0);
+    w->s.optional = w->s.idle = false;
 }
 
-um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err)
+/* --- all --- */
+
+um_status um_model_for_each_selected(const um_model *m, const um_selection *sel, um_spec_fn fn,
+                                     void *ctx, um_err *err)
 {
-    um_tensor_visitor w = {.m = m,
-                           .fn = fn,
-                           .ctx = ctx,
-                           .err = err,
-                           .s = {.part = UM_PART_BACKBONE, .layer = -1, .expert = -1}};
-    um_visit_normal(&w, "model.embed_tokens.weight", m->vocab, m->dim);
+    um_tensor_visitor w = {.m = m, .sel = *sel, .fn = fn, .ctx = ctx, .err = err};
+    w.s.at = um_place_of(UM_PART_BACKBONE, UM_SLOT_EMBED, -1, -1);
+    w.s.mapped = !m->tied;
+    um_visit_normal(&w, UM_SLOT_EMBED, "model.", "embed_tokens.weight", m->vocab, m->dim, 0, 0);
+    w.s.mapped = false;
     for (int i = 0; i < m->layers && w.st == UM_OK; i++) visit_layer(&w, i);
-    w.s.part = UM_PART_BACKBONE;
-    um_visit_ones(&w, "model.norm.weight", m->dim);
-    if (!m->tied) um_visit_normal(&w, "lm_head.weight", m->vocab, m->dim);
+    w.s.at.part = UM_PART_BACKBONE;
+    um_visit_ones(&w, UM_SLOT_NORM, "model.", "norm.weight", m->dim, 0, 0, 0);
+    if (!m->tied) um_visit_normal(&w, UM_SLOT_HEAD, "", "lm_head.weight", m->vocab, m->dim, 0, 0);
     if (m->vision.present) {
         const um_vision_model *v = &m->vision;
-        w.s.part = UM_PART_PROJECTOR;
+        w.s.at.part = UM_PART_PROJECTOR;
         um_visit_projector(&w, "model.mm_projector.", v->proj, v->proj_layers, v->dim, m->dim);
         visit_vision(&w);
     }
     um_visit_audio(&w);
     return w.st;
 }
+
+um_status um_model_for_each_tensor(const um_model *m, um_spec_fn fn, void *ctx, um_err *err)
+{
+    const um_selection all = {.parts = UM_ALL_PARTS};
+    return um_model_for_each_selected(m, &all, fn, ctx, err);
+}
+
+typedef struct wanted {
+    um_place at;
+    um_leaf leaf;
+    char *name;
+    bool found;
+} wanted;
+
+static um_status look(void *ctx, const um_spec *s, um_err *err)
+{
+    wanted *w = ctx;
+    (void)err;
+    if (s->at.slot != w->at.slot || s->at.layer != w->at.layer || s->at.index != w->at.index ||
+        s->leaf != w->leaf)
+        return UM_OK;
+    snprintf(w->name, 200, "%s", s->name);
+    w->found = true;
+    return UM_E_STOPPED; /* the visit need not go on */
+}
+
+static bool same_expert(const void *ctx, int layer, int expert)
+{
+    const um_place *at = ctx;
+    return layer == at->layer && expert == at->index;
+}
+
+bool um_model_tensor_name(const um_model *m, um_place at, um_leaf leaf, char out[200])
+{
+    wanted w = {.at = at, .leaf = leaf, .name = out};
+    const um_selection sel = {.parts = 1u << at.part, .owns = same_expert, .ctx = &at};
+    (void)um_model_for_each_selected(m, &sel, look, &w, NULL);
+    return w.found;
+}
+
+/* --- totals --- */
 
 void um_model_params(const um_model *m, int64_t *total, int64_t *active)
 {

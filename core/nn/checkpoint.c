@@ -9,66 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- parsing tensor names --- */
-
-typedef enum what { OTHER, GATE, EXPERT, SHARED, FM, DENSE } what;
-
-/* A tensor name of the language model, split into its parts. */
-typedef struct name_parts {
-    what is;
-    um_gate_style
-        style; /* of GATE, EXPERT, SHARED and FM; MIXTRAL and DYNAMIC gates have the same name: MIXTRAL stands for both */
-    int layer, expert; /* -1 where the name does not contain it */
-    bool lora;
-} name_parts;
-
-static bool skip(const char **s, const char *word)
-{
-    size_t n = strlen(word);
-    if (strncmp(*s, word, n) != 0) return false;
-    *s += n;
-    return true;
-}
-
-/* Skips a number of at most nine digits and the dot after it. */
-static bool skip_number(const char **s, int *out)
-{
-    int v = 0, n = 0;
-    while ((*s)[n] >= '0' && (*s)[n] <= '9' && n < 9) v = v * 10 + ((*s)[n++] - '0');
-    if (n == 0 || (*s)[n] != '.') return false;
-    *s += n + 1;
-    *out = v;
-    return true;
-}
-
-static name_parts name_parse(const char *s)
-{
-    name_parts p = {OTHER, UM_GATE_MIXTRAL, -1, -1, strstr(s, "_proj_lora_") != NULL};
-    if (!skip(&s, "model.layers.") || !skip_number(&s, &p.layer) || !skip(&s, "mlp.")) return p;
-    if (skip(&s, "deepspeed_moe.")) {
-        p.style = UM_GATE_GSHARD;
-        if (strcmp(s, "gate.wg.weight") == 0)
-            p.is = GATE;
-        else if (strncmp(s, "fm_", 3) == 0)
-            p.is = FM;
-        else if (skip(&s, "experts.deepspeed_experts.") && skip_number(&s, &p.expert))
-            p.is = EXPERT;
-    } else if (skip(&s, "dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts.")) {
-        p.style = UM_GATE_DYNAMIC;
-        if (skip_number(&s, &p.expert)) p.is = EXPERT;
-    } else if (skip(&s, "fixed_real_moe.")) {
-        p.style = UM_GATE_DYNAMIC;
-        if (skip_number(&s, &p.expert)) p.is = SHARED;
-    } else if (strcmp(s, "gate.weight") == 0) {
-        p.is = GATE;
-    } else if (skip(&s, "experts.")) {
-        if (skip_number(&s, &p.expert)) p.is = EXPERT;
-    } else {
-        p.is = DENSE;
-    }
-    return p;
-}
-
 /* What the tensor names show, collected in one pass. */
 typedef struct survey {
     bool style[UM_GATE_STYLES];             /* names of this style exist */
@@ -78,16 +18,16 @@ typedef struct survey {
     const um_tensor *lora, *fm;
 } survey;
 
-static um_status survey_layer(survey *s, const um_model *m, const um_tensor *t, const name_parts *p,
-                              um_err *err)
+static um_status survey_layer(survey *s, const um_model *m, const um_tensor *t,
+                              const um_name_parts *p, um_err *err)
 {
     if (p->layer >= m->layers) {
         return UM_FAIL(err, UM_E_MODEL,
                        "config.json num_hidden_layers: %d, but there is a tensor %.400s", m->layers,
                        t->name);
     }
-    if (p->is == GATE) s->gate[p->style][p->layer] = t;
-    if (p->is == DENSE && !p->lora) s->dense[p->layer] = t;
+    if (p->is == UM_NAME_GATE) s->gate[p->style][p->layer] = t;
+    if (p->is == UM_NAME_DENSE && !p->lora) s->dense[p->layer] = t;
     return UM_OK;
 }
 
@@ -100,15 +40,15 @@ static um_status survey_take(survey *s, const um_checkpoint *c, um_arena *scratc
     for (int i = 0; i < UM_GATE_STYLES; i++) s->gate[i] = um_arena_zero(scratch, bytes);
     for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
         const um_tensor *t = um_tensors_at(c->llm, i);
-        name_parts p = name_parse(t->name);
+        um_name_parts p = um_name_parse(t->name);
         if (p.layer >= 0) UM_TRY(survey_layer(s, m, t, &p, err));
-        if (p.is == GATE && p.style == UM_GATE_MIXTRAL)
+        if (p.is == UM_NAME_GATE && p.style == UM_GATE_MIXTRAL)
             plain_gate = true;
-        else if (p.is == GATE || p.is == EXPERT || p.is == SHARED)
+        else if (p.is == UM_NAME_GATE || p.is == UM_NAME_EXPERT || p.is == UM_NAME_SHARED)
             s->style[p.style] = true;
-        if (p.is == EXPERT && p.style == UM_GATE_DYNAMIC) s->dynamic = t;
-        if (p.is == FM) s->fm = t;
-        if (p.lora && (p.is == EXPERT || p.is == DENSE)) s->lora = t;
+        if (p.is == UM_NAME_EXPERT && p.style == UM_GATE_DYNAMIC) s->dynamic = t;
+        if (p.is == UM_NAME_FM) s->fm = t;
+        if (p.lora && (p.is == UM_NAME_EXPERT || p.is == UM_NAME_DENSE)) s->lora = t;
     }
     /* mlp.gate.weight belongs to the dynamic style when the files have tensors of that style, else to MIXTRAL */
     if (s->style[UM_GATE_DYNAMIC])
@@ -127,12 +67,12 @@ static um_status experts_check(const um_checkpoint *c, um_gate_style style, um_e
     bool dynamic = style == UM_GATE_DYNAMIC;
     for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
         const char *name = um_tensors_at(c->llm, i)->name;
-        name_parts p = name_parse(name);
-        if (p.is == EXPERT && p.style == style && p.expert >= m->experts) {
+        um_name_parts p = um_name_parse(name);
+        if (p.is == UM_NAME_EXPERT && p.style == style && p.expert >= m->experts) {
             return UM_FAIL(err, UM_E_MODEL, "config.json %s: %d, but there is a tensor %.400s",
                            dynamic ? "mlp_dynamic_expert_num" : "num_experts", m->experts, name);
         }
-        if (p.is == SHARED && dynamic && p.expert >= m->dynamic.shared) {
+        if (p.is == UM_NAME_SHARED && dynamic && p.expert >= m->dynamic.shared) {
             return UM_FAIL(err, UM_E_MODEL,
                            "config.json mlp_fixed_expert_num: %d, but there is a tensor %.400s",
                            m->dynamic.shared, name);
@@ -165,9 +105,12 @@ static um_status gate_check(const um_model *m, const um_tensor *t, um_err *err)
                    m->dim);
 }
 
-static um_status vocab_check(const um_checkpoint *c, const char *name, um_err *err)
+static um_status vocab_check(const um_checkpoint *c, um_slot slot, um_err *err)
 {
     const um_model *m = &c->model;
+    char name[200];
+    if (!um_model_tensor_name(m, um_place_of(UM_PART_BACKBONE, slot, -1, -1), UM_LEAF_WEIGHT, name))
+        return UM_OK;
     const um_tensor *t = um_tensors_find(c->llm, name);
     if (t == NULL || (t->rank == 2 && t->shape[0] == m->vocab && t->shape[1] == m->dim))
         return UM_OK;
@@ -300,8 +243,8 @@ static um_status contradictions(um_checkpoint *c, um_err *err)
     survey s;
     um_arena_init(&scratch, "checkpoint", 1 << 16);
     um_status st = survey_take(&s, c, &scratch, err);
-    if (st == UM_OK) st = vocab_check(c, "model.embed_tokens.weight", err);
-    if (st == UM_OK) st = vocab_check(c, "lm_head.weight", err);
+    if (st == UM_OK) st = vocab_check(c, UM_SLOT_EMBED, err);
+    if (st == UM_OK) st = vocab_check(c, UM_SLOT_HEAD, err);
     if (st == UM_OK) st = lora_check(&c->model, &s, err);
     if (st == UM_OK) st = um_connectors_resolve(&c->model, c->llm, c->speech, err);
     if (st == UM_OK && c->model.experts == 0) {

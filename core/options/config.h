@@ -67,6 +67,7 @@ typedef struct um_config {
     /* numbers and wire */
     const char *isa;     /* auto generic avx2 avx512 */
     const char *weights; /* auto f32 bf16: type weights are kept in */
+    const char *lora;    /* merge live: what becomes of a LoRA inside the model */
     const char *wire;    /* f32 bf16 */
     const char *codec;   /* none zstd */
     int64_t zstd_level;

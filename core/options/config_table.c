@@ -91,6 +91,8 @@ const um_option um_options[] = {
         "vector instructions; every choice gives the same bits"),
     STR(weights, "auto", "auto f32 bf16", JOB | UM_PROG_CONVERT, WIRE,
         "type of the weights in memory, or of those that convert writes; auto is the type in the file"),
+    STR(lora, "merge", "merge live", JOB, WIRE,
+        "a LoRA inside the model: added to its matrices when they are loaded, or computed beside them"),
     STR(wire, "f32", "f32 bf16", JOB, WIRE, "type of rows on the wire; bf16 rounds every row once"),
     STR(codec, "none", "none zstd", JOB, WIRE, "compression of rows; every choice gives the same bits"),
     NUM(UM_OPT_INT, zstd_level, "0", -131072, 22, JOB, WIRE, "zstd's level; 0 is the codec's own fast one"),

@@ -65,9 +65,8 @@ void um_beats_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device, cons
 int um_beats_frames(void);
 int um_beats_rows(const um_sound_model *m);
 
-/* Packs the tower and releases its mapped pages. UM_E_MODEL names the tensor, its expected shape and its actual shape. Memory:
- * l->model. */
-um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_tower_loader *l);
+/* Loads the tower, which ps lists, and releases its mapped pages. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
+um_status um_beats_load(um_beats *out, um_params *ps, um_err *err);
 
 /* Bucket of the distance from a query to a key (key - query), out of `buckets`: each short distance has a bucket of its own, longer
  * ones share buckets logarithmically up to max_distance. The upper half of the buckets is for keys after the query. */

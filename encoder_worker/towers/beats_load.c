@@ -5,7 +5,6 @@
 #include "core/base/bytes.h"
 
 #include <math.h>
-#include <stdio.h>
 
 int um_beats_bucket(int distance, int buckets, int max_distance)
 {
@@ -18,10 +17,10 @@ int um_beats_bucket(int distance, int buckets, int max_distance)
 
 /* out[heads, 2 rows - 1]: the bias of distance d of head h is out[h, rows-1 + d]. */
 static const float *spread_table(const float *by_bucket, const um_sound_model *m, int rows,
-                                 um_arena *model)
+                                 um_arena *scratch)
 {
     const size_t width = 2 * (size_t)rows - 1;
-    float *out = um_arena_f32(model, (size_t)m->heads, width);
+    float *out = um_arena_f32(scratch, (size_t)m->heads, width);
     for (size_t i = 0; i < width; i++) {
         const int d = (int)i - (rows - 1);
         const size_t bucket = (size_t)um_beats_bucket(d, m->buckets, m->max_distance);
@@ -39,16 +38,27 @@ static int reach_of(const um_sound_model *m, int rows)
     return d;
 }
 
-static um_status load_table(const um_tower_loader *l, um_beats *b)
+static um_place place(um_slot slot, int layer)
+{
+    return um_place_of(UM_PART_SOUND, slot, layer, -1);
+}
+
+static um_status load_table(um_beats *b, um_params *ps, um_err *err)
 {
     const um_sound_model *m = b->model;
-    const int64_t shape[] = {m->buckets, m->heads};
-    const float *by_bucket = NULL;
-    UM_TRY(um_tower_load_values(l, &by_bucket, "encoder.layers.0.self_attn.",
-                                "relative_attention_bias.weight", 2, shape));
-    b->table = spread_table(by_bucket, m, b->rows, l->model);
-    b->reach = reach_of(m, b->rows);
-    return UM_OK;
+    float *by_bucket = NULL;
+    um_arena scratch;
+    um_arena_init(&scratch, "position bias", 1 << 16);
+    um_status st = um_values_read(&by_bucket, ps, place(UM_SLOT_RELATIVE_BIAS, 0), UM_LEAF_WEIGHT,
+                                  &scratch, err);
+    if (st == UM_OK) {
+        const float *spread = spread_table(by_bucket, m, b->rows, &scratch);
+        b->table = um_dev_put_f32(ps->how.dev, ps->how.device, spread,
+                                  (size_t)m->heads * (2 * (size_t)b->rows - 1));
+        b->reach = reach_of(m, b->rows);
+    }
+    um_arena_free(&scratch);
+    return st;
 }
 
 /* by[k] = g[k] / |v[:,:,k]|, the norm over all outputs and inputs of tap k. */
@@ -73,8 +83,8 @@ static um_status tap_scales(double *by, const float *g, const float *v, int D, i
 }
 
 /* Packs group q: outputs q*C .. q*C+C-1 as rows of [tap][input], the order in which a window of the group's rows is stored. */
-static void pack_group(const um_tower_loader *l, um_matrix *out, const float *v, const double *by,
-                       int q, int C, int K, um_arena *scratch)
+static um_matrix pack_group(const um_loading *how, const float *v, const double *by, int q, int C,
+                            int K, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
     const size_t c = (size_t)C, taps = (size_t)K;
@@ -84,69 +94,50 @@ static void pack_group(const um_tower_loader *l, um_matrix *out, const float *v,
             for (size_t k = 0; k < taps; k++)
                 w[(o * taps + k) * c + i] =
                     (float)((double)v[(((size_t)q * c + o) * c + i) * taps + k] * by[k]);
-    *out = (um_matrix){.dtype = UM_F32, .N = C, .K = K * C};
-    out->data = um_arena_alloc(l->model, um_matrix_bytes(UM_F32, C, K * C));
-    l->dev->ops->pack(l->dev, out, w, UM_F32, K * C, false);
+    const um_matrix m = um_matrix_pack(how, w, C, K * C, UM_F32);
     um_arena_reset(scratch, mark);
+    return m;
 }
 
 /* w = g v / |v|. Stored in f32, because the product has already been rounded once. */
-static um_status load_conv(const um_tower_loader *l, um_beats *b)
+static um_status load_conv(um_beats *b, um_params *ps, um_err *err)
 {
     const um_sound_model *m = b->model;
     const int K = m->conv_pos, groups = m->conv_groups, C = m->dim / groups;
-    const int64_t g_shape[] = {1, 1, K}, v_shape[] = {m->dim, C, K};
     um_arena scratch;
-    um_tower_loader aside = *l; /* the raw tensors are not kept */
-    const float *g = NULL, *v = NULL;
+    float *g = NULL, *v = NULL;
     um_arena_init(&scratch, "conv", 1 << 20);
-    aside.model = &scratch;
     double *by = um_arena_alloc(&scratch, (size_t)K * sizeof *by);
-    um_status st = um_tower_load_values(&aside, &g, "encoder.pos_conv.0.", "weight_g", 3, g_shape);
+    um_status st =
+        um_values_read(&g, ps, place(UM_SLOT_POS_CONV_G, -1), UM_LEAF_WEIGHT, &scratch, err);
     if (st == UM_OK)
-        st = um_tower_load_values(&aside, &v, "encoder.pos_conv.0.", "weight_v", 3, v_shape);
-    if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, l->err);
+        st = um_values_read(&v, ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_WEIGHT, &scratch, err);
+    if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, err);
     if (st == UM_OK) {
-        um_matrix *conv = um_arena_zero(l->model, (size_t)groups * sizeof *conv);
-        for (int q = 0; q < groups; q++) pack_group(l, &conv[q], v, by, q, C, K, &scratch);
+        um_matrix *conv = um_arena_zero(ps->how.host, (size_t)groups * sizeof *conv);
+        for (int q = 0; q < groups; q++) conv[q] = pack_group(&ps->how, v, by, q, C, K, &scratch);
         b->conv = conv;
-        st = um_vector_load(&b->conv_bias, l->set, "encoder.pos_conv.0.bias", m->dim, l->model,
-                            l->err);
+        st = um_vector_load(&b->conv_bias, ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_BIAS, err);
     }
     um_arena_free(&scratch);
     return st;
 }
 
-static um_status load_layer(const um_tower_loader *l, um_beats_layer *b, const um_sound_model *m,
-                            int layer)
+static um_status load_layer(um_beats_layer *b, um_params *ps, int layer, um_err *err)
 {
-    struct {
-        um_linear *to;
-        const char *name;
-        int N, K;
-    } const linears[] = {
-        {&b->attention.q, "self_attn.q_proj", m->dim, m->dim},
-        {&b->attention.out, "self_attn.out_proj", m->dim, m->dim},
-        {&b->mlp.fc1, "fc1", m->ffn_dim, m->dim},
-        {&b->mlp.fc2, "fc2", m->dim, m->ffn_dim},
-    };
-    char at[64];
-    b->attention.shape = um_beats_attention(m);
-    snprintf(at, sizeof at, "encoder.layers.%d.", layer);
-    for (size_t i = 0; i < sizeof linears / sizeof *linears; i++)
-        UM_TRY(um_tower_load_linear(l, linears[i].to, at, linears[i].name, linears[i].N,
-                                    linears[i].K));
-    UM_TRY(um_tower_load_pair(l, &b->attention.k, at, "self_attn.k_proj", "self_attn.v_proj",
-                              m->dim, m->dim));
-    UM_TRY(um_tower_load_norm(l, &b->attn_norm, at, "self_attn_layer_norm", m->dim));
-    UM_TRY(um_tower_load_norm(l, &b->end_norm, at, "final_layer_norm", m->dim));
-    if (!m->gated) return UM_OK;
-    const int64_t shape[] = {1, m->heads, 1, 1};
-    um_tower_loader exact = *l; /* only 8 outputs: a smaller type would save nothing */
-    exact.keep = "f32";
-    UM_TRY(
-        um_tower_load_linear(&exact, &b->grep, at, "self_attn.grep_linear", 8, m->dim / m->heads));
-    return um_tower_load_values(l, &b->grep_a, at, "self_attn.grep_a", 4, shape);
+    static const um_slot kv[] = {UM_SLOT_K, UM_SLOT_V};
+    const um_tower_layer l = {ps, UM_PART_SOUND, layer};
+    b->attention.shape = um_beats_attention(&ps->ck->model.sound);
+    UM_TRY(um_tower_load_linear(&l, &b->attention.q, UM_SLOT_Q, err));
+    UM_TRY(um_tower_load_stacked(&l, &b->attention.k, kv, 2, err));
+    UM_TRY(um_tower_load_linear(&l, &b->attention.out, UM_SLOT_O, err));
+    UM_TRY(um_tower_load_linear(&l, &b->mlp.fc1, UM_SLOT_FC1, err));
+    UM_TRY(um_tower_load_linear(&l, &b->mlp.fc2, UM_SLOT_FC2, err));
+    UM_TRY(um_tower_load_norm(&l, &b->attn_norm, UM_SLOT_NORM1, err));
+    UM_TRY(um_tower_load_norm(&l, &b->end_norm, UM_SLOT_NORM2, err));
+    if (!ps->ck->model.sound.gated) return UM_OK;
+    UM_TRY(um_tower_load_linear(&l, &b->grep, UM_SLOT_GREP, err));
+    return um_vector_load(&b->grep_a, ps, place(UM_SLOT_GREP_A, layer), UM_LEAF_WEIGHT, err);
 }
 
 /* Computes the rows of a window, and checks that its frames can be divided among them. */
@@ -163,25 +154,22 @@ static um_status count_rows(um_beats *b, um_err *err)
     return UM_OK;
 }
 
-um_status um_beats_load(um_beats *out, const um_sound_model *m, const um_tower_loader *l)
+um_status um_beats_load(um_beats *out, um_params *ps, um_err *err)
 {
-    static const char patch[] = "patch_embedding.weight";
-    const int64_t conv[] = {m->patch_dim, 1, m->patch, m->patch};
-    const um_tensor *t = NULL;
+    const um_sound_model *m = &ps->ck->model.sound;
+    const um_tower_layer l = {ps, UM_PART_SOUND, -1};
     um_beats b = {.model = m};
-    UM_TRY(count_rows(&b, l->err));
-    um_fbank_init(&b.fbank, l->model);
-    UM_TRY(um_tensors_want(l->set, &t, patch, 4, conv, l->err));
-    UM_TRY(um_linear_load_plain(&b.patch, l->set, patch, NULL, m->patch_dim, m->patch * m->patch,
-                                l->keep, l->dev, l->model, l->err));
-    UM_TRY(um_tower_load_norm(l, &b.patch_norm, "", "layer_norm", m->patch_dim));
+    UM_TRY(count_rows(&b, err));
+    um_fbank_init(&b.fbank, ps->how.host);
+    UM_TRY(um_tower_load_linear(&l, &b.patch, UM_SLOT_PATCH, err));
+    UM_TRY(um_tower_load_norm(&l, &b.patch_norm, UM_SLOT_PATCH_NORM, err));
     if (m->patch_dim != m->dim)
-        UM_TRY(um_tower_load_linear(l, &b.project, "", "post_extract_proj", m->dim, m->patch_dim));
-    UM_TRY(load_conv(l, &b));
-    UM_TRY(um_tower_load_norm(l, &b.norm, "", "encoder.layer_norm", m->dim));
-    UM_TRY(load_table(l, &b));
-    b.layers = um_arena_zero(l->model, (size_t)m->layers * sizeof *b.layers);
-    for (int i = 0; i < m->layers; i++) UM_TRY(load_layer(l, &b.layers[i], m, i));
+        UM_TRY(um_tower_load_linear(&l, &b.project, UM_SLOT_PATCH_PROJ, err));
+    UM_TRY(load_conv(&b, ps, err));
+    UM_TRY(um_tower_load_norm(&l, &b.norm, UM_SLOT_NORM, err));
+    UM_TRY(load_table(&b, ps, err));
+    b.layers = um_arena_zero(ps->how.host, (size_t)m->layers * sizeof *b.layers);
+    for (int i = 0; i < m->layers; i++) UM_TRY(load_layer(&b.layers[i], ps, i, err));
     *out = b;
     return UM_OK;
 }

@@ -4,62 +4,62 @@
 
 #include "core/base/bytes.h"
 
-#include <stdio.h>
-
-enum { PREFIX = 160 };
-
 static bool has_cross(const um_sound_model *m, int layer) { return layer % m->q_cross == 0; }
 
-/* prefix is the name of the attention and a dot; keys are computed from rows of width `from`. */
-static um_status load_attention(const um_tower_loader *l, um_qformer_attention *a,
-                                const char *prefix, int Q, int from)
+static um_status load_self(um_qformer_attention *a, const um_tower_layer *l, um_err *err)
 {
-    UM_TRY(um_tower_load_linear(l, &a->block.q, prefix, "attention.query", Q, Q));
-    UM_TRY(um_tower_load_pair(l, &a->block.k, prefix, "attention.key", "attention.value", Q, from));
-    UM_TRY(um_tower_load_linear(l, &a->block.out, prefix, "output.dense", Q, Q));
-    return um_tower_load_norm(l, &a->norm, prefix, "output.LayerNorm", Q);
+    static const um_slot kv[] = {UM_SLOT_K, UM_SLOT_V};
+    UM_TRY(um_tower_load_linear(l, &a->block.q, UM_SLOT_Q, err));
+    UM_TRY(um_tower_load_stacked(l, &a->block.k, kv, 2, err));
+    UM_TRY(um_tower_load_linear(l, &a->block.out, UM_SLOT_O, err));
+    return um_tower_load_norm(l, &a->norm, UM_SLOT_NORM1, err);
 }
 
-static um_status load_layer(const um_tower_loader *l, um_qformer_layer *out,
-                            const um_sound_model *m, int layer)
+static um_status load_cross(um_qformer_attention *a, const um_tower_layer *l, um_err *err)
 {
-    char at[PREFIX], part[PREFIX + 20];
+    static const um_slot kv[] = {UM_SLOT_CROSS_K, UM_SLOT_CROSS_V};
+    UM_TRY(um_tower_load_linear(l, &a->block.q, UM_SLOT_CROSS_Q, err));
+    UM_TRY(um_tower_load_stacked(l, &a->block.k, kv, 2, err));
+    UM_TRY(um_tower_load_linear(l, &a->block.out, UM_SLOT_CROSS_O, err));
+    return um_tower_load_norm(l, &a->norm, UM_SLOT_CROSS_NORM, err);
+}
+
+static um_status load_layer(um_qformer_layer *out, um_params *ps, int layer, um_err *err)
+{
+    const um_sound_model *m = &ps->ck->model.sound;
+    const um_tower_layer l = {ps, UM_PART_SOUND_ALIGNER, layer};
     out->self.block.shape = out->cross.block.shape = um_qformer_attention_shape(m);
-    snprintf(at, sizeof at, "%sqformer.qformer.encoder.layer.%d.", m->names.prefix, layer);
-    snprintf(part, sizeof part, "%sattention.", at);
-    UM_TRY(load_attention(l, &out->self, part, m->q_dim, m->q_dim));
-    snprintf(part, sizeof part, "%scrossattention.", at);
-    if (has_cross(m, layer)) UM_TRY(load_attention(l, &out->cross, part, m->q_dim, m->dim));
-    UM_TRY(um_tower_load_linear(l, &out->mlp.fc1, at, "intermediate_query.dense", m->q_ffn_dim,
-                                m->q_dim));
-    UM_TRY(
-        um_tower_load_linear(l, &out->mlp.fc2, at, "output_query.dense", m->q_dim, m->q_ffn_dim));
-    return um_tower_load_norm(l, &out->norm, at, "output_query.LayerNorm", m->q_dim);
+    UM_TRY(load_self(&out->self, &l, err));
+    if (has_cross(m, layer)) UM_TRY(load_cross(&out->cross, &l, err));
+    UM_TRY(um_tower_load_linear(&l, &out->mlp.fc1, UM_SLOT_FC1, err));
+    UM_TRY(um_tower_load_linear(&l, &out->mlp.fc2, UM_SLOT_FC2, err));
+    return um_tower_load_norm(&l, &out->norm, UM_SLOT_NORM2, err);
 }
 
 /* The queries are the same for every window, so their first norm is computed once, here. */
-static um_status load_queries(const um_tower_loader *l, um_qformer *f)
+static um_status load_queries(um_qformer *f, um_params *ps, um_err *err)
 {
     const um_sound_model *m = f->model;
-    const int64_t shape[] = {1, m->queries, m->q_dim};
-    char prefix[PREFIX];
+    const um_loading *how = &ps->how;
+    const um_tower_layer l = {ps, UM_PART_SOUND_ALIGNER, -1};
     um_norm norm;
     const float *raw = NULL;
-    snprintf(prefix, sizeof prefix, "%sqformer.qformer.", m->names.prefix);
-    UM_TRY(um_tower_load_norm(l, &norm, prefix, "layernorm", m->q_dim));
-    UM_TRY(um_tower_load_values(l, &raw, m->names.queries, "", 3, shape));
-    float *queries = um_arena_f32(l->model, (size_t)m->queries, (size_t)m->q_dim);
-    um_norm_fwd(l->dev, queries, raw, &norm, m->queries, m->q_dim, m->q_eps);
+    UM_TRY(um_tower_load_norm(&l, &norm, UM_SLOT_QUERY_NORM, err));
+    UM_TRY(um_vector_load(&raw, ps, um_place_of(l.part, UM_SLOT_QUERIES, -1, -1), UM_LEAF_WEIGHT,
+                          err));
+    float *queries = um_arena_f32(how->device, (size_t)m->queries, (size_t)m->q_dim);
+    um_norm_fwd(how->dev, queries, raw, &norm, m->queries, m->q_dim, m->q_eps);
     f->queries = queries;
     return UM_OK;
 }
 
-um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tower_loader *l)
+um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err)
 {
+    const um_sound_model *m = &ps->ck->model.sound;
     um_qformer f = {.model = m};
-    UM_TRY(load_queries(l, &f));
-    f.layers = um_arena_zero(l->model, (size_t)m->q_layers * sizeof *f.layers);
-    for (int i = 0; i < m->q_layers; i++) UM_TRY(load_layer(l, &f.layers[i], m, i));
+    UM_TRY(load_queries(&f, ps, err));
+    f.layers = um_arena_zero(ps->how.host, (size_t)m->q_layers * sizeof *f.layers);
+    for (int i = 0; i < m->q_layers; i++) UM_TRY(load_layer(&f.layers[i], ps, i, err));
     *out = f;
     return UM_OK;
 }

@@ -42,8 +42,8 @@ typedef struct um_qformer {
     um_qformer_layer *layers;
 } um_qformer;
 
-/* UM_E_MODEL names the tensor, its expected shape and its actual shape. Memory: l->model. */
-um_status um_qformer_load(um_qformer *out, const um_sound_model *m, const um_tower_loader *l);
+/* ps lists its tensors. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
+um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err);
 
 /* a->last[queries, Q] of x[T, D]. The queries attend to every row of x, including padding (spec 12 #8). Memory: host, released before
  * returning. */

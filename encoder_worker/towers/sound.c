@@ -5,8 +5,6 @@
 #include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/qformer.h"
 
-#include <stdio.h>
-
 struct um_sound {
     const um_sound_model *model;
     um_beats beats;
@@ -21,22 +19,15 @@ struct um_sound_acts {
     um_projector_acts *projector;
 };
 
-um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
-                        um_arena *model, um_err *err)
+um_status um_sound_load(um_sound **out, um_params *ps, um_err *err)
 {
-    const um_sound_model *m = &ck->model.sound;
-    um_tower_loader l = {um_checkpoint_set(ck, UM_PART_SOUND), dev, weights, model, err};
-    um_sound *s = um_arena_zero(model, sizeof *s);
-    if (!m->present || l.set == NULL)
-        return UM_FAIL(err, UM_E_MODEL, "the model has no sound tower");
-    *s = (um_sound){.model = m, .dim_out = ck->model.dim};
-    UM_TRY(um_beats_load(&s->beats, m, &l));
-    l.set = um_checkpoint_set(ck, UM_PART_SOUND_ALIGNER);
-    UM_TRY(um_qformer_load(&s->qformer, m, &l));
-    char prefix[100];
-    snprintf(prefix, sizeof prefix, "%sprojector", m->names.prefix);
-    UM_TRY(um_tower_load_projector(&l, &s->projector, prefix, m->proj, m->proj_layers, s->dim_out,
-                                   m->q_dim));
+    const um_sound_model *m = &ps->ck->model.sound;
+    if (!m->present) return UM_FAIL(err, UM_E_MODEL, "the model has no sound tower");
+    um_sound *s = um_arena_zero(ps->how.host, sizeof *s);
+    *s = (um_sound){.model = m, .dim_out = ps->ck->model.dim};
+    UM_TRY(um_beats_load(&s->beats, ps, err));
+    UM_TRY(um_qformer_load(&s->qformer, ps, err));
+    UM_TRY(um_tower_load_projector(&s->projector, ps, UM_PART_SOUND_ALIGNER, m->proj_layers, err));
     *out = s;
     return UM_OK;
 }

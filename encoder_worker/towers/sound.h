@@ -2,16 +2,14 @@
  * of the language model's width (spec 3.3). */
 #pragma once
 
-#include "core/nn/checkpoint.h"
-#include "core/tensor/ops.h"
+#include "core/nn/params.h"
 #include "encoder_worker/frontend/wave.h"
 
 typedef struct um_sound um_sound;
 
-/* Packs the tower, its Q-Former and its projector and releases their mapped pages. weights: auto, f32, bf16 (linear.h). ck must outlive
- * *out, which lives in model. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
-um_status um_sound_load(um_sound **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
-                        um_arena *model, um_err *err);
+/* Loads the tower, its Q-Former and its projector, which ps lists, and releases their mapped pages. ps must outlive *out, which lives in
+ * its host arena. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
+um_status um_sound_load(um_sound **out, um_params *ps, um_err *err);
 
 typedef struct um_sound_acts um_sound_acts;
 

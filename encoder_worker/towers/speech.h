@@ -2,16 +2,14 @@
  * a fixed number of rows of the language model's width (spec 3.2). */
 #pragma once
 
-#include "core/nn/checkpoint.h"
-#include "core/tensor/ops.h"
+#include "core/nn/params.h"
 #include "encoder_worker/frontend/wave.h"
 
 typedef struct um_speech um_speech;
 
-/* Packs the tower, its aligner and its projector and releases their mapped pages. weights: auto, f32, bf16 (linear.h). ck must outlive
- * *out, which lives in model. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
-um_status um_speech_load(um_speech **out, const um_checkpoint *ck, um_dev *dev, const char *weights,
-                         um_arena *model, um_err *err);
+/* Loads the tower, its aligner and its projector, which ps lists, and releases their mapped pages. ps must outlive *out, which lives in
+ * its host arena. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
+um_status um_speech_load(um_speech **out, um_params *ps, um_err *err);
 
 typedef struct um_speech_acts um_speech_acts;
 

@@ -1,4 +1,4 @@
-/* What the towers and their connectors share: loading by composed names, steps with a norm, projectors.
+/* What the towers and their connectors share: loading of norms and of layers of a part, steps with a norm, projectors.
  *
  * A tower writes its activations into a struct that the caller binds (um_vision_acts and its like). With keep every layer has buffers
  * of its own, and no buffer is written after something that backward reads was put there; without it all layers share one set. The
@@ -6,36 +6,27 @@
  * arena they give the bytes that a tower takes. */
 #pragma once
 
-#include "core/model/model.h"
 #include "core/nn/attention.h"
 #include "core/nn/mlp.h"
 #include "core/nn/norm.h"
 
-/* What every loading step needs. */
-typedef struct um_tower_loader {
-    const um_tensors *set;
-    um_dev *dev;
-    const char *keep; /* linear.h */
-    um_arena *model;
-    um_err *err;
-} um_tower_loader;
+/* A layer of a part whose tensors are loaded; layer is -1 for what belongs to no layer. */
+typedef struct um_tower_layer {
+    um_params *ps;
+    um_part part;
+    int layer;
+} um_tower_layer;
 
-/* Loads prefix name.weight [N,K] and prefix name.bias [N]. */
-um_status um_tower_load_linear(const um_tower_loader *l, um_linear *out, const char *prefix,
-                               const char *name, int N, int K);
-/* Loads keys and values as one layer [2N,K]: prefix keys.weight above prefix values.weight. */
-um_status um_tower_load_pair(const um_tower_loader *l, um_linear *out, const char *prefix,
-                             const char *keys, const char *values, int N, int K);
-um_status um_tower_load_norm(const um_tower_loader *l, um_norm *out, const char *prefix,
-                             const char *name, int D);
-/* Loads a tensor of any rank as f32. */
-um_status um_tower_load_values(const um_tower_loader *l, const float **out, const char *prefix,
-                               const char *name, int rank, const int64_t *shape);
+um_status um_tower_load_linear(const um_tower_layer *l, um_linear *out, um_slot slot, um_err *err);
+/* Several layers with the same input as one, the first slot's outputs first. */
+um_status um_tower_load_stacked(const um_tower_layer *l, um_linear *out, const um_slot *slot, int n,
+                                um_err *err);
+um_status um_tower_load_norm(const um_tower_layer *l, um_norm *out, um_slot slot, um_err *err);
 
-/* Loads the layers that project rows [n,K] to the language model's width N into *out (in model): "linear" is prefix itself; the layers
- * of an MLP are prefix.0, .2, .4 ... with GELU between them (spec 3.1). */
-um_status um_tower_load_projector(const um_tower_loader *l, um_linear **out, const char *prefix,
-                                  um_projector kind, int layers, int N, int K);
+/* Loads the layers that project the rows of a part to the language model's width into *out (in the host arena): one, or the layers of an
+ * MLP with GELU between them (spec 3.1). */
+um_status um_tower_load_projector(um_linear **out, um_params *ps, um_part part, int layers,
+                                  um_err *err);
 /* A step with the norm behind it: sum = in + f(in), out = norm(sum). */
 typedef struct um_postnorm_acts {
     float *in, *sum, *out; /* [T,D] */

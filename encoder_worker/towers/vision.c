@@ -1,13 +1,11 @@
-/* See vision.h. Source: Radford et al. 2021, arXiv 2103.00020; transformers 4.31, CLIPVisionTransformer; LLaVA's clip_encoder and
- * multimodal_projector. Letters: S side of the image, P of a patch, T rows (class row and patches), D width, F feed-forward width. */
+/* See vision.h: the forward pass. Source: Radford et al. 2021, arXiv 2103.00020; transformers 4.31, CLIPVisionTransformer; LLaVA's
+ * clip_encoder and multimodal_projector. Letters: S side of the image, P of a patch, T rows (class row
+ * and patches), D width, F feed-forward width. */
 #include "encoder_worker/towers/vision.h"
 
 #include "core/base/bytes.h"
 
-#include <stdio.h>
 #include <string.h>
-
-enum { NAME = 200 };
 
 static int grid(const um_vision_model *m) { return m->image_size / m->patch; }
 static int patches(const um_vision_model *m) { return grid(m) * grid(m); }
@@ -18,78 +16,6 @@ um_attention_shape um_vision_attention(const um_vision_model *m)
 }
 
 int um_vision_rows(const um_vision_model *m) { return patches(m) + (m->keep_class ? 1 : 0); }
-
-static um_status load_embeddings(const um_tower_loader *l, um_vision *out, const um_vision_model *m)
-{
-    static const char patch[] = "vision_model.embeddings.patch_embedding.weight";
-    static const char position[] = "vision_model.embeddings.position_embedding.weight";
-    const um_tensor *t = NULL;
-    int64_t conv[4] = {m->dim, m->channels, m->patch, m->patch},
-            table[2] = {patches(m) + 1, m->dim};
-    int K = m->channels * m->patch * m->patch;
-    UM_TRY(um_tensors_want(l->set, &t, patch, 4, conv, l->err));
-    UM_TRY(um_linear_load_plain(&out->patch, l->set, patch, NULL, m->dim, K, l->keep, l->dev,
-                                l->model, l->err));
-    UM_TRY(um_vector_load(&out->class_row, l->set, "vision_model.embeddings.class_embedding",
-                          m->dim, l->model, l->err));
-    um_status st = um_tensors_want(l->set, &t, position, 2, table, l->err);
-    if (st != UM_OK)
-        return um_wrap(l->err, st, "a %d pixel image in patches of %d has %d rows", m->image_size,
-                       m->patch, patches(m) + 1);
-    float *positions = um_arena_f32(l->model, (size_t)table[0], (size_t)table[1]);
-    um_tensor_to_f32(positions, t);
-    um_tensors_forget(l->set, t);
-    out->positions = positions;
-    return um_tower_load_norm(l, &out->pre, "vision_model.", "pre_layrnorm", m->dim);
-}
-
-static um_status load_block(const um_tower_loader *l, um_vision_block *b, const um_vision_model *m,
-                            int layer)
-{
-    struct {
-        um_linear *to;
-        const char *rest;
-        int N, K;
-    } const linears[] = {
-        {&b->attention.q, "self_attn.q_proj", m->dim, m->dim},
-        {&b->attention.k, "self_attn.k_proj", m->dim, m->dim},
-        {&b->attention.v, "self_attn.v_proj", m->dim, m->dim},
-        {&b->attention.out, "self_attn.out_proj", m->dim, m->dim},
-        {&b->mlp.fc1, "mlp.fc1", m->ffn_dim, m->dim},
-        {&b->mlp.fc2, "mlp.fc2", m->dim, m->ffn_dim},
-    };
-    char name[NAME / 2];
-    b->attention.shape = um_vision_attention(m);
-    b->mlp.act = m->quick_gelu ? UM_MLP_QUICK_GELU : UM_MLP_GELU;
-    for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
-        snprintf(name, sizeof name, "vision_model.encoder.layers.%d.%s", layer, linears[i].rest);
-        UM_TRY(um_tower_load_linear(l, linears[i].to, name, "", linears[i].N, linears[i].K));
-    }
-    snprintf(name, sizeof name, "vision_model.encoder.layers.%d.layer_norm1", layer);
-    UM_TRY(um_tower_load_norm(l, &b->norm1, name, "", m->dim));
-    snprintf(name, sizeof name, "vision_model.encoder.layers.%d.layer_norm2", layer);
-    return um_tower_load_norm(l, &b->norm2, name, "", m->dim);
-}
-
-um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, const char *weights,
-                         um_arena *model, um_err *err)
-{
-    const um_vision_model *m = &ck->model.vision;
-    um_tower_loader l = {um_checkpoint_set(ck, UM_PART_VISION), dev, weights, model, err};
-    um_vision v = {.model = m, .dim_out = ck->model.dim};
-    if (!m->present || l.set == NULL)
-        return UM_FAIL(err, UM_E_MODEL, "the model has no vision tower");
-    if (m->channels != 3)
-        return UM_FAIL(err, UM_E_MODEL, "%s: num_channels %d, images have 3", m->dir, m->channels);
-    UM_TRY(load_embeddings(&l, &v, m));
-    v.blocks = um_arena_zero(model, (size_t)m->run_layers * sizeof *v.blocks);
-    for (int i = 0; i < m->run_layers; i++) UM_TRY(load_block(&l, &v.blocks[i], m, i));
-    l.set = um_checkpoint_set(ck, UM_PART_PROJECTOR);
-    UM_TRY(um_tower_load_projector(&l, &v.projector, "model.mm_projector", m->proj, m->proj_layers,
-                                   v.dim_out, m->dim));
-    *out = v;
-    return UM_OK;
-}
 
 /* cols[patches, channels*P*P]: row (gy, gx) is the patch there, one channel after another, in the order of the convolution's weight.
  * Pixels at the right and at the bottom that the grid does not cover are left out, as in the convolution. */

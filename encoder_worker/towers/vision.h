@@ -2,7 +2,6 @@
  * for an image (bytes -> image -> pixels -> rows). */
 #pragma once
 
-#include "core/nn/checkpoint.h"
 #include "encoder_worker/towers/tower_parts.h"
 
 typedef struct um_vision_block {
@@ -22,10 +21,9 @@ typedef struct um_vision {
     int dim_out;             /* width of the language model */
 } um_vision;
 
-/* Packs the tower and the projector and releases their mapped pages. weights: auto, f32, bf16 (linear.h). *out points into ck->model,
- * which must outlive it. UM_E_MODEL names the tensor, its expected shape and its actual shape. Memory: model. */
-um_status um_vision_load(um_vision *out, const um_checkpoint *ck, um_dev *dev, const char *weights,
-                         um_arena *model, um_err *err);
+/* Loads the tower and the projector, which ps lists, and releases their mapped pages. *out points into ps and its model, which must
+ * outlive it. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
+um_status um_vision_load(um_vision *out, um_params *ps, um_err *err);
 
 um_attention_shape um_vision_attention(const um_vision_model *m);
 

@@ -20,7 +20,7 @@ static um_status hold(void *ctx, const um_spec *s, um_err *err)
 {
     (void)err;
     um_convert *cv = ctx;
-    um_claim *c = um_convert_find(cv, (int)um_set_of(s->part), s->name);
+    um_claim *c = um_convert_find(cv, (int)um_set_of(s->at.part), s->name);
     char want[96], found[96];
     um_shape_text(want, s->rank, s->shape);
     if (c == NULL && s->optional) return UM_OK;

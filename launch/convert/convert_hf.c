@@ -34,11 +34,11 @@ static const char *mixtral_name(um_arena *arena, const um_spec *s)
     const char *leaf = strstr(s->name, "gate_proj") != NULL ? "w1"
                        : strstr(s->name, "up_proj") != NULL ? "w3"
                                                             : "w2";
-    if (s->part == UM_PART_GATE)
-        return um_arena_fmt(arena, "model.layers.%d.block_sparse_moe.gate.weight", s->layer);
-    if (s->part == UM_PART_EXPERT)
+    if (s->at.part == UM_PART_GATE)
+        return um_arena_fmt(arena, "model.layers.%d.block_sparse_moe.gate.weight", s->at.layer);
+    if (s->at.part == UM_PART_EXPERT)
         return um_arena_fmt(arena, "model.layers.%d.block_sparse_moe.experts.%d.%s.weight",
-                            s->layer, s->expert, leaf);
+                            s->at.layer, s->at.index, leaf);
     return s->name;
 }
 
@@ -60,7 +60,8 @@ static void add_lora(walk *w, um_claim *c, const char *name)
 static um_status claim_llm(void *ctx, const um_spec *s, um_err *err)
 {
     walk *w = ctx;
-    if (s->part != UM_PART_BACKBONE && s->part != UM_PART_GATE && s->part != UM_PART_EXPERT)
+    if (s->at.part != UM_PART_BACKBONE && s->at.part != UM_PART_GATE &&
+        s->at.part != UM_PART_EXPERT)
         return UM_OK;
     if (strstr(s->name, "_lora_") != NULL) return UM_OK; /* merged with its weight */
     um_source_tensor *t = um_source_get(w->llm, s->name);

@@ -34,18 +34,18 @@ static um_status count(void *ctx, const um_spec *spec, um_err *err)
 {
     counting *k = ctx;
     (void)err;
-    const um_tensors *set = um_checkpoint_set(k->c, spec->part);
+    const um_tensors *set = um_checkpoint_set(k->c, spec->at.part);
     const um_tensor *t = set == NULL ? NULL : um_tensors_find(set, spec->name);
     if (t == NULL && spec->optional) return UM_OK;
     int64_t bytes = element_bytes(k, spec, t);
     for (int i = 0; i < spec->rank; i++) bytes *= spec->shape[i];
-    switch (spec->part) {
+    switch (spec->at.part) {
     case UM_PART_BACKBONE:
     case UM_PART_GATE:
         k->backbone += bytes;
         break;
     case UM_PART_EXPERT:
-        k->expert[spec->expert] += bytes;
+        k->expert[spec->at.index] += bytes;
         break;
     case UM_PART_PROJECTOR:
     case UM_PART_VISION:

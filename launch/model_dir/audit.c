@@ -31,7 +31,7 @@ static um_status audit_wanted(void *ctx, const um_spec *spec, um_err *err)
 {
     (void)err;
     auditor *a = ctx;
-    const um_tensors *set = um_checkpoint_set(a->c, spec->part);
+    const um_tensors *set = um_checkpoint_set(a->c, spec->at.part);
     const um_tensor *t = um_tensors_find(set, spec->name), *fit = NULL;
     um_err why = {0};
     char want[96];
@@ -43,7 +43,7 @@ static um_status audit_wanted(void *ctx, const um_spec *spec, um_err *err)
         say(a, "missing %s %s", spec->name, want);
         return UM_OK;
     }
-    a->seen[um_set_of(spec->part)][t - um_tensors_at(set, 0)] = 1;
+    a->seen[um_set_of(spec->at.part)][t - um_tensors_at(set, 0)] = 1;
     a->a.found++;
     a->a.params += (int64_t)um_tensor_values(t);
     a->a.bytes += (int64_t)t->bytes;

@@ -236,7 +236,7 @@ static um_status collect(void *ctx, const um_spec *s, um_err *err)
     (void)err;
     batch *w = ctx;
     maker *m = w->m;
-    if (um_set_of(s->part) != w->set) return UM_OK;
+    if (um_set_of(s->at.part) != w->set) return UM_OK;
     if (w->n == w->cap) {
         w->cap = w->cap == 0 ? 256 : w->cap * 2;
         w->list = um_realloc(w->list, w->cap * sizeof *w->list);
@@ -252,6 +252,7 @@ static um_status collect(void *ctx, const um_spec *s, um_err *err)
             (size_t)s->shape[i]; /* cannot overflow: um_model_read keeps the total under 2^50 */
     }
     w->spec[w->n] = *s;
+    w->spec[w->n].name = t.name;
     w->list[w->n++] = t;
     return UM_OK;
 }
@@ -268,7 +269,7 @@ static uint64_t stream_of(const char *name)
 static float std_of(const maker *m, const um_spec *s)
 {
     double root = sqrt((double)m->model.dim);
-    if (s->part != UM_PART_GATE) return (float)m->range;
+    if (s->at.part != UM_PART_GATE) return (float)m->range;
     return (float)(s->rank == 2 ? 2.0 / root : 1.0 / root);
 }
 

@@ -50,11 +50,11 @@ static um_status part_count(void *ctx, const um_spec *s, um_err *err)
 {
     (void)err;
     findings *f = ctx;
-    const um_tensor *t = um_tensors_find(um_checkpoint_set(f->c, s->part), s->name);
+    const um_tensor *t = um_tensors_find(um_checkpoint_set(f->c, s->at.part), s->name);
     if (t == NULL) return UM_OK;
-    f->params[s->part] += (int64_t)um_tensor_values(t);
-    f->bytes[s->part] += (int64_t)t->bytes;
-    f->dtypes[s->part] |= 1u << t->dtype;
+    f->params[s->at.part] += (int64_t)um_tensor_values(t);
+    f->bytes[s->at.part] += (int64_t)t->bytes;
+    f->dtypes[s->at.part] |= 1u << t->dtype;
     return UM_OK;
 }
 

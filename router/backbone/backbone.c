@@ -29,7 +29,7 @@ static void bind_dynamic(um_acts *a, um_arena *arena, const um_model *m, int T, 
     a->shared = um_arena_zero(arena, F * sizeof *a->shared);
     for (size_t j = 0; j < F; j++) {
         a->shared[j] = a->shared[0];
-        if (keep || j == 0) um_ffn_acts_bind(&a->shared[j], arena, T, d->shared_dim);
+        if (keep || j == 0) um_ffn_acts_bind(&a->shared[j], arena, T, d->shared_dim, m->lora_r);
     }
     a->parts = um_arena_f32(arena, (1 + F) * (size_t)T, (size_t)m->dim);
 }
@@ -55,7 +55,7 @@ void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch
         bind_dynamic(a, arena, m, b->T, keep);
     else if (m->experts > 0)
         um_route_bind(&a->route, arena, b->T, m->top_k, m->experts);
-    if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, arena, b->T, m->ffn_dim);
+    if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, arena, b->T, m->ffn_dim, m->lora_r);
     a->y = um_arena_f32(arena, T, D);
 }
 

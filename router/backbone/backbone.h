@@ -34,9 +34,8 @@ typedef struct um_backbone {
     size_t weight_bytes;
 } um_backbone;
 
-/* Loads everything that a router needs. Memory: model. */
-um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_dev *dev, const char *keep,
-                           um_arena *model, um_err *err);
+/* Loads everything that a router needs: ps lists the parts of UM_ROLE_ROUTER (um_role_parts). ps must outlive *out. */
+um_status um_backbone_load(um_backbone *out, um_params *ps, um_err *err);
 void um_backbone_close(um_backbone *t);
 
 /* Copies row id of the embedding table to out[D]. 0 <= id < vocab. */

@@ -1,95 +1,58 @@
 /* Loads the backbone; see backbone.h. */
 #include "router/backbone/backbone.h"
 
-#include <stdio.h>
-#include <string.h>
-
-typedef struct loader {
-    const um_checkpoint *ck;
-    um_dev *dev;
-    const char *keep;
-    um_arena *model;
-} loader;
-
-static um_status linear(const loader *ld, um_linear *out, int layer, const char *leaf, int N, int K,
-                        um_err *err)
+static um_place at(um_slot slot, int layer)
 {
-    char name[200];
-    um_name_layer(name, layer, leaf);
-    return um_linear_load_plain(out, ld->ck->llm, name, NULL, N, K, ld->keep, ld->dev, ld->model,
-                                err);
+    return um_place_of(UM_PART_BACKBONE, slot, layer, -1);
 }
 
-static um_status norm(const loader *ld, const float **out, int layer, const char *leaf, um_err *err)
+static um_status gate_load(um_layer *b, um_params *ps, int layer, um_err *err)
 {
-    char name[200];
-    um_name_layer(name, layer, leaf);
-    return um_vector_load(out, ld->ck->llm, name, ld->ck->model.dim, ld->model, err);
-}
-
-/* The gate and its pre-projections are always f32 (DESIGN 7). */
-static um_status gate_load(const loader *ld, um_layer *b, int layer, um_err *err)
-{
-    const um_model *m = &ld->ck->model;
-    char name[200], bias[200];
-    um_name_gate(name, m, layer);
-    UM_TRY(um_linear_load_plain(&b->gate, ld->ck->llm, name, NULL, um_model_gate_rows(m), m->dim,
-                                "f32", ld->dev, ld->model, err));
-    for (int i = 0; m->fm_block && i < UM_FMS; i++) {
-        um_name_fm(name, layer, (um_fm)i, "weight");
-        um_name_fm(bias, layer, (um_fm)i, "bias");
-        if (um_tensors_find(ld->ck->llm, name) == NULL) continue;
-        UM_TRY(um_linear_load_plain(&b->fm[i], ld->ck->llm, name, bias, m->dim, m->dim, "f32",
-                                    ld->dev, ld->model, err));
+    UM_TRY(um_linear_load(&b->gate, ps, um_place_of(UM_PART_GATE, UM_SLOT_GATE, layer, -1), err));
+    for (int i = 0; ps->ck->model.fm_block && i < UM_FMS; i++) {
+        const um_place fm = um_place_of(UM_PART_GATE, UM_SLOT_FM, layer, i);
+        if (um_params_has(ps, fm, UM_LEAF_WEIGHT)) UM_TRY(um_linear_load(&b->fm[i], ps, fm, err));
     }
     return UM_OK;
 }
 
-static um_status shared_load(const loader *ld, um_layer *b, int layer, um_err *err)
+static um_status shared_load(um_layer *b, um_params *ps, int layer, um_err *err)
 {
-    int F = ld->ck->model.dynamic.shared;
-    b->shared = um_arena_zero(ld->model, (size_t)F * sizeof *b->shared);
+    int F = ps->ck->model.dynamic.shared;
+    b->shared = um_arena_zero(ps->how.host, (size_t)F * sizeof *b->shared);
     for (int j = 0; j < F; j++)
-        UM_TRY(
-            um_ffn_load_shared(&b->shared[j], ld->ck, layer, j, ld->keep, ld->dev, ld->model, err));
+        UM_TRY(um_ffn_load(&b->shared[j], ps, UM_PART_BACKBONE, layer, j, err));
     return UM_OK;
 }
 
-static um_status block_load(const loader *ld, um_layer *b, int layer, um_err *err)
+static um_status layer_load(um_layer *b, um_params *ps, int layer, um_err *err)
 {
-    const um_model *m = &ld->ck->model;
-    int Q = m->heads * m->head_dim, KV = m->kv_heads * m->head_dim;
-    UM_TRY(norm(ld, &b->norm1, layer, "input_layernorm.weight", err));
-    UM_TRY(norm(ld, &b->norm2, layer, "post_attention_layernorm.weight", err));
-    UM_TRY(linear(ld, &b->q, layer, "self_attn.q_proj.weight", Q, m->dim, err));
-    UM_TRY(linear(ld, &b->k, layer, "self_attn.k_proj.weight", KV, m->dim, err));
-    UM_TRY(linear(ld, &b->v, layer, "self_attn.v_proj.weight", KV, m->dim, err));
-    UM_TRY(linear(ld, &b->o, layer, "self_attn.o_proj.weight", m->dim, Q, err));
-    b->moe = m->moe_layer[layer];
-    if (b->moe) {
-        UM_TRY(gate_load(ld, b, layer, err));
-        return shared_load(ld, b, layer, err);
-    }
-    return um_ffn_load(&b->dense, ld->ck, layer, -1, ld->keep, ld->dev, ld->model, err);
+    UM_TRY(um_vector_load(&b->norm1, ps, at(UM_SLOT_NORM1, layer), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_vector_load(&b->norm2, ps, at(UM_SLOT_NORM2, layer), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_linear_load(&b->q, ps, at(UM_SLOT_Q, layer), err));
+    UM_TRY(um_linear_load(&b->k, ps, at(UM_SLOT_K, layer), err));
+    UM_TRY(um_linear_load(&b->v, ps, at(UM_SLOT_V, layer), err));
+    UM_TRY(um_linear_load(&b->o, ps, at(UM_SLOT_O, layer), err));
+    b->moe = ps->ck->model.moe_layer[layer];
+    if (!b->moe) return um_ffn_load(&b->dense, ps, UM_PART_BACKBONE, layer, -1, err);
+    UM_TRY(gate_load(b, ps, layer, err));
+    return shared_load(b, ps, layer, err);
 }
 
-um_status um_backbone_load(um_backbone *out, const um_checkpoint *ck, um_dev *dev, const char *keep,
-                           um_arena *model, um_err *err)
+um_status um_backbone_load(um_backbone *out, um_params *ps, um_err *err)
 {
-    const um_model *m = &ck->model;
-    loader ld = {ck, dev, keep, model};
-    size_t before = model->used;
+    const um_model *m = &ps->ck->model;
+    size_t before = ps->how.device->used;
     um_backbone t = {.model = m};
-    int64_t embed_shape[2] = {m->vocab, m->dim};
-    const char *embed = "model.embed_tokens.weight", *head = m->tied ? embed : "lm_head.weight";
-    UM_TRY(um_tensors_want(ck->llm, &t.embed, embed, 2, embed_shape, err));
-    t.blocks = um_arena_zero(model, (size_t)m->layers * sizeof *t.blocks);
-    for (int l = 0; l < m->layers; l++) UM_TRY(block_load(&ld, &t.blocks[l], l, err));
-    UM_TRY(um_vector_load(&t.norm, ck->llm, "model.norm.weight", m->dim, model, err));
-    UM_TRY(um_linear_load_plain(&t.head, ck->llm, head, NULL, m->vocab, m->dim, keep, dev, model,
-                                err));
+    um_param *embed;
+    UM_TRY(um_params_want(ps, &embed, at(UM_SLOT_EMBED, -1), UM_LEAF_WEIGHT, err));
+    t.embed = embed->stored;
+    t.blocks = um_arena_zero(ps->how.host, (size_t)m->layers * sizeof *t.blocks);
+    for (int l = 0; l < m->layers; l++) UM_TRY(layer_load(&t.blocks[l], ps, l, err));
+    UM_TRY(um_vector_load(&t.norm, ps, at(UM_SLOT_NORM, -1), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_linear_load(&t.head, ps, at(m->tied ? UM_SLOT_EMBED : UM_SLOT_HEAD, -1), err));
     um_rope_open(&t.rope, m->head_dim, m->rope_theta, m->rope_factor);
-    t.weight_bytes = model->used - before;
+    t.weight_bytes = ps->how.device->used - before;
     *out = t;
     return UM_OK;
 }

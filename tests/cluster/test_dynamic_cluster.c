@@ -6,10 +6,12 @@
 #include "tests/support/fixture.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
+#include "tests/support/made_params.h"
 
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/comm/join.h"
+#include "core/comm/role.h"
 #include "expert_worker/expert.h"
 #include "launch/model_dir/init.h"
 #include "launch/model_dir/inspect.h"
@@ -257,7 +259,8 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     um_batch batch = {.T = b->S, .h = um_arena_f32(&arena, 1, n), .step = 1};
     um_link_open(&link, comm);
     um_status st = um_join_lead(&link, cfg, b->ck, &arena, err);
-    if (st == UM_OK) st = um_backbone_load(&backbone, b->ck, dev, "f32", &arena, err);
+    um_params params = params_of(b->ck, um_role_parts(UM_ROLE_ROUTER, 0), "f32", dev, &arena);
+    if (st == UM_OK) st = um_backbone_load(&backbone, &params, err);
     if (st == UM_OK) st = um_join_all_ready(&link, err);
     if (st == UM_OK) {
         ex = um_exchange_open(&link, dev, m->dim);

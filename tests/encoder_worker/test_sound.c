@@ -8,6 +8,7 @@
 
 #include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/sound.h"
+#include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 #include "tests/support/tiny_wav.h"
 
@@ -20,6 +21,7 @@ typedef struct bench {
     um_arena arena, device;
     um_dev dev;
     um_checkpoint ck;
+    um_params params;
     um_sound *sound;
 } bench;
 
@@ -38,8 +40,8 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
 static void load_tower(bench *b, const char *weights)
 {
     um_err err = {0};
-    if (um_sound_load(&b->sound, &b->ck, &b->dev, weights, &b->arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena);
+    if (um_sound_load(&b->sound, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
 static void open_tower(bench *b, um_isa isa, int threads)
@@ -271,9 +273,8 @@ static void test_far_rows_are_copies(void **state)
     um_beats beats;
     open_model(&b, "a4", UM_ISA_AUTO, 2);
     const um_sound_model *m = &b.ck.model.sound;
-    const um_tower_loader l = {um_checkpoint_set(&b.ck, UM_PART_SOUND), &b.dev, "auto", &b.arena,
-                               &err};
-    if (um_beats_load(&beats, m, &l) != UM_OK) fail_msg("%s", err.msg);
+    b.params = params_of(&b.ck, 1u << UM_PART_SOUND, "auto", &b.dev, &b.arena);
+    if (um_beats_load(&beats, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(beats.rows, 1496);
     assert_int_equal(beats.reach, 778); /* 80 x 10^(79/80) = 777.4: the last bucket begins behind */
     const size_t D = (size_t)m->dim, values = 1496 * D;
@@ -309,7 +310,8 @@ static void want_misfit(bench *b, const char *first, const char *second)
 {
     um_err err = {0};
     um_sound *out = NULL;
-    assert_int_equal(um_sound_load(&out, &b->ck, &b->dev, "auto", &b->arena, &err), UM_E_MODEL);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena);
+    assert_int_equal(um_sound_load(&out, &b->params, &err), UM_E_MODEL);
     if (strstr(err.msg, first) == NULL || strstr(err.msg, second) == NULL)
         fail_msg("\"%s\" has not \"%s\" and \"%s\"", err.msg, first, second);
     assert_null(out); /* set on success only */

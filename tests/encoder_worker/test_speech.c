@@ -8,6 +8,7 @@
 
 #include "encoder_worker/towers/speech_parts.h"
 #include "tests/support/tiny_wav.h"
+#include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 
 #include <math.h>
@@ -21,6 +22,7 @@ typedef struct bench {
     um_arena arena, device;
     um_dev dev;
     um_checkpoint ck;
+    um_params params;
     um_speech *speech;
 } bench;
 
@@ -40,8 +42,8 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
 static void load_tower(bench *b, const char *weights)
 {
     um_err err = {0};
-    if (um_speech_load(&b->speech, &b->ck, &b->dev, weights, &b->arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena);
+    if (um_speech_load(&b->speech, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
 /* The rows, brought to the host; nothing else stays in the arenas. keep: every layer has activations of its own. */
@@ -242,7 +244,8 @@ static void misfit(bench *b, const char *says)
 {
     um_err err = {0};
     um_speech *s = NULL;
-    assert_int_equal(um_speech_load(&s, &b->ck, &b->dev, "auto", &b->arena, &err), UM_E_MODEL);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena);
+    assert_int_equal(um_speech_load(&s, &b->params, &err), UM_E_MODEL);
     if (strstr(err.msg, says) == NULL) fail_msg("\"%s\" does not say \"%s\"", err.msg, says);
     assert_null(s);
 }

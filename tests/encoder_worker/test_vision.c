@@ -10,6 +10,7 @@
 #include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/frontend/preprocess.h"
 #include "encoder_worker/towers/vision.h"
+#include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 
 #include <math.h>
@@ -23,6 +24,7 @@ typedef struct bench {
     um_arena arena, device;
     um_dev dev;
     um_checkpoint ck;
+    um_params params;
     um_vision vision;
     float *pixels;
     int rows;
@@ -45,8 +47,8 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
 static void load_tower(bench *b, const char *weights)
 {
     um_err err = {0};
-    if (um_vision_load(&b->vision, &b->ck, &b->dev, weights, &b->arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena);
+    if (um_vision_load(&b->vision, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
 static void load_image(bench *b, const char *file)
@@ -193,6 +195,13 @@ static void test_bf16_weights(void **state)
     close_model(&b);
 }
 
+/* With the sizes that the model has now. */
+static um_status load_again(bench *b, um_err *err)
+{
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena);
+    return um_vision_load(&b->vision, &b->params, err);
+}
+
 /* A tower whose tensors do not have the sizes that its config says: the tensor and both shapes are named. */
 static void test_misfits(void **state)
 {
@@ -203,30 +212,30 @@ static void test_misfits(void **state)
     um_vision_model was = b.ck.model.vision, *m = &b.ck.model.vision;
 
     m->image_size = 70;
-    assert_int_equal(um_vision_load(&b.vision, &b.ck, &b.dev, "auto", &b.arena, &err), UM_E_MODEL);
+    assert_int_equal(load_again(&b, &err), UM_E_MODEL);
     assert_non_null(strstr(err.msg, "position_embedding.weight"));
     assert_non_null(strstr(err.msg, "[17,32], want [26,32]"));
     assert_non_null(strstr(err.msg, "a 70 pixel image in patches of 14 has 26 rows"));
 
     *m = was;
     m->patch = 7;
-    assert_int_equal(um_vision_load(&b.vision, &b.ck, &b.dev, "auto", &b.arena, &err), UM_E_MODEL);
+    assert_int_equal(load_again(&b, &err), UM_E_MODEL);
     assert_non_null(strstr(err.msg, "[32,3,14,14], want [32,3,7,7]"));
 
     *m = was;
-    m->run_layers = 4;
-    assert_int_equal(um_vision_load(&b.vision, &b.ck, &b.dev, "auto", &b.arena, &err), UM_E_MODEL);
+    m->run_layers = m->layers = 4;
+    assert_int_equal(load_again(&b, &err), UM_E_MODEL);
     assert_non_null(strstr(err.msg, "vision_model.encoder.layers.3."));
     assert_non_null(strstr(err.msg, "missing"));
 
     *m = was;
     m->channels = 1;
-    assert_int_equal(um_vision_load(&b.vision, &b.ck, &b.dev, "auto", &b.arena, &err), UM_E_MODEL);
+    assert_int_equal(load_again(&b, &err), UM_E_MODEL);
     assert_non_null(strstr(err.msg, "num_channels 1"));
 
     *m = was;
     b.ck.model.dim = 128;
-    assert_int_equal(um_vision_load(&b.vision, &b.ck, &b.dev, "auto", &b.arena, &err), UM_E_MODEL);
+    assert_int_equal(load_again(&b, &err), UM_E_MODEL);
     assert_non_null(strstr(err.msg, "model.mm_projector.0."));
     assert_null(b.vision.model); /* set on success only */
     close_model(&b);

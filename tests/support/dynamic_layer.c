@@ -5,6 +5,7 @@
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "tests/support/folder.h"
+#include "tests/support/made_params.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -92,17 +93,15 @@ static void load(dynamic_layer *l, const um_checkpoint *ck, um_dev *dev, um_aren
 {
     const um_model *m = &ck->model;
     um_err err = {0};
-    char name[200];
-    um_name_gate(name, m, 0);
-    ok(um_linear_load_plain(&l->gate_w, ck->llm, name, NULL, um_model_gate_rows(m), m->dim, "f32",
-                            dev, a, &err),
-       &err);
+    const um_place gate = um_place_of(UM_PART_GATE, UM_SLOT_GATE, 0, -1);
+    l->params = params_of(ck, UM_ALL_PARTS, "f32", dev, a);
+    ok(um_linear_load(&l->gate_w, &l->params, gate, &err), &err);
     l->blocks = m->experts + m->dynamic.shared;
     l->ffn = um_arena_zero(a, (size_t)l->blocks * sizeof *l->ffn);
     for (int e = 0; e < m->experts; e++)
-        ok(um_ffn_load(&l->ffn[e], ck, 0, e, "f32", dev, a, &err), &err);
+        ok(um_ffn_load(&l->ffn[e], &l->params, UM_PART_EXPERT, 0, e, &err), &err);
     for (int j = 0; j < m->dynamic.shared; j++)
-        ok(um_ffn_load_shared(&l->ffn[m->experts + j], ck, 0, j, "f32", dev, a, &err), &err);
+        ok(um_ffn_load(&l->ffn[m->experts + j], &l->params, UM_PART_BACKBONE, 0, j, &err), &err);
 }
 
 /* The terms of one value: routed experts in slot order, then shared ones; the first a product, then fma. */
@@ -135,7 +134,7 @@ void dynamic_layer_run(dynamic_layer *l, const um_checkpoint *ck, const float *x
     l->rows = um_arena_alloc(a, (size_t)l->blocks * sizeof *l->rows);
     for (int b = 0; b < l->blocks; b++) {
         l->rows[b] = um_arena_f32(a, (size_t)S, D);
-        um_ffn_acts_bind(&l->acts[b], a, S, l->ffn[b].gate.w.N);
+        um_ffn_acts_bind(&l->acts[b], a, S, l->ffn[b].gate.w.N, 0);
         um_ffn_fwd(dev, l->rows[b], &l->acts[b], &l->ffn[b], x, S);
     }
     l->y = um_arena_f32(a, (size_t)S, D);

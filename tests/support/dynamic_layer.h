@@ -11,6 +11,7 @@ void dynamic_model_make(const char *dir, const char *name, um_arena *a);
 
 /* One layer's MoE block: gate, every expert over every row, the sum. */
 typedef struct dynamic_layer {
+    um_params params; /* of all parts, f32 */
     um_dynamic gate;
     um_linear gate_w;
     int blocks;        /* R routed, then F shared experts */

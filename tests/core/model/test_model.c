@@ -433,7 +433,7 @@ static um_status add_up(void *ctx, const um_spec *s, um_err *err)
     int64_t n = 1;
     if (w->left-- == 0) return UM_FAIL(err, UM_E_STOPPED, "enough");
     for (int i = 0; i < s->rank; i++) n *= s->shape[i];
-    if (s->part == UM_PART_EXPERT) w->experts++;
+    if (s->at.part == UM_PART_EXPERT) w->experts++;
     w->params += n;
     return UM_OK;
 }
@@ -464,26 +464,34 @@ static void test_walk(void **state)
     assert_int_equal(w.params, total);
 }
 
+static void name_is(const um_model *m, um_place at, um_leaf leaf, const char *want)
+{
+    char name[200] = "";
+    assert_true(um_model_tensor_name(m, at, leaf, name));
+    assert_string_equal(name, want);
+}
+
 static void test_names(void **state)
 {
     (void)state;
     char name[200];
-    um_model m = read_ok(NULL, 0);
-    um_name_layer(name, 3, "input_layernorm.weight");
-    assert_string_equal(name, "model.layers.3.input_layernorm.weight");
-    um_name_gate(name, &m, 2);
-    assert_string_equal(name, "model.layers.2.mlp.gate.weight");
-    um_name_expert(name, &m, 2, 1, "up_proj");
-    assert_string_equal(name, "model.layers.2.mlp.experts.1.up_proj.weight");
+    um_model m = read_ok((edit[]){{"num_hidden_layers", "4"}}, 1);
+    const um_place norm = um_place_of(UM_PART_BACKBONE, UM_SLOT_NORM1, 3, -1),
+                   gate = um_place_of(UM_PART_GATE, UM_SLOT_GATE, 2, -1),
+                   up = um_place_of(UM_PART_EXPERT, UM_SLOT_UP_PROJ, 2, 1);
+    name_is(&m, norm, UM_LEAF_WEIGHT, "model.layers.3.input_layernorm.weight");
+    name_is(&m, gate, UM_LEAF_WEIGHT, "model.layers.2.mlp.gate.weight");
+    name_is(&m, up, UM_LEAF_WEIGHT, "model.layers.2.mlp.experts.1.up_proj.weight");
+    assert_false(um_model_tensor_name(&m, up, UM_LEAF_LORA_A, name));
+    assert_false(um_model_tensor_name(&m, norm, UM_LEAF_BIAS, name));
     m.gate = UM_GATE_GSHARD;
-    um_name_gate(name, &m, 2);
-    assert_string_equal(name, "model.layers.2.mlp.deepspeed_moe.gate.wg.weight");
-    um_name_expert(name, &m, 2, 7, "down_proj_lora_A");
-    assert_string_equal(
-        name,
-        "model.layers.2.mlp.deepspeed_moe.experts.deepspeed_experts.7.down_proj_lora_A.weight");
-    um_name_fm(name, 0, UM_FM_VIDEO, "bias");
-    assert_string_equal(name, "model.layers.0.mlp.deepspeed_moe.fm_video.bias");
+    m.lora_r = 4;
+    m.fm_block = true;
+    name_is(&m, gate, UM_LEAF_WEIGHT, "model.layers.2.mlp.deepspeed_moe.gate.wg.weight");
+    name_is(&m, um_place_of(UM_PART_EXPERT, UM_SLOT_DOWN_PROJ, 2, 3), UM_LEAF_LORA_A,
+            "model.layers.2.mlp.deepspeed_moe.experts.deepspeed_experts.3.down_proj_lora_A.weight");
+    name_is(&m, um_place_of(UM_PART_GATE, UM_SLOT_FM, 0, UM_FM_VIDEO), UM_LEAF_BIAS,
+            "model.layers.0.mlp.deepspeed_moe.fm_video.bias");
 }
 
 static void test_fingerprint(void **state)

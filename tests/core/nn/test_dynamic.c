@@ -18,7 +18,7 @@
 
 #define GOLDEN UM_TEST_DATA "/golden/dynamic/"
 
-static um_arena arena;
+static um_arena arena, scratch;
 static um_dev dev;
 
 static float *zeros(size_t n) { return um_arena_zero(&arena, n * sizeof(float)); }
@@ -91,45 +91,24 @@ static void near(const char *name, const char *what, const golden *g, const floa
     }
 }
 
-static um_ffn_master master_of(const um_checkpoint *ck, int block)
-{
-    static const char *const proj[] = {"gate_proj", "up_proj", "down_proj"};
-    const float *w[3];
-    int R = ck->model.experts;
-    for (int i = 0; i < 3; i++) {
-        char name[200];
-        if (block < R)
-            um_name_expert(name, &ck->model, 0, block, proj[i]);
-        else
-            um_name_shared(name, 0, block - R, proj[i]);
-        w[i] = floats(ck->llm, name);
-    }
-    return (um_ffn_master){(float *)(uintptr_t)w[0], (float *)(uintptr_t)w[1],
-                           (float *)(uintptr_t)w[2]};
-}
-
 /* Backward of the layer for sum(y * dy): through every expert with the row's weight, and through the weights and the gate. */
-static void layer_bwd(float *dx, float *dgate, const golden *g, const dynamic_layer *l)
+static void layer_bwd(float *dx, const golden *g, const dynamic_layer *l)
 {
     const um_dynamic_model *m = l->gate.m;
     size_t S = (size_t)g->S, D = (size_t)g->D, C = (size_t)l->gate.C;
     float *dw = zeros(S * C), *dz = zeros(S * C), *dout = zeros(S * D);
     for (int b = 0; b < l->blocks; b++) {
         size_t c = (size_t)(b < m->routed ? b : b + m->nulls);
-        int F = l->ffn[b].gate.w.N;
         for (size_t t = 0; t < S; t++) {
             for (size_t i = 0; i < D; i++) {
                 dw[t * C + c] += g->dy[t * D + i] * l->rows[b][t * D + i];
                 dout[t * D + i] = g->dy[t * D + i] * l->gate.weights[t * C + c];
             }
         }
-        um_ffn_master w = master_of(&g->ck, b),
-                      grad = {zeros((size_t)F * D), zeros((size_t)F * D), zeros((size_t)F * D)};
-        um_ffn_bwd(&dev, dx, &grad, dout, g->x, &l->acts[b], &w, g->S, g->D, F, &arena);
+        um_ffn_bwd(&dev, dx, &l->ffn[b], dout, g->x, &l->acts[b], g->S, &scratch);
     }
     um_dynamic_bwd(dz, dw, &l->gate, &arena);
-    um_linear_bwd(&dev, dx, dgate, NULL, dz, g->x, floats(g->want, "weights.gate.weight"), g->S,
-                  (int)C, g->D, &arena);
+    um_linear_bwd(&dev, dx, &l->gate_w, dz, g->x, NULL, g->S, &scratch);
 }
 
 static void golden_layers_match(void **state)
@@ -156,11 +135,13 @@ static void golden_layers_match(void **state)
         float balance =
             (float)um_dynamic_balance(&l.gate, floats(g.want, "balance_weight"), &arena);
         near(names[i], "balance", &g, &balance, NULL);
-        float *dx = zeros((size_t)g.S * (size_t)g.D),
-              *dgate = zeros((size_t)l.gate.C * (size_t)g.D);
-        layer_bwd(dx, dgate, &g, &l);
+        um_param *gate = um_params_find(&l.params, um_place_of(UM_PART_GATE, UM_SLOT_GATE, 0, -1),
+                                        UM_LEAF_WEIGHT);
+        assert_int_equal(um_param_train(gate, &dev, &arena, NULL), UM_OK);
+        float *dx = zeros((size_t)g.S * (size_t)g.D);
+        layer_bwd(dx, &g, &l);
         near(names[i], "grad_x", &g, dx, NULL);
-        near(names[i], "grad_gate", &g, dgate, NULL);
+        near(names[i], "grad_gate", &g, gate->grad, NULL);
         golden_close(&g);
         folder_remove(dir);
         um_free(dir);
@@ -471,8 +452,10 @@ int main(void)
     um_err err = {0};
     um_log_set_level(UM_LOG_ERROR);
     um_arena_init(&arena, "test", 1 << 20);
+    um_arena_init(&scratch, "scratch", 1 << 16);
     if (um_dev_open_cpu(&dev, UM_ISA_AUTO, 2, &err) != UM_OK) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     um_arena_free(&arena);
+    um_arena_free(&scratch);
     return failed;
 }

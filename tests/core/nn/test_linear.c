@@ -1,4 +1,5 @@
-/* core/nn/linear: stacked layers and convolutions over rows give the same values as the layers one by one. */
+/* core/nn/linear: stacked layers and convolutions over rows give the same values as the layers one by one, a LoRA beside its matrix the
+ * same as one that is merged. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -8,9 +9,9 @@
 #include "core/base/rng.h"
 #include "core/nn/linear.h"
 #include "tests/support/fixture.h"
+#include "tests/support/made_params.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { K = 40, ROWS = 7 };
 
@@ -31,130 +32,183 @@ static float *numbers(size_t n)
     return x;
 }
 
-static um_tensor tensor(const char *name, um_dtype type, int rank, int64_t a, int64_t b, int64_t c)
+static um_loading how(um_keep keep)
 {
-    um_tensor t = {.name = name, .dtype = type, .rank = rank, .shape = {a, b, c}};
-    size_t n = (size_t)a * (size_t)(rank > 1 ? b : 1) * (size_t)(rank > 2 ? c : 1);
-    void *data = um_arena_alloc(&arena, n * um_dtype_size(type));
-    um_from_f32(data, type, numbers(n), n);
-    t.data = data;
-    t.bytes = n * um_dtype_size(type);
-    return t;
+    return (um_loading){.dev = &dev, .host = &arena, .device = &arena, .keep = keep};
 }
 
-static um_tensors *set_of(const um_tensor *list, size_t n)
-{
-    um_tensors *s = NULL;
-    um_err err = {0};
-    const char *path = um_arena_fmt(&arena, "%s/model.safetensors", dir);
-    if (um_tensors_write(path, list, n, NULL, &err) != UM_OK) fail_msg("%s", err.msg);
-    if (um_tensors_open(&s, path, &err) != UM_OK) fail_msg("%s", err.msg);
-    return s;
-}
+static const um_slot abc[] = {UM_SLOT_Q, UM_SLOT_K, UM_SLOT_V};
+static const int N[] = {5, 20, 16};
 
 /* Three layers of 5, 20 and 16 outputs, the second without bias: no layer ends at the end of a panel. */
-static void stacked(um_dtype a, um_dtype b, const char *keep, um_dtype kept)
+static void stacked(um_dtype a, um_dtype b, um_keep keep, um_dtype kept)
 {
-    static const char *const w[] = {"a.weight", "b.weight", "c.weight"}, *const bias[] = {"a.bias",
-                                                                                          NULL,
-                                                                                          "c.bias"};
-    static const int N[] = {5, 20, 16};
-    um_tensor list[] = {tensor(w[0], a, 2, N[0], K, 0), tensor(w[1], b, 2, N[1], K, 0),
-                        tensor(w[2], a, 2, N[2], K, 0), tensor(bias[0], UM_F32, 1, N[0], 0, 0),
-                        tensor(bias[2], UM_F32, 1, N[2], 0, 0)};
-    um_tensors *s = set_of(list, 5);
-    um_linear_part part[3];
+    made_params m = {.a = &arena};
     um_linear all;
     um_err err = {0};
+    const um_loading into = how(keep);
     float *x = numbers(ROWS * K), y[ROWS * 41], z[ROWS * 20];
-    for (int i = 0; i < 3; i++) part[i] = (um_linear_part){w[i], bias[i], N[i]};
-    if (um_linear_load_stacked(&all, s, part, 3, K, keep, &dev, &arena, &err) != UM_OK)
-        fail_msg("%s", err.msg);
+    um_place at[3];
+    for (int i = 0; i < 3; i++) {
+        at[i] = made_at(abc[i]);
+        made_add(&m, abc[i], UM_LEAF_WEIGHT, i == 1 ? b : a, N[i], K, 0);
+        if (i != 1) made_add(&m, abc[i], UM_LEAF_BIAS, UM_F32, N[i], 0, 0);
+    }
+    made_open(&m, dir, &into);
+    if (um_linear_load_stacked(&all, &m.ps, at, 3, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_true(all.w.dtype == kept && all.w.N == 41 && all.w.K == K);
     um_linear_fwd(&dev, y, x, ROWS, &all);
-    for (int i = 0, at = 0; i < 3; at += N[i], i++) {
+    for (int i = 0, from = 0; i < 3; from += N[i], i++) {
         um_linear one;
-        if (um_linear_load_plain(&one, s, w[i], bias[i], N[i], K, keep, &dev, &arena, &err) !=
-            UM_OK)
-            fail_msg("%s", err.msg);
+        if (um_linear_load(&one, &m.ps, at[i], &err) != UM_OK) fail_msg("%s", err.msg);
         um_linear_fwd(&dev, z, x, ROWS, &one);
         for (int r = 0; r < ROWS; r++)
-            assert_memory_equal(y + r * 41 + at, z + r * N[i], (size_t)N[i] * sizeof *z);
+            assert_memory_equal(y + r * 41 + from, z + r * N[i], (size_t)N[i] * sizeof *z);
     }
-    um_tensors_close(s);
+    made_close(&m);
 }
 
 static void test_stacked(void **state)
 {
     (void)state;
-    stacked(UM_F32, UM_F32, "auto", UM_F32);
-    stacked(UM_BF16, UM_BF16, "auto", UM_BF16);
-    stacked(UM_F16, UM_F16, "auto", UM_F16);
-    stacked(UM_BF16, UM_F16, "auto", UM_F32); /* f32 holds both */
-    stacked(UM_F32, UM_BF16, "bf16", UM_BF16);
-    stacked(UM_BF16, UM_BF16, "f32", UM_F32);
+    stacked(UM_F32, UM_F32, UM_KEEP_STORED, UM_F32);
+    stacked(UM_BF16, UM_BF16, UM_KEEP_STORED, UM_BF16);
+    stacked(UM_F16, UM_F16, UM_KEEP_STORED, UM_F16);
+    stacked(UM_BF16, UM_F16, UM_KEEP_STORED, UM_F32); /* f32 holds both */
+    stacked(UM_F32, UM_BF16, UM_KEEP_BF16, UM_BF16);
+    stacked(UM_BF16, UM_BF16, UM_KEEP_F32, UM_F32);
 }
 
+/* Tensors of other shapes than the list wants, or missing: the message names the tensor and both shapes. */
 static void test_stacked_refused(void **state)
 {
     (void)state;
-    um_tensor list[] = {tensor("a.weight", UM_F32, 2, 8, K, 0),
-                        tensor("b.weight", UM_F32, 2, 9, K, 0),
-                        tensor("a.bias", UM_F32, 1, 8, 0, 0)};
-    um_tensors *s = set_of(list, 3);
+    made_params m = {.a = &arena};
     um_linear l = {0};
     um_err err = {0};
-    um_linear_part part[2] = {{"a.weight", "a.bias", 8}, {"b.weight", NULL, 8}};
-    assert_int_equal(um_linear_load_stacked(&l, s, part, 2, K, "auto", &dev, &arena, &err),
-                     UM_E_MODEL);
-    assert_non_null(strstr(err.msg, "b.weight"));
-    assert_non_null(strstr(err.msg, "[9,40], want [8,40]"));
-    part[1] = (um_linear_part){"b.weight", "b.bias", 9};
-    assert_int_equal(um_linear_load_stacked(&l, s, part, 2, K, "auto", &dev, &arena, &err),
-                     UM_E_MODEL);
-    assert_non_null(strstr(err.msg, "b.bias"));
+    const um_loading into = how(UM_KEEP_STORED);
+    const um_place at[2] = {made_at(UM_SLOT_Q), made_at(UM_SLOT_K)};
+    made_add(&m, UM_SLOT_Q, UM_LEAF_WEIGHT, UM_F32, 8, K, 0);
+    made_add(&m, UM_SLOT_Q, UM_LEAF_BIAS, UM_F32, 8, 0, 0);
+    made_add(&m, UM_SLOT_K, UM_LEAF_WEIGHT, UM_F32, 9, K, 0);
+    made_open(&m, dir, &into);
+    um_param *k = um_params_find(&m.ps, at[1], UM_LEAF_WEIGHT);
+    k->spec.shape[0] = 8;
+    assert_int_equal(um_linear_load_stacked(&l, &m.ps, at, 2, &err), UM_E_MODEL);
+    has(&err, k->spec.name);
+    has(&err, "[9,40], want [8,40]");
+    k->spec.name = "elsewhere.weight";
+    assert_int_equal(um_linear_load_stacked(&l, &m.ps, at, 2, &err), UM_E_MODEL);
+    has(&err, "elsewhere.weight: missing in ");
     assert_null(l.w.data);
-    um_tensors_close(s);
+    assert_int_equal(um_linear_load(&l, &m.ps, made_at(UM_SLOT_V), &err), UM_E_MODEL);
+    made_close(&m);
 }
 
 /* Output n of rows x[0..2] is the sum over c and tap of w[n,c,tap] x[tap][c]. */
 static void test_conv(void **state)
 {
     (void)state;
-    enum { N = 19, C = 6, TAPS = 3 };
-    um_tensor list[] = {tensor("c.weight", UM_F32, 3, N, C, TAPS),
-                        tensor("c.bias", UM_F32, 1, N, 0, 0)};
-    um_tensors *s = set_of(list, 2);
+    enum { OUT = 19, C = 6, TAPS = 3 };
+    made_params m = {.a = &arena};
     um_linear l = {0};
     um_err err = {0};
-    const float *w = (const float *)(const void *)list[0].data,
-                *b = (const float *)(const void *)list[1].data;
-    float *x = numbers(C * TAPS), y[N];
-    if (um_linear_load_conv(&l, s, "c.weight", "c.bias", N, C, TAPS, "auto", &dev, &arena, &err) !=
-        UM_OK)
-        fail_msg("%s", err.msg);
+    const um_loading into = how(UM_KEEP_STORED);
+    const um_place at = made_at(UM_SLOT_CONV1);
+    const float *w = made_add(&m, UM_SLOT_CONV1, UM_LEAF_WEIGHT, UM_F32, OUT, C, TAPS),
+                *b = made_add(&m, UM_SLOT_CONV1, UM_LEAF_BIAS, UM_F32, OUT, 0, 0);
+    float *x = numbers(C * TAPS), y[OUT];
+    made_open(&m, dir, &into);
+    if (um_linear_load_conv(&l, &m.ps, at, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(l.w.K, C * TAPS);
     um_linear_fwd(&dev, y, x, 1, &l);
-    for (int n = 0; n < N; n++) {
+    for (int n = 0; n < OUT; n++) {
         double sum = (double)b[n];
         for (int c = 0; c < C; c++)
             for (int tap = 0; tap < TAPS; tap++)
                 sum += (double)w[(n * C + c) * TAPS + tap] * (double)x[tap * C + c];
         assert_true(fabs(sum - (double)y[n]) < 1e-5);
     }
-    assert_int_equal(
-        um_linear_load_conv(&l, s, "c.weight", NULL, N, C, 4, "auto", &dev, &arena, &err),
-        UM_E_MODEL);
-    assert_non_null(strstr(err.msg, "[19,6,3], want [19,6,4]"));
-    um_tensors_close(s);
+    um_param *p = um_params_find(&m.ps, at, UM_LEAF_WEIGHT);
+    assert_int_equal(um_param_train(p, &dev, &arena, &err), UM_E_USAGE);
+    has(&err, p->spec.name);
+    p->spec.shape[2] = 4;
+    assert_int_equal(um_linear_load_conv(&l, &m.ps, at, &err), UM_E_MODEL);
+    has(&err, "[19,6,3], want [19,6,4]");
+    made_close(&m);
+}
+
+/* A LoRA as a branch and merged: within 1e-6 of the output's size, in every type that keeps the matrix exactly. */
+static void lora_matches(um_dtype stored, int T, int out, int in, int r)
+{
+    made_params m = {.a = &arena, .ck = {.model = {.lora_r = r, .lora_alpha = 8.0f}}};
+    um_linear merged, live;
+    um_err err = {0};
+    um_loading into = how(UM_KEEP_STORED);
+    const um_place at = made_at(UM_SLOT_UP_PROJ);
+    const size_t n = (size_t)T * (size_t)out;
+    float *x = numbers((size_t)T * (size_t)in), *y = um_arena_f32(&arena, 1, n),
+          *z = um_arena_f32(&arena, 1, n), *low = um_arena_f32(&arena, (size_t)T, (size_t)r);
+    made_add(&m, UM_SLOT_UP_PROJ, UM_LEAF_WEIGHT, stored, out, in, 0);
+    made_add(&m, UM_SLOT_UP_PROJ, UM_LEAF_LORA_A, stored, r, in, 0);
+    made_add(&m, UM_SLOT_UP_PROJ, UM_LEAF_LORA_B, stored, out, r, 0);
+    made_open(&m, dir, &into);
+    if (um_linear_load(&merged, &m.ps, at, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_true(merged.lora_a == NULL && merged.w.dtype == UM_F32);
+    um_param *w = um_params_find(&m.ps, at, UM_LEAF_WEIGHT);
+    assert_int_equal(um_param_train(w, &dev, &arena, &err), UM_E_USAGE); /* W + BA is not W */
+    m.ps.how.lora_live = true;
+    if (um_linear_load(&live, &m.ps, at, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_true(live.w.dtype == stored && um_linear_lora_rank(&live) == r);
+    um_linear_fwd(&dev, y, x, T, &merged);
+    um_linear_lora(&dev, y, NULL, x, T, &merged); /* nothing to add */
+    um_linear_fwd(&dev, z, x, T, &live);
+    um_linear_lora(&dev, z, low, x, T, &live);
+    double largest = 0, off = 0;
+    for (size_t i = 0; i < n; i++) {
+        largest = fmax(largest, fabs((double)y[i]));
+        off = fmax(off, fabs((double)y[i] - (double)z[i]));
+    }
+    if (!(off <= 1e-6 * largest))
+        fail_msg("[%d,%d] rank %d: %g off, largest value %g", out, in, r, off, largest);
+    made_close(&m);
+}
+
+static void test_lora_branch(void **state)
+{
+    (void)state;
+    static const int sizes[][4] = {{1, 7, 5, 1}, {3, 40, 33, 4}, {9, 17, 64, 8}, {20, 96, 64, 16}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (um_dtype t = UM_F32; t <= UM_F16; t++)
+            lora_matches(t, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
+}
+
+/* Half of a LoRA is an error that names the other half. */
+static void test_half_a_lora(void **state)
+{
+    (void)state;
+    made_params m = {.a = &arena, .ck = {.model = {.lora_r = 2, .lora_alpha = 8.0f}}};
+    um_linear l;
+    um_err err = {0};
+    const um_loading into = how(UM_KEEP_STORED);
+    made_add(&m, UM_SLOT_UP_PROJ, UM_LEAF_WEIGHT, UM_F32, 8, K, 0);
+    made_add(&m, UM_SLOT_UP_PROJ, UM_LEAF_LORA_A, UM_F32, 2, K, 0);
+    made_add(&m, UM_SLOT_UP_PROJ, UM_LEAF_LORA_B, UM_F32, 8, 2, 0);
+    made_open(&m, dir, &into);
+    um_param *b = um_params_find(&m.ps, made_at(UM_SLOT_UP_PROJ), UM_LEAF_LORA_B);
+    b->spec.name = "elsewhere.lora_B";
+    b->stored = NULL;
+    assert_int_equal(um_linear_load(&l, &m.ps, made_at(UM_SLOT_UP_PROJ), &err), UM_E_MODEL);
+    has(&err, "elsewhere.lora_B: missing in ");
+    made_close(&m);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stacked),
-        cmocka_unit_test(test_stacked_refused),
-        cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_stacked),     cmocka_unit_test(test_stacked_refused),
+        cmocka_unit_test(test_conv),        cmocka_unit_test(test_lora_branch),
+        cmocka_unit_test(test_half_a_lora),
     };
     return cmocka_run_group_tests(tests, setup, folder_teardown);
 }
