@@ -81,7 +81,7 @@ static um_status run_image(bench *b, um_err *err)
     float *rows = um_arena_f32(&b->device, (size_t)um_vision_rows(m), (size_t)b->ck.model.dim);
     for (int i = -1; i < b->o->rounds; i++) {
         int64_t t0 = um_now_ns();
-        UM_TRY(um_vision_encode(rows, &v, &a, pixels, &b->dev, &b->scratch, err));
+        UM_TRY(um_vision_encode(rows, &v, &a, pixels, &b->dev, err));
         keep(b, "image", i, um_now_ns() - t0);
     }
     return UM_OK;

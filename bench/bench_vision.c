@@ -153,7 +153,7 @@ static um_status measure(bench *b, const options *o, um_err *err)
         int64_t t0 = um_now_ns();
         UM_TRY(um_image_pixels(pixels, &p, &b->m, &b->scratch, err));
         int64_t t1 = um_now_ns();
-        UM_TRY(um_vision_encode(rows, &b->v, &a, pixels, &b->dev, &b->scratch, err));
+        UM_TRY(um_vision_encode(rows, &b->v, &a, pixels, &b->dev, err));
         if (i < 0) continue;
         encode_s[i] = (double)(um_now_ns() - t1) * 1e-9;
         pixels_s[i] = (double)(t1 - t0) * 1e-9;

@@ -46,7 +46,7 @@ static um_status pixels_encode(const um_encode *e, float *rows, um_vision_acts *
     size_t side = (size_t)v->image_size;
     float *pixels = um_arena_f32(step, (size_t)v->channels, side * side);
     um_status st = um_wrap(err, um_image_pixels(pixels, p, v, step, err), "%s", name);
-    if (st == UM_OK) st = um_vision_encode(rows, &e->towers.vision, a, pixels, e->dev, step, err);
+    if (st == UM_OK) st = um_vision_encode(rows, &e->towers.vision, a, pixels, e->dev, err);
     um_arena_reset(step, mark);
     return st;
 }

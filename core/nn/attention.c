@@ -107,22 +107,20 @@ void um_attention_output(um_dev *d, float *y, const um_attention_acts *a, const 
     um_linear_residual(d, y, in, a->heads, T, &w->out);
 }
 
-void um_attention_pages_bind(um_attention_pages *p, um_arena *arena, size_t page_floats,
-                             int positions)
+void um_attention_pages_bind(um_attention_pages *p, um_arena *host, um_arena *device,
+                             size_t page_floats, int positions)
 {
     p->page_floats = um_round_up(page_floats, UM_PANEL); /* every page aligned as its memory is */
     p->pages = (positions + UM_PAGE - 1) / UM_PAGE;
-    p->floats = um_arena_f32(arena, (size_t)p->pages, p->page_floats);
-    p->table = um_arena_i32(arena, (size_t)p->pages);
+    p->floats = um_arena_f32(device, (size_t)p->pages, p->page_floats);
+    p->table = um_arena_i32(device, (size_t)p->pages);
+    p->staged = um_arena_i32(host, (size_t)p->pages);
+    for (int i = 0; i < p->pages; i++) p->staged[i] = i;
 }
 
-void um_attention_pages_start(um_dev *d, const um_attention_pages *p, um_arena *host)
+void um_attention_pages_start(um_dev *d, const um_attention_pages *p)
 {
-    const um_mark mark = um_arena_mark(host);
-    int32_t *table = um_arena_i32(host, (size_t)p->pages);
-    for (int i = 0; i < p->pages; i++) table[i] = i;
-    d->ops->put(d, p->table, table, (size_t)p->pages * sizeof *table);
-    um_arena_reset(host, mark);
+    d->ops->put(d, p->table, p->staged, (size_t)p->pages * sizeof *p->table);
 }
 
 um_kv um_attention_pages_kv(const um_attention_pages *p, const um_attention_shape *s)

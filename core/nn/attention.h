@@ -67,16 +67,17 @@ void um_attention_output(um_dev *d, float *y, const um_attention_acts *a, const 
  * ones. */
 typedef struct um_attention_pages {
     float *floats;
-    int32_t *table; /* 0, 1, 2, ... */
+    int32_t *table;  /* 0, 1, 2, ... */
+    int32_t *staged; /* host: the same */
     int pages;
     size_t page_floats;
 } um_attention_pages;
 
 /* page_floats: the most that any of its users needs (um_kv_page_floats). positions: likewise. */
-void um_attention_pages_bind(um_attention_pages *p, um_arena *arena, size_t page_floats,
-                             int positions);
+void um_attention_pages_bind(um_attention_pages *p, um_arena *host, um_arena *device,
+                             size_t page_floats, int positions);
 /* Writes the table; before the first use. */
-void um_attention_pages_start(um_dev *d, const um_attention_pages *p, um_arena *host);
+void um_attention_pages_start(um_dev *d, const um_attention_pages *p);
 /* The pages as the keys and values of a layer of this shape. */
 um_kv um_attention_pages_kv(const um_attention_pages *p, const um_attention_shape *s);
 

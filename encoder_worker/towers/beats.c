@@ -95,8 +95,8 @@ void um_beats_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device, cons
     const um_attention_shape shape = um_beats_attention(m);
     const int T = um_beats_rows(m);
     embed_acts_bind(a, host, device, m, keep);
-    um_attention_pages_bind(&a->pages, device, um_kv_page_floats(shape.kv_heads, shape.head_dim),
-                            T);
+    um_attention_pages_bind(&a->pages, host, device,
+                            um_kv_page_floats(shape.kv_heads, shape.head_dim), T);
     a->layer = um_arena_zero(host, (size_t)m->layers * sizeof *a->layer);
     um_postnorm_chain chain = um_postnorm_begin(device, a->first, T, m->dim, keep);
     for (int i = 0; i < m->layers; i++) {
@@ -202,7 +202,7 @@ void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int
     const int real = um_beats_real_rows(b, n), T = distinct_rows(b, real);
     const size_t D = (size_t)m->dim;
     const extent e = {T, real};
-    um_attention_pages_start(dev, &a->pages, host);
+    um_attention_pages_start(dev, &a->pages);
     embed(a, b, wave, n, e, dev, host);
     add_positions(a, b, T, dev);
     um_norm_fwd(dev, a->first, a->sum, &b->norm, T, m->dim, NORM_EPS);

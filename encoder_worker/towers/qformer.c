@@ -91,8 +91,8 @@ void um_qformer_acts_bind(um_qformer_acts *a, um_arena *host, um_arena *device,
         l->feed = um_postnorm_next(&chain);
     }
     a->last = chain.in;
-    um_attention_pages_bind(&a->pages, device, um_kv_page_floats(shape.kv_heads, shape.head_dim),
-                            um_max_int(N, T));
+    um_attention_pages_bind(&a->pages, host, device,
+                            um_kv_page_floats(shape.kv_heads, shape.head_dim), um_max_int(N, T));
 }
 
 /* What every step of one forward pass needs. */
@@ -121,12 +121,11 @@ static void feed_forward(const run *r, const um_postnorm_acts *s, um_mlp_acts *a
     um_norm_fwd(r->dev, s->out, s->sum, &l->norm, N, r->m->q_dim, r->m->q_eps);
 }
 
-void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev,
-                       um_arena *host)
+void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev)
 {
     const um_sound_model *m = f->model;
     const run r = {m, dev, &a->pages};
-    um_attention_pages_start(dev, &a->pages, host);
+    um_attention_pages_start(dev, &a->pages);
     dev->ops->copy(dev, a->first, f->queries,
                    um_at((size_t)m->queries, 0, (size_t)m->q_dim) * sizeof(float));
     for (int i = 0; i < m->q_layers; i++) {

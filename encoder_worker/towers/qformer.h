@@ -45,7 +45,5 @@ typedef struct um_qformer {
 /* ps lists its tensors. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
 um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err);
 
-/* a->last[queries, Q] of x[T, D]. The queries attend to every row of x, including padding (spec 12 #8). Memory: host, released before
- * returning. */
-void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev,
-                       um_arena *host);
+/* a->last[queries, Q] of x[T, D]. The queries attend to every row of x, including padding (spec 12 #8). */
+void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev);

@@ -56,7 +56,7 @@ um_status um_sound_encode(float *rows, const um_sound *s, um_sound_acts *a, cons
         const int64_t left = n - at;
         um_beats_encode(&a->beats, &s->beats, wave + at,
                         left < UM_WAVE_WINDOW ? left : UM_WAVE_WINDOW, dev, host);
-        um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev, host);
+        um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev);
         um_tower_project(dev, rows, a->projector, s->projector, m->proj_layers, a->qformer.last,
                          m->queries);
         rows += (size_t)m->queries * (size_t)s->dim_out;

@@ -84,7 +84,7 @@ um_speech_acts *um_speech_acts_bind(um_arena *host, um_arena *device, const um_s
     a->conv2 = keep ? um_arena_f32(device, T, D) : a->encoder.first;
     stack_acts_bind(&a->decoder, host, device, m->dec_layers, m->queries, m->dim, m->dec_ffn_dim,
                     m->dec_heads, m->positions, keep);
-    um_attention_pages_bind(&a->pages, device, page > dec_page ? page : dec_page,
+    um_attention_pages_bind(&a->pages, host, device, page > dec_page ? page : dec_page,
                             um_max_int(m->positions, m->queries));
     um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, keep);
     return a;
@@ -181,7 +181,7 @@ um_status um_speech_encode(float *rows, const um_speech *s, um_speech_acts *a, c
     const int64_t most = window_samples(m), step = window_step(m, exact);
     const run r = {s, a, dev};
     UM_TRY(um_tower_check_finite(wave, n, "sample", err));
-    um_attention_pages_start(dev, &a->pages, host);
+    um_attention_pages_start(dev, &a->pages);
     for (int64_t at = 0; at < n; at += step) {
         const int64_t left = n - at;
         window_fwd(&r, rows, wave + at, left < most ? left : most, host);

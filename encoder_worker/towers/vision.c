@@ -56,8 +56,8 @@ void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
         um_mlp_acts_bind(&l->mlp, device, rows, m->ffn_dim, keep);
         a->last = l->out;
     }
-    um_attention_pages_bind(&a->pages, device, um_kv_page_floats(shape.kv_heads, shape.head_dim),
-                            rows);
+    um_attention_pages_bind(&a->pages, host, device,
+                            um_kv_page_floats(shape.kv_heads, shape.head_dim), rows);
     um_projector_acts_bind(&a->projector, host, device, m->proj_layers, um_vision_rows(m), dim_out,
                            keep);
 }
@@ -87,12 +87,12 @@ static void layer_fwd(um_dev *d, um_vision_layer_acts *l, const um_vision_block 
 }
 
 um_status um_vision_encode(float *rows, const um_vision *v, um_vision_acts *a, const float *pixels,
-                           um_dev *dev, um_arena *host, um_err *err)
+                           um_dev *dev, um_err *err)
 {
     const um_vision_model *m = v->model;
     const int64_t all = (int64_t)m->channels * m->image_size * m->image_size;
     UM_TRY(um_tower_check_finite(pixels, all, "pixel", err));
-    um_attention_pages_start(dev, &a->pages, host);
+    um_attention_pages_start(dev, &a->pages);
     embed(dev, a, v, pixels);
     for (int i = 0; i < m->run_layers; i++)
         layer_fwd(dev, &a->layer[i], &v->blocks[i], &a->pages, m);

@@ -56,6 +56,6 @@ void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
 int um_vision_rows(const um_vision_model *m);
 
 /* rows[um_vision_rows, dim_out], device memory, of pixels[channels, S, S] on the host. The result is bit-identical for every thread
- * count and instruction set. UM_E_DATA when a pixel is not finite. Memory: host, for the call. */
+ * count and instruction set. UM_E_DATA when a pixel is not finite. */
 um_status um_vision_encode(float *rows, const um_vision *v, um_vision_acts *a, const float *pixels,
-                           um_dev *dev, um_arena *host, um_err *err);
+                           um_dev *dev, um_err *err);

@@ -4,6 +4,7 @@
 #include "core/options/encoders.h"
 #include "core/base/bytes.h"
 #include "core/base/text.h"
+#include "encoder_worker/towers/tower_bytes.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -84,54 +85,23 @@ static int64_t expert_buffers(const um_config *cfg, const um_model *m)
            (3 * (int64_t)m->dim + 2 * (int64_t)m->expert_dim);
 }
 
-/* One image: pixels and the rows of one tower layer. */
-static int64_t image_buffers(const um_model *m)
-{
-    const um_vision_model *v = &m->vision;
-    if (!v->present || v->patch <= 0) return 0;
-    int64_t side = v->image_size / v->patch, rows = side * side + 1;
-    int64_t pixels = 2 * 3 * (int64_t)v->image_size * v->image_size;
-    return 4 * (pixels + rows * (8 * (int64_t)v->dim + v->ffn_dim + 2 * (int64_t)m->dim));
-}
-
-/* One window: samples, frames before and behind the first convolution, the rows of one tower layer, and those that a gemm packs. */
-static int64_t speech_buffers(const um_model *m)
-{
-    const um_speech_model *s = &m->speech;
-    if (!s->present) return 0;
-    int64_t D = s->dim, rows = s->positions, frames = 2 * rows;
-    int64_t samples = (int64_t)s->rate * s->window_seconds;
-    int64_t front = samples + frames * (s->mel_bins + D);
-    return 4 * (front + rows * (9 * D + 2 * (int64_t)s->ffn_dim) + s->queries * (int64_t)m->dim);
-}
-
-/* The same for sound, whose attention has a bias for every pair of rows of one head. */
-static int64_t sound_buffers(const um_model *m)
-{
-    const um_sound_model *s = &m->sound;
-    if (!s->present) return 0;
-    int64_t D = s->dim, samples = INT64_C(480000), bins = 128;
-    int64_t frames = samples / 160, rows = frames / s->patch * (bins / s->patch);
-    int64_t front = samples + frames * bins + rows * s->patch_dim;
-    return 4 * (front + rows * rows + rows * (9 * D + s->ffn_dim) + s->queries * (int64_t)m->dim);
-}
-
 /* What an encoder rank holds of the modalities that it reads, and the buffers of one piece of media at a time. */
 static void fill_encoder(um_memory_plan_rank *p, const counting *k)
 {
-    const um_model *m = &k->c->model;
-    const struct {
+    static const struct {
         uint32_t reads;
-        int64_t weights, buffers;
+        um_modality weights, buffers; /* videos are read with the images' weights, and need more */
     } towers[] = {
-        {UM_READS_VISION, k->encoder[UM_IMAGE], image_buffers(m)},
-        {1u << UM_SPEECH, k->encoder[UM_SPEECH], speech_buffers(m)},
-        {1u << UM_SOUND, k->encoder[UM_SOUND], sound_buffers(m)},
+        {UM_READS_VISION, UM_IMAGE, UM_VIDEO},
+        {1u << UM_SPEECH, UM_SPEECH, UM_SPEECH},
+        {1u << UM_SOUND, UM_SOUND, UM_SOUND},
     };
     for (size_t i = 0; i < sizeof towers / sizeof towers[0]; i++) {
         if ((p->reads & towers[i].reads) == 0) continue;
-        p->weights += towers[i].weights;
-        if (towers[i].buffers > p->buffers) p->buffers = towers[i].buffers;
+        const um_tower_bytes b = um_tower_bytes_of(&k->c->model, towers[i].buffers);
+        const int64_t bytes = (int64_t)(b.host + b.device);
+        p->weights += k->encoder[towers[i].weights];
+        if (bytes > p->buffers) p->buffers = bytes;
     }
 }
 

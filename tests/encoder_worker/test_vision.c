@@ -77,7 +77,7 @@ static const float *encode_with(bench *b, bool keep)
     um_mark mark = um_arena_mark(&b->device);
     float *out = um_arena_f32(&b->device, 1, n);
     um_vision_acts_bind(&a, &b->arena, &b->device, &b->ck.model.vision, b->ck.model.dim, keep);
-    um_status st = um_vision_encode(out, &b->vision, &a, b->pixels, &b->dev, &b->arena, &err);
+    um_status st = um_vision_encode(out, &b->vision, &a, b->pixels, &b->dev, &err);
     b->dev.ops->get(&b->dev, rows, out, n * sizeof *rows);
     if (st == UM_OK) st = um_dev_sync(&b->dev, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
@@ -254,8 +254,7 @@ static void test_pixels_not_finite(void **state)
     b.pixels[77] = NAN;
     um_vision_acts_bind(&a, &b.arena, &b.device, &b.ck.model.vision, b.ck.model.dim, false);
     float *rows = um_arena_f32(&b.device, (size_t)b.rows, (size_t)b.ck.model.dim);
-    assert_int_equal(um_vision_encode(rows, &b.vision, &a, b.pixels, &b.dev, &b.arena, &err),
-                     UM_E_DATA);
+    assert_int_equal(um_vision_encode(rows, &b.vision, &a, b.pixels, &b.dev, &err), UM_E_DATA);
     assert_non_null(strstr(err.msg, "pixel 77"));
     close_model(&b);
 }

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "core/base/file.h"
+#include "encoder_worker/towers/tower_bytes.h"
 #include "launch/job/results.h"
 #include "launch/job/memory_plan.h"
 #include "launch/job/job_progress.h"
@@ -331,13 +332,43 @@ static void test_memory_shortage(void **state)
     um_arena_free(&a);
 }
 
+/* An encoder rank's buffers are the largest of the media that it reads, as its towers measure them, and what every rank takes. */
+static void test_plan_of_encoders(void **state)
+{
+    launch_fixture *f = *state;
+    um_checkpoint ck = {0};
+    um_memory_plan plan;
+    int seen = 0;
+    if (um_checkpoint_open(&ck, UM_TEST_DATA "/golden/models/s4", NULL, &f->err) != UM_OK)
+        fail_msg("%s", f->err.msg);
+    f->cfg.routers = f->cfg.experts = 1;
+    f->cfg.encoders = "image=1,speech=1,image+speech=1";
+    assert_int_equal(um_memory_plan_make(&plan, &f->cfg, &ck, 4, &f->arena, &f->err), UM_OK);
+    const um_tower_bytes video = um_tower_bytes_of(&ck.model, UM_VIDEO),
+                         speech = um_tower_bytes_of(&ck.model, UM_SPEECH);
+    const int64_t small = (int64_t)(video.host + video.device),
+                  large = (int64_t)(speech.host + speech.device);
+    assert_true(small > 0 && small < large);
+    int64_t idle = 0, weights[3];
+    for (int i = 0; i < plan.n; i++) {
+        const um_memory_plan_rank *r = &plan.rank[i];
+        if (r->role != UM_ROLE_ENCODER) continue;
+        if (seen == 0) idle = r->buffers - small;
+        assert_int_equal(r->buffers, idle + (r->reads >> UM_SPEECH & 1 ? large : small));
+        weights[seen++] = r->weights;
+    }
+    assert_int_equal(seen, 3);
+    assert_true(idle > 0 && weights[2] == weights[0] + weights[1]);
+    um_checkpoint_close(&ck);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, launch_setup, launch_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_prompt),      T(test_prompt_file),     T(test_request_file), T(test_answers),
-        T(test_errors_name), T(test_figures),         T(test_answers_lost), T(test_progress),
-        T(test_bytes_text),  T(test_memory_shortage),
+        T(test_prompt),      T(test_prompt_file),     T(test_request_file),     T(test_answers),
+        T(test_errors_name), T(test_figures),         T(test_answers_lost),     T(test_progress),
+        T(test_bytes_text),  T(test_memory_shortage), T(test_plan_of_encoders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

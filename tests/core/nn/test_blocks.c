@@ -98,8 +98,8 @@ static void run(float *y, um_attention_acts *a, const um_attention *w, const flo
 {
     um_attention_pages pages;
     um_attention_acts_bind(a, &arena, &w->shape, T, n);
-    um_attention_pages_bind(&pages, &arena, um_kv_page_floats(KV_HEADS, HEAD_DIM), n);
-    um_attention_pages_start(&dev, &pages, &arena);
+    um_attention_pages_bind(&pages, &arena, &arena, um_kv_page_floats(KV_HEADS, HEAD_DIM), n);
+    um_attention_pages_start(&dev, &pages);
     um_attention_fwd(&dev, a, w, &pages, x, T, from, n, causal);
     um_attention_output(&dev, y, a, w, in, T);
 }
@@ -272,7 +272,7 @@ static void test_sizes_are_measured(void **state)
         um_attention_pages pages;
         um_mlp_acts mlp;
         um_attention_acts_bind(&acts, a, &s, T, KEYS);
-        um_attention_pages_bind(&pages, a, um_kv_page_floats(KV_HEADS, HEAD_DIM), KEYS);
+        um_attention_pages_bind(&pages, &arena, a, um_kv_page_floats(KV_HEADS, HEAD_DIM), KEYS);
         um_mlp_acts_bind(&mlp, a, T, F, true);
         bytes[i] = a->peak;
     }

@@ -225,6 +225,23 @@ static void rope_want(const op_case *c, double *out, um_arena *a)
         }
 }
 
+/* T rows of D into rows D + 3 apart, whose gaps keep the sentinel; from rows D + 1 apart, or flag 1: from one row */
+static void copy_2d_run(um_dev *d, const op_case *c, float *out, um_arena *a)
+{
+    const float *x = op_values(a, area(c) + (size_t)c->T, 1, 1.0f);
+    d->ops->copy_2d(d, out, c->D + 3, x, c->flag ? 0 : c->D + 1, c->T, c->D);
+}
+
+static void copy_2d_want(const op_case *c, double *out, um_arena *a)
+{
+    const float *x = op_values(a, area(c) + (size_t)c->T, 1, 1.0f);
+    const size_t D = (size_t)c->D;
+    for (size_t i = 0; i < c->n; i++) {
+        const size_t t = i / (D + 3), col = i % (D + 3);
+        out[i] = col < D ? (double)x[(c->flag ? 0 : t * (D + 1)) + col] : (double)NAN;
+    }
+}
+
 static const int32_t *some_rows(const op_case *c, um_arena *a)
 {
     int32_t *index = um_arena_i32(a, (size_t)c->T * (size_t)c->K);
@@ -284,6 +301,24 @@ static void combine_want(const op_case *c, double *out, um_arena *a)
     }
 }
 
+/* D heads of T rows; K is not used. */
+static void bias_gate_run(um_dev *d, const op_case *c, float *out, um_arena *a)
+{
+    d->ops->bias_gate(d, out, op_values(a, 8 * area(c), 1, 1.0f),
+                      op_values(a, (size_t)c->D, 2, 1.0f), c->T, c->D);
+}
+
+static void bias_gate_want(const op_case *c, double *out, um_arena *a)
+{
+    const float *x = op_values(a, 8 * area(c), 1, 1.0f), *by = op_values(a, (size_t)c->D, 2, 1.0f);
+    for (size_t i = 0; i < area(c); i++) {
+        double s[2] = {0.0, 0.0};
+        for (size_t k = 0; k < 8; k++) s[k / 4] += (double)x[8 * i + k];
+        const double ga = 1.0 / (1.0 + exp(-s[0])), gb = 1.0 / (1.0 + exp(-s[1]));
+        out[i] = ga * (gb * (double)by[i % (size_t)c->D] - 1.0) + 2.0;
+    }
+}
+
 /* name, outputs, tolerance, run, want, T, D, K, flag. The larger shapes are large enough to be divided among threads. */
 #define ROWS(NAME, FN, OUT, TOL, K, FLAG, T, D)                                                    \
     {                                                                                              \
@@ -315,6 +350,9 @@ static const op_case cases[] = {
     ROWS("rope", rope, GAPS, 2e-6, 3, 0, 5, 20),
     ROWS("rope", rope, GAPS, 2e-6, 4, 0, 7, 64),
     ROWS("rope", rope, GAPS, 2e-6, 9, 0, 130, 128),
+    SHAPES("copy of columns", copy_2d, GAPS, 0.0, 1, 0),
+    SHAPES("copy of one row", copy_2d, GAPS, 0.0, 1, 1),
+    SHAPES("bias gate", bias_gate, JUST, 2e-6, 0, 0),
     SHAPES("gather", gather, JUST, 0.0, 1, 0),
     SHAPES("combine 1", combine, JUST, 1e-6, 1, 0),
     SHAPES("combine 3", combine, JUST, 5e-6, 3, 0),

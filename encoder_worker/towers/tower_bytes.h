@@ -1,0 +1,16 @@
+/* What an encoder rank needs beside its weights for one piece of media: the launcher's plan of memory reads it. */
+#pragma once
+
+#include "core/model/modality.h"
+#include "core/model/model.h"
+
+#include <stddef.h>
+
+typedef struct um_tower_bytes {
+    size_t host;   /* pixels or samples, what is on its way to the device, rows on their way back */
+    size_t device; /* activations and rows */
+} um_tower_bytes;
+
+/* Bytes for one image, or for one window of speech or sound: measured by binding the activations. Media before they are decoded are
+ * not counted. Zero for text and where the model has no such tower. */
+um_tower_bytes um_tower_bytes_of(const um_model *m, um_modality modality);
