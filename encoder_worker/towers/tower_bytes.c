@@ -41,9 +41,10 @@ static medium bind_sound(const um_model *m, um_arena *host, um_arena *device)
 um_tower_bytes um_tower_bytes_of(const um_model *m, um_modality modality)
 {
     const bool vision = modality == UM_IMAGE || modality == UM_VIDEO;
-    um_arena host, device;
+    um_arena host, beside, device; /* beside: on the host too, but nothing is written there */
     medium one = {0};
     um_arena_init(&host, "measured", 0);
+    um_arena_init_measure(&beside, "measured");
     um_arena_init_measure(&device, "measured");
     if (vision && m->vision.present)
         one = bind_image(m, &host, &device);
@@ -51,12 +52,16 @@ um_tower_bytes um_tower_bytes_of(const um_model *m, um_modality modality)
         one = bind_speech(m, &host, &device);
     else if (modality == UM_SOUND && m->sound.present)
         one = bind_sound(m, &host, &device);
-    /* a video's frame, the sum of a block of frames, and that of all */
-    for (int i = 0; one.rows > 0 && i < (modality == UM_VIDEO ? 3 : 1); i++)
-        um_arena_f32(&device, one.rows, (size_t)m->dim);
-    const size_t rows = one.rows * (size_t)m->dim * sizeof(float);
-    const um_tower_bytes b = {host.used + one.bytes + rows, device.peak};
+    if (one.rows > 0) {
+        um_arena_alloc(&beside, one.bytes);
+        um_arena_f32(&beside, one.rows, (size_t)m->dim);
+        /* a video's frame, the sum of a block of frames, and that of all */
+        for (int i = 0; i < (modality == UM_VIDEO ? 3 : 1); i++)
+            um_arena_f32(&device, one.rows, (size_t)m->dim);
+    }
+    const um_tower_bytes b = {host.peak + beside.peak, device.peak};
     um_arena_free(&host);
+    um_arena_free(&beside);
     um_arena_free(&device);
     return b;
 }
