@@ -47,8 +47,8 @@ typedef struct um_prefix_chain {
     uint8_t rest[UM_PAGE * UM_PREFIX_ROW_BYTES];
 } um_prefix_chain;
 
-/* The next row, or the next n rows. media: SHA-256 of what the rows were made of. UM_E_MEMORY when a key could not be computed: the
- * chain has the rows before that one. */
+/* The next row is a token; the next n rows are rows 0 .. n - 1 of a medium, made of what has this SHA-256. UM_E_MEMORY when a key could
+ * not be computed: the chain then ends within the call's rows, and is of no use but to be freed. */
 um_status um_prefix_token(um_prefix_chain *c, int32_t id, um_err *err);
 um_status um_prefix_media(um_prefix_chain *c, const char media[UM_SHA256_HEX], um_modality modality,
                           int32_t n, um_err *err);

@@ -134,7 +134,7 @@ static void what_a_row_is_made_of_counts(void **state)
     um_prefix_chain_free(&p[0].chain); /* an empty one */
 }
 
-/* A published chain: the key must not depend on the machine or on the build. */
+/* Whatever the machine and the build, a key is the SHA-256 of these bytes. */
 static void keys_are_sha256(void **state)
 {
     (void)state;
