@@ -50,6 +50,16 @@ static bool item_check(const um_json_item *item, const char *folder, um_results 
     return good;
 }
 
+static bool is_cancel(const um_json_item *item)
+{
+    um_arena arena;
+    const char *id = NULL;
+    um_arena_init(&arena, "cancel", 4096);
+    bool cancel = um_request_is_cancel(&id, item->text, item->n, &arena);
+    um_arena_free(&arena);
+    return cancel;
+}
+
 /* Counts the requests and how many of them can be answered; the errors of those that cannot go to answers, unless it is NULL. */
 static int requests_check(int *good, const um_requests *r, const char *folder, um_results *answers)
 {
@@ -59,12 +69,12 @@ static int requests_check(int *good, const um_requests *r, const char *folder, u
     *good = 0;
     for (size_t at = 0; at < r->head.n;) {
         at += um_json_lines_read(&lines, &item, r->head.s + at, r->head.n - at);
-        if (item.text == NULL) continue;
+        if (item.text == NULL || is_cancel(&item)) continue;
         n++;
         *good += item_check(&item, folder, answers);
     }
     um_json_lines_end(&lines, &item);
-    if (item.text != NULL) {
+    if (item.text != NULL && !is_cancel(&item)) {
         n++;
         *good += item_check(&item, folder, answers);
     }

@@ -5,6 +5,7 @@
 #include "core/base/log.h"
 #include "core/comm/join.h"
 #include "router/result_order.h"
+#include "router/unfinished.h"
 #include "router/request/id_set.h"
 #include "router/request/input.h"
 
@@ -32,7 +33,6 @@ struct um_dispatcher {
     const um_config *cfg;
     um_link *link;
     um_engine *engine;
-    const um_tokenizer *tok;
     um_emit emit;
     void *ctx;
     um_report *report;
@@ -42,9 +42,9 @@ struct um_dispatcher {
     uint64_t next;      /* number of the next request */
     bool more;          /* the last read ended before it had looked at all that is there */
     load *routers;      /* [R] */
-    int unfinished;
+    um_unfinished unfinished;
     um_result_order order;            /* with --in-order */
-    um_id_set ids;                    /* of the requests so far */
+    um_id_set ids;                    /* of the newest requests */
     bool warned_ids;                  /* that two of them are the same */
     const char *ignored[IGNORED_MAX]; /* keys that were logged as ignored */
     int n_ignored;
@@ -53,15 +53,13 @@ struct um_dispatcher {
 };
 
 um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine *engine,
-                                  const um_tokenizer *tok, um_emit emit, void *ctx,
-                                  um_report *report)
+                                  um_emit emit, void *ctx, um_report *report)
 {
     const um_topology *topo = &link->comm->topo;
     um_dispatcher *d = um_zalloc(sizeof *d);
     *d = (um_dispatcher){.cfg = cfg,
                          .link = link,
                          .engine = engine,
-                         .tok = tok,
                          .emit = emit,
                          .ctx = ctx,
                          .report = report,
@@ -81,6 +79,7 @@ void um_dispatcher_close(um_dispatcher *d)
     if (d == NULL) return;
     um_input_close(&d->input);
     um_id_set_free(&d->ids);
+    um_unfinished_free(&d->unfinished);
     um_result_order_close(&d->order);
     um_arena_free(&d->scratch);
     um_arena_free(&d->names);
@@ -119,22 +118,6 @@ static int router_choose(const um_dispatcher *d)
     return best;
 }
 
-static void load_add(um_dispatcher *d, int router, size_t bytes)
-{
-    d->routers[router].requests++;
-    d->routers[router].bytes += bytes;
-    d->unfinished++;
-}
-
-/* One request of the router is finished. Which one does not matter: it counts as an average one. */
-static void load_remove(um_dispatcher *d, int router)
-{
-    load *l = &d->routers[router];
-    UM_CHECK(l->requests > 0);
-    l->bytes -= l->bytes / (size_t)l->requests--;
-    d->unfinished--;
-}
-
 /* Router 0 keeps what no message can carry, to refuse it. */
 static bool is_kept(const um_request_source *from)
 {
@@ -142,36 +125,76 @@ static bool is_kept(const um_request_source *from)
 }
 
 /* Logs the first id that an earlier request has too. Both are answered: data files have samples of one id. */
-static void id_check(um_dispatcher *d, const um_request_source *from)
+static void id_check(um_dispatcher *d, const um_request_source *from, const char *id)
 {
-    um_mark mark = um_arena_mark(&d->scratch);
-    const char *id = d->warned_ids ? NULL : um_request_id(from->json, from->n, &d->scratch);
-    if (id != NULL && um_id_set_add(&d->ids, id)) {
-        um_log_warn(
-            "requests: the id of %s %llu, \"%.100s\", is that of an earlier one too; \"%s\" in "
-            "their results tells them apart",
-            from->element ? "element" : "line", (unsigned long long)from->number, id,
-            from->element ? "element" : "line");
-        d->warned_ids = true;
-    }
-    um_arena_reset(&d->scratch, mark);
+    if (id == NULL || d->warned_ids || !um_id_set_add(&d->ids, id)) return;
+    um_log_warn("requests: the id of %s %llu, \"%.100s\", is that of an earlier one too; \"%s\" in "
+                "their results tells them apart",
+                from->element ? "element" : "line", (unsigned long long)from->number, id,
+                from->element ? "element" : "line");
+    d->warned_ids = true;
+}
+
+static int rank_of(const um_dispatcher *d, int router)
+{
+    return d->link->comm->topo.of_role[UM_ROLE_ROUTER][router];
+}
+
+/* Submits a request to the engine of this router; one that is refused is answered at once. */
+static um_status submit(um_dispatcher *d, uint64_t number, const um_request_source *from,
+                        um_trace *trace, um_err *err)
+{
+    Um__Result refusal;
+    um_err why = {0};
+    if (um_engine_submit(d->engine, number, from, trace, &refusal, &why) == UM_OK) return UM_OK;
+    return um_dispatcher_done(d, &refusal, err);
 }
 
 static um_status assign(um_dispatcher *d, int router, const um_request_source *from,
                         um_trace *trace, um_err *err)
 {
+    um_mark mark = um_arena_mark(&d->scratch);
+    const char *id = um_request_id(from->json, from->n, &d->scratch);
     uint64_t number = d->next++;
+    id_check(d, from, id);
     if (is_kept(from)) router = 0;
-    load_add(d, router, from->n);
-    if (router == 0) return um_engine_submit(d->engine, number, from, trace, err);
+    um_unfinished_add(&d->unfinished, number, router, from, id);
+    um_arena_reset(&d->scratch, mark);
+    d->routers[router].requests++;
+    d->routers[router].bytes += from->n;
+    if (router == 0) return submit(d, number, from, trace, err);
     Um__Request req = UM__REQUEST__INIT;
     req.id = number;
     req.json = (char *)(uintptr_t)from->json;
     req.folder = (char *)(uintptr_t)from->folder;
     req.number = from->number;
     req.element = from->element;
-    return um_link_control(d->link, d->link->comm->topo.of_role[UM_ROLE_ROUTER][router],
-                           UM_KIND_REQUEST, &req.base, err);
+    return um_link_control(d->link, rank_of(d, router), UM_KIND_REQUEST, &req.base, err);
+}
+
+/* {"cancel": ID}: ends the unfinished requests of this id. Their results come from where they run. */
+static um_status cancel(um_dispatcher *d, const char *id, const um_json_item *item, um_err *err)
+{
+    int n = 0;
+    um_status st = UM_OK;
+    for (um_unfinished_request *r = NULL;
+         st == UM_OK && id != NULL && (r = um_unfinished_named(&d->unfinished, id, r)) != NULL;
+         n++) {
+        if (r->cancelled) continue;
+        r->cancelled = true;
+        Um__Cancel msg = UM__CANCEL__INIT;
+        msg.id = r->number;
+        if (r->router > 0)
+            st = um_link_control(d->link, rank_of(d, r->router), UM_KIND_CANCEL, &msg.base, err);
+        else
+            um_engine_cancel(d->engine, r->number);
+    }
+    if (id == NULL)
+        um_log_warn("requests: %s %llu: want {\"cancel\": ID} and nothing else; it is passed over",
+                    item->element ? "element" : "line", (unsigned long long)item->number);
+    else if (n == 0)
+        um_log_info("requests: cancel \"%.100s\": no unfinished request has this id", id);
+    return st;
 }
 
 um_status um_dispatcher_read(um_dispatcher *d, um_err *err)
@@ -186,8 +209,13 @@ um_status um_dispatcher_read(um_dispatcher *d, um_err *err)
         um_request_source from = {item.text, item.n,      item.bytes,
                                   d->folder, item.number, .element = item.element};
         bytes += item.n;
-        id_check(d, &from);
-        UM_TRY(assign(d, router, &from, NULL, err));
+        um_mark mark = um_arena_mark(&d->scratch);
+        const char *id = NULL;
+        um_status st = um_request_is_cancel(&id, item.text, item.n, &d->scratch)
+                           ? cancel(d, id, &item, err)
+                           : assign(d, router, &from, NULL, err);
+        um_arena_reset(&d->scratch, mark);
+        UM_TRY(st);
         d->more = bytes >= READ_BYTES;
         if (d->more) return UM_OK;
     }
@@ -210,32 +238,13 @@ um_status um_dispatcher_trace(um_dispatcher *d, um_trace *trace, um_err *err)
     return st;
 }
 
-um_status um_dispatcher_request(um_dispatcher *d, const um_inbound *in, um_err *err)
-{
-    um_mark mark = um_arena_mark(&d->scratch);
-    ProtobufCMessage *msg = NULL;
-    um_status st = um_link_unpack(&msg, &um__request__descriptor, in, &d->scratch, err);
-    const Um__Request *req = (const Um__Request *)msg;
-    if (st == UM_OK && in->msg.peer != um_join_leader(d->link->comm))
-        st = UM_FAIL(err, UM_E_CORRUPT, "request frame of rank %d, which is not router 0",
-                     in->msg.peer);
-    if (st == UM_OK) {
-        size_t n = strlen(req->json);
-        um_request_source from = {req->json,   n,           n,
-                                  req->folder, req->number, .element = req->element};
-        st = um_engine_submit(d->engine, req->id, &from, NULL, err);
-    }
-    um_arena_reset(&d->scratch, mark);
-    return st;
-}
-
 /* --- what is left --- */
 
 uint64_t um_dispatcher_requests(const um_dispatcher *d) { return d->next; }
 
 bool um_dispatcher_finished(const um_dispatcher *d)
 {
-    return d->unfinished == 0 && um_input_ended(&d->input);
+    return d->unfinished.n == 0 && um_input_ended(&d->input);
 }
 
 int64_t um_dispatcher_wait_us(const um_dispatcher *d)
@@ -247,10 +256,10 @@ int64_t um_dispatcher_wait_us(const um_dispatcher *d)
 /* --- out --- */
 
 /* Logs keys of samples that mean nothing here, each once. */
-static void ignored_log(um_dispatcher *d, const um_request *r)
+static void ignored_log(um_dispatcher *d, const Um__Result *r)
 {
     um_text list = {0};
-    for (int i = 0; i < r->n_ignored; i++) {
+    for (size_t i = 0; i < r->n_ignored; i++) {
         bool logged = d->n_ignored == IGNORED_MAX;
         for (int k = 0; k < d->n_ignored && !logged; k++)
             logged = strcmp(d->ignored[k], r->ignored[i]) == 0;
@@ -274,43 +283,100 @@ static um_status line_out(um_dispatcher *d, uint64_t number, const char *line, u
     return st;
 }
 
-um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err)
+/* Router 0: request number works at this router, or the frame that says so is wrong. */
+static um_status unfinished_find(um_dispatcher *d, um_unfinished_request **out, uint64_t number,
+                                 int router, um_err *err)
 {
-    bool failed = s->status != UM_OK;
+    *out = um_unfinished_find(&d->unfinished, number);
+    if (*out != NULL && (*out)->router == router) return UM_OK;
+    return UM_FAIL(err, UM_E_CORRUPT,
+                   "a frame about request %llu of rank %d, which was not assigned it",
+                   (unsigned long long)number, rank_of(d, router));
+}
+
+static um_status token_out(um_dispatcher *d, int router, const Um__Token *t, um_err *err)
+{
+    um_unfinished_request *r = NULL;
     um_text line = {0};
-    um_status st;
-    um_report_sequence(&line, s, d->tok);
-    ignored_log(d, &s->req);
-    if (d->leads) {
-        load_remove(d, 0);
-        d->report->errors += failed;
-        d->report->answered++;
-        st = line_out(d, s->number, line.s, err);
-    } else {
-        Um__Result res = UM__RESULT__INIT;
-        res.id = s->number << 1 | (failed ? 1 : 0);
-        res.json = line.s;
-        st =
-            um_link_control(d->link, um_join_leader(d->link->comm), UM_KIND_RESULT, &res.base, err);
-    }
+    UM_TRY(unfinished_find(d, &r, t->id, router, err));
+    um_report_token(&line, &r->from, t);
+    um_status st = d->emit(d->ctx, line.s, err);
     um_text_free(&line);
     return st;
 }
 
-um_status um_dispatcher_result(um_dispatcher *d, const um_inbound *in, um_err *err)
+static um_status result_out(um_dispatcher *d, int router, const Um__Result *result, um_err *err)
+{
+    um_unfinished_request *r = NULL;
+    um_text line = {0};
+    UM_TRY(unfinished_find(d, &r, result->id, router, err));
+    d->routers[router].requests--;
+    d->routers[router].bytes -= r->bytes;
+    um_unfinished_remove(&d->unfinished, r);
+    d->report->errors += result->status != UM_OK;
+    d->report->answered++;
+    ignored_log(d, result);
+    um_report_result(&line, result);
+    um_status st = line_out(d, result->id, line.s, err);
+    um_text_free(&line);
+    return st;
+}
+
+um_status um_dispatcher_token(um_dispatcher *d, const Um__Token *t, um_err *err)
+{
+    if (d->leads) return token_out(d, 0, t, err);
+    return um_link_control(d->link, um_join_leader(d->link->comm), UM_KIND_TOKEN, &t->base, err);
+}
+
+um_status um_dispatcher_done(um_dispatcher *d, const Um__Result *r, um_err *err)
+{
+    if (d->leads) return result_out(d, 0, r, err);
+    return um_link_control(d->link, um_join_leader(d->link->comm), UM_KIND_RESULT, &r->base, err);
+}
+
+/* --- frames --- */
+
+static um_status request_in(um_dispatcher *d, const Um__Request *req, um_err *err)
+{
+    size_t n = strlen(req->json);
+    um_request_source from = {req->json, n, n, req->folder, req->number, .element = req->element};
+    return submit(d, req->id, &from, NULL, err);
+}
+
+/* Router 0 tells the others what to do, and they tell it what they did. */
+static um_status sender_check(const um_dispatcher *d, const um_inbound *in, um_err *err)
 {
     const um_rank *from = &d->link->comm->topo.ranks[in->msg.peer];
+    um_kind kind = in->frame.kind;
+    bool of_leader = in->msg.peer == um_join_leader(d->link->comm);
+    bool order = kind == UM_KIND_REQUEST || kind == UM_KIND_CANCEL;
+    if (order ? !d->leads && of_leader : d->leads && from->role == UM_ROLE_ROUTER && !of_leader)
+        return UM_OK;
+    return um_link_unwanted(
+        d->link, in, d->leads ? "tokens and results of the other routers" : "requests of router 0",
+        err);
+}
+
+um_status um_dispatcher_frame(um_dispatcher *d, const um_inbound *in, um_err *err)
+{
+    const ProtobufCMessageDescriptor *type =
+        in->frame.kind == UM_KIND_REQUEST  ? &um__request__descriptor
+        : in->frame.kind == UM_KIND_CANCEL ? &um__cancel__descriptor
+        : in->frame.kind == UM_KIND_TOKEN  ? &um__token__descriptor
+                                           : &um__result__descriptor;
+    int router = d->link->comm->topo.ranks[in->msg.peer].index;
     um_mark mark = um_arena_mark(&d->scratch);
     ProtobufCMessage *msg = NULL;
-    if (from->role != UM_ROLE_ROUTER || d->routers[from->index].requests == 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "result frame of rank %d, which was assigned no request",
-                       in->msg.peer);
-    UM_TRY(um_link_unpack(&msg, &um__result__descriptor, in, &d->scratch, err));
-    const Um__Result *res = (const Um__Result *)msg;
-    load_remove(d, from->index);
-    d->report->errors += (int64_t)(res->id & 1);
-    d->report->answered++;
-    um_status st = line_out(d, res->id >> 1, res->json, err);
+    UM_TRY(sender_check(d, in, err));
+    um_status st = um_link_unpack(&msg, type, in, &d->scratch, err);
+    if (st == UM_OK && type == &um__request__descriptor)
+        st = request_in(d, (const Um__Request *)msg, err);
+    else if (st == UM_OK && type == &um__cancel__descriptor)
+        um_engine_cancel(d->engine, ((const Um__Cancel *)msg)->id); /* it may be done already */
+    else if (st == UM_OK && type == &um__token__descriptor)
+        st = token_out(d, router, (const Um__Token *)msg, err);
+    else if (st == UM_OK)
+        st = result_out(d, router, (const Um__Result *)msg, err);
     um_arena_reset(&d->scratch, mark);
     return st;
 }

@@ -2,8 +2,11 @@
  *
  *   router 0   --requests --> read --> number --> the router with the fewest unfinished requests
  *                                                   |  itself: um_engine_submit
- *                                                   |  another: REQUEST frame --> its engine --> RESULT frame
- *   answers of all routers --> emit (standard output)
+ *                                                   |  another: REQUEST frame --> its engine --> TOKEN and RESULT frames
+ *   tokens and results of all routers --> lines of JSON --> emit (standard output)
+ *
+ * A line {"cancel": ID} among the requests ends the unfinished ones of this id: CANCEL frame, or um_engine_cancel. Between routers
+ * everything is a typed message (control.proto); lines are made here, at the edge.
  *
  * Intake is bounded: a router has at most a window of requests and of their bytes unfinished. While every window is full router 0 does not
  * read on, so whoever writes to it waits, and a file of any length is read in flat memory. */
@@ -17,8 +20,7 @@ typedef struct um_dispatcher um_dispatcher;
 
 /* All pointers stay the caller's. emit and ctx: where router 0 puts lines; report: whose errors it counts. */
 um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine *engine,
-                                  const um_tokenizer *tok, um_emit emit, void *ctx,
-                                  um_report *report);
+                                  um_emit emit, void *ctx, um_report *report);
 void um_dispatcher_close(um_dispatcher *d); /* accepts NULL */
 
 /* Router 0: opens --requests. */
@@ -34,9 +36,9 @@ int64_t um_dispatcher_wait_us(const um_dispatcher *d);
 uint64_t um_dispatcher_requests(const um_dispatcher *d);
 bool um_dispatcher_finished(const um_dispatcher *d);
 
-/* A request of this router's engine is done: its line goes to emit, or to router 0. */
-um_status um_dispatcher_done(um_dispatcher *d, const um_sequence *s, um_err *err);
-/* Router 0: a RESULT frame. */
-um_status um_dispatcher_result(um_dispatcher *d, const um_inbound *in, um_err *err);
-/* Other routers: a REQUEST frame. */
-um_status um_dispatcher_request(um_dispatcher *d, const um_inbound *in, um_err *err);
+/* Events of this router's engine (engine.h): they become lines here, or go to router 0. */
+um_status um_dispatcher_token(um_dispatcher *d, const Um__Token *t, um_err *err);
+um_status um_dispatcher_done(um_dispatcher *d, const Um__Result *r, um_err *err);
+/* A frame of kind REQUEST or CANCEL (other routers), TOKEN or RESULT (router 0). UM_E_CORRUPT when it is about a request that its sender
+ * was not assigned. */
+um_status um_dispatcher_frame(um_dispatcher *d, const um_inbound *in, um_err *err);

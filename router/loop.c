@@ -64,9 +64,14 @@ static int64_t wait_us(const router *r)
     return r->cfg->progress && (us < 0 || us > most) ? most : us;
 }
 
-static um_status sequence_done(void *ctx, const um_sequence *s, um_err *err)
+static um_status on_token(void *ctx, const Um__Token *t, um_err *err)
 {
-    return um_dispatcher_done(((router *)ctx)->dispatcher, s, err);
+    return um_dispatcher_token(((router *)ctx)->dispatcher, t, err);
+}
+
+static um_status on_done(void *ctx, const Um__Result *result, um_err *err)
+{
+    return um_dispatcher_done(((router *)ctx)->dispatcher, result, err);
 }
 
 static void own_stats(router *r, Um__Stats *out)
@@ -91,12 +96,11 @@ static um_status frame_in(router *r, const um_inbound *in, um_err *err)
     switch (in->frame.kind) {
     case UM_KIND_ENCODED:
         return um_engine_encoded(r->engine, in, err);
-    case UM_KIND_RESULT:
-        if (r->leads) return um_dispatcher_result(r->dispatcher, in, err);
-        break;
     case UM_KIND_REQUEST:
-        if (of_leader) return um_dispatcher_request(r->dispatcher, in, err);
-        break;
+    case UM_KIND_CANCEL:
+    case UM_KIND_TOKEN:
+    case UM_KIND_RESULT:
+        return um_dispatcher_frame(r->dispatcher, in, err);
     case UM_KIND_STATS:
         if (!of_leader) break;
         own_stats(r, &s);
@@ -234,11 +238,11 @@ static um_status start(router *r, um_comm *comm, um_err *err)
     um_log_info("backbone of %d layers, %.1f MiB, %d threads, %s", r->base.ck.model.layers,
                 (double)r->backbone.weight_bytes / 1048576.0, r->base.dev.threads,
                 um_isa_name(r->base.dev.isa));
+    um_engine_events events = {cfg->stream ? on_token : NULL, on_done, r};
     UM_TRY(um_engine_open(&r->engine, cfg, &r->base.ck.model, r->tok, &r->backbone, &r->base.link,
-                          &r->base.dev, sequence_done, r, err));
+                          &r->base.dev, &events, err));
     if (cfg->routing[0] != '\0') um_engine_count_routing(r->engine, r->routing);
-    r->dispatcher =
-        um_dispatcher_open(cfg, &r->base.link, r->engine, r->tok, r->emit, r->ctx, &r->report);
+    r->dispatcher = um_dispatcher_open(cfg, &r->base.link, r->engine, r->emit, r->ctx, &r->report);
     if (r->leads) return um_join_all_ready(&r->base.link, err);
     return um_join_ready(&r->base.link, r->backbone.weight_bytes, 0, err);
 }

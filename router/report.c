@@ -3,26 +3,60 @@
 
 static double seconds(int64_t ns) { return (double)ns * 1e-9; }
 
-void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok)
+static void ids_list(um_text *out, const int32_t *ids, size_t n)
 {
-    if (s->status != UM_OK) {
-        um_request_error(out, &s->req, s->why.msg);
+    um_text_fmt(out, ",\"ids\":[");
+    for (size_t i = 0; i < n; i++) um_text_fmt(out, i > 0 ? ",%d" : "%d", ids[i]);
+    um_text_add(out, "]", 1);
+}
+
+/* Nine digits, so that reading them gives the same float. */
+static void logprobs_list(um_text *out, const float *logprobs, size_t n)
+{
+    um_text_fmt(out, ",\"logprobs\":[");
+    for (size_t i = 0; i < n; i++) um_text_fmt(out, i > 0 ? ",%.9g" : "%.9g", (double)logprobs[i]);
+    um_text_add(out, "]", 1);
+}
+
+static const char *finish_name(Um__Finish finish)
+{
+    return finish == UM__FINISH__FINISH_STOP     ? "stop"
+           : finish == UM__FINISH__FINISH_LENGTH ? "length"
+                                                 : "cancelled";
+}
+
+void um_report_result(um_text *out, const Um__Result *r)
+{
+    um_request from = {.id = r->name, .number = r->number, .element = r->element};
+    if (r->status != UM_OK) {
+        um_request_error(out, &from, r->error);
         return;
     }
-    um_arena a;
-    um_arena_init(&a, "answer", 4096);
-    um_request_head(out, &s->req, "result");
+    um_request_head(out, &from, "result");
     um_text_fmt(out, ",\"answer\":");
-    um_text_json(out,
-                 s->answer != NULL ? s->answer : um_tokenizer_decode(tok, s->out, s->n_out, &a));
-    um_text_fmt(out, ",\"ids\":[");
-    for (int i = 0; i < s->n_out; i++) um_text_fmt(out, i > 0 ? ",%d" : "%d", s->out[i]);
+    um_text_json(out, r->text);
+    ids_list(out, r->ids, r->n_ids);
     um_text_fmt(out,
-                "],\"prompt_tokens\":%d,\"new_tokens\":%d,\"finish\":\"%s\",\"prefill_seconds\":%."
-                "6f,\"decode_seconds\":%.6f}",
-                s->T, s->n_out, s->finish, seconds(s->first_ns - s->begun_ns),
-                seconds(s->done_ns - s->first_ns));
-    um_arena_free(&a);
+                ",\"prompt_tokens\":%u,\"new_tokens\":%zu,\"finish\":\"%s\",\"prefill_seconds\":%."
+                "6f,\"decode_seconds\":%.6f",
+                r->prompt_rows, r->n_ids, finish_name(r->finish), seconds(r->prefill_ns),
+                seconds(r->decode_ns));
+    if (r->n_logprobs > 0) logprobs_list(out, r->logprobs, r->n_logprobs);
+    um_text_add(out, "}", 1);
+}
+
+void um_report_token(um_text *out, const um_request *from, const Um__Token *t)
+{
+    um_request_head(out, from, "token");
+    um_text_fmt(out, ",\"token\":{\"index\":%u", t->index);
+    ids_list(out, t->ids, t->n_ids);
+    um_text_fmt(out, ",\"text\":");
+    um_text_json(out, t->text);
+    if (t->n_logprobs == 1)
+        um_text_fmt(out, ",\"logprob\":%.9g", (double)t->logprobs[0]);
+    else if (t->n_logprobs > 1)
+        logprobs_list(out, t->logprobs, t->n_logprobs);
+    um_text_add(out, "}}", 2);
 }
 
 static double rate(int64_t n, int64_t ns) { return ns > 0 ? (double)n / seconds(ns) : 0.0; }

@@ -5,8 +5,10 @@
 #include "core/comm/link.h"
 #include "router/engine/engine.h"
 
-/* {"kind":"result",...} or {"kind":"error",...} of a sequence that is done. */
-void um_report_sequence(um_text *out, const um_sequence *s, const um_tokenizer *tok);
+/* {"kind":"result",...} or {"kind":"error",...} of a request that is done. */
+void um_report_result(um_text *out, const Um__Result *r);
+/* {"kind":"token","id":...,"token":{...}}: new tokens of a request that is not done. from: name, number and element of its line. */
+void um_report_token(um_text *out, const um_request *from, const Um__Token *t);
 
 /* Counters of all ranks for the summary. */
 typedef struct um_report {

@@ -318,6 +318,13 @@ static inline bool um_model_is_eos(const um_model *m, int id)
     return false;
 }
 
+/* Number of rows of one image: one per patch, preceded by the class row where the model keeps it. */
+static inline int um_vision_rows(const um_vision_model *m)
+{
+    int side = m->image_size / m->patch;
+    return side * side + (m->keep_class ? 1 : 0);
+}
+
 /* Rows of a gate's matrix: one per expert; with the dynamic gate also one per null and per shared expert. */
 static inline int um_model_gate_rows(const um_model *m)
 {

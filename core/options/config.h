@@ -43,6 +43,7 @@ typedef struct um_config {
     const char *vision_tower; /* override the tower folders of config.json; "" = as it says */
     const char *speech_tower, *sound_tower;
     bool in_order;        /* answers in the order of their requests */
+    bool stream;          /* tokens as they come */
     const char *requests; /* JSONL of requests, "-" = standard input */
     const char
         *media_folder;   /* where relative media paths of requests start; "" = beside the file */

@@ -62,6 +62,8 @@ const um_option um_options[] = {
         "file of requests, one JSON object a line, or one JSON array of samples; - is standard input"),
     BOOL(in_order, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "print answers in the order of their requests; else each as soon as it is done"),
+    BOOL(stream, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
+         "print each token as soon as it is there; with --json as lines of their own before the result"),
     STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "where relative media paths in requests start; empty is the folder of the requests file"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,

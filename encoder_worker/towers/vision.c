@@ -15,8 +15,6 @@ um_attention_shape um_vision_attention(const um_vision_model *m)
     return (um_attention_shape){m->heads, m->heads, m->dim / m->heads, UM_ATTENTION_Q_K_V};
 }
 
-int um_vision_rows(const um_vision_model *m) { return patches(m) + (m->keep_class ? 1 : 0); }
-
 /* cols[patches, channels*P*P]: row (gy, gx) is the patch there, one channel after another, in the order of the convolution's weight.
  * Pixels at the right and at the bottom that the grid does not cover are left out, as in the convolution. */
 static void unfold(float *cols, const float *pixels, const um_vision_model *m)

@@ -52,9 +52,6 @@ typedef struct um_vision_acts {
 void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
                          const um_vision_model *m, int dim_out, bool keep);
 
-/* Number of rows of one image: one per patch, preceded by the class row where the model keeps it. */
-int um_vision_rows(const um_vision_model *m);
-
 /* rows[um_vision_rows, dim_out], device memory, of pixels[channels, S, S] on the host. The result is bit-identical for every thread
  * count and instruction set. UM_E_DATA when a pixel is not finite. */
 um_status um_vision_encode(float *rows, const um_vision *v, um_vision_acts *a, const float *pixels,

@@ -37,6 +37,21 @@ static void name_request(char out[160], const um_results *a, const um_json *j)
                  id);
 }
 
+/* With --json every line as it is; the tokens of a single answer as its text. */
+static void print_token(um_results *a, const um_json *j, const char *line)
+{
+    const char *text = um_json_str(um_json_get(um_json_get(j, "token"), "text"), "");
+    if (a->quiet || (!a->json && (a->wanted != 1 || text[0] == '\0'))) return;
+    if (a->progress != NULL) um_job_progress_clear(a->progress);
+    errno = 0;
+    if (a->json)
+        fprintf(a->out, "%s\n", line);
+    else
+        fputs(text, a->out);
+    a->begun = !a->json;
+    (void)written(a);
+}
+
 static void print_result(um_results *a, const um_json *j, const char *line)
 {
     if (a->progress != NULL && !a->quiet) um_job_progress_clear(a->progress);
@@ -45,15 +60,24 @@ static void print_result(um_results *a, const um_json *j, const char *line)
         fprintf(a->out, "%s\n", line);
     } else if (!a->quiet) {
         if (a->wanted != 1) fprintf(a->out, "[%s] ", um_json_str(um_json_get(j, "id"), "?"));
-        fprintf(a->out, "%s\n", um_json_str(um_json_get(j, "answer"), ""));
+        fprintf(a->out, "%s\n", a->begun ? "" : um_json_str(um_json_get(j, "answer"), ""));
     }
+    a->begun = false;
     if (written(a)) a->done++;
+}
+
+/* A line of its own for what follows an answer that ended in its middle. */
+static void break_line(um_results *a)
+{
+    if (a->begun) fputc('\n', a->out);
+    a->begun = false;
 }
 
 static void print_error(um_results *a, const um_json *j, const char *line)
 {
     char name[160];
     a->failed++;
+    break_line(a);
     name_request(name, a, j);
     if (a->progress != NULL) um_job_progress_clear(a->progress);
     fprintf(a->log, "unimoe: %s%s\n", name, um_json_str(um_json_get(j, "error"), "failed"));
@@ -114,8 +138,10 @@ um_job_next um_results_line(um_results *a, const char *line)
         print_error(a, j, line);
     } else if (strcmp(kind, "summary") == 0) {
         print_summary(a, j, line);
+    } else if (strcmp(kind, "token") == 0) {
+        print_token(a, j, line);
     } else if (strcmp(kind, "progress") == 0) {
-        if (a->progress != NULL) um_job_progress_update(a->progress, j);
+        if (a->progress != NULL && !a->begun) um_job_progress_update(a->progress, j);
     } else if (line[0] != '\0' && !um_mpirun_output_is_noise(line)) {
         if (a->progress != NULL) um_job_progress_clear(a->progress);
         fprintf(a->log, "%s\n", line);

@@ -1,6 +1,7 @@
-/* The result lines of router 0 (JSON, one a line: "result", "error", "summary", "progress"), made into what a person reads:
+/* The result lines of router 0 (JSON, one a line: "token", "result", "error", "summary", "progress"), made into what a person reads:
  *
  *   {"kind":"result","id":"7","line":3,"answer":"...","ids":[...],"prompt_tokens":111,"new_tokens":12,"finish":"stop", ...}
+ *   {"kind":"token","id":"7","line":3,"token":{"index":0,"ids":[...],"text":"..."}}             (--stream, before the result)
  *   {"kind":"error","id":"8","line":4,"error":"..."}
  *   {"kind":"summary","requests":1,"prefill_tokens_per_second":..., "raw_bytes":..., "wire_bytes":..., "ranks":[...]}
  *
@@ -28,6 +29,7 @@ typedef struct um_results {
     int done, failed;
     int broken;   /* errno of a write to out, 0 = all went well */
     bool summary; /* the last line came */
+    bool begun;   /* the beginning of the one answer was printed, without a line end */
 } um_results;
 
 /* Handles one line. UM_JOB_LAST when it was the summary, UM_JOB_STOP when out cannot be written. */

@@ -16,6 +16,7 @@ static int batch_fill(um_batcher *x, um_batch *b, um_sequence **seqs, um_sequenc
     int runs = 0, prefill = 0;
     for (int i = 0; i < n; i++) {
         if (list[i]->state != UM_SEQ_PREFILL && list[i]->state != UM_SEQ_DECODE) continue;
+        if (list[i]->cancelled) continue;
         bool reading = list[i]->state == UM_SEQ_PREFILL;
         demand[runs] = (um_demand){.left = reading ? list[i]->T - list[i]->filled : 0,
                                    .number = list[i]->number};
@@ -26,6 +27,7 @@ static int batch_fill(um_batcher *x, um_batch *b, um_sequence **seqs, um_sequenc
         um_sequence *s = seqs[i];
         bool reading = s->state == UM_SEQ_PREFILL;
         if (demand[i].take == 0) continue;
+        s->in_flight++;
         seqs[b->segs] = s;
         b->seg[b->segs++] = (um_segment){.kv = s->kv,
                                          .row = b->T,
@@ -114,8 +116,9 @@ static void batch_tokens(um_batcher *x, um_batch *b, um_sequence *const *seqs)
             um_trace_rows(g->trace, "logits", UM_F32, logits + (size_t)at * V, wanted,
                           x->model->vocab);
         at += wanted;
+        s->in_flight--;
         if (!um_sequence_advance(s, g->T, x->model)) continue;
-        um_sequence_sample(s, wanted > 0 ? logits + (size_t)(at - 1) * V : NULL, x->model, x->tok,
+        um_sequence_sample(s, wanted > 0 ? logits + (size_t)(at - 1) * V : NULL, x->model,
                            x->scratch);
         x->stats.new_tokens += s->n_out - before;
     }

@@ -7,7 +7,6 @@
 typedef struct um_batcher {
     const um_config *cfg;
     const um_model *model;
-    const um_tokenizer *tok;
     um_backbone *backbone;
     um_exchange *exchange;
     um_dev *dev;

@@ -11,8 +11,13 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Text that is tokenised between two micro-batches at most, but for one request. */
-enum { ADMIT_BYTES = 256 << 10 };
+enum {
+    ADMIT_BYTES =
+        256 << 10,     /* text that is tokenised between two micro-batches, but for one request */
+    QUEUE_BATCHES = 4, /* requests in the queue, in --max-batch */
+    QUEUE_BYTES =
+        96 << 20, /* of their JSON; one request of any length is taken when there is none */
+};
 
 struct um_engine {
     const um_config *cfg;
@@ -20,11 +25,15 @@ struct um_engine {
     const um_tokenizer *tok;
     um_link *link;
     um_exchange *exchange;
-    um_engine_done done;
-    void *ctx;
-    um_sequence **queue; /* [n_queue] in order of arrival, from queue[first] on */
+    um_engine_events events;
+    um_sequence *
+        *queue; /* [cap_queue] the n_queue in order of arrival, from queue[first] on, in a ring */
     int first, n_queue, cap_queue;
-    um_sequence **active; /* [n_active], at most --max-batch, in order of arrival */
+    size_t queue_bytes;
+    um_sequence *ended;   /* those that were cancelled in the queue, in a list */
+    um_sequence *refused; /* whose texts the last refusal points to */
+    um_sequence **
+        active; /* [n_active], at most --max-batch, in order of arrival; while events are reported, NULL: it has ended */
     int n_active;
     bool wait; /* the first ready sequence waits for memory */
     bool
@@ -71,16 +80,15 @@ static int routers_here(const um_topology *topo, int rank)
 
 um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *m,
                          const um_tokenizer *tok, um_backbone *backbone, um_link *link, um_dev *dev,
-                         um_engine_done done, void *ctx, um_err *err)
+                         const um_engine_events *events, um_err *err)
 {
     int rows = (int)(cfg->prefill_chunk + cfg->max_batch), credit_rows = rows;
     if (m->experts > 0) UM_TRY(um_exchange_max_rows(link, m->dim, m->top_k, &credit_rows, err));
     um_engine *e = um_zalloc(sizeof *e);
-    *e = (um_engine){.cfg = cfg, .model = m, .tok = tok, .link = link, .done = done, .ctx = ctx};
+    *e = (um_engine){.cfg = cfg, .model = m, .tok = tok, .link = link, .events = *events};
     e->exchange = um_exchange_open(link, dev, m->dim);
     e->batcher = (um_batcher){.cfg = cfg,
                               .model = m,
-                              .tok = tok,
                               .backbone = backbone,
                               .exchange = e->exchange,
                               .dev = dev,
@@ -90,6 +98,8 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
                                    .share = routers_here(&link->comm->topo, link->comm->rank)};
     e->media = um_media_client_open(cfg, m, link, (um_media_sink){media_rows, media_failed, e});
     e->active = um_zalloc((size_t)cfg->max_batch * sizeof *e->active);
+    e->cap_queue = (int)(QUEUE_BATCHES * cfg->max_batch);
+    e->queue = um_zalloc((size_t)e->cap_queue * sizeof *e->queue);
     um_arena_init(&e->scratch, "engine step", 4 << 20);
     *out = e;
     return UM_OK;
@@ -97,16 +107,27 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
 
 static void sequence_free(um_engine *e, um_sequence *s)
 {
+    if (s == NULL) return;
     media_forget(e, s);
     um_sequence_close(s);
     um_free(s);
+}
+
+static um_sequence *queue_at(const um_engine *e, int i)
+{
+    return e->queue[(e->first + i) % e->cap_queue];
 }
 
 void um_engine_close(um_engine *e)
 {
     if (e == NULL) return;
     for (int i = 0; i < e->n_active; i++) sequence_free(e, e->active[i]);
-    for (int i = e->first; i < e->n_queue; i++) sequence_free(e, e->queue[i]);
+    for (int i = 0; i < e->n_queue; i++) sequence_free(e, queue_at(e, i));
+    for (um_sequence *s = e->ended, *next; s != NULL; s = next) {
+        next = s->next;
+        sequence_free(e, s);
+    }
+    sequence_free(e, e->refused);
     um_media_client_close(e->media);
     um_exchange_close(e->exchange);
     um_free(e->active);
@@ -115,48 +136,140 @@ void um_engine_close(um_engine *e)
     um_free(e);
 }
 
-int um_engine_unfinished(const um_engine *e) { return e->n_active + e->n_queue - e->first; }
+int um_engine_unfinished(const um_engine *e)
+{
+    int n = e->n_active + e->n_queue;
+    for (const um_sequence *s = e->ended; s != NULL; s = s->next) n++;
+    return n;
+}
+
+static void promises(const um_engine *e, int64_t *promised, int64_t *touched)
+{
+    *promised = *touched = 0;
+    for (int i = 0; i < e->n_active; i++) {
+        if (e->active[i] == NULL) continue;
+        *promised += e->active[i]->promised;
+        *touched += e->active[i]->touched;
+    }
+}
+
+um_engine_load um_engine_load_of(const um_engine *e)
+{
+    um_engine_load l = {
+        .queued = e->n_queue, .active = e->n_active, .queued_bytes = e->queue_bytes};
+    promises(e, &l.promised, &l.touched);
+    return l;
+}
+
 const um_engine_stats *um_engine_stats_of(const um_engine *e) { return &e->batcher.stats; }
 um_media_stats um_engine_media_stats(const um_engine *e) { return um_media_client_stats(e->media); }
 void um_engine_count_routing(um_engine *e, um_routing *routing) { e->batcher.routing = routing; }
 
 /* --- from the queue to an answer --- */
 
+static um_status memory_error(const um_sequence *s, int64_t need, int64_t most,
+                              const um_config *cfg, um_err *err)
+{
+    const double gib = 1073741824.0;
+    return UM_FAIL(err, UM_E_DATA,
+                   "%d prompt rows%s and %d new tokens need %.3f GiB for keys, values and "
+                   "embeddings, %.3f GiB "
+                   "%s: lower max_new_tokens or shorten the prompt",
+                   s->T, s->state == UM_SEQ_QUEUED ? " or more" : "", s->max_out,
+                   (double)need / gib, (double)most / gib,
+                   cfg->request_memory > 0 ? "are allowed by --request-memory"
+                                           : "are free for this router");
+}
+
+/* What is wrong with accepting s, whose text may be accepted. */
+static um_status room_check(um_engine *e, const um_sequence *s, um_err *err)
+{
+    int64_t need = um_sequence_bytes(s, e->model), most = 0;
+    bool full = e->n_queue == e->cap_queue ||
+                (e->n_queue > 0 && e->queue_bytes + s->text_bytes > QUEUE_BYTES);
+    if (full)
+        return UM_FAIL(err, UM_E_LIMIT,
+                       "the queue of this router is full (%d requests, %.1f MiB): send it again "
+                       "when some are answered",
+                       e->n_queue, (double)e->queue_bytes / 1048576.0);
+    promises(e, &e->budget.promised, &e->budget.touched);
+    if (um_memory_budget_ask(&e->budget, need, um_memory_available(), &most) == UM_GRANT_NEVER)
+        return memory_error(s, need, most, e->cfg, err);
+    return UM_OK;
+}
+
+um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_source *from,
+                           um_trace *trace, Um__Result *refusal, um_err *err)
+{
+    um_sequence *s = um_zalloc(sizeof *s);
+    um_err why = {0};
+    um_status st = um_sequence_open(s, number, from, trace, e->cfg, e->model, e->tok, &why);
+    if (st == UM_OK) st = room_check(e, s, &why);
+    if (st != UM_OK) {
+        sequence_free(e, e->refused);
+        e->refused = s;
+        um_sequence_refusal(s, st, &why, refusal, &s->arena);
+        *err = why;
+        return st;
+    }
+    e->queue[(e->first + e->n_queue++) % e->cap_queue] = s;
+    e->queue_bytes += s->text_bytes;
+    return UM_OK;
+}
+
+/* Takes the i-th out of the queue. */
+static um_sequence *queue_remove(um_engine *e, int i)
+{
+    um_sequence *s = queue_at(e, i);
+    e->queue_bytes -= s->text_bytes;
+    e->n_queue--;
+    if (i == 0)
+        e->first = (e->first + 1) % e->cap_queue;
+    else
+        for (; i < e->n_queue; i++) e->queue[(e->first + i) % e->cap_queue] = queue_at(e, i + 1);
+    return s;
+}
+
+bool um_engine_cancel(um_engine *e, uint64_t number)
+{
+    for (int i = 0; i < e->n_active; i++) {
+        um_sequence *s = e->active[i];
+        if (s == NULL || s->number != number || !um_sequence_wanted(s)) continue;
+        media_forget(e, s);
+        um_sequence_cancel(s);
+        e->wait = false; /* it may be the one that waits for memory */
+        return true;
+    }
+    for (int i = 0; i < e->n_queue; i++) {
+        if (queue_at(e, i)->number != number) continue;
+        um_sequence *s = queue_remove(e, i), **end = &e->ended;
+        um_sequence_cancel(s);
+        while (*end != NULL) end = &(*end)->next;
+        *end = s;
+        return true;
+    }
+    return false;
+}
+
 static um_status finish(um_engine *e, um_sequence *s, um_err *err)
 {
+    Um__Result r;
     s->done_ns = um_now_ns();
-    um_status st = e->done(e->ctx, s, err);
+    um_sequence_result(s, &r, &s->arena);
+    um_status st = e->events.on_done(e->events.ctx, &r, err);
     sequence_free(e, s);
     return st;
 }
 
-um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_source *from,
-                           um_trace *trace, um_err *err)
-{
-    um_sequence *s = um_zalloc(sizeof *s);
-    um_sequence_open(s, number, from, trace);
-    if (s->state == UM_SEQ_DONE) return finish(e, s, err);
-    if (e->first > 0 && e->n_queue == e->cap_queue) {
-        memmove(e->queue, e->queue + e->first, (size_t)(e->n_queue - e->first) * sizeof *e->queue);
-        e->n_queue -= e->first;
-        e->first = 0;
-    }
-    if (e->n_queue == e->cap_queue) {
-        e->cap_queue = e->cap_queue == 0 ? 64 : 2 * e->cap_queue;
-        e->queue = um_realloc(e->queue, (size_t)e->cap_queue * sizeof *e->queue);
-    }
-    e->queue[e->n_queue++] = s;
-    return UM_OK;
-}
-
 static bool can_admit(const um_engine *e)
 {
-    return e->first < e->n_queue && e->n_active < e->cfg->max_batch;
+    return e->n_queue > 0 && e->n_active < e->cfg->max_batch;
 }
 
 bool um_engine_runnable(const um_engine *e)
 {
-    if (can_admit(e) || (!e->wait && um_media_client_runnable(e->media))) return true;
+    if (can_admit(e) || e->ended != NULL) return true;
+    if (!e->wait && um_media_client_runnable(e->media)) return true;
     for (int i = 0; i < e->n_active; i++) {
         um_sequence_state s = e->active[i]->state;
         if (s != UM_SEQ_ENCODING && !(s == UM_SEQ_READY && e->wait)) return true;
@@ -168,7 +281,7 @@ bool um_engine_runnable(const um_engine *e)
 static void admit(um_engine *e)
 {
     for (size_t bytes = 0; can_admit(e) && bytes < ADMIT_BYTES;) {
-        um_sequence *s = e->queue[e->first++];
+        um_sequence *s = queue_remove(e, 0);
         e->active[e->n_active++] = s;
         um_sequence_begin(s, e->cfg, e->model, e->tok);
         bytes += s->arena.used;
@@ -177,18 +290,11 @@ static void admit(um_engine *e)
     }
 }
 
-static um_status memory_refuse(um_sequence *s, int64_t need, int64_t most, const um_config *cfg)
+static void memory_refuse(um_sequence *s, int64_t need, int64_t most, const um_config *cfg)
 {
-    const double gib = 1073741824.0;
     um_err why = {0};
-    um_fail(
-        &why, UM_E_DATA,
-        "%d prompt rows and %d new tokens need %.3f GiB for keys, values and embeddings, %.3f GiB "
-        "%s: lower max_new_tokens or shorten the prompt",
-        s->T, s->max_out, (double)need / gib, (double)most / gib,
-        cfg->request_memory > 0 ? "are allowed by --request-memory" : "are free for this router");
-    um_sequence_fail(s, UM_E_DATA, &why);
-    return UM_OK;
+    um_status st = memory_error(s, need, most, cfg, &why);
+    um_sequence_fail(s, st, &why);
 }
 
 static void warn_shortened(um_engine *e, const um_sequence *s)
@@ -206,11 +312,7 @@ static void warn_shortened(um_engine *e, const um_sequence *s)
 static void grant(um_engine *e)
 {
     um_memory_budget *b = &e->budget;
-    b->promised = b->touched = 0;
-    for (int i = 0; i < e->n_active; i++) {
-        b->promised += e->active[i]->promised;
-        b->touched += e->active[i]->touched;
-    }
+    promises(e, &b->promised, &b->touched);
     e->wait = false;
     int64_t available = -1;
     for (int i = 0; i < e->n_active && !e->wait; i++) {
@@ -229,18 +331,37 @@ static void grant(um_engine *e)
     }
 }
 
-/* Gives the results of those that are done, and forgets them. */
+/* Reports the new tokens of a sequence. */
+static um_status tell(um_engine *e, um_sequence *s, um_err *err)
+{
+    Um__Token t;
+    um_status st = UM_OK;
+    um_mark mark = um_arena_mark(&e->scratch);
+    if (e->events.on_token != NULL && um_sequence_token(s, &t, &e->scratch))
+        st = e->events.on_token(e->events.ctx, &t, err);
+    um_arena_reset(&e->scratch, mark);
+    return st;
+}
+
+/* Reports new tokens, gives the results of those that are done, and forgets them. An event may cancel any of them meanwhile. */
 static um_status retire(um_engine *e, um_err *err)
 {
-    int kept = 0;
     um_status st = UM_OK;
-    for (int i = 0; i < e->n_active; i++) {
-        um_sequence *s = e->active[i];
-        if (s->state != UM_SEQ_DONE || st != UM_OK)
-            e->active[kept++] = s;
-        else
-            st = finish(e, s, err);
+    for (um_sequence *s; st == UM_OK && (s = e->ended) != NULL;) {
+        e->ended = s->next;
+        st = finish(e, s, err);
     }
+    for (int i = 0; i < e->n_active && st == UM_OK; i++) {
+        um_sequence *s = e->active[i];
+        if (s->cancelled) um_sequence_cancel(s);
+        st = tell(e, s, err);
+        if (s->state != UM_SEQ_DONE || st != UM_OK) continue;
+        st = finish(e, s, err);
+        e->active[i] = NULL;
+    }
+    int kept = 0;
+    for (int i = 0; i < e->n_active; i++)
+        if (e->active[i] != NULL) e->active[kept++] = e->active[i];
     if (kept < e->n_active) e->wait = false; /* there may be room now */
     e->n_active = kept;
     return st;

@@ -2,18 +2,26 @@
  * sequence and chunks of the prompts that are being read (continuous batching; scheduler.h chooses). What a sequence gets does not
  * depend on what else is in the batch, nor on the chunks: see ops.h on summation order.
  *
- *   um_engine_submit --> queue --(at most --max-batch are active)--> encoding, ready, prefill, decode --> done callback
+ *   um_engine_submit --> queue --(at most --max-batch are active)--> encoding, ready, prefill, decode --> on_token ..., on_done
+ *        |                 |                                             |
+ *        +- refused        +---------- um_engine_cancel -----------------+--> on_done, before or after the next step
  *
- * Work per step is O(active sequences); a queued request is its parsed text and nothing else. */
+ * Work per step is O(active sequences). A queued request is its parsed text and nothing else; of one that has ended nothing is left. */
 #pragma once
 
 #include "router/engine/sequence.h"
 
 typedef struct um_engine um_engine;
 
-/* Called once for every request that is done, in the order in which they end; s is closed after it returns. A status that is not UM_OK
- * ends the job. */
-typedef um_status (*um_engine_done)(void *ctx, const um_sequence *s, um_err *err);
+/* What the engine reports, from within um_engine_step. Messages are lent for the call, which may submit and cancel requests. A status
+ * that is not UM_OK ends the job. */
+typedef struct um_engine_events {
+    /* New tokens of a request, in order; NULL: nobody wants them. */
+    um_status (*on_token)(void *ctx, const Um__Token *t, um_err *err);
+    /* Once for every request that was accepted, as they end. */
+    um_status (*on_done)(void *ctx, const Um__Result *r, um_err *err);
+    void *ctx;
+} um_engine_events;
 
 typedef struct um_engine_stats {
     int64_t prompt_rows, new_tokens,
@@ -21,16 +29,22 @@ typedef struct um_engine_stats {
     int64_t prefill_ns, decode_ns; /* time of steps with and without prefill rows */
 } um_engine_stats;
 
-/* All pointers stay the caller's. */
+/* All pointers stay the caller's; events is copied. */
 um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *m,
                          const um_tokenizer *tok, um_backbone *backbone, um_link *link, um_dev *dev,
-                         um_engine_done done, void *ctx, um_err *err);
+                         const um_engine_events *events, um_err *err);
 void um_engine_close(um_engine *e); /* accepts NULL */
 
-/* Parses a request and queues it; one that cannot be read is done at once. number: its place in the job, which with its seed decides what
- * it draws. What from points to need not stay. */
+/* Parses a request and queues it: UM_OK, and on_done will come. Else it is refused, err says why, and nothing of it is left: UM_E_DATA
+ * when it cannot be read, is too long for --context or the model (as far as can be told before its text is tokenised; the rest is checked
+ * when it is), or needs more memory than there is for all requests together; UM_E_LIMIT when the queue is full, of requests or of
+ * bytes. *refusal is then its result; the texts in it stay until the next call. number: its place in the job, unlike that of any
+ * unfinished request, which with its seed decides what it draws. What from points to need not stay. */
 um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_source *from,
-                           um_trace *trace, um_err *err);
+                           um_trace *trace, Um__Result *refusal, um_err *err);
+/* Nobody wants request number any more, whatever state it is in: its result comes within the next step, finish cancelled, with what was
+ * generated so far. Media that were not sent to an encoder are dropped at once. False: there is no such request (any more). */
+bool um_engine_cancel(um_engine *e, uint64_t number);
 /* Requests that are submitted and not done. */
 int um_engine_unfinished(const um_engine *e);
 /* True when a step would do something now; false while all wait for encoders or there is nothing. */
@@ -39,6 +53,13 @@ bool um_engine_runnable(const um_engine *e);
 um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err);
 /* Admits what has room, reads some media, then runs one micro-batch. */
 um_status um_engine_step(um_engine *e, um_err *err);
+/* What it holds now. */
+typedef struct um_engine_load {
+    int queued, active;
+    size_t queued_bytes;       /* of JSON */
+    int64_t promised, touched; /* bytes of memory: granted to sequences, and of these in use */
+} um_engine_load;
+um_engine_load um_engine_load_of(const um_engine *e);
 const um_engine_stats *um_engine_stats_of(const um_engine *e);
 um_media_stats um_engine_media_stats(const um_engine *e);
 /* From here on what the gates choose is counted there; NULL ends it. */

@@ -99,6 +99,18 @@ static int32_t draw(const candidate *c, int n, um_rng *rng)
     return c[last].id; /* at was rounded up to sum */
 }
 
+float um_sample_logprob(const float *logits, int V, int32_t id)
+{
+    enum { LANES = 16 };
+    double lane[LANES] = {0}, top = (double)logits[0];
+    for (int i = 1; i < V; i++)
+        if ((double)logits[i] > top) top = (double)logits[i];
+    for (int i = 0; i < V; i++) lane[i % LANES] += um_exp((double)logits[i] - top);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return (float)((double)logits[id] - top - um_log(lane[0]));
+}
+
 um_status um_sample(int32_t *id, const float *logits, int V, const um_sampling *opt, um_rng *rng,
                     um_arena *scratch, um_err *err)
 {

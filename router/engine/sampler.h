@@ -17,3 +17,6 @@ typedef struct um_sampling {
  * left as it was. */
 um_status um_sample(int32_t *id, const float *logits, int V, const um_sampling *opt, um_rng *rng,
                     um_arena *scratch, um_err *err);
+/* The logarithm of the probability that the model gives to id, whatever the sampling: log softmax(logits)[id]. The sum runs in the
+ * sixteen-lane order of ops.h, so that it has the same bits everywhere. */
+float um_sample_logprob(const float *logits, int V, int32_t id);

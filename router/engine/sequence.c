@@ -1,8 +1,8 @@
 /* See sequence.h. */
 #include "router/engine/sequence.h"
 
+#include "core/base/bytes.h"
 #include "core/base/clock.h"
-#include "router/engine/stop_text.h"
 #include "router/request/prompt.h"
 
 #include <stdio.h>
@@ -10,20 +10,11 @@
 
 /* --- from text to ids --- */
 
-void um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
-                      um_trace *trace)
-{
-    um_err why = {0};
-    *s = (um_sequence){.number = number, .trace = trace};
-    um_arena_init(&s->arena, "sequence", 4096);
-    um_status st = um_request_parse(&s->req, from, &s->arena, &why);
-    if (st != UM_OK) um_sequence_fail(s, st, &why);
-}
-
 void um_sequence_close(um_sequence *s)
 {
-    UM_ASSERT(s->wanted == NULL && s->in_flight == 0);
+    UM_ASSERT(s->wanted == NULL);
     for (int i = 0; i < s->n_features; i++) um_media_rows_drop(s->features[i].media);
+    um_answer_close(&s->answer);
     um_arena_free(&s->arena);
 }
 
@@ -33,6 +24,16 @@ void um_sequence_fail(um_sequence *s, um_status st, const um_err *why)
     s->why = *why;
     s->state = UM_SEQ_DONE;
 }
+
+void um_sequence_cancel(um_sequence *s)
+{
+    s->cancelled = true;
+    if (s->state == UM_SEQ_DONE || s->in_flight > 0) return;
+    s->finish = UM__FINISH__FINISH_CANCELLED;
+    s->state = UM_SEQ_DONE;
+}
+
+bool um_sequence_wanted(const um_sequence *s) { return !s->cancelled && s->state != UM_SEQ_DONE; }
 
 /* A seed of the request's own gives the same draws wherever the request stands; else the job's seed and the request's number
  * decide, so that equal prompts without a seed do not get equal draws. */
@@ -89,16 +90,34 @@ static um_status length_check(const um_sequence *s, int64_t rows, const char *be
     return UM_OK;
 }
 
-/* Before tokenising, which takes long for long texts: a token stands for um_tokenizer_longest bytes at most. */
-static um_status bytes_check(const um_sequence *s, const um_config *cfg, const um_model *m,
+/* Before tokenising, which takes long for long texts: a token stands for um_tokenizer_longest bytes at most, and a medium for so many
+ * rows at least. */
+static um_status bytes_check(um_sequence *s, const um_config *cfg, const um_model *m,
                              const um_tokenizer *tok, um_err *err)
 {
     size_t bytes = um_prompt_bytes(&s->req), longest = um_tokenizer_longest(tok);
-    if (longest == 0) return UM_OK;
     char behind[96];
-    snprintf(behind, sizeof behind, " or more (%zu bytes of text, at most %zu a token)", bytes,
-             longest);
-    return length_check(s, (int64_t)(bytes / longest) + s->req.n_items, behind, cfg, m, err);
+    if (longest == 0) return UM_OK;
+    snprintf(behind, sizeof behind, " or more (%zu bytes of text, at most %zu a token%s)", bytes,
+             longest, s->req.n_items > 0 ? "; media counted" : "");
+    int64_t rows = (int64_t)(bytes / longest) + um_prompt_media_rows(&s->req, m);
+    UM_TRY(length_check(s, rows, behind, cfg, m, err));
+    s->T = (int)rows;
+    return UM_OK;
+}
+
+um_status um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
+                           um_trace *trace, const um_config *cfg, const um_model *m,
+                           const um_tokenizer *tok, um_err *err)
+{
+    *s = (um_sequence){.number = number, .trace = trace, .text_bytes = from->n};
+    um_arena_init(&s->arena, "sequence", 4096);
+    UM_TRY(um_request_parse(&s->req, from, &s->arena, err));
+    options(s, cfg, m);
+    um_answer_open(&s->answer, tok, s->req.stop, s->req.n_stop);
+    UM_TRY(bytes_check(s, cfg, m, tok, err));
+    s->cap = s->T + um_min_int(s->max_out, (int)(positions_of(m) - s->T + 1));
+    return UM_OK;
 }
 
 static void features_list(um_sequence *s)
@@ -143,9 +162,7 @@ void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
 {
     um_err why = {0};
     s->begun_ns = um_now_ns();
-    options(s, cfg, m);
-    um_status st = bytes_check(s, cfg, m, tok, &why);
-    if (st == UM_OK) st = um_prompt_ids(tok, &s->req, &s->ids, &s->n_ids, &s->arena, &why);
+    um_status st = um_prompt_ids(tok, &s->req, &s->ids, &s->n_ids, &s->arena, &why);
     if (st == UM_OK) st = um_prompt_check(&s->req, s->ids, s->n_ids, m, &why);
     if (st == UM_OK)
         st = length_check(s, s->n_ids, s->req.n_items > 0 ? " or more" : "", cfg, m, &why);
@@ -241,6 +258,7 @@ void um_sequence_grant(um_sequence *s, const um_model *m)
 {
     UM_CHECK(s->state == UM_SEQ_READY);
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
+    if (s->req.logprobs) s->logprob = um_arena_f32(&s->arena, 1, (size_t)s->max_out);
     cache_bind(s, m);
     trace_features(s, m);
     s->touched = media_bytes(s, m);
@@ -291,28 +309,91 @@ bool um_sequence_advance(um_sequence *s, int rows, const um_model *m)
 
 /* --- the answer --- */
 
-void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m,
-                        const um_tokenizer *tok, um_arena *scratch)
+static um_status token_add(um_sequence *s, const float *logits, const um_model *m,
+                           um_arena *scratch, um_err *err)
+{
+    int32_t id = 0;
+    UM_TRY(um_sample(&id, logits, m->vocab, &s->sampling, &s->rng, scratch, err));
+    um_trace_rows(s->trace, "greedy_ids", UM_I32, &id, 1, 0);
+    um_trace_rows(s->trace, "greedy_logits", UM_F32, logits, 1, m->vocab);
+    UM_CHECK(s->n_out < s->max_out);
+    if (s->logprob != NULL) s->logprob[s->n_out] = um_sample_logprob(logits, m->vocab, id);
+    s->out[s->n_out++] = id;
+    bool stopped = um_answer_add(&s->answer, id);
+    if (stopped || (um_model_is_eos(m, id) && !s->ignore_eos)) s->finish = UM__FINISH__FINISH_STOP;
+    return UM_OK;
+}
+
+void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch)
 {
     um_err why = {0};
-    int32_t id = 0;
+    um_status st = UM_OK;
+    if (s->cancelled) return;
     if (s->n_out == 0) s->first_ns = um_now_ns();
     s->state = UM_SEQ_DECODE;
-    if (s->max_out > 0) {
-        um_status st = um_sample(&id, logits, m->vocab, &s->sampling, &s->rng, scratch, &why);
-        if (st != UM_OK) {
-            um_sequence_fail(s, st, &why);
-            return;
-        }
-        um_trace_rows(s->trace, "greedy_ids", UM_I32, &id, 1, 0);
-        um_trace_rows(s->trace, "greedy_logits", UM_F32, logits, 1, m->vocab);
-        UM_CHECK(s->n_out < s->max_out);
-        s->out[s->n_out++] = id;
-        if (um_model_is_eos(m, id) && !s->ignore_eos) s->finish = "stop";
-        if (s->finish == NULL)
-            s->answer = um_stop_text(tok, s->out, s->n_out, s->req.stop, s->req.n_stop, &s->arena);
-        if (s->answer != NULL) s->finish = "stop";
+    if (s->max_out > 0) st = token_add(s, logits, m, scratch, &why);
+    if (st != UM_OK) {
+        um_sequence_fail(s, st, &why);
+        return;
     }
-    if (s->finish == NULL && s->n_out == s->max_out) s->finish = "length";
-    if (s->finish != NULL) s->state = UM_SEQ_DONE;
+    if (s->finish == UM__FINISH__FINISH_NONE && s->n_out == s->max_out)
+        s->finish = UM__FINISH__FINISH_LENGTH;
+    if (s->finish == UM__FINISH__FINISH_NONE) return;
+    um_answer_end(&s->answer);
+    s->state = UM_SEQ_DONE;
+}
+
+/* --- what is reported --- */
+
+bool um_sequence_token(um_sequence *s, Um__Token *out, um_arena *arena)
+{
+    if (s->status != UM_OK) return false;
+    if (s->state == UM_SEQ_DONE) um_answer_end(&s->answer);
+    const char *text = um_answer_show(&s->answer, arena);
+    int n = s->n_out - s->told;
+    if (n == 0 && text[0] == '\0') return false;
+    um__token__init(out);
+    out->id = s->number;
+    out->index = (uint32_t)s->told;
+    out->n_ids = (size_t)n;
+    out->ids = s->out + s->told;
+    out->text = (char *)(uintptr_t)text;
+    out->n_logprobs = s->logprob != NULL ? (size_t)n : 0;
+    out->logprobs = s->logprob != NULL ? s->logprob + s->told : NULL;
+    s->told = s->n_out;
+    return true;
+}
+
+void um_sequence_refusal(const um_sequence *s, um_status st, const um_err *why, Um__Result *out,
+                         um_arena *arena)
+{
+    um__result__init(out);
+    out->id = s->number;
+    out->status = (uint32_t)st;
+    out->error = um_arena_str(arena, why->msg);
+    out->name = (char *)(uintptr_t)s->req.id;
+    out->number = s->req.number;
+    out->element = s->req.element;
+    out->n_ignored = (size_t)s->req.n_ignored;
+    out->ignored = (char **)(uintptr_t)s->req.ignored;
+}
+
+void um_sequence_result(um_sequence *s, Um__Result *out, um_arena *arena)
+{
+    UM_ASSERT(s->state == UM_SEQ_DONE);
+    um_sequence_refusal(s, s->status, &s->why, out, arena);
+    if (s->status != UM_OK) return;
+    um_answer_end(&s->answer);
+    /* one that was cancelled may not have come so far */
+    int64_t begun = s->begun_ns > 0 ? s->begun_ns : s->done_ns;
+    int64_t first = s->first_ns > 0 ? s->first_ns : s->done_ns;
+    out->text = (char *)(uintptr_t)um_answer_text(&s->answer);
+    out->n_ids = (size_t)s->n_out;
+    out->ids = s->out;
+    out->finish = s->finish;
+    out->prompt_rows = s->begun_ns > 0 ? (uint32_t)s->T : 0;
+    out->prefill_ns = first - begun;
+    out->decode_ns = s->done_ns - first;
+    out->n_logprobs = s->logprob != NULL ? (size_t)s->n_out : 0;
+    out->logprobs = s->logprob;
 }

@@ -21,6 +21,8 @@
 #include "core/comm/link.h"
 #include "core/tensor/ops.h"
 #include "router/request/request.h"
+#include "proto/control.h"
+#include "router/engine/answer.h"
 #include "router/engine/media_client.h"
 #include "router/engine/sampler.h"
 #include "router/request/tokenizer.h"
@@ -70,38 +72,45 @@ typedef struct um_sequence {
     int n_features, n_encoded;
     int dim; /* D, of the rows of media */
     int T,
-        cap; /* prompt rows, those of media that are there counted; positions that its cache has room for */
+        cap; /* prompt rows, those of media that are there counted; positions that its cache has room for; while queued, the least that both can be */
     um_kv_flat *kv; /* [layers] */
     int filled;     /* positions whose keys and values are in the cache */
     int in_flight;  /* micro-batches under way that hold rows of it: until then it is not retired */
-    bool cancelled; /* its caller wants no more of it */
+    bool cancelled; /* nobody wants it any more */
     int32_t *out;   /* new tokens */
+    float *logprob; /* of each; NULL unless the request wants them */
     int n_out, max_out;
+    int told; /* how many of them um_sequence_token has reported */
+    um_answer answer;
     bool shortened; /* max_out was lowered to what the model has positions for */
     bool ignore_eos;
     uint64_t noise; /* seed of its gate noise, made like rng */
     um_sampling sampling;
     um_rng
         rng; /* of the request's own seed, or of --seed and the request's number: equal prompts then draw apart */
-    const char *finish; /* "stop" (end token or a stop text) or "length" */
-    const char
-        *answer;     /* the text before the stop text that ended it; NULL: the text of all tokens */
-    um_trace *trace; /* NULL unless this one is traced */
+    Um__Finish finish;
+    um_trace *trace;                     /* NULL unless this one is traced */
     int64_t promised, touched;           /* bytes: granted, and of these in use */
     int64_t begun_ns, first_ns, done_ns; /* tokenised, first token, done */
+    size_t text_bytes;                   /* of its JSON */
+    struct um_sequence *next;            /* of those that ended in the queue */
 } um_sequence;
 
-/* Parses the request: state queued, or done with a status. s->req has at least its id and where it stood. trace: greedy, everything
- * recorded. */
-void um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
-                      um_trace *trace);
+/* Parses the request, and checks what is known of it: lengths as far as the bytes of its text and its media tell. State queued; or a
+ * status and why, and of s->req only id and where it stood. trace: greedy, everything recorded. um_sequence_close in either case. */
+um_status um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
+                           um_trace *trace, const um_config *cfg, const um_model *m,
+                           const um_tokenizer *tok, um_err *err);
 /* Gives everything back; its media request must be forgotten. */
 void um_sequence_close(um_sequence *s);
 /* Ends it with an error of its own. */
 void um_sequence_fail(um_sequence *s, um_status st, const um_err *why);
+/* Ends it with what it has: at once, or when the last micro-batch that holds rows of it is through (in_flight). */
+void um_sequence_cancel(um_sequence *s);
+/* Whether its rows and tokens still matter. False for a cancelled one that waits for a micro-batch. */
+bool um_sequence_wanted(const um_sequence *s);
 
-/* Options, tokens, placeholder counts and lengths: state encoding or ready, or done with a status. A prompt that its bytes alone prove
- * to be too long is refused before it is tokenised. */
+/* Tokens, placeholder counts and lengths: state encoding or ready, or done with a status. */
 void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
                        const um_tokenizer *tok);
 /* Rows of feature i, which it holds from here on; ready when it was the last. Done with a status when the prompt is too long now. */
@@ -116,6 +125,15 @@ void um_sequence_grant(um_sequence *s, const um_model *m);
 um_run um_sequence_run(const um_sequence *s, int pos, int most);
 /* Rows that the last micro-batch wrote into the cache. Returns true when the prompt is read. */
 bool um_sequence_advance(um_sequence *s, int rows, const um_model *m);
-/* The next token from the logits of the last row; with max_out 0 there is none, and logits may be NULL. Moves the state on. */
-void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m,
-                        const um_tokenizer *tok, um_arena *scratch);
+/* The next token from the logits of the last row (host memory); with max_out 0 there is none, and logits may be NULL. Moves the state
+ * on; of a cancelled one nothing. */
+void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch);
+
+/* The tokens since the last call, with the text that became certain; false when there is nothing to report. *out points into s and
+ * arena. */
+bool um_sequence_token(um_sequence *s, Um__Token *out, um_arena *arena);
+/* What became of a sequence that is done. *out points into s and arena. */
+void um_sequence_result(um_sequence *s, Um__Result *out, um_arena *arena);
+/* The result of one that um_sequence_open refused with st. */
+void um_sequence_refusal(const um_sequence *s, um_status st, const um_err *why, Um__Result *out,
+                         um_arena *arena);

@@ -1,11 +1,7 @@
-/* See id_set.h. Open addressing, at most half full. */
+/* See id_set.h. */
 #include "router/request/id_set.h"
 
 #include "core/base/arena.h"
-
-#include <string.h>
-
-enum { IDS_MAX = 1 << 22 }; /* 64 MiB of slots */
 
 /* FNV-1a with a final mix (splitmix64): slots are chosen by the low bits. Never 0. */
 static uint64_t hash_of(const char *id)
@@ -18,39 +14,39 @@ static uint64_t hash_of(const char *id)
     return h == 0 ? 1 : h;
 }
 
-/* The slot that holds h, or the empty one where it belongs. */
-static uint64_t *slot_of(const um_id_set *s, uint64_t h)
-{
-    size_t i = (size_t)h & (s->cap - 1);
-    while (s->slot[i] != 0 && s->slot[i] != h) i = (i + 1) & (s->cap - 1);
-    return &s->slot[i];
-}
+static int32_t *bucket_of(um_id_set *s, uint64_t h) { return &s->head[h % UM_ID_SET_MAX]; }
 
-static void grow(um_id_set *s)
+/* Forgets the id at this place. */
+static void forget(um_id_set *s, int32_t place)
 {
-    um_id_set old = *s;
-    s->cap = old.cap == 0 ? 1024 : 2 * old.cap;
-    s->slot = um_zalloc(s->cap * sizeof *s->slot);
-    for (size_t i = 0; i < old.cap; i++)
-        if (old.slot[i] != 0) *slot_of(s, old.slot[i]) = old.slot[i];
-    um_free(old.slot);
+    int32_t *at = bucket_of(s, s->hash[place]);
+    while (*at != place + 1) at = &s->next[*at - 1];
+    *at = s->next[place];
 }
 
 bool um_id_set_add(um_id_set *s, const char *id)
 {
     uint64_t h = hash_of(id);
-    if (s->n < IDS_MAX && 2 * (s->n + 1) > s->cap) grow(s);
-    uint64_t *slot = slot_of(s, h);
-    if (*slot == h) return true;
-    if (s->n < IDS_MAX) {
-        *slot = h;
-        s->n++;
+    if (s->hash == NULL) {
+        s->hash = um_zalloc(UM_ID_SET_MAX * sizeof *s->hash);
+        s->head = um_zalloc(UM_ID_SET_MAX * sizeof *s->head);
+        s->next = um_zalloc(UM_ID_SET_MAX * sizeof *s->next);
     }
+    int32_t *bucket = bucket_of(s, h), place = (int32_t)(s->n % UM_ID_SET_MAX);
+    for (int32_t p = *bucket; p > 0; p = s->next[p - 1])
+        if (s->hash[p - 1] == h) return true;
+    if (s->hash[place] != 0) forget(s, place);
+    s->hash[place] = h;
+    s->next[place] = *bucket;
+    *bucket = place + 1;
+    s->n++;
     return false;
 }
 
 void um_id_set_free(um_id_set *s)
 {
-    um_free(s->slot);
+    um_free(s->hash);
+    um_free(s->head);
+    um_free(s->next);
     *s = (um_id_set){0};
 }

@@ -118,6 +118,19 @@ size_t um_prompt_bytes(const um_request *r)
     return n;
 }
 
+int64_t um_prompt_media_rows(const um_request *r, const um_model *m)
+{
+    int64_t rows = 0;
+    for (int i = 0; i < r->n_items; i++) {
+        um_modality k = r->items[i].modality;
+        bool audio = k == UM_SPEECH || k == UM_SOUND;
+        int of = k == UM_SPEECH ? m->speech.queries : k == UM_SOUND ? m->sound.queries : 0;
+        if (!audio && m->vision.present) of = um_vision_rows(&m->vision);
+        rows += of > 0 ? of : 1;
+    }
+    return rows;
+}
+
 int32_t um_prompt_id(um_modality modality)
 {
     return modality == UM_IMAGE ? UM_ID_IMAGE : modality == UM_VIDEO ? UM_ID_VIDEO : UM_ID_AUDIO;

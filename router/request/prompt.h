@@ -13,6 +13,8 @@ enum { UM_ID_IMAGE = -200, UM_ID_AUDIO = -300, UM_ID_VIDEO = -400 };
 char *um_prompt_text(const um_request *r, um_arena *arena);
 /* Bytes of all texts of the turns, without the template: to tell a prompt that is too long before it is encoded. */
 size_t um_prompt_bytes(const um_request *r);
+/* Rows that the media of a request have at least: those of images and videos, and one window of each sound. */
+int64_t um_prompt_media_rows(const um_request *r, const um_model *m);
 /* The id that stands for a medium; speech and sound share one. */
 int32_t um_prompt_id(um_modality modality);
 /* BOS, then the ids of the pieces between media, each encoded alone, with the negative id of every medium between them. ids live

@@ -22,7 +22,7 @@ enum {
 static const char *const known[] = {
     "id",    "prompt",         "messages",   "sample",        "system",     "stop",
     "seed",  "max_new_tokens", "max_tokens", "temperature",   "ignore_eos", "max_completion_tokens",
-    "top_k", "top_p",          "model",      "conversations",
+    "top_k", "top_p",          "model",      "conversations", "logprobs",
 };
 enum { KNOWN = sizeof known / sizeof known[0] };
 
@@ -46,7 +46,6 @@ static const struct {
     {"presence_penalty", 0, false},
     {"frequency_penalty", 0, false},
     {"repetition_penalty", 1, false},
-    {"logprobs", 0, false},
     {"top_logprobs", 0, false},
     {"min_p", 0, false},
     {"echo", 0, false},
@@ -246,6 +245,16 @@ static um_status max_new_tokens_read(um_request *r, const um_json *j, um_err *er
     return UM_OK;
 }
 
+/* Chat requests of OpenAI's API say true or false; its older form gives a number of alternatives, of which 0 is none. */
+static um_status logprobs_read(um_request *r, const um_json *j, um_err *err)
+{
+    bool none = j == NULL || um_json_num(j, -1) == 0;
+    if (!none && um_json_kind_of(j) != UM_JSON_BOOL)
+        return UM_FAIL(err, UM_E_DATA, "logprobs: want true or false");
+    r->logprobs = !none && um_json_bool(j, false);
+    return UM_OK;
+}
+
 static um_status options_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
 {
     const um_json *system = given(j, "system");
@@ -256,6 +265,7 @@ static um_status options_read(um_request *r, const um_json *j, um_arena *arena, 
     if (r->top_p == 0) return UM_FAIL(err, UM_E_DATA, "top_p: 0, allowed more than 0, up to 1");
     UM_TRY(um_json_read_u64(j, "seed", &r->seed, &r->has_seed, err));
     UM_TRY(um_json_read_bool(j, "ignore_eos", &r->ignore_eos, &r->has_ignore_eos, err));
+    UM_TRY(logprobs_read(r, given(j, "logprobs"), err));
     UM_TRY(stop_read(r, given(j, "stop"), arena, err));
     return system != NULL ? um_system_read(r, system, "system", arena, err) : UM_OK;
 }
@@ -362,6 +372,25 @@ const char *um_request_id(const char *json, size_t n, um_arena *arena)
     const char *id = NULL;
     for (int i = 0; i < ID_NAMES && id == NULL; i++) id = um_json_find(json, n, id_names[i], arena);
     return id;
+}
+
+/* Only a text whose first key is "cancel" is parsed, so that requests are not parsed twice. */
+bool um_request_is_cancel(const char **id, const char *json, size_t n, um_arena *arena)
+{
+    static const char *const head[] = {"{", "\"cancel\"", ":"};
+    um_json *root = NULL;
+    size_t at = 0;
+    *id = NULL;
+    for (int i = 0; i < 3; i++) {
+        size_t k = strlen(head[i]);
+        while (at < n && strchr(" \t\r\n", json[at]) != NULL && json[at] != '\0') at++;
+        if (n - at < k || memcmp(json + at, head[i], k) != 0) return false;
+        at += k;
+    }
+    if (um_json_parse_large(&root, json, n, NULL) == UM_OK && um_json_size(root) == 1)
+        *id = id_text(um_json_get(root, "cancel"), arena);
+    um_json_free(root);
+    return true;
 }
 
 um_status um_request_parse(um_request *out, const um_request_source *from, um_arena *arena,

@@ -73,6 +73,7 @@ typedef struct um_request {
     bool has_seed, has_ignore_eos;
     uint64_t seed;
     bool ignore_eos;
+    bool logprobs;        /* the result shall have the log-probability of each token */
     const char **ignored; /* [n_ignored]: keys of a sample that mean nothing here */
     int n_ignored;
 } um_request;
@@ -94,6 +95,10 @@ um_status um_request_parse(um_request *out, const um_request_source *from, um_ar
                            um_err *err);
 /* The id of a request that may not parse, as a text in arena; NULL when it cannot be read. */
 const char *um_request_id(const char *json, size_t n, um_arena *arena);
+
+/* Whether the text is no request but a line {"cancel": ID}: nobody wants the unfinished requests of this id any more. *id is then the id,
+ * as a text in arena, or NULL when it is neither a text nor a whole number, or stands beside other keys. */
+bool um_request_is_cancel(const char **id, const char *json, size_t n, um_arena *arena);
 
 /* What a line about a request begins with: {"kind":KIND,"id":ID,"line":NUMBER (or "element"), without its end. */
 void um_request_head(um_text *out, const um_request *req, const char *kind);

@@ -9,6 +9,8 @@
 struct um_tokenizer {
     um_sp *sp;
     size_t longest; /* um_tokenizer_longest */
+    int32_t word;   /* a piece whose text alone is not empty; -1: there is none */
+    size_t word_bytes;
 };
 
 typedef struct counted {
@@ -43,6 +45,8 @@ static size_t longest_of(const um_sp *sp)
     return longest;
 }
 
+static void word_find(um_tokenizer *t, um_arena *scratch);
+
 um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *err)
 {
     um_arena scratch;
@@ -61,6 +65,7 @@ um_status um_tokenizer_open(um_tokenizer **out, const char *model_dir, um_err *e
         *out = um_zalloc(sizeof **out);
         (*out)->sp = sp;
         (*out)->longest = longest_of(sp);
+        word_find(*out, &scratch);
     } else if (sp != NULL) {
         um_sp_close(sp);
     }
@@ -133,8 +138,7 @@ typedef struct text_out {
     char *s;
 } text_out;
 
-/* Length in bytes of the white space character that ends at s[n-1] (front: begins at s[0]), as defined by Python's str.strip(). */
-static size_t space_here(const char *s, size_t n, bool front)
+size_t um_tokenizer_space(const char *s, size_t n, bool front)
 {
     static const char *const spaces[] = {
         "\t",           "\n",           "\v",           "\f",           "\r",
@@ -174,26 +178,58 @@ static void keep_text(void *ctx, const char *text, size_t n)
     o->s = without_zeros(o->arena, text, n);
 }
 
+bool um_tokenizer_writes(const um_tokenizer *t, int32_t id)
+{
+    return id >= 0 && id < um_sp_vocab(t->sp) && id != um_sp_bos(t->sp) && id != um_sp_eos(t->sp) &&
+           id != um_sp_unk(t->sp);
+}
+
+int um_tokenizer_byte(const um_tokenizer *t, int32_t id)
+{
+    return um_tokenizer_writes(t, id) ? um_sp_byte(t->sp, id) : -1;
+}
+
 char *um_tokenizer_decode_raw(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena)
 {
     text_out out = {.arena = arena};
     int32_t *plain = um_arena_i32(arena, (size_t)n);
-    int m = 0, vocab = um_sp_vocab(t->sp);
-    for (int i = 0; i < n; i++) {
-        bool special =
-            ids[i] == um_sp_bos(t->sp) || ids[i] == um_sp_eos(t->sp) || ids[i] == um_sp_unk(t->sp);
-        if (!special && ids[i] >= 0 && ids[i] < vocab) plain[m++] = ids[i];
-    }
+    int m = 0;
+    for (int i = 0; i < n; i++)
+        if (um_tokenizer_writes(t, ids[i])) plain[m++] = ids[i];
     if (um_sp_decode(t->sp, plain, m, keep_text, &out) != 0 || out.s == NULL)
         return um_arena_str(arena, "");
     return out.s;
 }
 
+/* Decoded behind a piece that is no byte, so that the first of them is not at the beginning. */
+char *um_tokenizer_decode_next(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena)
+{
+    if (t->word < 0) return um_tokenizer_decode_raw(t, ids, n, arena);
+    int32_t *all = um_arena_i32(arena, (size_t)n + 1);
+    all[0] = t->word;
+    if (n > 0) memcpy(all + 1, ids, (size_t)n * sizeof *ids);
+    return um_tokenizer_decode_raw(t, all, n + 1, arena) + t->word_bytes;
+}
+
+/* The piece that decode_next puts in front: any whose text is not empty. A byte piece would join those behind it. */
+static void word_find(um_tokenizer *t, um_arena *scratch)
+{
+    t->word = -1;
+    for (int32_t id = 0; id < um_sp_vocab(t->sp) && t->word < 0; id++) {
+        um_mark mark = um_arena_mark(scratch);
+        if (um_tokenizer_writes(t, id) && um_sp_byte(t->sp, id) < 0) {
+            t->word_bytes = strlen(um_tokenizer_decode_raw(t, &id, 1, scratch));
+            if (t->word_bytes > 0) t->word = id;
+        }
+        um_arena_reset(scratch, mark);
+    }
+}
+
 char *um_tokenizer_strip(char *text)
 {
     size_t n = strlen(text);
-    for (size_t m; n > 0 && (m = space_here(text, n, true)) > 0; n -= m) text += m;
-    for (size_t m; n > 0 && (m = space_here(text, n, false)) > 0;) n -= m;
+    for (size_t m; n > 0 && (m = um_tokenizer_space(text, n, true)) > 0; n -= m) text += m;
+    for (size_t m; n > 0 && (m = um_tokenizer_space(text, n, false)) > 0;) n -= m;
     text[n] = '\0';
     return text;
 }

@@ -6,6 +6,7 @@
 #include "core/base/arena.h"
 #include "core/base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct um_tokenizer um_tokenizer;
@@ -27,3 +28,13 @@ char *um_tokenizer_decode(const um_tokenizer *t, const int32_t *ids, int n, um_a
 /* The same without removing white space; and the function that removes it from both ends of text (returns a part of text). */
 char *um_tokenizer_decode_raw(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);
 char *um_tokenizer_strip(char *text);
+
+/* For the text of an answer that grows (router/engine/answer.h). Whether the id adds to a text at all: it is a piece, and not special. */
+bool um_tokenizer_writes(const um_tokenizer *t, int32_t id);
+/* The byte that a byte piece stands for; -1 for any other id. */
+int um_tokenizer_byte(const um_tokenizer *t, int32_t id);
+/* As um_tokenizer_decode_raw, of ids that follow a text which is not empty: a leading space stays. */
+char *um_tokenizer_decode_next(const um_tokenizer *t, const int32_t *ids, int n, um_arena *arena);
+/* Length in bytes of the white space character that ends at s[n-1] (front: begins at s[0]), as defined by Python's str.strip(); 0:
+ * there is none. */
+size_t um_tokenizer_space(const char *s, size_t n, bool front);

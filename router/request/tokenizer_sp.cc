@@ -49,6 +49,14 @@ size_t um_sp_piece_bytes(const um_sp *sp, int32_t id)
     return n;
 }
 
+int um_sp_byte(const um_sp *sp, int32_t id)
+{
+    if (!sp->processor.IsByte(id)) return -1;
+    unsigned value = 0; // spelled <0x41>
+    return std::sscanf(sp->processor.IdToPiece(id).c_str(), "<0x%2x>", &value) == 1 ? (int)value
+                                                                                    : -1;
+}
+
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
                  void *ctx)
 {

@@ -19,6 +19,8 @@ int um_sp_unk(const um_sp *sp);
 /* Bytes of text that piece id represents: the length of its spelling, with the space mark counted as one byte; 1 for a byte piece, 0
  * for the unknown piece and for control pieces. */
 size_t um_sp_piece_bytes(const um_sp *sp, int32_t id);
+/* The byte that a byte piece stands for; -1 for any other piece. */
+int um_sp_byte(const um_sp *sp, int32_t id);
 /* Calls take for every id of text. Returns 0, or -1 on failure. */
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
                  void *ctx);

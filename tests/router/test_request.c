@@ -345,8 +345,13 @@ static void test_id_set(void **state)
     (void)state;
     um_id_set s = {0};
     for (int round = 0; round < 2; round++)
-        for (int i = 0; i < 100000; i++)
+        for (int i = 0; i < UM_ID_SET_MAX; i++)
             assert_int_equal(um_id_set_add(&s, um_arena_fmt(&arena, "id %d", i)), round);
+    for (int i = 0; i < 1000; i++) /* each new one pushes out the oldest */
+        assert_false(um_id_set_add(&s, um_arena_fmt(&arena, "new %d", i)));
+    assert_true(um_id_set_add(&s, "id 1000"));
+    assert_true(um_id_set_add(&s, "new 0"));
+    assert_false(um_id_set_add(&s, "id 0"));
     assert_false(um_id_set_add(&s, ""));
     assert_true(um_id_set_add(&s, ""));
     um_id_set_free(&s);

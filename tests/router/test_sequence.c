@@ -67,7 +67,10 @@ static um_sequence *begin(const char *json)
 {
     um_sequence *s = um_zalloc(sizeof *s);
     um_request_source from = {json, strlen(json), strlen(json), ".", 1, .element = false};
-    um_sequence_open(s, 0, &from, NULL);
+    um_err err = {0};
+    um_status st = um_sequence_open(s, 0, &from, NULL, &cfg, &model, tok, &err);
+    if (st != UM_OK) printf("%s\n", err.msg);
+    assert_int_equal(st, UM_OK);
     um_sequence_begin(s, &cfg, &model, tok);
     if (s->status != UM_OK) printf("%s\n", s->why.msg);
     assert_int_equal(s->status, UM_OK);
