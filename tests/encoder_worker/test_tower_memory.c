@@ -13,6 +13,7 @@
 #include "encoder_worker/towers/speech_parts.h"
 #include "encoder_worker/towers/tower_bytes.h"
 #include "encoder_worker/towers/vision.h"
+#include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 
 #include <math.h>
@@ -27,6 +28,7 @@ typedef struct bench {
     um_arena model, host, device;
     um_dev dev;
     um_checkpoint ck;
+    um_params params;
     float *pixels, *wave;
 } bench;
 
@@ -49,6 +51,7 @@ static void open_model(bench *b, const char *model)
         st = um_checkpoint_open(&b->ck, golden_path(&b->model, "models/%s", model), NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
     um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->model);
     const size_t S = (size_t)b->ck.model.vision.image_size;
     b->pixels = noise(b, 3 * S * S, 1.0f);
     b->wave = noise(b, SAMPLES, 0.1f);
@@ -142,7 +145,7 @@ static void test_kept_image(void **state)
     const um_vision_model *m = &b.ck.model.vision;
     const int dim = b.ck.model.dim, n = um_vision_rows(m), D = m->dim;
     const int T = n + (m->keep_class ? 0 : 1);
-    if (um_vision_load(&v, &b.ck, &b.dev, "auto", &b.model, &err) != UM_OK) fail_msg("%s", err.msg);
+    if (um_vision_load(&v, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     float *rows = um_arena_f32(&b.device, (size_t)n, (size_t)dim),
           *same = um_arena_f32(&b.device, (size_t)n, (size_t)dim);
     um_vision_acts_bind(&one, &b.host, &b.device, m, dim, false);
@@ -194,7 +197,7 @@ static void test_kept_speech(void **state)
     open_model(&b, "s4");
     const um_speech_model *m = &b.ck.model.speech;
     const int dim = b.ck.model.dim, T = m->positions, Q = m->queries, D = m->dim;
-    if (um_speech_load(&s, &b.ck, &b.dev, "auto", &b.model, &err) != UM_OK) fail_msg("%s", err.msg);
+    if (um_speech_load(&s, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     float *rows = um_arena_f32(&b.device, (size_t)Q, (size_t)dim),
           *same = um_arena_f32(&b.device, (size_t)Q, (size_t)dim);
     um_speech_acts *one = um_speech_acts_bind(&b.host, &b.device, m, dim, false),
@@ -227,9 +230,7 @@ static void test_kept_beats(void **state)
     um_beats_acts a, one;
     open_model(&b, "a4");
     const um_sound_model *m = &b.ck.model.sound;
-    const um_tower_loader l = {um_checkpoint_set(&b.ck, UM_PART_SOUND), &b.dev, "auto", &b.model,
-                               &err};
-    if (um_beats_load(&w, m, &l) != UM_OK) fail_msg("%s", err.msg);
+    if (um_beats_load(&w, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     const int D = m->dim, real = um_beats_real_rows(&w, SAMPLES), T = real; /* rows to look at */
     um_beats_acts_bind(&one, &b.host, &b.device, m, false);
     um_beats_acts_bind(&a, &b.host, &b.device, m, true);
@@ -266,9 +267,7 @@ static void test_kept_qformer(void **state)
     um_qformer_acts a, one;
     open_model(&b, "a4");
     const um_sound_model *m = &b.ck.model.sound;
-    const um_tower_loader l = {um_checkpoint_set(&b.ck, UM_PART_SOUND_ALIGNER), &b.dev, "auto",
-                               &b.model, &err};
-    if (um_qformer_load(&w, m, &l) != UM_OK) fail_msg("%s", err.msg);
+    if (um_qformer_load(&w, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     enum { T = 83 };
     const int N = m->queries, Q = m->q_dim;
     const float *x = um_dev_put_f32(&b.dev, &b.device, noise(&b, (size_t)T * (size_t)m->dim, 1.0f),
@@ -316,7 +315,7 @@ static um_tower_bytes run_medium(bench *b, um_modality modality)
         um_vision v;
         um_vision_acts a;
         n = (size_t)um_vision_rows(&m->vision) * (size_t)m->dim;
-        st = um_vision_load(&v, &b->ck, &b->dev, "auto", &b->model, &err);
+        st = um_vision_load(&v, &b->params, &err);
         const size_t S = (size_t)m->vision.image_size;
         float *pixels = um_arena_f32(&b->host, 3, S * S);
         memcpy(pixels, b->pixels, 3 * S * S * sizeof *pixels);
@@ -333,14 +332,14 @@ static um_tower_bytes run_medium(bench *b, um_modality modality)
         um_speech *s = NULL;
         um_sound *sound = NULL;
         if (speech) {
-            st = um_speech_load(&s, &b->ck, &b->dev, "auto", &b->model, &err);
+            st = um_speech_load(&s, &b->params, &err);
             um_speech_acts *a =
                 um_speech_acts_bind(&b->host, &b->device, &m->speech, m->dim, false);
             if (st == UM_OK)
                 st = um_speech_encode(rows, s, a, wave, UM_WAVE_WINDOW, false, &b->dev, &b->host,
                                       &err);
         } else {
-            st = um_sound_load(&sound, &b->ck, &b->dev, "auto", &b->model, &err);
+            st = um_sound_load(&sound, &b->params, &err);
             um_sound_acts *a = um_sound_acts_bind(&b->host, &b->device, &m->sound, m->dim, false);
             if (st == UM_OK)
                 st = um_sound_encode(rows, sound, a, wave, UM_WAVE_WINDOW, &b->dev, &b->host, &err);
