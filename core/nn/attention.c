@@ -54,51 +54,25 @@ static float scale_of(const um_attention_shape *s)
     return (float)(1.0 / sqrt((double)s->head_dim));
 }
 
-/* The first n positions of one sequence in the layout of the flat ops, which needs no more memory than its pages do. */
-static um_kv_flat flat_of(const um_kv *kv, const um_span *s, int n)
-{
-    um_kv_flat f = {0};
-    UM_ASSERT(s->page == 0 && s->pos == 0);
-    um_kv_flat_bind(&f, kv->pages, kv->kv_heads, kv->head_dim, s->n);
-    f.n = n;
-    return f;
-}
-
-static float *row_of(float *x, int row, int ld) { return x + um_at((size_t)row, 0, (size_t)ld); }
-
 void um_attention_write(um_dev *d, const um_attention_acts *a, const um_kv *kv,
                         const um_span *spans, int n)
 {
-    for (const um_span *s = spans; s < spans + n; s++) {
-        um_kv_flat f = flat_of(kv, s, s->pos);
-        d->ops->kv_append_flat(d, &f, row_of(a->k, s->row, a->ldkv), a->ldkv,
-                               row_of(a->v, s->row, a->ldkv), a->ldkv, s->T);
-    }
+    d->ops->kv_write(d, kv, spans, n, a->k, a->ldkv, a->v, a->ldkv);
 }
 
 void um_attention_attend(um_dev *d, um_attention_acts *a, const um_attention_shape *s,
                          const um_kv *kv, const um_span *spans, int n, bool causal)
 {
-    const int cols = q_cols(s);
-    for (const um_span *i = spans; i < spans + n; i++) {
-        um_kv_flat f = flat_of(kv, i, i->n);
-        d->ops->attention_flat(d, row_of(a->heads, i->row, cols), cols,
-                               row_of(a->lse, i->row, s->heads), row_of(a->q, i->row, a->ldq),
-                               a->ldq, &f, s->heads, i->T, i->pos, scale_of(s), causal);
-    }
+    d->ops->attention(d, a->heads, q_cols(s), a->lse, a->q, a->ldq, kv, spans, n, s->heads,
+                      scale_of(s), causal);
 }
 
 void um_attention_attend_biased(um_dev *d, um_attention_acts *a, const um_attention_shape *s,
                                 const um_kv *kv, const um_span *spans, int n, const float *table,
                                 int ldtable, const float *gate)
 {
-    const int cols = q_cols(s);
-    for (const um_span *i = spans; i < spans + n; i++) {
-        um_kv_flat f = flat_of(kv, i, i->n);
-        d->ops->attention_biased_flat(d, row_of(a->heads, i->row, cols), cols,
-                                      row_of(a->q, i->row, a->ldq), a->ldq, &f, s->heads, i->T,
-                                      scale_of(s), table, ldtable, gate);
-    }
+    d->ops->attention_biased(d, a->heads, q_cols(s), a->q, a->ldq, kv, spans, n, s->heads,
+                             scale_of(s), table, ldtable, gate);
 }
 
 void um_attention_output(um_dev *d, float *y, const um_attention_acts *a, const um_attention *w,
