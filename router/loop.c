@@ -83,6 +83,8 @@ static void own_stats(router *r, Um__Stats *out)
     out->decode_tokens = (uint64_t)e->decode_tokens;
     out->prefill_us = (uint64_t)(e->prefill_ns / 1000);
     out->decode_us = (uint64_t)(e->decode_ns / 1000);
+    out->reused_rows = (uint64_t)e->reused_rows;
+    out->put_back = (uint64_t)e->put_back;
     um_media_stats media = um_engine_media_stats(r->engine);
     out->media_encoded = (uint64_t)media.encoded;
     out->media_cached = (uint64_t)media.cached;

@@ -100,6 +100,8 @@ static Um__Stats routers_sum(const um_report *r, const um_topology *topo)
         sum.decode_tokens += s->decode_tokens;
         sum.media_encoded += s->media_encoded;
         sum.media_cached += s->media_cached;
+        sum.reused_rows += s->reused_rows;
+        sum.put_back += s->put_back;
         if (s->prefill_us > sum.prefill_us) sum.prefill_us = s->prefill_us;
         if (s->decode_us > sum.decode_us) sum.decode_us = s->decode_us;
     }
@@ -112,8 +114,10 @@ void um_report_summary(um_text *out, const um_report *r, const um_topology *topo
     um_text_fmt(out,
                 "{\"kind\":\"summary\",\"requests\":%lld,\"errors\":%lld,\"prompt_tokens\":%lld,"
                 "\"new_tokens\":%lld",
-                (long long)r->requests, (long long)r->errors, (long long)sum.prompt_rows,
-                (long long)sum.new_tokens);
+                (long long)r->requests, (long long)r->errors,
+                (long long)(sum.prompt_rows + sum.reused_rows), (long long)sum.new_tokens);
+    um_text_fmt(out, ",\"reused_tokens\":%lld,\"put_back\":%lld", (long long)sum.reused_rows,
+                (long long)sum.put_back);
     um_text_fmt(out, ",\"prefill_tokens_per_second\":%.2f,\"decode_tokens_per_second\":%.2f",
                 rate((int64_t)sum.prompt_rows, (int64_t)sum.prefill_us * 1000),
                 rate((int64_t)sum.decode_tokens, (int64_t)sum.decode_us * 1000));

@@ -78,10 +78,11 @@ typedef struct um_config {
     int64_t deadline_ms; /* a silent peer ends the job after this */
     int64_t yield_us;    /* a waiting rank yields its core for so long before it sleeps */
     /* generation */
-    int64_t prefill_chunk, max_batch, max_new_tokens;
+    int64_t prefill_chunk, max_batch, micro_batches, max_new_tokens;
     int64_t
         context; /* prompt rows and new tokens of a request together; 0 = the model's positions */
-    int64_t request_memory;    /* of a router, for its requests; 0 = what is free on its host */
+    int64_t request_memory,
+        prefix_cache;          /* of a router, for its requests; 0 = what is free on its host */
     double temperature, top_p; /* < 0: as generation_config.json says */
     int64_t top_k;             /* < 0: as generation_config.json says; 0 = all */
     int64_t seed;

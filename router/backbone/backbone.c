@@ -1,9 +1,7 @@
-/* See backbone.h: the forward pass. Loading is in backbone_load.c. */
+/* See backbone.h: the layers. Loading is in backbone_load.c, the binding of activations in acts.c. */
 #include "router/backbone/backbone.h"
 
 #include "core/base/bytes.h"
-
-#include <string.h>
 
 enum { LOGIT_ROWS_AT_ONCE = 64 };
 
@@ -14,254 +12,267 @@ void um_backbone_embed(const um_backbone *t, float *out, int32_t id)
               t->embed->dtype, D);
 }
 
-/* The part of um_acts_bind for the dynamic gate. */
-static void bind_dynamic(um_acts *a, um_arena *arena, const um_model *m, int T, bool keep)
+void um_batch_modalities(um_batch *b, um_dev *dev, um_arena *device, um_arena *scratch)
 {
-    const um_dynamic_model *d = &m->dynamic;
-    size_t F = (size_t)d->shared;
-    um_dynamic_bind(&a->dynamic, arena, d, T, m->top_k);
-    a->route = (um_route){.T = T,
-                          .K = m->top_k,
-                          .E = a->dynamic.C,
-                          .logits = a->dynamic.logits,
-                          .experts = a->dynamic.experts,
-                          .weights = a->dynamic.slots};
-    a->shared = um_arena_zero(arena, F * sizeof *a->shared);
-    for (size_t j = 0; j < F; j++) {
-        a->shared[j] = a->shared[0];
-        if (keep || j == 0) um_ffn_acts_bind(&a->shared[j], arena, T, d->shared_dim, m->lora_r);
+    um_mark mark = um_arena_mark(scratch);
+    int32_t *rows = um_arena_i32(scratch, (size_t)b->T);
+    for (int m = 0; m < UM_FMS; m++) {
+        int n = 0;
+        for (int t = 0; t < b->T; t++)
+            if (um_fm_of((um_modality)b->modality[t]) == (um_fm)m) rows[n++] = t;
+        b->fm_n[m] = n;
+        b->fm_row[m] = n == 0 ? NULL : um_dev_put_i32(dev, device, rows, (size_t)n);
     }
-    a->parts = um_arena_f32(arena, (1 + F) * (size_t)T, (size_t)m->dim);
+    um_arena_reset(scratch, mark);
 }
 
-void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep)
+um_attention_shape um_backbone_attention(const um_model *m)
 {
-    size_t T = (size_t)b->T, D = (size_t)m->dim, Q = (size_t)m->heads * (size_t)m->head_dim;
-    size_t KV = (size_t)m->kv_heads * (size_t)m->head_dim;
-    a->in = b->h;
-    a->mid = keep ? um_arena_f32(arena, T, D) : b->h;
-    a->out = keep ? um_arena_f32(arena, T, D) : b->h;
-    a->ln1 = um_arena_f32(arena, T, D);
-    a->ln2 = um_arena_f32(arena, T, D);
-    a->rstd1 = um_arena_f32(arena, 1, T);
-    a->rstd2 = um_arena_f32(arena, 1, T);
-    a->q = um_arena_f32(arena, T, Q);
-    a->k = um_arena_f32(arena, T, KV);
-    a->v = um_arena_f32(arena, T, KV);
-    a->att = um_arena_f32(arena, T, Q);
-    a->lse = um_arena_f32(arena, T, (size_t)m->heads);
-    a->gate_in = m->fm_block ? um_arena_f32(arena, T, D) : a->ln2;
-    if (m->experts > 0 && m->gate == UM_GATE_DYNAMIC)
-        bind_dynamic(a, arena, m, b->T, keep);
-    else if (m->experts > 0)
-        um_route_bind(&a->route, arena, b->T, m->top_k, m->experts);
-    if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, arena, b->T, m->ffn_dim, m->lora_r);
-    a->y = um_arena_f32(arena, T, D);
+    return (um_attention_shape){.heads = m->heads,
+                                .kv_heads = m->kv_heads,
+                                .head_dim = m->head_dim,
+                                .layers = UM_ATTENTION_Q_K_V};
 }
 
 /* out = in + delta; in and out may be the same buffer. */
 static void residual(um_dev *dev, float *out, const float *in, const float *delta, size_t n)
 {
-    if (out != in) memcpy(out, in, n * sizeof(float));
+    if (out != in) dev->ops->copy(dev, out, in, n * sizeof *out);
     dev->ops->add(dev, out, delta, n);
 }
 
 /* mid = in + O(attention(RMSNorm(in))), each segment attending to its own keys and values. */
-static void attention(const um_backbone *t, int layer, um_acts *a, um_batch *b, um_dev *dev)
+static void attention(const um_pass *p, um_acts *a)
 {
-    const um_model *m = t->model;
-    const um_layer *w = &t->blocks[layer];
-    int q_cols = m->heads * m->head_dim, kv_cols = m->kv_heads * m->head_dim;
-    /* 1/sqrt(head_dim) is computed in double and rounded once */
-    float scale = (float)um_exp(-0.5 * um_log((double)m->head_dim));
+    const um_model *m = p->backbone->model;
+    const um_layer *w = &p->backbone->blocks[p->layer];
+    const um_batch *b = p->batch;
+    const um_kv *kv = &b->kv[p->layer];
+    um_attention_acts *t = &a->attention;
+    um_dev *dev = p->dev;
     dev->ops->rmsnorm_fwd(dev, a->ln1, a->rstd1, a->in, w->norm1, b->T, m->dim, m->rms_eps);
-    um_linear_fwd(dev, a->q, a->ln1, b->T, &w->q);
-    um_linear_fwd(dev, a->k, a->ln1, b->T, &w->k);
-    um_linear_fwd(dev, a->v, a->ln1, b->T, &w->v);
-    dev->ops->rope(dev, a->q, q_cols, t->rope.cs, b->pos, b->T, m->heads, m->head_dim);
-    dev->ops->rope(dev, a->k, kv_cols, t->rope.cs, b->pos, b->T, m->kv_heads, m->head_dim);
-    for (int i = 0; i < b->segs; i++) {
-        const um_segment *s = &b->seg[i];
-        um_kv_flat *kv = &s->kv[layer];
-        int pos0 = kv->n;
-        size_t kv_from = um_at((size_t)s->row, 0, (size_t)kv_cols),
-               q_from = um_at((size_t)s->row, 0, (size_t)q_cols);
-        dev->ops->kv_append_flat(dev, kv, a->k + kv_from, kv_cols, a->v + kv_from, kv_cols, s->T);
-        dev->ops->attention_flat(dev, a->att + q_from, q_cols,
-                                 a->lse + um_at((size_t)s->row, 0, (size_t)m->heads), a->q + q_from,
-                                 q_cols, kv, m->heads, s->T, pos0, scale, true);
-    }
-    um_linear_fwd(dev, a->y, a->att, b->T, &w->o);
-    residual(dev, a->mid, a->in, a->y, (size_t)b->T * (size_t)m->dim);
+    um_attention_project(dev, t, &w->attention, a->ln1, b->T, a->ln1, b->T);
+    dev->ops->rope(dev, t->q, t->ldq, p->backbone->rope.cs, b->pos, b->T, m->heads, m->head_dim);
+    dev->ops->rope(dev, t->k, t->ldkv, p->backbone->rope.cs, b->pos, b->T, m->kv_heads,
+                   m->head_dim);
+    um_attention_write(dev, t, kv, b->span, b->segs);
+    um_attention_attend(dev, t, &w->attention.shape, kv, b->span, b->segs, true);
+    um_attention_output(dev, a->mid, t, &w->attention, a->in, b->T);
 }
 
 /* The gate's input with the per-modality pre-projection (spec 4.4.3): gate_in[row] = f_m(ln2[row]), m the row's modality. */
-static um_status pre_project(const um_layer *w, um_acts *a, const um_batch *b, int D, um_dev *dev,
-                             um_arena *scratch, um_err *err)
+static um_status pre_project(const um_pass *p, const um_layer *w, um_acts *a, um_err *err)
 {
+    static const char *const rows_of[UM_FMS] = {"text", "images", "audio", "videos"};
+    const um_batch *b = p->batch;
+    um_dev *dev = p->dev;
+    int D = p->backbone->model->dim;
     for (int m = 0; m < UM_FMS; m++) {
-        um_mark mark = um_arena_mark(scratch);
-        int32_t *rows = um_arena_i32(scratch, (size_t)b->T);
-        int n = 0;
-        for (int t = 0; t < b->T; t++)
-            if (um_fm_of((um_modality)b->modality[t]) == (um_fm)m) rows[n++] = t;
-        if (n > 0 && w->fm[m].w.data == NULL)
+        if (b->fm_n[m] == 0) continue;
+        if (w->fm[m].w.data == NULL)
             return UM_FAIL(err, UM_E_MODEL,
-                           "the checkpoint has no gate pre-projection for rows of %s",
-                           (const char *[]){"text", "images", "audio", "videos"}[m]);
-        float *x = um_arena_f32(scratch, (size_t)n, (size_t)D),
-              *y = um_arena_f32(scratch, (size_t)n, (size_t)D);
-        dev->ops->gather(dev, x, a->ln2, rows, n, D);
-        if (n > 0) um_linear_fwd(dev, y, x, n, &w->fm[m]);
-        for (int i = 0; i < n; i++)
-            memcpy(a->gate_in + um_at((size_t)rows[i], 0, (size_t)D),
-                   y + um_at((size_t)i, 0, (size_t)D), (size_t)D * sizeof(float));
-        um_arena_reset(scratch, mark);
+                           "the checkpoint has no gate pre-projection for rows of %s", rows_of[m]);
+        dev->ops->gather(dev, a->fm_in, a->ln2, b->fm_row[m], b->fm_n[m], D);
+        um_linear_fwd(dev, a->fm_out, a->fm_in, b->fm_n[m], &w->fm[m]);
+        dev->ops->scatter(dev, a->gate_in, a->fm_out, b->fm_row[m], b->fm_n[m], D);
     }
     return UM_OK;
 }
 
 /* Computes the gate logits, the chosen experts and their weights. A served row must not depend on the other rows of the batch, so rows
  * are never dropped here (docs/adr/0006-dynamic-capacity.md). */
-static void choose(const um_backbone *t, int layer, um_acts *a, const um_batch *b, um_dev *dev,
-                   um_arena *scratch)
+static void choose(const um_pass *p, int layer, um_acts *a)
 {
-    um_linear_fwd(dev, a->route.logits, a->gate_in, b->T, &t->blocks[layer].gate);
+    const um_backbone *t = p->backbone;
+    const um_batch *b = p->batch;
+    um_linear_fwd(p->dev, a->route.logits, a->gate_in, b->T, &t->blocks[layer].gate);
     if (t->model->gate == UM_GATE_DYNAMIC)
-        um_dynamic_choose(&a->dynamic, NULL, false, scratch);
+        um_dynamic_choose(&a->dynamic, NULL, false, p->host);
     else
         um_gate_choose(&a->route, t->model->gate, b->noise_seed + (uint64_t)layer, b->noise);
 }
 
 /* Computes the shared experts' rows into parts[1..F]. */
-static void run_shared(const um_layer *w, um_acts *a, int T, int D, um_dev *dev)
+static void run_shared(const um_pass *p, const um_layer *w, um_acts *a)
 {
+    int T = p->batch->T;
+    size_t D = (size_t)p->backbone->model->dim;
     for (int j = 0; j < a->dynamic.m->shared; j++)
-        um_ffn_fwd(dev, a->parts + um_at((size_t)(1 + j) * (size_t)T, 0, (size_t)D), &a->shared[j],
+        um_ffn_fwd(p->dev, a->parts + um_at((size_t)(1 + j) * (size_t)T, 0, D), &a->shared[j],
                    &w->shared[j], a->ln2, T);
 }
 
 /* y = parts[0] + sum over shared experts, in ascending order, of weight * parts[1+j]. This continues the sum over the routed experts in
  * order, since 1 * parts[0] is exact. */
-static void add_shared(um_acts *a, int T, int D, um_dev *dev, um_arena *scratch)
+static void add_shared(const um_pass *p, um_acts *a)
 {
     const um_dynamic *g = &a->dynamic;
-    int slots = 1 + g->m->shared, first = g->C - g->m->shared;
-    int32_t *index = um_arena_i32(scratch, (size_t)T * (size_t)slots);
-    float *weight = um_arena_f32(scratch, (size_t)T, (size_t)slots);
-    for (int t = 0; t < T; t++) {
-        for (int j = 0; j < slots; j++) {
-            size_t at = um_at((size_t)t, (size_t)j, (size_t)slots);
-            index[at] = j * T + t;
-            weight[at] =
-                j == 0 ? 1.0f : g->weights[um_at((size_t)t, (size_t)(first + j - 1), (size_t)g->C)];
-        }
-    }
-    dev->ops->combine(dev, a->y, a->parts, index, weight, T, slots, D);
+    um_dev *dev = p->dev;
+    int T = p->batch->T, F = g->m->shared, slots = 1 + F;
+    um_mark mark = um_arena_mark(p->host);
+    int32_t *index = um_arena_i32(p->host, (size_t)T * (size_t)slots);
+    for (int t = 0; t < T; t++)
+        for (int j = 0; j < slots; j++)
+            index[um_at((size_t)t, (size_t)j, (size_t)slots)] = j * T + t;
+    dev->ops->put(dev, a->part_index, index, (size_t)T * (size_t)slots * sizeof *index);
+    um_arena_reset(p->host, mark);
+    dev->ops->fill(dev, a->part_weight, 1.0f, (size_t)T * (size_t)slots);
+    dev->ops->copy_2d(dev, a->part_weight + 1, slots, g->weights + (g->C - F), g->C, T, F);
+    dev->ops->combine(dev, a->y, a->parts, a->part_index, a->part_weight, T, slots,
+                      p->backbone->model->dim);
 }
 
-/* Counts the gate's choices, each segment under its phase. */
-static void count(const um_acts *a, int layer, const um_batch *b)
+/* Counts the gate's choices, each segment under its phase. Rows that are read again were counted the first time. */
+static void count(const um_pass *p, int layer, const um_acts *a)
 {
     const um_route *r = &a->route;
+    const um_batch *b = p->batch;
+    size_t n = (size_t)b->T * (size_t)r->K;
+    um_mark mark = um_arena_mark(p->host);
+    float *weights = um_arena_f32(p->host, 1, n);
+    p->dev->ops->get(p->dev, weights, r->weights, n * sizeof *weights);
     for (int i = 0; i < b->segs; i++) {
         const um_segment *s = &b->seg[i];
-        size_t at = um_at((size_t)s->row, 0, (size_t)r->K);
-        um_routing_count(b->routing, layer, s->phase, b->modality + s->row, r->experts + at,
-                         r->weights + at, s->T, r->K);
+        int from = s->row + s->counted;
+        size_t at = um_at((size_t)from, 0, (size_t)r->K);
+        um_routing_count(b->routing, layer, s->phase, b->modality + from, a->routed + at,
+                         weights + at, s->T - s->counted, r->K);
     }
+    um_arena_reset(p->host, mark);
 }
 
-um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
-                                um_exchange *ex, um_dev *dev, um_arena *scratch, um_err *err)
+static um_exchange_key key_of(const um_pass *p, int layer)
 {
-    const um_model *m = t->model;
-    const um_layer *w = &t->blocks[layer];
-    const um_topology *topo = &um_exchange_link(ex)->comm->topo;
-    um_exchange_key key = {.step = b->step, .layer = (uint32_t)layer};
-    bool shared = m->dynamic.shared > 0;
-    um_dispatch_plan plan;
-    if (m->fm_block) UM_TRY(pre_project(w, a, b, m->dim, dev, scratch, err));
-    choose(t, layer, a, b, dev, scratch);
-    if (b->routing != NULL) count(a, layer, b);
-    um_dispatch_plan_bind(&plan, scratch, scratch, b->T, m->top_k, topo->count[UM_ROLE_EXPERT]);
-    UM_TRY(um_dispatch_plan_build(&plan, topo, layer, a->route.experts, b->T, dev, scratch, err));
-    float *rows = um_arena_f32(scratch, (size_t)um_dispatch_plan_pairs(&plan), (size_t)m->dim);
-    UM_TRY(um_exchange_dispatch(ex, &plan, rows, a->ln2, key, err));
-    if (shared) run_shared(w, a, b->T, m->dim, dev); /* while the expert ranks compute */
-    UM_TRY(um_exchange_combine(ex, shared ? a->parts : a->y, a->route.weights, key, err));
-    if (shared) add_shared(a, b->T, m->dim, dev, scratch);
+    return (um_exchange_key){
+        .step = p->batch->step, .layer = (uint32_t)layer, .batch = p->batch->micro};
+}
+
+/* Routes the rows of ln2 and sends them to their experts. */
+static um_status moe_send(const um_pass *p, int layer, um_acts *a, um_err *err)
+{
+    const um_model *m = p->backbone->model;
+    const um_batch *b = p->batch;
+    size_t n = (size_t)b->T * (size_t)m->top_k;
+    if (m->fm_block) UM_TRY(pre_project(p, &p->backbone->blocks[layer], a, err));
+    choose(p, layer, a);
+    p->dev->ops->get(p->dev, a->routed, a->route.experts, n * sizeof *a->routed);
+    if (b->routing != NULL) count(p, layer, a);
+    UM_TRY(um_dispatch_plan_build(&a->plan, &um_exchange_link(p->exchange)->comm->topo, layer,
+                                  a->routed, b->T, p->dev, p->host, err));
+    return um_exchange_dispatch(p->exchange, &a->plan, a->rows, a->ln2, key_of(p, layer), err);
+}
+
+/* Waits for the experts' rows and adds them up into y. */
+static um_status moe_receive(const um_pass *p, int layer, um_acts *a, um_err *err)
+{
+    bool shared = p->backbone->model->dynamic.shared > 0;
+    if (shared) run_shared(p, &p->backbone->blocks[layer], a); /* while the expert ranks compute */
+    UM_TRY(um_exchange_combine(p->exchange, shared ? a->parts : a->y, a->route.weights,
+                               key_of(p, layer), err));
+    if (shared) add_shared(p, a);
     return UM_OK;
 }
 
-static void record(const um_backbone *t, int layer, const um_acts *a, const um_batch *b)
+um_status um_pass_moe(um_pass *p, int layer, um_acts *a, um_err *err)
 {
-    const um_model *m = t->model;
-    size_t D = (size_t)m->dim, E = (size_t)a->route.E, K = (size_t)a->route.K;
-    for (int i = 0; i < b->segs; i++) {
-        const um_segment *s = &b->seg[i];
-        size_t row = (size_t)s->row;
-        um_trace_layer(s->trace, layer, "hidden", UM_F32, a->out + row * D, s->T, m->dim);
-        if (!t->blocks[layer].moe) continue;
-        um_trace_layer(s->trace, layer, "router_logits", UM_F32, a->route.logits + row * E, s->T,
-                       a->route.E);
-        um_trace_layer(s->trace, layer, "experts", UM_I32, a->route.experts + row * K, s->T,
-                       a->route.K);
-        um_trace_layer(s->trace, layer, "weights", UM_F32, a->route.weights + row * K, s->T,
-                       a->route.K);
+    UM_TRY(moe_send(p, layer, a, err));
+    return moe_receive(p, layer, a, err);
+}
+
+/* Copies the first dimension's rows of a device tensor into a segment's trace. */
+static void trace_layer(const um_pass *p, const um_segment *s, const char *name, um_dtype dtype,
+                        const void *rows, int cols)
+{
+    size_t value = um_dtype_size(dtype), n = (size_t)s->T * (size_t)cols * value;
+    um_mark mark = um_arena_mark(p->host);
+    void *host = um_arena_alloc(p->host, n);
+    p->dev->ops->get(p->dev, host, (const char *)rows + (size_t)s->row * (size_t)cols * value, n);
+    um_trace_layer(s->trace, p->layer, name, dtype, host, s->T, cols);
+    um_arena_reset(p->host, mark);
+}
+
+static void record(const um_pass *p, const um_acts *a)
+{
+    const um_route *r = &a->route;
+    for (int i = 0; i < p->batch->segs; i++) {
+        const um_segment *s = &p->batch->seg[i];
+        if (s->trace == NULL) continue;
+        trace_layer(p, s, "hidden", UM_F32, a->out, p->backbone->model->dim);
+        if (!p->backbone->blocks[p->layer].moe) continue;
+        trace_layer(p, s, "router_logits", UM_F32, r->logits, r->E);
+        trace_layer(p, s, "experts", UM_I32, r->experts, r->K);
+        trace_layer(p, s, "weights", UM_F32, r->weights, r->K);
     }
 }
 
-/* out = mid + FFN(RMSNorm(mid)). */
-static um_status feed_forward(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
-                              um_exchange *ex, um_dev *dev, um_arena *scratch, um_err *err)
+/* The activations of the layer in work. Its input is the output of the layer before. */
+static um_acts *acts_of(const um_pass *p)
 {
-    const um_model *m = t->model;
-    const um_layer *w = &t->blocks[layer];
-    um_mark mark = um_arena_mark(scratch);
-    um_status st = UM_OK;
-    dev->ops->rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, w->norm2, b->T, m->dim, m->rms_eps);
-    if (w->moe)
-        st = um_backbone_moe_layer(t, layer, a, b, ex, dev, scratch, err);
-    else
-        um_ffn_fwd(dev, a->y, &a->dense, &w->dense, a->ln2, b->T);
-    um_arena_reset(scratch, mark);
-    if (st == UM_OK) residual(dev, a->out, a->mid, a->y, (size_t)b->T * (size_t)m->dim);
-    return st;
+    um_acts *a = &p->acts[p->keep ? p->layer : 0];
+    if (p->keep && p->layer > 0) a->in = p->acts[p->layer - 1].out;
+    return a;
 }
 
-um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_exchange *ex, um_dev *dev,
-                              um_arena *step, um_err *err)
+/* out = mid + y ends the layer. */
+static void layer_end(um_pass *p, um_acts *a)
 {
-    um_mark mark = um_arena_mark(step);
-    um_acts a = {0};
-    um_link *link = um_exchange_link(ex);
-    um_status st = UM_OK;
-    um_acts_bind(&a, step, t->model, batch, false);
-    link->step = batch->step;
-    link->phase = "running the backbone";
-    for (int l = 0; st == UM_OK && l < t->model->layers; l++) {
-        link->layer = (uint32_t)l;
-        attention(t, l, &a, batch, dev);
-        st = feed_forward(t, l, &a, batch, ex, dev, step, err);
-        if (st == UM_OK) record(t, l, &a, batch);
+    const um_model *m = p->backbone->model;
+    residual(p->dev, a->out, a->mid, a->y, (size_t)p->batch->T * (size_t)m->dim);
+    record(p, a);
+    p->layer++;
+    p->away = false;
+}
+
+/* Attention and the second norm of a layer; then a dense layer ends, and one of experts has sent its rows. */
+static um_status layer_begin(um_pass *p, um_acts *a, um_err *err)
+{
+    const um_model *m = p->backbone->model;
+    const um_layer *w = &p->backbone->blocks[p->layer];
+    um_dev *dev = p->dev;
+    attention(p, a);
+    dev->ops->rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, w->norm2, p->batch->T, m->dim, m->rms_eps);
+    if (w->moe) {
+        UM_TRY(moe_send(p, p->layer, a, err));
+        p->away = true;
+        return UM_OK;
     }
-    um_arena_reset(step, mark);
-    return st;
+    um_ffn_fwd(dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
+    layer_end(p, a);
+    return UM_OK;
 }
 
-void um_backbone_logits(const um_backbone *t, float *logits, const float *h, const int32_t *rows,
-                        int n, um_dev *dev, um_arena *scratch)
+um_status um_pass_run(um_pass *p, um_err *err)
+{
+    UM_ASSERT(!um_pass_done(p));
+    if (p->away) {
+        um_acts *a = acts_of(p);
+        UM_TRY(moe_receive(p, p->layer, a, err));
+        layer_end(p, a);
+    }
+    while (!um_pass_done(p) && !p->away) UM_TRY(layer_begin(p, acts_of(p), err));
+    if (!um_pass_done(p)) return UM_OK;
+    UM_TRY(um_dev_sync(p->dev, err));
+    if (p->keep && p->batch->T > 0)
+        p->dev->ops->copy(p->dev, p->batch->h, p->acts[p->layer - 1].out,
+                          um_at((size_t)p->batch->T, 0, (size_t)p->backbone->model->dim) *
+                              sizeof(float));
+    return UM_OK;
+}
+
+void um_backbone_logits(const um_backbone *t, float *out, const float *h, const int32_t *rows,
+                        int n, um_dev *dev, um_arena *device)
 {
     const um_model *m = t->model;
+    size_t V = (size_t)m->vocab, D = (size_t)m->dim;
     for (int from = 0; from < n; from += LOGIT_ROWS_AT_ONCE) {
         int T = um_min_int(LOGIT_ROWS_AT_ONCE, n - from);
-        um_mark mark = um_arena_mark(scratch);
-        float *x = um_arena_f32(scratch, (size_t)T, (size_t)m->dim),
-              *y = um_arena_f32(scratch, (size_t)T, (size_t)m->dim);
+        um_mark mark = um_arena_mark(device);
+        float *x = um_arena_f32(device, (size_t)T, D), *y = um_arena_f32(device, (size_t)T, D);
+        float *logits = um_arena_f32(device, (size_t)T, V);
         dev->ops->gather(dev, x, h, rows + from, T, m->dim);
         dev->ops->rmsnorm_fwd(dev, y, NULL, x, t->norm, T, m->dim, m->rms_eps);
-        um_linear_fwd(dev, logits + um_at((size_t)from, 0, (size_t)m->vocab), y, T, &t->head);
-        um_arena_reset(scratch, mark);
+        um_linear_fwd(dev, logits, y, T, &t->head);
+        dev->ops->get(dev, out + um_at((size_t)from, 0, V), logits, (size_t)T * V * sizeof *out);
+        um_arena_reset(device, mark);
     }
 }

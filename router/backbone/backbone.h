@@ -1,12 +1,20 @@
 /* The backbone: the language model without its routed experts: embedding, attention, norms, gates, shared experts, dense MLPs, head
  * (spec 4).
  *
- * A micro-batch is a list of rows: segments of one or several sequences, each at its own positions with its own keys and values.
- * Prefill and decode use the same function. It writes a layer's activations into um_acts, which um_backbone_forward binds once for all
- * layers; um_acts_bind with keep gives a layer buffers of its own, as a backward pass would need them. */
+ * A micro-batch is a list of rows: segments of one or several sequences, each at its own positions with its own pages of keys and values.
+ * Prefill and decode use the same function. It writes a layer's activations into the um_acts that the caller binds: one for all
+ * layers when serving, one for each layer when something is to go backwards.
+ *
+ * A pass is one micro-batch on its way through the layers. It stops wherever its rows are at the expert ranks, so that another pass can
+ * use the router meanwhile:
+ *
+ *   um_pass_run   attention, gate, plan, dispatch ─► returns: rows are under way
+ *   um_pass_run   shared experts, combine, next layer's attention ... dispatch ─► returns
+ *   ...           after the last layer: done */
 #pragma once
 
 #include "core/comm/exchange.h"
+#include "core/nn/attention.h"
 #include "core/nn/dynamic.h"
 #include "core/nn/ffn.h"
 #include "core/nn/gate.h"
@@ -16,7 +24,7 @@
 
 typedef struct um_layer {
     const float *norm1, *norm2; /* [D] */
-    um_linear q, k, v, o;
+    um_attention attention;
     bool moe;
     um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
     um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
@@ -38,59 +46,93 @@ typedef struct um_backbone {
 um_status um_backbone_load(um_backbone *out, um_params *ps, um_err *err);
 void um_backbone_close(um_backbone *t);
 
-/* Copies row id of the embedding table to out[D]. 0 <= id < vocab. */
+/* Copies row id of the embedding table to out[D], on the host. 0 <= id < vocab. */
 void um_backbone_embed(const um_backbone *t, float *out, int32_t id);
 
+/* Rows of one sequence in a micro-batch: row .. row+T-1. */
 typedef struct um_segment {
-    um_kv_flat *kv;  /* [layers] of its sequence */
-    int row, T;      /* rows row .. row+T-1 of the batch are positions kv->n .. */
+    int row, T;
     um_trace *trace; /* records the segment's tensors; may be NULL */
     um_phase phase;  /* whether the rows are of the prompt or of a new token */
+    int counted;     /* its first rows so many, whose routing was counted before (read again) */
 } um_segment;
 
 typedef struct um_batch {
     int T;
-    float *h;                /* [T,D] in: embeddings; out: the last layer's output */
-    int32_t *pos;            /* [T] */
-    const uint8_t *modality; /* [T] um_modality */
-    const uint64_t *noise;   /* [T] random stream numbers of gate noise, or NULL */
+    float *h;                /* device [T,D]. in: embeddings; out: the last layer's output */
+    const int32_t *pos;      /* device [T] */
+    const uint8_t *modality; /* host [T] um_modality */
+    const uint64_t *noise;   /* device [T] random stream numbers of gate noise, or NULL */
     uint64_t noise_seed;
-    um_segment *seg;
+    const int32_t
+        *fm_row[UM_FMS]; /* device: the rows of each pre-projection's modality, fm_n of them */
+    int fm_n[UM_FMS];
+    um_segment *seg;     /* host [segs] */
+    const um_span *span; /* host [segs]: the same rows, with their positions and pages */
     int segs;
+    const um_kv *kv;     /* host [layers] */
     um_routing *routing; /* counts the gates' choices; may be NULL */
-    uint64_t step;       /* number of this micro-batch, increasing */
+    uint64_t step;       /* number of this micro-batch, rising */
+    uint32_t micro;      /* its place among those in flight */
 } um_batch;
 
-/* The activations of one layer. */
+/* Fills fm_row and fm_n from modality. Memory: device, and scratch on the host, which is left as it was. */
+void um_batch_modalities(um_batch *b, um_dev *dev, um_arena *device, um_arena *scratch);
+
+/* The activations of one layer. All but plan and routed are device memory. */
 typedef struct um_acts {
-    float *in, *mid,
-        *out; /* [T,D] residual stream: before, after attention, after the feed-forward block */
-    float *ln1, *ln2;       /* [T,D] */
-    float *rstd1, *rstd2;   /* [T] */
-    float *q, *k, *v, *att; /* [T,H*hd], [T,Hkv*hd] twice, [T,H*hd] */
-    float *lse;             /* [T,H] */
-    float *gate_in;         /* [T,D]; equals ln2 when the layer does not have a pre-projection */
-    um_route route;         /* with the dynamic gate: a view of dynamic's slots for the exchange */
-    um_dynamic dynamic;
-    um_ffn_acts dense;
-    um_ffn_acts *shared; /* [F] */
-    float *
-        parts; /* [1+F][T,D] terms of an MoE block: the sum of the routed experts, then each shared expert */
-    float *y; /* [T,D] output of a block before it is added */
+    float *in, *mid, *out; /* [T,D] residual stream before, between and after the layer's halves */
+    float *ln1, *ln2;      /* [T,D] */
+    float *rstd1, *rstd2;  /* [T] */
+    um_attention_acts attention;
+    float *gate_in;        /* [T,D]; ln2 itself without pre-projection */
+    float *fm_in, *fm_out; /* [T,D] rows of one modality, with pre-projection */
+    um_route route;        /* experts and weights, and logits */
+    um_dynamic dynamic;    /* the dynamic gate; route is a view of it */
+    um_dispatch_plan plan; /* host, with its tables on the device */
+    int32_t *routed;       /* host [T,K]: route.experts */
+    float *rows;           /* [T*K,D] the experts' answers, in the order of the plan's pairs */
+    um_ffn_acts dense;     /* of the dense MLP */
+    um_ffn_acts *shared;   /* host [F] */
+    float *parts;          /* [1+F][T,D] routed sum and shared experts' rows */
+    int32_t *part_index;   /* [T,1+F] */
+    float *part_weight;    /* [T,1+F] */
+    float *y;              /* [T,D] what the half adds to the residual stream */
 } um_acts;
-/* Binds one layer's buffers; in, mid and out share batch->h unless keep. The only place that defines their sizes. */
-void um_acts_bind(um_acts *a, um_arena *arena, const um_model *m, const um_batch *b, bool keep);
 
-/* a->y [T,D] = the MoE block of one layer for the rows a->ln2 [T,D]: the gate runs here, the routed experts on their ranks, the shared
- * ones here. Collective with the expert ranks: one exchange, keyed (b->step, layer). Thread: main. */
-um_status um_backbone_moe_layer(const um_backbone *t, int layer, um_acts *a, const um_batch *b,
-                                um_exchange *ex, um_dev *dev, um_arena *scratch, um_err *err);
+/* The shape of every layer's attention. */
+um_attention_shape um_backbone_attention(const um_model *m);
 
-/* Runs all layers; batch->h becomes the last layer's output. Collective with the expert ranks: every MoE layer is one exchange. Thread:
- * main. */
-um_status um_backbone_forward(const um_backbone *t, um_batch *batch, um_exchange *ex, um_dev *dev,
-                              um_arena *step, um_err *err);
+/* Where activations are bound: host structs and tables, device memory. Both may be measuring arenas. */
+typedef struct um_acts_arenas {
+    um_arena *host, *device;
+} um_acts_arenas;
 
-/* Computes logits [n, V] of the given rows of h: final norm and head. */
-void um_backbone_logits(const um_backbone *t, float *logits, const float *h, const int32_t *rows,
-                        int n, um_dev *dev, um_arena *scratch);
+/* Binds what one layer writes, for up to T rows at the residual stream in[T,D]. keep: mid and out have buffers of their own, as a backward
+ * pass needs them; else they are `in`. The size depends on T, the model and keep alone. */
+void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, float *in,
+                  int T, bool keep);
+
+typedef struct um_pass {
+    const um_backbone *backbone;
+    um_batch *batch;
+    um_acts *acts; /* [1], or [layers] when `keep` */
+    bool keep;
+    um_exchange *exchange;
+    um_dev *dev;
+    um_arena *host, *device; /* scratch; left as they were by every call */
+    int layer;               /* in work; model->layers: done */
+    bool away;               /* the rows of this layer are under way */
+} um_pass;
+
+/* Runs the pass until its rows are under way or it is done (um_pass_done). Waits for the answers that it needs. Group: the router and all
+ * expert ranks; thread: main. */
+um_status um_pass_run(um_pass *p, um_err *err);
+static inline bool um_pass_done(const um_pass *p) { return p->layer == p->backbone->model->layers; }
+
+/* The MoE block of one layer by itself: acts.y = routed and shared experts of acts.ln2. */
+um_status um_pass_moe(um_pass *p, int layer, um_acts *a, um_err *err);
+
+/* Computes logits [n, V] of rows[n] (device) of h: final norm and head. out is host memory. */
+void um_backbone_logits(const um_backbone *t, float *out, const float *h, const int32_t *rows,
+                        int n, um_dev *dev, um_arena *device);

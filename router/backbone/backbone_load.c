@@ -29,10 +29,11 @@ static um_status layer_load(um_layer *b, um_params *ps, int layer, um_err *err)
 {
     UM_TRY(um_vector_load(&b->norm1, ps, at(UM_SLOT_NORM1, layer), UM_LEAF_WEIGHT, err));
     UM_TRY(um_vector_load(&b->norm2, ps, at(UM_SLOT_NORM2, layer), UM_LEAF_WEIGHT, err));
-    UM_TRY(um_linear_load(&b->q, ps, at(UM_SLOT_Q, layer), err));
-    UM_TRY(um_linear_load(&b->k, ps, at(UM_SLOT_K, layer), err));
-    UM_TRY(um_linear_load(&b->v, ps, at(UM_SLOT_V, layer), err));
-    UM_TRY(um_linear_load(&b->o, ps, at(UM_SLOT_O, layer), err));
+    UM_TRY(um_linear_load(&b->attention.q, ps, at(UM_SLOT_Q, layer), err));
+    UM_TRY(um_linear_load(&b->attention.k, ps, at(UM_SLOT_K, layer), err));
+    UM_TRY(um_linear_load(&b->attention.v, ps, at(UM_SLOT_V, layer), err));
+    UM_TRY(um_linear_load(&b->attention.out, ps, at(UM_SLOT_O, layer), err));
+    b->attention.shape = um_backbone_attention(&ps->ck->model);
     b->moe = ps->ck->model.moe_layer[layer];
     if (!b->moe) return um_ffn_load(&b->dense, ps, UM_PART_BACKBONE, layer, -1, err);
     UM_TRY(gate_load(b, ps, layer, err));
@@ -51,7 +52,7 @@ um_status um_backbone_load(um_backbone *out, um_params *ps, um_err *err)
     for (int l = 0; l < m->layers; l++) UM_TRY(layer_load(&t.blocks[l], ps, l, err));
     UM_TRY(um_vector_load(&t.norm, ps, at(UM_SLOT_NORM, -1), UM_LEAF_WEIGHT, err));
     UM_TRY(um_linear_load(&t.head, ps, at(m->tied ? UM_SLOT_EMBED : UM_SLOT_HEAD, -1), err));
-    um_rope_open(&t.rope, m->head_dim, m->rope_theta, m->rope_factor);
+    um_rope_open(&t.rope, ps->how.dev, m->head_dim, m->rope_theta, m->rope_factor);
     t.weight_bytes = ps->how.device->used - before;
     *out = t;
     return UM_OK;

@@ -1,12 +1,11 @@
-/* See engine.h. Admission, memory and the end of sequences; the micro-batch is in batch.c. */
+/* See engine.h. Admission and the end of sequences; micro-batches are in batch.c, pages in pages.c. */
 #include "router/engine/engine.h"
 
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/base/memory.h"
 #include "router/engine/batch.h"
-#include "router/engine/memory_budget.h"
+#include "router/engine/pages.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -33,15 +32,15 @@ struct um_engine {
     um_sequence *ended;   /* those that were cancelled in the queue, in a list */
     um_sequence *refused; /* whose texts the last refusal points to */
     um_sequence **
-        active; /* [n_active], at most --max-batch, in order of arrival; while events are reported, NULL: it has ended */
-    int n_active;
-    bool wait; /* the first ready sequence waits for memory */
+        active; /* [n_active], in order of arrival; while events are reported, NULL: it has ended */
+    int n_active, max_active;
+    bool wait; /* the first ready sequence waits for pages */
     bool
         shortened; /* a warning was logged: some answer ends where the model has no more positions */
-    um_memory_budget budget;
+    um_pages pages;
     um_batcher batcher;
     um_media_client *media;
-    um_arena scratch;
+    um_arena scratch, device;
 };
 
 /* --- open and close --- */
@@ -68,47 +67,62 @@ static void media_failed(void *ctx, void *waiter, um_status st, const um_err *wh
     media_forget(e, s);
 }
 
-static int routers_here(const um_topology *topo, int rank)
+/* Micro-batches in flight. With expert ranks on other hosts messages take time that another micro-batch can use; on one host all ranks
+ * share the cores, and a second one would only read the weights twice. */
+static int flights_of(const um_config *cfg, const um_model *m, const um_topology *topo, int rank)
 {
-    int n = 0;
-    for (int i = 0; i < topo->count[UM_ROLE_ROUTER]; i++) {
-        int r = topo->of_role[UM_ROLE_ROUTER][i];
-        n += strcmp(topo->ranks[r].hostname, topo->ranks[rank].hostname) == 0;
-    }
-    return um_max_int(n, 1);
+    if (m->experts == 0) return 1;
+    if (cfg->micro_batches > 0) return (int)cfg->micro_batches;
+    for (int r = 0; r < topo->n; r++)
+        if (topo->ranks[r].role == UM_ROLE_EXPERT && topo->ranks[r].host != topo->ranks[rank].host)
+            return 2;
+    return 1;
 }
 
 um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *m,
                          const um_tokenizer *tok, um_backbone *backbone, um_link *link, um_dev *dev,
                          const um_engine_events *events, um_err *err)
 {
+    const um_comm *c = link->comm;
     int rows = (int)(cfg->prefill_chunk + cfg->max_batch), credit_rows = rows;
     if (m->experts > 0) UM_TRY(um_exchange_max_rows(link, m->dim, m->top_k, &credit_rows, err));
     um_engine *e = um_zalloc(sizeof *e);
     *e = (um_engine){.cfg = cfg, .model = m, .tok = tok, .link = link, .events = *events};
+    int flights = um_min_int(flights_of(cfg, m, &c->topo, c->rank), UM_FLIGHTS_MAX);
+    e->max_active = flights * (int)cfg->max_batch;
     e->exchange = um_exchange_open(link, dev, m->dim);
+    e->media = um_media_client_open(cfg, m, link, (um_media_sink){media_rows, media_failed, e});
+    e->active = um_zalloc((size_t)e->max_active * sizeof *e->active);
+    e->cap_queue = QUEUE_BATCHES * e->max_active;
+    e->queue = um_zalloc((size_t)e->cap_queue * sizeof *e->queue);
+    um_arena_init(&e->scratch, "engine step", 4 << 20);
+    um_dev_arena(&e->device, dev, "engine step", 1 << 20);
+    um_status st = um_pages_open(&e->pages, cfg, m, &c->topo, c->rank, e->max_active, dev, err);
     e->batcher = (um_batcher){.cfg = cfg,
                               .model = m,
                               .backbone = backbone,
                               .exchange = e->exchange,
+                              .link = link,
                               .dev = dev,
+                              .pool = e->pages.pool,
+                              .prefix = e->pages.prefix,
                               .scratch = &e->scratch,
-                              .max_rows = um_min_int(rows, credit_rows)};
-    e->budget = (um_memory_budget){.limit = cfg->request_memory,
-                                   .share = routers_here(&link->comm->topo, link->comm->rank)};
-    e->media = um_media_client_open(cfg, m, link, (um_media_sink){media_rows, media_failed, e});
-    e->active = um_zalloc((size_t)cfg->max_batch * sizeof *e->active);
-    e->cap_queue = (int)(QUEUE_BATCHES * cfg->max_batch);
-    e->queue = um_zalloc((size_t)e->cap_queue * sizeof *e->queue);
-    um_arena_init(&e->scratch, "engine step", 4 << 20);
-    *out = e;
-    return UM_OK;
+                              .device = &e->device,
+                              .max_rows = um_min_int(rows, credit_rows),
+                              .flights = flights};
+    um_batcher_open(&e->batcher);
+    if (st == UM_OK)
+        *out = e;
+    else
+        um_engine_close(e);
+    return st;
 }
 
 static void sequence_free(um_engine *e, um_sequence *s)
 {
     if (s == NULL) return;
     media_forget(e, s);
+    um_batcher_release(&e->batcher, s);
     um_sequence_close(s);
     um_free(s);
 }
@@ -121,6 +135,7 @@ static um_sequence *queue_at(const um_engine *e, int i)
 void um_engine_close(um_engine *e)
 {
     if (e == NULL) return;
+    um_batcher_close(&e->batcher);
     for (int i = 0; i < e->n_active; i++) sequence_free(e, e->active[i]);
     for (int i = 0; i < e->n_queue; i++) sequence_free(e, queue_at(e, i));
     for (um_sequence *s = e->ended, *next; s != NULL; s = next) {
@@ -129,9 +144,11 @@ void um_engine_close(um_engine *e)
     }
     sequence_free(e, e->refused);
     um_media_client_close(e->media);
+    um_pages_close(&e->pages);
     um_exchange_close(e->exchange);
     um_free(e->active);
     um_free(e->queue);
+    um_arena_free(&e->device);
     um_arena_free(&e->scratch);
     um_free(e);
 }
@@ -143,22 +160,12 @@ int um_engine_unfinished(const um_engine *e)
     return n;
 }
 
-static void promises(const um_engine *e, int64_t *promised, int64_t *touched)
-{
-    *promised = *touched = 0;
-    for (int i = 0; i < e->n_active; i++) {
-        if (e->active[i] == NULL) continue;
-        *promised += e->active[i]->promised;
-        *touched += e->active[i]->touched;
-    }
-}
-
 um_engine_load um_engine_load_of(const um_engine *e)
 {
-    um_engine_load l = {
-        .queued = e->n_queue, .active = e->n_active, .queued_bytes = e->queue_bytes};
-    promises(e, &l.promised, &l.touched);
-    return l;
+    return (um_engine_load){.queued = e->n_queue,
+                            .active = e->n_active,
+                            .queued_bytes = e->queue_bytes,
+                            .pages = um_kv_pool_count(e->pages.pool)};
 }
 
 const um_engine_stats *um_engine_stats_of(const um_engine *e) { return &e->batcher.stats; }
@@ -167,24 +174,24 @@ void um_engine_count_routing(um_engine *e, um_routing *routing) { e->batcher.rou
 
 /* --- from the queue to an answer --- */
 
-static um_status memory_error(const um_sequence *s, int64_t need, int64_t most,
-                              const um_config *cfg, um_err *err)
+/* s needs `need` pages and cannot have more than `most`. */
+static um_status memory_error(const um_engine *e, const um_sequence *s, int64_t need, int64_t most,
+                              um_err *err)
 {
-    const double gib = 1073741824.0;
+    const double page = (double)e->pages.page_bytes / 1073741824.0;
     return UM_FAIL(err, UM_E_DATA,
-                   "%d prompt rows%s and %d new tokens need %.3f GiB for keys, values and "
-                   "embeddings, %.3f GiB "
+                   "%d prompt rows%s and %d new tokens need %.3f GiB for keys and values, %.3f GiB "
                    "%s: lower max_new_tokens or shorten the prompt",
                    s->T, s->state == UM_SEQ_QUEUED ? " or more" : "", s->max_out,
-                   (double)need / gib, (double)most / gib,
-                   cfg->request_memory > 0 ? "are allowed by --request-memory"
-                                           : "are free for this router");
+                   (double)need * page, (double)most * page,
+                   e->pages.limited ? "are allowed by --request-memory"
+                                    : "are free for this router");
 }
 
 /* What is wrong with accepting s, whose text may be accepted. */
 static um_status room_check(um_engine *e, const um_sequence *s, um_err *err)
 {
-    int64_t need = um_sequence_bytes(s, e->model), most = 0;
+    int32_t need = um_kv_pages_of(um_sequence_positions(s, e->model));
     bool full = e->n_queue == e->cap_queue ||
                 (e->n_queue > 0 && e->queue_bytes + s->text_bytes > QUEUE_BYTES);
     if (full)
@@ -192,10 +199,7 @@ static um_status room_check(um_engine *e, const um_sequence *s, um_err *err)
                        "the queue of this router is full (%d requests, %.1f MiB): send it again "
                        "when some are answered",
                        e->n_queue, (double)e->queue_bytes / 1048576.0);
-    promises(e, &e->budget.promised, &e->budget.touched);
-    if (um_memory_budget_ask(&e->budget, need, um_memory_available(), &most) == UM_GRANT_NEVER)
-        return memory_error(s, need, most, e->cfg, err);
-    return UM_OK;
+    return need > e->pages.most ? memory_error(e, s, need, e->pages.most, err) : UM_OK;
 }
 
 um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_source *from,
@@ -261,14 +265,11 @@ static um_status finish(um_engine *e, um_sequence *s, um_err *err)
     return st;
 }
 
-static bool can_admit(const um_engine *e)
-{
-    return e->n_queue > 0 && e->n_active < e->cfg->max_batch;
-}
+static bool can_admit(const um_engine *e) { return e->n_queue > 0 && e->n_active < e->max_active; }
 
 bool um_engine_runnable(const um_engine *e)
 {
-    if (can_admit(e) || e->ended != NULL) return true;
+    if (can_admit(e) || e->ended != NULL || um_batcher_busy(&e->batcher)) return true;
     if (!e->wait && um_media_client_runnable(e->media)) return true;
     for (int i = 0; i < e->n_active; i++) {
         um_sequence_state s = e->active[i]->state;
@@ -290,13 +291,6 @@ static void admit(um_engine *e)
     }
 }
 
-static void memory_refuse(um_sequence *s, int64_t need, int64_t most, const um_config *cfg)
-{
-    um_err why = {0};
-    um_status st = memory_error(s, need, most, cfg, &why);
-    um_sequence_fail(s, st, &why);
-}
-
 static void warn_shortened(um_engine *e, const um_sequence *s)
 {
     if (!s->shortened || e->shortened) return;
@@ -307,28 +301,49 @@ static void warn_shortened(um_engine *e, const um_sequence *s)
         s->req.id, s->max_out, e->model->max_positions);
 }
 
-/* Promises memory to ready sequences in order of arrival. The first that must wait holds up those behind it, so that it is not overtaken
- * for ever. */
-static void grant(um_engine *e)
+/* Pages for another prompt: what there is room for, less what sequences that have begun still need for theirs. *alone: no sequence has
+ * pages or needs any. */
+static int64_t room(const um_engine *e, bool *alone)
 {
-    um_memory_budget *b = &e->budget;
-    promises(e, &b->promised, &b->touched);
-    e->wait = false;
-    int64_t available = -1;
-    for (int i = 0; i < e->n_active && !e->wait; i++) {
-        um_sequence *s = e->active[i];
-        if (s->state != UM_SEQ_READY) continue;
-        int64_t need = um_sequence_bytes(s, e->model), most = 0;
-        if (available < 0) available = um_memory_available();
-        um_grant answer = um_memory_budget_ask(b, need, available, &most);
-        e->wait = answer == UM_GRANT_WAIT;
-        if (answer == UM_GRANT_NEVER) memory_refuse(s, need, most, e->cfg);
-        if (answer != UM_GRANT_NOW) continue;
-        warn_shortened(e, s);
-        s->promised = need;
-        b->promised += need;
-        um_sequence_grant(s, e->model);
+    int64_t pages = um_pages_room(&e->pages);
+    *alone = um_kv_pool_count(e->pages.pool).used == 0;
+    for (int i = 0; i < e->n_active; i++) {
+        const um_sequence *s = e->active[i];
+        if (s->state != UM_SEQ_PREFILL) continue;
+        pages -= um_page_table_missing(&s->pages, s->T + s->n_out);
+        *alone = false;
     }
+    return pages;
+}
+
+/* Lets a ready sequence begin, refuses it, or lets it wait. */
+static um_status grant_one(um_engine *e, um_sequence *s, um_err *err)
+{
+    bool alone = false;
+    int32_t all = um_kv_pages_of(um_sequence_positions(s, e->model));
+    int64_t most = all > e->pages.most ? e->pages.most : room(e, &alone);
+    if (all <= e->pages.most && um_kv_pages_of(s->T) <= most) {
+        warn_shortened(e, s);
+        um_sequence_grant(s, e->model);
+        return um_batcher_begin(&e->batcher, s, err);
+    }
+    e->wait = all <= e->pages.most && !alone;
+    if (e->wait) return UM_OK;
+    um_err why = {0};
+    um_status st = memory_error(e, s, all, most, &why);
+    um_sequence_fail(s, st, &why);
+    return UM_OK;
+}
+
+/* Lets ready sequences begin whose prompts have room; their answers may take pages of younger ones later. In order of arrival: the first
+ * that must wait holds up those behind it, so that it is not overtaken for ever. */
+static um_status grant(um_engine *e, um_err *err)
+{
+    um_status st = UM_OK;
+    e->wait = false;
+    for (int i = 0; i < e->n_active && !e->wait && st == UM_OK; i++)
+        if (e->active[i]->state == UM_SEQ_READY) st = grant_one(e, e->active[i], err);
+    return st;
 }
 
 /* Reports the new tokens of a sequence. */
@@ -355,7 +370,7 @@ static um_status retire(um_engine *e, um_err *err)
         um_sequence *s = e->active[i];
         if (s->cancelled) um_sequence_cancel(s);
         st = tell(e, s, err);
-        if (s->state != UM_SEQ_DONE || st != UM_OK) continue;
+        if (s->state != UM_SEQ_DONE || s->in_flight > 0 || st != UM_OK) continue;
         st = finish(e, s, err);
         e->active[i] = NULL;
     }
@@ -376,7 +391,7 @@ um_status um_engine_step(um_engine *e, um_err *err)
 {
     admit(e);
     if (!e->wait) UM_TRY(um_media_client_read(e->media, err));
-    grant(e);
-    UM_TRY(um_batcher_run(&e->batcher, e->active, e->n_active, err));
+    UM_TRY(grant(e, err));
+    UM_TRY(um_batcher_step(&e->batcher, e->active, e->n_active, err));
     return retire(e, err);
 }

@@ -1,8 +1,8 @@
-/* The engine of a router rank: many sequences, one micro-batch after the other. Every micro-batch holds one row of each generating
- * sequence and chunks of the prompts that are being read (continuous batching; scheduler.h chooses). What a sequence gets does not
+/* The engine of a router rank: many sequences, some micro-batches in flight (batch.h). Every micro-batch holds one row of generating
+ * sequences and chunks of the prompts that are being read (continuous batching; scheduler.h chooses). What a sequence gets does not
  * depend on what else is in the batch, nor on the chunks: see ops.h on summation order.
  *
- *   um_engine_submit --> queue --(at most --max-batch are active)--> encoding, ready, prefill, decode --> on_token ..., on_done
+ *   um_engine_submit --> queue --(a bounded number are active)--> encoding, ready, prefill, decode --> on_token ..., on_done
  *        |                 |                                             |
  *        +- refused        +---------- um_engine_cancel -----------------+--> on_done, before or after the next step
  *
@@ -27,6 +27,8 @@ typedef struct um_engine_stats {
     int64_t prompt_rows, new_tokens,
         decode_tokens;             /* decode_tokens: those of steps without prefill */
     int64_t prefill_ns, decode_ns; /* time of steps with and without prefill rows */
+    int64_t reused_rows;           /* of prompts, whose keys and values were there already */
+    int64_t put_back;              /* sequences that were put back because pages ran out */
 } um_engine_stats;
 
 /* All pointers stay the caller's; events is copied. */
@@ -51,13 +53,13 @@ int um_engine_unfinished(const um_engine *e);
 bool um_engine_runnable(const um_engine *e);
 /* Rows that an encoder sent (a frame of kind UM_KIND_ENCODED). */
 um_status um_engine_encoded(um_engine *e, const um_inbound *in, um_err *err);
-/* Admits what has room, reads some media, then runs one micro-batch. */
+/* Admits what has room, reads some media, then moves the micro-batches in flight on by one stop (um_batcher_step). */
 um_status um_engine_step(um_engine *e, um_err *err);
 /* What it holds now. */
 typedef struct um_engine_load {
     int queued, active;
-    size_t queued_bytes;       /* of JSON */
-    int64_t promised, touched; /* bytes of memory: granted to sequences, and of these in use */
+    size_t queued_bytes; /* of JSON */
+    um_kv_counts pages;  /* of keys and values */
 } um_engine_load;
 um_engine_load um_engine_load_of(const um_engine *e);
 const um_engine_stats *um_engine_stats_of(const um_engine *e);

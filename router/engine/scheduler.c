@@ -12,7 +12,7 @@ static int take_generating(um_demand *d, int n, int room, unsigned *turn)
     unsigned from = generating > room ? *turn % (unsigned)n : 0;
     for (int k = 0; k < n && taken < room; k++) {
         unsigned i = (from + (unsigned)k) % (unsigned)n;
-        if (d[i].left > 0) continue;
+        if (d[i].left != 0) continue;
         d[i].take = 1;
         taken++;
         *turn = i + 1;
@@ -31,7 +31,7 @@ static int sort_prompts(const um_demand *d, int n, int32_t *order)
 {
     int m = 0;
     for (int i = 0; i < n; i++) {
-        if (d[i].left == 0) continue;
+        if (d[i].left <= 0) continue;
         int at = m++;
         for (; at > 0 && before(&d[i], &d[order[at - 1]]); at--) order[at] = order[at - 1];
         order[at] = i;
@@ -39,16 +39,17 @@ static int sort_prompts(const um_demand *d, int n, int32_t *order)
     return m;
 }
 
-int um_schedule(um_demand *demand, int n, int max_rows, int prefill_rows, unsigned *turn,
-                int32_t *order)
+int um_schedule(um_demand *demand, int n, int max_rows, int most_generating, int prefill_rows,
+                unsigned *turn, int32_t *order)
 {
     int oldest = -1;
     for (int i = 0; i < n; i++) {
         demand[i].take = 0;
-        if (demand[i].left == 0) continue;
+        if (demand[i].left <= 0) continue;
         if (oldest < 0 || demand[i].number < demand[oldest].number) oldest = i;
     }
-    int rows = n == 0 ? 0 : take_generating(demand, n, max_rows, turn);
+    int most = um_min_int(max_rows, most_generating);
+    int rows = n == 0 ? 0 : take_generating(demand, n, most, turn);
     int room = um_min_int(prefill_rows, max_rows - rows), m = sort_prompts(demand, n, order);
     if (oldest >= 0 && room > 0) {
         int share = (room + OLDEST_SHARE - 1) / OLDEST_SHARE;

@@ -12,8 +12,9 @@
 
 void um_sequence_close(um_sequence *s)
 {
-    UM_ASSERT(s->wanted == NULL);
+    UM_ASSERT(s->wanted == NULL && s->in_flight == 0 && s->pages.n == 0);
     for (int i = 0; i < s->n_features; i++) um_media_rows_drop(s->features[i].media);
+    um_prefix_chain_free(&s->chain);
     um_answer_close(&s->answer);
     um_arena_free(&s->arena);
 }
@@ -65,8 +66,7 @@ static void options(um_sequence *s, const um_config *cfg, const um_model *m)
     if (s->trace != NULL) s->sampling.temperature = 0;
 }
 
-/* Positions that the model was made for; linear scaling of the angles stretches them. */
-static int64_t positions_of(const um_model *m)
+int64_t um_sequence_most_positions(const um_model *m)
 {
     double factor = m->rope_factor > 1 ? (double)m->rope_factor : 1;
     return (int64_t)((double)m->max_positions * factor);
@@ -77,11 +77,11 @@ static int64_t positions_of(const um_model *m)
 static um_status length_check(const um_sequence *s, int64_t rows, const char *behind,
                               const um_config *cfg, const um_model *m, um_err *err)
 {
-    if (rows > positions_of(m))
+    if (rows > um_sequence_most_positions(m))
         return UM_FAIL(err, UM_E_DATA,
                        "the prompt has %lld rows%s, the model has %lld positions "
                        "(max_position_embeddings): shorten the prompt",
-                       (long long)rows, behind, (long long)positions_of(m));
+                       (long long)rows, behind, (long long)um_sequence_most_positions(m));
     if (cfg->context > 0 && rows + s->max_out > cfg->context)
         return UM_FAIL(err, UM_E_DATA,
                        "%lld prompt rows%s and %d new tokens do not fit --context %lld: raise it, "
@@ -116,7 +116,6 @@ um_status um_sequence_open(um_sequence *s, uint64_t number, const um_request_sou
     options(s, cfg, m);
     um_answer_open(&s->answer, tok, s->req.stop, s->req.n_stop);
     UM_TRY(bytes_check(s, cfg, m, tok, err));
-    s->cap = s->T + um_min_int(s->max_out, (int)(positions_of(m) - s->T + 1));
     return UM_OK;
 }
 
@@ -150,10 +149,9 @@ static void features_place(um_sequence *s)
 static void make_ready(um_sequence *s, const um_model *m)
 {
     features_place(s);
-    int64_t room = positions_of(m) - s->T + 1;
+    int64_t room = um_sequence_most_positions(m) - s->T + 1;
     s->shortened = s->max_out > room;
     if (s->shortened) s->max_out = (int)room;
-    s->cap = s->T + s->max_out;
     s->state = UM_SEQ_READY;
 }
 
@@ -224,34 +222,9 @@ static void trace_features(const um_sequence *s, const um_model *m)
 
 /* --- memory and prompt --- */
 
-/* Rows of media, as if they were its own: whoever else has the same medium may end first. */
-static int64_t media_bytes(const um_sequence *s, const um_model *m)
+int um_sequence_positions(const um_sequence *s, const um_model *m)
 {
-    int64_t rows = 0;
-    for (int i = 0; i < s->n_features; i++) rows += s->features[i].n;
-    return rows * m->dim * (int64_t)sizeof(float);
-}
-
-/* Keys and values of one position, all layers. */
-static int64_t position_bytes(const um_model *m)
-{
-    return (int64_t)m->layers * 2 * m->kv_heads * m->head_dim * (int64_t)sizeof(float);
-}
-
-int64_t um_sequence_bytes(const um_sequence *s, const um_model *m)
-{
-    int64_t kv = (int64_t)um_kv_flat_floats(m->kv_heads, m->head_dim, s->cap) * m->layers;
-    return media_bytes(s, m) + kv * (int64_t)sizeof(float) +
-           (int64_t)s->max_out * (int64_t)sizeof(int32_t);
-}
-
-static void cache_bind(um_sequence *s, const um_model *m)
-{
-    size_t floats = um_kv_flat_floats(m->kv_heads, m->head_dim, s->cap);
-    s->kv = um_arena_alloc(&s->arena, (size_t)m->layers * sizeof *s->kv);
-    for (int l = 0; l < m->layers; l++)
-        um_kv_flat_bind(&s->kv[l], um_arena_f32(&s->arena, 1, floats), m->kv_heads, m->head_dim,
-                        s->cap);
+    return s->T + um_min_int(s->max_out, (int)(um_sequence_most_positions(m) - s->T + 1));
 }
 
 void um_sequence_grant(um_sequence *s, const um_model *m)
@@ -259,9 +232,7 @@ void um_sequence_grant(um_sequence *s, const um_model *m)
     UM_CHECK(s->state == UM_SEQ_READY);
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
     if (s->req.logprobs) s->logprob = um_arena_f32(&s->arena, 1, (size_t)s->max_out);
-    cache_bind(s, m);
     trace_features(s, m);
-    s->touched = media_bytes(s, m);
     s->state = UM_SEQ_PREFILL;
 }
 
@@ -297,14 +268,6 @@ um_run um_sequence_run(const um_sequence *s, int pos, int most)
     int end = i + 1 < s->n_features ? s->features[i + 1].at : s->T;
     int id = f == NULL ? pos : f->id + 1 + (pos - f->at - f->n);
     return (um_run){.n = end - pos < most ? end - pos : most, .ids = s->ids + id, .feature = -1};
-}
-
-bool um_sequence_advance(um_sequence *s, int rows, const um_model *m)
-{
-    s->filled += rows;
-    s->touched += rows * position_bytes(m);
-    UM_CHECK(s->filled <= s->cap);
-    return s->filled >= s->T;
 }
 
 /* --- the answer --- */

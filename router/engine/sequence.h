@@ -23,7 +23,9 @@
 #include "router/request/request.h"
 #include "proto/control.h"
 #include "router/engine/answer.h"
+#include "router/engine/kv_pool.h"
 #include "router/engine/media_client.h"
+#include "router/engine/prefix_cache.h"
 #include "router/engine/sampler.h"
 #include "router/request/tokenizer.h"
 #include "router/backbone/trace.h"
@@ -71,10 +73,12 @@ typedef struct um_sequence {
     um_feature *features;     /* in the order in which they stand in the text */
     int n_features, n_encoded;
     int dim; /* D, of the rows of media */
-    int T,
-        cap; /* prompt rows, those of media that are there counted; positions that its cache has room for; while queued, the least that both can be */
-    um_kv_flat *kv; /* [layers] */
-    int filled;     /* positions whose keys and values are in the cache */
+    int T; /* prompt rows, those of media that are there counted; while queued, the fewest that it can have */
+    um_page_table pages;   /* of its keys and values */
+    um_prefix_chain chain; /* keys of what stands in them */
+    int filled;            /* positions whose keys and values are in its pages */
+    int sent;              /* the same, and those that a micro-batch under way writes */
+    int read;              /* positions that were filled once, before it was put back */
     int in_flight;  /* micro-batches under way that hold rows of it: until then it is not retired */
     bool cancelled; /* nobody wants it any more */
     int32_t *out;   /* new tokens */
@@ -90,7 +94,6 @@ typedef struct um_sequence {
         rng; /* of the request's own seed, or of --seed and the request's number: equal prompts then draw apart */
     Um__Finish finish;
     um_trace *trace;                     /* NULL unless this one is traced */
-    int64_t promised, touched;           /* bytes: granted, and of these in use */
     int64_t begun_ns, first_ns, done_ns; /* tokenised, first token, done */
     size_t text_bytes;                   /* of its JSON */
     struct um_sequence *next;            /* of those that ended in the queue */
@@ -101,7 +104,7 @@ typedef struct um_sequence {
 um_status um_sequence_open(um_sequence *s, uint64_t number, const um_request_source *from,
                            um_trace *trace, const um_config *cfg, const um_model *m,
                            const um_tokenizer *tok, um_err *err);
-/* Gives everything back; its media request must be forgotten. */
+/* Gives everything back; its media request must be forgotten, and its pages released. */
 void um_sequence_close(um_sequence *s);
 /* Ends it with an error of its own. */
 void um_sequence_fail(um_sequence *s, um_status st, const um_err *why);
@@ -116,15 +119,15 @@ void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
 /* Rows of feature i, which it holds from here on; ready when it was the last. Done with a status when the prompt is too long now. */
 void um_sequence_feature(um_sequence *s, int i, const um_media_rows *rows, const um_config *cfg,
                          const um_model *m);
-/* Bytes that a ready sequence needs until its end: keys, values, rows of media, answer. */
-int64_t um_sequence_bytes(const um_sequence *s, const um_model *m);
-/* When its memory is granted: makes room for keys and values, and for the answer. State prefill. */
+/* Positions that the model was made for; linear scaling of the angles stretches them. */
+int64_t um_sequence_most_positions(const um_model *m);
+/* Positions that it needs at its end; of a queued one at least so many. */
+int um_sequence_positions(const um_sequence *s, const um_model *m);
+/* When there are pages for its prompt: makes room for the answer. State prefill. */
 void um_sequence_grant(um_sequence *s, const um_model *m);
 /* What stands at position pos: as long a run of one kind as there is, at most `most` positions. Text and media in textual order (spec
  * 1.6), then the new tokens so far. 0 <= pos < T + n_out; the sequence is ready, or further. Work: O(log media). */
 um_run um_sequence_run(const um_sequence *s, int pos, int most);
-/* Rows that the last micro-batch wrote into the cache. Returns true when the prompt is read. */
-bool um_sequence_advance(um_sequence *s, int rows, const um_model *m);
 /* The next token from the logits of the last row (host memory); with max_out 0 there is none, and logits may be NULL. Moves the state
  * on; of a cancelled one nothing. */
 void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch);

@@ -98,6 +98,7 @@ um_status cluster_run(cluster *c)
     st = um_comm_inproc_open(comms, roles, n, &c->err[0]);
     if (st != UM_OK) goto out;
     if (c->fault != NULL) um_comm_inproc_fault(comms[0], c->fault, c->fault_ctx);
+    if (c->delay_us > 0) um_comm_inproc_delay(comms[0], c->delay_us);
     for (int r = 0; r < n; r++) {
         args[r] = (thread_arg){c, c->cfg, comms[r], r};
         if (c->other_model != NULL && r == c->other_rank) args[r].cfg.model = c->other_model;

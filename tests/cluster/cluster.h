@@ -11,7 +11,8 @@ typedef struct cluster {
     um_config cfg;       /* routers, experts, encoders and all other options; model must be set */
     um_comm_fault fault; /* or NULL */
     void *fault_ctx;
-    um_emit tap; /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
+    int64_t delay_us; /* of every message, as over a slow network */
+    um_emit tap;      /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
     void *tap_ctx;
     const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */
     int other_rank;

@@ -254,9 +254,11 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     um_exchange *ex = NULL;
     um_backbone backbone = {0};
     um_acts acts = {0};
+    um_arena device;
     const um_model *m = &b->ck->model;
     size_t n = (size_t)b->S * (size_t)m->dim;
-    um_batch batch = {.T = b->S, .h = um_arena_f32(&arena, 1, n), .step = 1};
+    um_dev_arena(&device, dev, "test", 1 << 20);
+    um_batch batch = {.T = b->S, .h = um_arena_f32(&device, 1, n), .step = 1};
     um_link_open(&link, comm);
     um_status st = um_join_lead(&link, cfg, b->ck, &arena, err);
     um_params params = params_of(b->ck, um_role_parts(UM_ROLE_ROUTER, 0), "f32", dev, &arena);
@@ -264,10 +266,19 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     if (st == UM_OK) st = um_join_all_ready(&link, err);
     if (st == UM_OK) {
         ex = um_exchange_open(&link, dev, m->dim);
-        um_acts_bind(&acts, &arena, m, &batch, false);
-        memcpy(acts.ln2, b->x, n * sizeof(float));
-        st = um_backbone_moe_layer(&backbone, 0, &acts, &batch, ex, dev, &arena, err);
-        b->y = acts.y;
+        um_pass pass = {.backbone = &backbone,
+                        .batch = &batch,
+                        .acts = &acts,
+                        .exchange = ex,
+                        .dev = dev,
+                        .host = &arena,
+                        .device = &device};
+        um_acts_bind(&acts, (um_acts_arenas){&arena, &device}, m, comm->topo.count[UM_ROLE_EXPERT],
+                     batch.h, b->S, false);
+        dev->ops->put(dev, acts.ln2, b->x, n * sizeof(float));
+        st = um_pass_moe(&pass, 0, &acts, err);
+        b->y = um_arena_f32(&arena, 1, n);
+        dev->ops->get(dev, b->y, acts.y, n * sizeof(float));
     }
     Um__Shutdown bye = UM__SHUTDOWN__INIT;
     bye.reason = "done";
@@ -276,6 +287,7 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     um_exchange_close(ex);
     um_backbone_close(&backbone);
     um_link_close(&link);
+    um_arena_free(&device);
     return st;
 }
 

@@ -286,10 +286,119 @@ static void requests_wait_for_memory_of_others(void **state)
         assert_int_equal(strncmp(ids, want[i], strcspn(want[i], "]")), 0);
     }
     says(b, "huge", "are allowed by --request-memory");
-    says(b, "huge", "GiB for keys, values and embeddings");
+    says(b, "huge", "GiB for keys and values");
     b->c.cfg.request_memory = 1;
     run(b);
     assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "errors"), 7);
+    bench_close(b);
+}
+
+/* Runs the lines with other settings, and wants the same ids of r0..r(n-1) as `want`, or sets them. */
+static void ids_are(bench *b, int n, char **want, bool set)
+{
+    for (int i = 0; i < n; i++) {
+        const char *ids = strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\"");
+        assert_non_null(ids);
+        size_t length = strcspn(ids, "]");
+        if (set) want[i] = um_arena_strn(&b->a, ids, length);
+        if (strncmp(ids, want[i], length) != 0) fail_msg("r%d: %s, want %s", i, ids, want[i]);
+    }
+}
+
+/* When pages run out the youngest sequences are put back and read again: nothing is refused, and every answer is the same. */
+static void the_youngest_are_put_back_when_pages_run_out(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    char *want[N];
+    bench *b = bench_open();
+    b->c.cfg.prefix_cache = 0;
+    for (int i = 0; i < N; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"r%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d,\"seed\":%d,"
+                    "\"temperature\":0.8,\"ignore_eos\":true}\n",
+                    i, words(b, 10 + 7 * i), 40 + 3 * i, i);
+    run(b);
+    ids_are(b, N, want, true);
+    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "put_back"), 0);
+    for (int flights = 1; flights <= 3; flights++)
+        for (int kib = 384; kib <= 640; kib += 64) {
+            b->c.cfg.micro_batches = flights;
+            b->c.cfg.request_memory = kib << 10;
+            run(b);
+            const char *summary = cluster_line(&b->c, "\"summary\"");
+            assert_int_equal(number_in(summary, "errors"), 0);
+            if (kib <= 448) assert_true(number_in(summary, "put_back") > 0);
+            ids_are(b, N, want, false);
+        }
+    bench_close(b);
+}
+
+/* --- prefixes --- */
+
+/* Many requests that share a long prefix: what they share is read once, images in it included; the answers are the same. */
+static void a_shared_prefix_is_read_once(void **state)
+{
+    (void)state;
+    enum { N = 40 };
+    char *want[N];
+    bench *b = bench_open();
+    const char *image = golden_path(&b->a, "media/small.png");
+    for (int i = 0; i < N; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"r%d\",\"prompt\":\"<image> %sand %d\",\"image\":\"%s\","
+                    "\"max_new_tokens\":4," GREEDY "}\n",
+                    i, words(b, 300), i * 7919, image);
+    b->c.cfg.prefix_cache = 0;
+    run(b);
+    ids_are(b, N, want, true);
+    int64_t all = number_in(cluster_line(&b->c, "\"summary\""), "prompt_tokens");
+    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "reused_tokens"), 0);
+    for (int flights = 1; flights <= 2; flights++) {
+        b->c.cfg.micro_batches = flights;
+        b->c.cfg.prefix_cache = 64 << 20;
+        b->c.cfg.max_batch = flights == 1 ? 32 : 8;
+        run(b);
+        ids_are(b, N, want, false);
+        const char *summary = cluster_line(&b->c, "\"summary\"");
+        int64_t reused = number_in(summary, "reused_tokens");
+        assert_int_equal(number_in(summary, "prompt_tokens"), all);
+        assert_true(all - reused < 300 + N * 48 + 64); /* once, and the end of each */
+    }
+    /* the same text behind another image has nothing in common with it */
+    um_text_fmt(&b->lines,
+                "{\"id\":\"other\",\"prompt\":\"<image> %sand 0\",\"image\":\"%s\","
+                "\"max_new_tokens\":4," GREEDY "}\n",
+                words(b, 300), golden_path(&b->a, "media/tall.png"));
+    run(b);
+    ids_are(b, N, want, false);
+    bench_close(b);
+}
+
+/* --- micro-batches --- */
+
+/* Any number of micro-batches in flight gives the same answers, with chunks of one prompt in several of them. */
+static void micro_batches_in_flight_give_the_same_answers(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    char *want[N];
+    bench *b = bench_open();
+    for (int i = 0; i < N; i++)
+        um_text_fmt(&b->lines,
+                    "{\"id\":\"r%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d," GREEDY "}\n", i,
+                    words(b, i % 3 == 0 ? 200 + i : 5 + i), 6 + i);
+    run(b);
+    ids_are(b, N, want, true);
+    for (int flights = 2; flights <= 5; flights++) {
+        b->c.cfg.micro_batches = flights;
+        b->c.cfg.max_batch = 1 + flights % 3;
+        b->c.cfg.prefill_chunk = 7 * flights;
+        b->c.cfg.experts = 1 + flights % 4;
+        b->c.cfg.prefix_cache = flights % 2 == 0 ? 0 : 1 << 20;
+        run(b);
+        ids_are(b, N, want, false);
+    }
     bench_close(b);
 }
 
@@ -302,6 +411,7 @@ static void short_prompts_do_not_wait_and_long_ones_go_on(void **state)
     bench *b = bench_open();
     b->c.cfg.prefill_chunk = 32;
     b->c.cfg.max_batch = 6;
+    b->c.cfg.prefix_cache = 0; /* the short ones begin alike */
     um_text_fmt(&b->lines, "{\"id\":\"long\",\"prompt\":\"%s\",\"max_new_tokens\":1," GREEDY "}\n",
                 words(b, 1500));
     um_text_fmt(&b->lines, "{\"id\":\"hi\",\"prompt\":\"hi\",\"max_new_tokens\":3," GREEDY "}\n");
@@ -539,6 +649,9 @@ int main(void)
         cmocka_unit_test(a_text_of_megabytes_is_refused_at_once),
         cmocka_unit_test(stop_texts_end_an_answer),
         cmocka_unit_test(requests_wait_for_memory_of_others),
+        cmocka_unit_test(the_youngest_are_put_back_when_pages_run_out),
+        cmocka_unit_test(a_shared_prefix_is_read_once),
+        cmocka_unit_test(micro_batches_in_flight_give_the_same_answers),
         cmocka_unit_test(short_prompts_do_not_wait_and_long_ones_go_on),
         cmocka_unit_test(thousands_of_requests_are_answered),
         cmocka_unit_test(many_media_go_through_a_small_window),

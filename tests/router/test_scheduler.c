@@ -1,11 +1,10 @@
-/* Which rows a micro-batch contains and which memory is reserved: arithmetic, without an engine. */
+/* Which rows a micro-batch contains: arithmetic, without an engine. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "router/engine/memory_budget.h"
 #include "router/engine/scheduler.h"
 
 #include <stdbool.h>
@@ -31,7 +30,7 @@ static bench bench_of(const int *lefts)
 
 static int run(bench *b, int max_rows, int prefill)
 {
-    return um_schedule(b->d, b->n, max_rows, prefill, &b->turn, b->order);
+    return um_schedule(b->d, b->n, max_rows, max_rows, prefill, &b->turn, b->order);
 }
 
 static void takes_are(const bench *b, const int *want)
@@ -136,45 +135,21 @@ static void bounds_hold_for_any_demand(void **state)
     }
 }
 
-static void memory_is_promised_over_all(void **state)
+static void a_micro_batch_has_a_bound_of_its_own(void **state)
 {
     (void)state;
-    int64_t most = 0;
-    um_memory_budget b = {.share = 1};
-    assert_int_equal(um_memory_budget_ask(&b, 600, 1000, &most), UM_GRANT_NOW);
-    b.promised = 600; /* nothing of it is touched: the system still says 1000 */
-    assert_int_equal(um_memory_budget_ask(&b, 600, 1000, &most), UM_GRANT_WAIT);
-    assert_int_equal(um_memory_budget_ask(&b, 300, 1000, &most), UM_GRANT_NOW);
-    assert_int_equal(um_memory_budget_ask(&b, 901, 1000, &most), UM_GRANT_NEVER);
-    assert_int_equal(most, 900);
-    b.touched = 500; /* now the system says 500 */
-    assert_int_equal(um_memory_budget_ask(&b, 350, 500, &most), UM_GRANT_NOW);
-    assert_int_equal(um_memory_budget_ask(&b, 351, 500, &most), UM_GRANT_WAIT);
-    assert_int_equal(most, 950);
-}
-
-static void routers_of_a_host_share_it(void **state)
-{
-    (void)state;
-    int64_t most = 0;
-    um_memory_budget b = {.share = 3};
-    assert_int_equal(um_memory_budget_ask(&b, 300, 1000, &most), UM_GRANT_NOW);
-    assert_int_equal(um_memory_budget_ask(&b, 301, 1000, &most), UM_GRANT_NEVER);
-    assert_int_equal(most, 300);
-}
-
-static void a_limit_holds_whatever_is_free(void **state)
-{
-    (void)state;
-    int64_t most = 0;
-    um_memory_budget b = {.limit = 100, .share = 2};
-    assert_int_equal(um_memory_budget_ask(&b, 100, 0, &most), UM_GRANT_NOW);
-    assert_int_equal(um_memory_budget_ask(&b, 101, 1 << 30, &most), UM_GRANT_NEVER);
-    b.promised = b.touched = 60;
-    assert_int_equal(um_memory_budget_ask(&b, 41, 1 << 30, &most), UM_GRANT_WAIT);
-    assert_int_equal(um_memory_budget_ask(&b, 40, 1 << 30, &most), UM_GRANT_NOW);
-    b = (um_memory_budget){.share = 1, .promised = 9}; /* free memory unknown, no limit */
-    assert_int_equal(um_memory_budget_ask(&b, INT64_C(1) << 50, 0, &most), UM_GRANT_NOW);
+    bench b = {0};
+    for (b.n = 0; b.n < 10; b.n++) b.d[b.n] = (um_demand){.number = (uint64_t)b.n};
+    assert_int_equal(um_schedule(b.d, b.n, 100, 4, 50, &b.turn, b.order), 4);
+    takes_are(&b, (int[]){1, 1, 1, 1, 0, 0, 0, 0, 0, 0});
+    /* what is under way takes no part, nor are rows lost to it */
+    for (int i = 0; i < 4; i++) b.d[i].left = -1;
+    assert_int_equal(um_schedule(b.d, b.n, 100, 4, 50, &b.turn, b.order), 4);
+    takes_are(&b, (int[]){0, 0, 0, 0, 1, 1, 1, 1, 0, 0});
+    b.d[8].left = 30;
+    b.d[9].left = -1;
+    assert_int_equal(um_schedule(b.d, b.n, 100, 4, 50, &b.turn, b.order), 34);
+    takes_are(&b, (int[]){0, 0, 0, 0, 1, 1, 1, 1, 30, 0});
 }
 
 int main(void)
@@ -187,9 +162,7 @@ int main(void)
         cmocka_unit_test(a_long_prompt_is_not_starved),
         cmocka_unit_test(generating_sequences_take_turns),
         cmocka_unit_test(bounds_hold_for_any_demand),
-        cmocka_unit_test(memory_is_promised_over_all),
-        cmocka_unit_test(routers_of_a_host_share_it),
-        cmocka_unit_test(a_limit_holds_whatever_is_free),
+        cmocka_unit_test(a_micro_batch_has_a_bound_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
