@@ -11,13 +11,12 @@ enum {
     COPY_WORK = 1 << 16,     /* floats to copy, likewise */
     SMALL_SCORES = 16 << 10, /* floats of scores that fit on the stack */
     SMALL_SPANS = 64,        /* spans whose order fits on the stack */
-    GAP = 17 * UM_PANEL,     /* floats between pages: an odd number of cache lines */
 };
 
 size_t um_kv_page_floats(int kv_heads, int head_dim)
 {
     const size_t D = (size_t)head_dim;
-    return (size_t)kv_heads * UM_PAGE * (D + um_round_up(D, UM_PANEL)) + GAP;
+    return (size_t)kv_heads * UM_PAGE * (D + um_round_up(D, UM_PANEL));
 }
 
 typedef struct write_job {
