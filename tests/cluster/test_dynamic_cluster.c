@@ -261,7 +261,8 @@ static um_status router_block(block *b, const um_config *cfg, um_comm *comm, um_
     um_batch batch = {.T = b->S, .h = um_arena_f32(&device, 1, n), .step = 1};
     um_link_open(&link, comm);
     um_status st = um_join_lead(&link, cfg, b->ck, &arena, err);
-    um_params params = params_of(b->ck, um_role_parts(UM_ROLE_ROUTER, 0), "f32", dev, &arena);
+    um_params params =
+        params_of(b->ck, um_role_parts(UM_ROLE_ROUTER, 0), "f32", dev, &arena, &arena);
     if (st == UM_OK) st = um_backbone_load(&backbone, &params, err);
     if (st == UM_OK) st = um_join_all_ready(&link, err);
     if (st == UM_OK) {

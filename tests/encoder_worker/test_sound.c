@@ -40,7 +40,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
 static void load_tower(bench *b, const char *weights)
 {
     um_err err = {0};
-    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena, &b->device);
     if (um_sound_load(&b->sound, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
@@ -273,7 +273,7 @@ static void test_far_rows_are_copies(void **state)
     um_beats beats;
     open_model(&b, "a4", UM_ISA_AUTO, 2);
     const um_sound_model *m = &b.ck.model.sound;
-    b.params = params_of(&b.ck, 1u << UM_PART_SOUND, "auto", &b.dev, &b.arena);
+    b.params = params_of(&b.ck, 1u << UM_PART_SOUND, "auto", &b.dev, &b.arena, &b.device);
     if (um_beats_load(&beats, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(beats.rows, 1496);
     assert_int_equal(beats.reach, 778); /* 80 x 10^(79/80) = 777.4: the last bucket begins behind */
@@ -310,7 +310,7 @@ static void want_misfit(bench *b, const char *first, const char *second)
 {
     um_err err = {0};
     um_sound *out = NULL;
-    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena, &b->device);
     assert_int_equal(um_sound_load(&out, &b->params, &err), UM_E_MODEL);
     if (strstr(err.msg, first) == NULL || strstr(err.msg, second) == NULL)
         fail_msg("\"%s\" has not \"%s\" and \"%s\"", err.msg, first, second);

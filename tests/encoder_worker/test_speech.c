@@ -42,7 +42,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
 static void load_tower(bench *b, const char *weights)
 {
     um_err err = {0};
-    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena, &b->device);
     if (um_speech_load(&b->speech, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
@@ -244,7 +244,7 @@ static void misfit(bench *b, const char *says)
 {
     um_err err = {0};
     um_speech *s = NULL;
-    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena, &b->device);
     assert_int_equal(um_speech_load(&s, &b->params, &err), UM_E_MODEL);
     if (strstr(err.msg, says) == NULL) fail_msg("\"%s\" does not say \"%s\"", err.msg, says);
     assert_null(s);

@@ -25,7 +25,7 @@ static const float eps = 1e-5f; /* of the towers that have no key for it */
 
 /* One model, a medium of every kind, and the arenas of an encoder rank. */
 typedef struct bench {
-    um_arena model, host, device;
+    um_arena model, host, device, weights;
     um_dev dev;
     um_checkpoint ck;
     um_params params;
@@ -51,7 +51,8 @@ static void open_model(bench *b, const char *model)
         st = um_checkpoint_open(&b->ck, golden_path(&b->model, "models/%s", model), NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
     um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
-    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->model);
+    um_dev_arena(&b->weights, &b->dev, "weights", 1 << 20);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->model, &b->weights);
     const size_t S = (size_t)b->ck.model.vision.image_size;
     b->pixels = noise(b, 3 * S * S, 1.0f);
     b->wave = noise(b, SAMPLES, 0.1f);
@@ -60,6 +61,7 @@ static void open_model(bench *b, const char *model)
 static void close_model(bench *b)
 {
     um_checkpoint_close(&b->ck);
+    um_arena_free(&b->weights);
     um_arena_free(&b->device);
     um_arena_free(&b->host);
     um_arena_free(&b->model);

@@ -47,7 +47,7 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
 static void load_tower(bench *b, const char *weights)
 {
     um_err err = {0};
-    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena, &b->device);
     if (um_vision_load(&b->vision, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
@@ -198,7 +198,7 @@ static void test_bf16_weights(void **state)
 /* With the sizes that the model has now. */
 static um_status load_again(bench *b, um_err *err)
 {
-    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena, &b->device);
     return um_vision_load(&b->vision, &b->params, err);
 }
 

@@ -94,7 +94,7 @@ static void load(dynamic_layer *l, const um_checkpoint *ck, um_dev *dev, um_aren
     const um_model *m = &ck->model;
     um_err err = {0};
     const um_place gate = um_place_of(UM_PART_GATE, UM_SLOT_GATE, 0, -1);
-    l->params = params_of(ck, UM_ALL_PARTS, "f32", dev, a);
+    l->params = params_of(ck, UM_ALL_PARTS, "f32", dev, a, a);
     ok(um_linear_load(&l->gate_w, &l->params, gate, &err), &err);
     l->blocks = m->experts + m->dynamic.shared;
     l->ffn = um_arena_zero(a, (size_t)l->blocks * sizeof *l->ffn);

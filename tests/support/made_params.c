@@ -10,12 +10,13 @@
 #include <cmocka.h>
 
 um_params params_of(const um_checkpoint *ck, uint32_t parts, const char *keep, um_dev *dev,
-                    um_arena *a)
+                    um_arena *host, um_arena *device)
 {
     um_params ps = {0};
     um_err err = {0};
     const um_selection sel = {.parts = parts};
-    const um_loading how = {.dev = dev, .host = a, .device = a, .keep = um_keep_from_name(keep)};
+    const um_loading how = {
+        .dev = dev, .host = host, .device = device, .keep = um_keep_from_name(keep)};
     if (um_params_open(&ps, ck, &sel, &how, &err) != UM_OK) fail_msg("%s", err.msg);
     return ps;
 }

@@ -3,9 +3,9 @@
 
 #include "core/nn/params.h"
 
-/* Lists the parts (bits 1 << um_part) of ck. keep as --weights. Structs and values go into the arena. */
+/* Lists the parts (bits 1 << um_part) of ck. keep as --weights. Structs go into the host arena, values into the device arena. */
 um_params params_of(const um_checkpoint *ck, uint32_t parts, const char *keep, um_dev *dev,
-                    um_arena *a);
+                    um_arena *host, um_arena *device);
 
 /* A list made by hand: tensors of any place and shape, with random values, in a file. */
 typedef struct made_params {
