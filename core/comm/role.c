@@ -3,8 +3,6 @@
 
 #include "core/comm/join.h"
 
-#include <string.h>
-
 um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um_err *err)
 {
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
@@ -27,38 +25,15 @@ um_status um_role_join(um_role_base *w, um_err *err)
     return um_join_follow(&w->link, w->cfg, &w->ck, w->dev.isa, &w->model, err);
 }
 
-uint32_t um_role_parts(um_role role, uint32_t modalities)
-{
-    uint32_t parts = 0;
-    if (role == UM_ROLE_ROUTER) return 1u << UM_PART_BACKBONE | 1u << UM_PART_GATE;
-    if (role == UM_ROLE_EXPERT) return 1u << UM_PART_EXPERT;
-    if ((modalities & UM_READS_VISION) != 0)
-        parts |= 1u << UM_PART_VISION | 1u << UM_PART_PROJECTOR;
-    if ((modalities >> UM_SPEECH & 1) != 0)
-        parts |= 1u << UM_PART_SPEECH | 1u << UM_PART_SPEECH_ALIGNER;
-    if ((modalities >> UM_SOUND & 1) != 0)
-        parts |= 1u << UM_PART_SOUND | 1u << UM_PART_SOUND_ALIGNER;
-    return parts;
-}
-
-/* Whether this expert rank has an expert. */
-static bool owns(const void *ctx, int layer, int expert)
-{
-    const um_comm *c = ctx;
-    (void)layer;
-    return c->topo.owner[expert] == c->topo.ranks[c->rank].index;
-}
-
 um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err)
 {
-    const um_comm *c = w->link.comm;
-    const um_selection sel = {
-        .parts = um_role_parts(c->topo.ranks[c->rank].role, modalities), .owns = owns, .ctx = c};
+    const um_owner me = {&w->link.comm->topo, w->link.comm->rank};
+    const um_selection sel = um_topology_selection(&me, modalities);
     const um_loading how = {.dev = &w->dev,
                             .host = &w->model,
                             .device = &w->device,
                             .keep = um_keep_from_name(w->cfg->weights),
-                            .lora_live = strcmp(w->cfg->lora, "live") == 0};
+                            .lora_live = um_lora_is_live(w->cfg->lora)};
     return um_params_open(&w->params, &w->ck, &sel, &how, err);
 }
 

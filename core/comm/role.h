@@ -26,9 +26,6 @@ typedef struct um_role_base {
 um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um_err *err);
 /* Collective over all ranks. Router 0 leads, the others follow (join.h). */
 um_status um_role_join(um_role_base *w, um_err *err);
-/* The parts of a model that ranks of a role own, as bits 1 << um_part: routers the backbone and the gates, expert ranks the experts that
- * are placed on them, encoders the towers and connectors of the modalities that they read (a set, model/modality.h). */
-uint32_t um_role_parts(um_role role, uint32_t modalities);
 /* Lists the parameters of this rank in w->params; after um_role_join. modalities: of an encoder. */
 um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err);
 /* One frame of the kind that the role works on, from a router. */

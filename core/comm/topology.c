@@ -84,6 +84,34 @@ int um_topology_owned(const um_topology *t, int expert_index)
            first_expert(expert_index, t->experts, X);
 }
 
+uint32_t um_role_parts(um_role role, uint32_t modalities)
+{
+    uint32_t parts = 0;
+    if (role == UM_ROLE_ROUTER) return 1u << UM_PART_BACKBONE | 1u << UM_PART_GATE;
+    if (role == UM_ROLE_EXPERT) return 1u << UM_PART_EXPERT;
+    if ((modalities & UM_READS_VISION) != 0)
+        parts |= 1u << UM_PART_VISION | 1u << UM_PART_PROJECTOR;
+    if ((modalities >> UM_SPEECH & 1) != 0)
+        parts |= 1u << UM_PART_SPEECH | 1u << UM_PART_SPEECH_ALIGNER;
+    if ((modalities >> UM_SOUND & 1) != 0)
+        parts |= 1u << UM_PART_SOUND | 1u << UM_PART_SOUND_ALIGNER;
+    return parts;
+}
+
+/* Whether this expert rank has an expert. */
+static bool owns(const void *ctx, int layer, int expert)
+{
+    const um_owner *who = ctx;
+    return um_topology_owns(who->topo, who->topo->ranks[who->rank].index, layer, expert);
+}
+
+um_selection um_topology_selection(const um_owner *who, uint32_t modalities)
+{
+    return (um_selection){.parts = um_role_parts(who->topo->ranks[who->rank].role, modalities),
+                          .owns = owns,
+                          .ctx = who};
+}
+
 bool um_topology_watches(const um_topology *t, int rank, int peer)
 {
     if (peer == rank) return false;

@@ -4,6 +4,7 @@
 
 #include "core/base/arena.h"
 #include "core/base/status.h"
+#include "core/model/model.h"
 
 #include <stdint.h>
 
@@ -48,6 +49,15 @@ static inline bool um_topology_owns(const um_topology *t, int expert_index, int 
 {
     return um_topology_owner(t, layer, expert, 0) == expert_index;
 }
+/* The parts of a model that ranks of a role own, as bits 1 << um_part: routers the backbone and the gates, expert ranks the experts that
+ * are placed on them, encoders the towers and connectors of the modalities that they read (a set, model/modality.h). */
+uint32_t um_role_parts(um_role role, uint32_t modalities);
+/* The parameters that a rank of a placed topology owns. who must live as long as the selection. modalities: of an encoder. */
+typedef struct um_owner {
+    const um_topology *topo;
+    int rank;
+} um_owner;
+um_selection um_topology_selection(const um_owner *who, uint32_t modalities);
 /* Whether rank watches the liveness of peer: routers watch everybody, the others watch the routers. The same in both directions. */
 bool um_topology_watches(const um_topology *t, int rank, int peer);
 /* "expert/1 (rank 2, host node3)" into out. */

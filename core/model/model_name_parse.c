@@ -1,5 +1,5 @@
-/* What the name of a tensor says (um_name_parse in model.h). The names themselves are composed in model_names.c. */
-#include "core/model/model.h"
+/* What the name of a tensor says (um_name_parse in model.h). The names are composed in model_names.c. */
+#include "core/model/tensor_visitor.h"
 
 #include <string.h>
 
@@ -25,26 +25,22 @@ static bool skip_number(const char **s, int *out)
 um_name_parts um_name_parse(const char *s)
 {
     um_name_parts p = {UM_NAME_OTHER, UM_GATE_MIXTRAL, -1, -1, strstr(s, "_proj_lora_") != NULL};
-    if (!skip(&s, "model.layers.") || !skip_number(&s, &p.layer) || !skip(&s, "mlp.")) return p;
-    if (skip(&s, "deepspeed_moe.")) {
-        p.style = UM_GATE_GSHARD;
-        if (strcmp(s, "gate.wg.weight") == 0)
-            p.is = UM_NAME_GATE;
-        else if (strncmp(s, "fm_", 3) == 0)
-            p.is = UM_NAME_FM;
-        else if (skip(&s, "experts.deepspeed_experts.") && skip_number(&s, &p.expert))
-            p.is = UM_NAME_EXPERT;
-    } else if (skip(&s, "dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts.")) {
-        p.style = UM_GATE_DYNAMIC;
-        if (skip_number(&s, &p.expert)) p.is = UM_NAME_EXPERT;
-    } else if (skip(&s, "fixed_real_moe.")) {
+    if (!skip(&s, "model.layers.") || !skip_number(&s, &p.layer)) return p;
+    for (int style = 0; style < UM_GATE_STYLES; style++) {
+        const bool gate = strcmp(s, um_gate_name[style]) == 0;
+        if (!gate && !skip(&s, um_experts_name[style])) continue;
+        p.style = (um_gate_style)style;
+        p.is = gate ? UM_NAME_GATE : skip_number(&s, &p.expert) ? UM_NAME_EXPERT : UM_NAME_OTHER;
+        return p;
+    }
+    if (skip(&s, UM_SHARED_NAME)) {
         p.style = UM_GATE_DYNAMIC;
         if (skip_number(&s, &p.expert)) p.is = UM_NAME_SHARED;
-    } else if (strcmp(s, "gate.weight") == 0) {
-        p.is = UM_NAME_GATE;
-    } else if (skip(&s, "experts.")) {
-        if (skip_number(&s, &p.expert)) p.is = UM_NAME_EXPERT;
-    } else {
+    } else if (skip(&s, UM_FM_NAME)) {
+        p.style = UM_GATE_GSHARD;
+        p.is = UM_NAME_FM;
+    } else if (skip(&s, "mlp.") && strncmp(s, "deepspeed_moe.", 14) != 0 &&
+               strncmp(s, "dynamic_real_moe.", 17) != 0) {
         p.is = UM_NAME_DENSE;
     }
     return p;

@@ -84,15 +84,14 @@ void um_visit_pair(um_tensor_visitor *w, um_slot slot, const char *prefix, const
 
 /* --- the language model --- */
 
-/* What stands between "model.layers.N." and the projections of a feed-forward block, and the block's number after it. */
-static const char *const experts_name[UM_GATE_STYLES] = {
+const char *const um_experts_name[UM_GATE_STYLES] = {
     [UM_GATE_MIXTRAL] = "mlp.experts.",
     [UM_GATE_GSHARD] = "mlp.deepspeed_moe.experts.deepspeed_experts.",
     [UM_GATE_DYNAMIC] = "mlp.dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts."};
-static const char *const gate_name[UM_GATE_STYLES] = {[UM_GATE_MIXTRAL] = "mlp.gate.weight",
-                                                      [UM_GATE_GSHARD] =
-                                                          "mlp.deepspeed_moe.gate.wg.weight",
-                                                      [UM_GATE_DYNAMIC] = "mlp.gate.weight"};
+const char *const um_gate_name[UM_GATE_STYLES] = {[UM_GATE_MIXTRAL] = "mlp.gate.weight",
+                                                  [UM_GATE_GSHARD] =
+                                                      "mlp.deepspeed_moe.gate.wg.weight",
+                                                  [UM_GATE_DYNAMIC] = "mlp.gate.weight"};
 
 /* The two factors of the LoRA beside a projection [n,k] of prefix (spec 4.3). */
 static void visit_lora(um_tensor_visitor *w, um_slot slot, const char *prefix, const char *proj,
@@ -138,7 +137,7 @@ static void visit_experts(um_tensor_visitor *w, const char *layer)
     if ((w->sel.parts >> UM_PART_EXPERT & 1) == 0) return;
     for (int e = 0; e < m->experts && w->st == UM_OK; e++) {
         if (w->sel.owns != NULL && !w->sel.owns(w->sel.ctx, w->s.at.layer, e)) continue;
-        snprintf(at, sizeof at, "%s%s%d.", layer, experts_name[m->gate], e);
+        snprintf(at, sizeof at, "%s%s%d.", layer, um_experts_name[m->gate], e);
         visit_ffn(w, at, e, m->expert_dim);
     }
 }
@@ -149,7 +148,7 @@ static void visit_shared(um_tensor_visitor *w, const char *layer)
     char at[200];
     w->s.at.part = UM_PART_BACKBONE;
     for (int j = 0; j < w->m->dynamic.shared; j++) {
-        snprintf(at, sizeof at, "%smlp.fixed_real_moe.%d.", layer, j);
+        snprintf(at, sizeof at, "%s" UM_SHARED_NAME "%d.", layer, j);
         visit_ffn(w, at, j, w->m->dynamic.shared_dim);
     }
 }
@@ -162,12 +161,12 @@ static void visit_gate(um_tensor_visitor *w, const char *layer)
     char at[200];
     w->s.at.part = UM_PART_GATE;
     w->s.exact = true;
-    um_visit_normal(w, UM_SLOT_GATE, layer, gate_name[m->gate], um_model_gate_rows(m), m->dim, 0,
+    um_visit_normal(w, UM_SLOT_GATE, layer, um_gate_name[m->gate], um_model_gate_rows(m), m->dim, 0,
                     0);
     for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
         w->s.at.index = i;
         w->s.optional = i == UM_FM_AUDIO;
-        snprintf(at, sizeof at, "%smlp.deepspeed_moe.fm_%s.", layer, fm[i]);
+        snprintf(at, sizeof at, "%s" UM_FM_NAME "%s.", layer, fm[i]);
         um_visit_normal(w, UM_SLOT_FM, at, "weight", m->dim, m->dim, 1, 0);
         um_visit_bias(w, UM_SLOT_FM, at, "bias", m->dim);
     }

@@ -1,8 +1,15 @@
-/* Shared by the files that list a model's tensors: model_names.c begins the visit, model_names_audio.c continues with the audio parts.
+/* Shared by the files that list a model's tensors: model_names.c begins the visit, model_names_audio.c continues with the audio parts,
+ * model_name_parse.c reads names.
  * Only core/model/ includes this. */
 #pragma once
 
 #include "core/model/model.h"
+
+/* What stands behind "model.layers.N." in the names of an MoE layer, for each gate style: the routed experts and the number after them,
+ * the gate. The shared experts and the pre-projections belong to one style. */
+extern const char *const um_experts_name[UM_GATE_STYLES], *const um_gate_name[UM_GATE_STYLES];
+#define UM_SHARED_NAME "mlp.fixed_real_moe."
+#define UM_FM_NAME "mlp.deepspeed_moe.fm_"
 
 /* One visit: what is selected, the function to call, and the first status other than UM_OK. */
 typedef struct um_tensor_visitor {

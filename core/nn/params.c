@@ -11,6 +11,8 @@ um_keep um_keep_from_name(const char *name)
     return strcmp(name, "bf16") == 0 ? UM_KEEP_BF16 : UM_KEEP_STORED;
 }
 
+bool um_lora_is_live(const char *name) { return strcmp(name, "live") == 0; }
+
 um_dtype um_kept_dtype(um_keep keep, um_dtype stored)
 {
     if (keep == UM_KEEP_F32) return UM_F32;
@@ -40,14 +42,6 @@ bool um_spec_is_matrix(const um_spec *s)
     default:
         return true;
     }
-}
-
-size_t um_spec_device_bytes(const um_spec *s, um_keep keep, um_dtype stored)
-{
-    if (s->mapped) return 0;
-    if (!um_spec_is_matrix(s)) return um_spec_values(s) * sizeof(float);
-    return um_matrix_bytes(um_kept_dtype(s->exact ? UM_KEEP_F32 : keep, stored), (int)s->shape[0],
-                           (int)(um_spec_values(s) / (size_t)s->shape[0]));
 }
 
 /* --- the list --- */
@@ -154,4 +148,33 @@ um_status um_params_open(um_params *out, const um_checkpoint *ck, const um_selec
     um_params_index(&ps);
     *out = ps;
     return UM_OK;
+}
+
+/* --- memory --- */
+
+static size_t param_bytes(const um_params *ps, const um_param *p)
+{
+    const um_spec *s = &p->spec;
+    const bool lora = s->leaf == UM_LEAF_LORA_A || s->leaf == UM_LEAF_LORA_B;
+    const bool merges = !ps->how.lora_live && um_params_has(ps, s->at, UM_LEAF_LORA_A);
+    const um_keep keep = s->exact || merges ? UM_KEEP_F32 : ps->how.keep;
+    const um_dtype stored = p->stored == NULL ? UM_F32 : p->stored->dtype;
+    if ((p->stored == NULL && s->optional) || (lora && merges)) return 0;
+    if (!um_spec_is_matrix(s)) return um_spec_values(s) * sizeof(float);
+    return um_matrix_bytes(um_kept_dtype(keep, stored), (int)s->shape[0],
+                           (int)(um_spec_values(s) / (size_t)s->shape[0]));
+}
+
+size_t um_params_bytes(const um_params *ps, size_t *mapped)
+{
+    size_t device = 0;
+    *mapped = 0;
+    for (size_t i = 0; i < ps->n; i++) {
+        const um_param *p = &ps->list[i];
+        if (!p->spec.mapped)
+            device += um_round_up(param_bytes(ps, p), 64); /* as the arena places them */
+        else if (p->stored != NULL)
+            *mapped += p->stored->bytes;
+    }
+    return device;
 }

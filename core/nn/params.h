@@ -20,6 +20,8 @@ um_keep um_keep_from_name(const char *name); /* "auto" "f32" "bf16", as --weight
 /* The type of a matrix that is stored as `stored`. */
 um_dtype um_kept_dtype(um_keep keep, um_dtype stored);
 
+bool um_lora_is_live(const char *name); /* "merge" "live", as --lora has them */
+
 /* How and where parameters are loaded. */
 typedef struct um_loading {
     um_dev *dev;
@@ -83,11 +85,11 @@ um_status um_params_want(um_params *ps, um_param **out, um_place at, um_leaf lea
 bool um_params_has(const um_params *ps, um_place at, um_leaf leaf);
 
 size_t um_spec_values(const um_spec *s); /* the product of its shape */
-/* Bytes of device memory that the tensor takes, as a matrix (um_spec_is_matrix) or a vector; none when it is read from the mapped file.
- * stored: its type in the files. */
-size_t um_spec_device_bytes(const um_spec *s, um_keep keep, um_dtype stored);
 bool um_spec_is_matrix(
     const um_spec *s); /* the weight of a linear layer, of a convolution or of a LoRA */
+/* Bytes of device memory that the list takes when it is loaded, without what is computed from it. *mapped: bytes that stay in the mapped
+ * files and are read from there. A tensor that the files do not have counts as f32. */
+size_t um_params_bytes(const um_params *ps, size_t *mapped);
 
 /* --- training --- */
 

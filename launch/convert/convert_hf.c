@@ -31,9 +31,9 @@ typedef struct walk {
 /* Mixtral's name for a tensor of a MoE layer; other tensors keep their own. */
 static const char *mixtral_name(um_arena *arena, const um_spec *s)
 {
-    const char *leaf = strstr(s->name, "gate_proj") != NULL ? "w1"
-                       : strstr(s->name, "up_proj") != NULL ? "w3"
-                                                            : "w2";
+    const char *leaf = s->at.slot == UM_SLOT_GATE_PROJ ? "w1"
+                       : s->at.slot == UM_SLOT_UP_PROJ ? "w3"
+                                                       : "w2";
     if (s->at.part == UM_PART_GATE)
         return um_arena_fmt(arena, "model.layers.%d.block_sparse_moe.gate.weight", s->at.layer);
     if (s->at.part == UM_PART_EXPERT)
@@ -42,35 +42,33 @@ static const char *mixtral_name(um_arena *arena, const um_spec *s)
     return s->name;
 }
 
-/* Merges a LoRA that is built into the layer: X_lora_A.weight and X_lora_B.weight stand beside X.weight. */
-static void add_lora(walk *w, um_claim *c, const char *name)
+/* A factor of the LoRA that is built into a layer, t NULL when it is absent. The model's list has both right after their weight, into which
+ * they are merged. */
+static um_status claim_lora(walk *w, const um_spec *s, um_source_tensor *t, um_err *err)
 {
-    size_t stem = strlen(name) - strlen(".weight");
-    um_arena *arena = &w->cv->arena;
-    const char *form = "%.*s_lora_%c.weight";
-    c->a = um_source_get(w->llm, um_arena_fmt(arena, form, (int)stem, name, 'A'));
-    c->b = um_source_get(w->llm, um_arena_fmt(arena, form, (int)stem, name, 'B'));
-    if (c->a == NULL || c->b == NULL) {
-        c->a = c->b = NULL;
-        return;
+    um_folder *f = &w->cv->folder[UM_SET_LLM];
+    um_claim *c = &f->claim[f->n - 1];
+    if (s->leaf == UM_LEAF_LORA_A) {
+        c->a = t;
+        return UM_OK;
     }
-    c->a->used = c->b->used = um_arena_fmt(arena, "merged into %s", c->name);
+    if ((c->a == NULL) != (t == NULL))
+        return UM_FAIL(err, UM_E_MODEL, "%s: the LoRA of %s has lora_%c but no lora_%c",
+                       w->cv->cfg->model, c->name, t == NULL ? 'A' : 'B', t == NULL ? 'B' : 'A');
+    c->b = t;
+    if (t != NULL) c->a->used = t->used = um_arena_fmt(&w->cv->arena, "merged into %s", c->name);
+    return UM_OK;
 }
 
 static um_status claim_llm(void *ctx, const um_spec *s, um_err *err)
 {
     walk *w = ctx;
-    if (s->at.part != UM_PART_BACKBONE && s->at.part != UM_PART_GATE &&
-        s->at.part != UM_PART_EXPERT)
-        return UM_OK;
-    if (strstr(s->name, "_lora_") != NULL) return UM_OK; /* merged with its weight */
     um_source_tensor *t = um_source_get(w->llm, s->name);
+    if (s->leaf == UM_LEAF_LORA_A || s->leaf == UM_LEAF_LORA_B) return claim_lora(w, s, t, err);
     if (t == NULL && s->optional) return UM_OK;
     if (t == NULL)
         return UM_FAIL(err, UM_E_MODEL, "tensor %s: missing in %s", s->name, w->cv->cfg->model);
     claim(w->cv, UM_SET_LLM, mixtral_name(&w->cv->arena, s), t);
-    if (strstr(s->name, "_proj.weight") != NULL)
-        add_lora(w, &w->cv->folder[UM_SET_LLM].claim[w->cv->folder[UM_SET_LLM].n - 1], s->name);
     return UM_OK;
 }
 
@@ -152,7 +150,9 @@ static um_status llm_take(um_convert *cv, const um_source_list *llm, um_err *err
                         "MixtralForCausalLM has experts in every layer, this model in %d of %d: "
                         "the names are Mixtral's, but transformers cannot load it",
                         cv->model.moe_layers, cv->model.layers);
-    UM_TRY(um_model_for_each_tensor(&cv->model, claim_llm, &w, err));
+    const um_selection llm_parts = {.parts = 1u << UM_PART_BACKBONE | 1u << UM_PART_GATE |
+                                             1u << UM_PART_EXPERT};
+    UM_TRY(um_model_for_each_selected(&cv->model, &llm_parts, claim_llm, &w, err));
     return llm_config(cv, llm, err);
 }
 

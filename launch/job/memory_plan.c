@@ -1,9 +1,10 @@
 /* See memory_plan.h. */
 #include "launch/job/memory_plan.h"
 
-#include "core/options/encoders.h"
 #include "core/base/bytes.h"
 #include "core/base/text.h"
+#include "core/nn/params.h"
+#include "core/options/encoders.h"
 #include "encoder_worker/towers/tower_bytes.h"
 
 #include <inttypes.h>
@@ -13,57 +14,33 @@
  * ranks on one host). */
 static const int64_t idle_bytes = INT64_C(18) << 20;
 
+/* The job as it will be: who is who, and which experts each rank gets. */
 typedef struct counting {
     const um_config *cfg;
     const um_checkpoint *c;
-    int64_t backbone; /* bytes that every router keeps */
-    int64_t
-        encoder[UM_MODALITIES]; /* bytes of a tower and its connector; videos share the images' */
-    int64_t *expert;            /* [experts] bytes of one expert over all layers */
+    um_topology topo;
 } counting;
 
-/* Bytes of one element as a rank keeps it. Vectors are always f32; a matrix is kept as asked, or as the file has it. */
-static int64_t element_bytes(const counting *k, const um_spec *spec, const um_tensor *t)
+/* Bytes of the parameters of a rank, those that stay in the mapped file counted: they are in memory once they have been read. */
+static um_status count_weights(int64_t *bytes, const counting *k, int rank, uint32_t reads,
+                               um_err *err)
 {
-    const char *weights = k->cfg->weights;
-    if (spec->rank < 2 || strcmp(weights, "f32") == 0) return 4;
-    if (strcmp(weights, "bf16") == 0) return 2;
-    return t != NULL && (t->dtype == UM_BF16 || t->dtype == UM_F16) ? 2 : 4;
-}
-
-static um_status count(void *ctx, const um_spec *spec, um_err *err)
-{
-    counting *k = ctx;
-    (void)err;
-    const um_tensors *set = um_checkpoint_set(k->c, spec->at.part);
-    const um_tensor *t = set == NULL ? NULL : um_tensors_find(set, spec->name);
-    if (t == NULL && spec->optional) return UM_OK;
-    int64_t bytes = element_bytes(k, spec, t);
-    for (int i = 0; i < spec->rank; i++) bytes *= spec->shape[i];
-    switch (spec->at.part) {
-    case UM_PART_BACKBONE:
-    case UM_PART_GATE:
-        k->backbone += bytes;
-        break;
-    case UM_PART_EXPERT:
-        k->expert[spec->at.index] += bytes;
-        break;
-    case UM_PART_PROJECTOR:
-    case UM_PART_VISION:
-        k->encoder[UM_IMAGE] += bytes;
-        break;
-    case UM_PART_SPEECH_ALIGNER:
-    case UM_PART_SPEECH:
-        k->encoder[UM_SPEECH] += bytes;
-        break;
-    case UM_PART_SOUND_ALIGNER:
-    case UM_PART_SOUND:
-        k->encoder[UM_SOUND] += bytes;
-        break;
-    case UM_PARTS:
-        break;
+    um_params ps = {0};
+    um_arena lists;
+    size_t mapped = 0;
+    um_arena_init(&lists, "parameters", 1 << 16);
+    const um_owner who = {&k->topo, rank};
+    const um_selection sel = um_topology_selection(&who, reads);
+    const um_loading how = {.host = &lists,
+                            .keep = um_keep_from_name(k->cfg->weights),
+                            .lora_live = um_lora_is_live(k->cfg->lora)};
+    um_status st = um_params_open(&ps, k->c, &sel, &how, err);
+    if (st == UM_OK) {
+        *bytes = (int64_t)um_params_bytes(&ps, &mapped);
+        *bytes += (int64_t)mapped;
     }
-    return UM_OK;
+    um_arena_free(&lists);
+    return st;
 }
 
 /* Keys and values of the sequences, rows of one chunk on their way through a layer, logits, frames out and back. */
@@ -85,48 +62,58 @@ static int64_t expert_buffers(const um_config *cfg, const um_model *m)
            (3 * (int64_t)m->dim + 2 * (int64_t)m->expert_dim);
 }
 
-/* What an encoder rank holds of the modalities that it reads, and the buffers of one piece of media at a time. */
-static void fill_encoder(um_memory_plan_rank *p, const counting *k)
+/* The buffers of one piece of media at a time, of the modality that needs the most. */
+static int64_t encoder_buffers(const um_model *m, uint32_t reads)
 {
     static const struct {
         uint32_t reads;
-        um_modality weights, buffers; /* videos are read with the images' weights, and need more */
-    } towers[] = {
-        {UM_READS_VISION, UM_IMAGE, UM_VIDEO},
-        {1u << UM_SPEECH, UM_SPEECH, UM_SPEECH},
-        {1u << UM_SOUND, UM_SOUND, UM_SOUND},
-    };
+        um_modality most; /* videos are read by the images' tower, and need more */
+    } towers[] = {{UM_READS_VISION, UM_VIDEO},
+                  {1u << UM_SPEECH, UM_SPEECH},
+                  {1u << UM_SOUND, UM_SOUND}};
+    int64_t most = 0;
     for (size_t i = 0; i < sizeof towers / sizeof towers[0]; i++) {
-        if ((p->reads & towers[i].reads) == 0) continue;
-        const um_tower_bytes b = um_tower_bytes_of(&k->c->model, towers[i].buffers);
+        if ((reads & towers[i].reads) == 0) continue;
+        const um_tower_bytes b = um_tower_bytes_of(m, towers[i].most);
         const int64_t bytes = (int64_t)(b.host + b.device);
-        p->weights += k->encoder[towers[i].weights];
-        if (bytes > p->buffers) p->buffers = bytes;
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+/* Which experts a rank has, as one range. */
+static void expert_range(um_memory_plan_rank *p, const um_topology *topo)
+{
+    for (int e = 0; e < topo->experts; e++) {
+        if (topo->owner[e] != p->index) continue;
+        if (p->experts++ == 0) p->first = e;
     }
 }
 
-static void fill_rank(um_memory_plan_rank *p, const counting *k, int64_t sequences)
+static um_status fill_rank(um_memory_plan_rank *p, const counting *k, int rank, int64_t sequences,
+                           um_err *err)
 {
     const um_model *m = &k->c->model;
-    int64_t E = m->experts, X = k->cfg->experts;
     switch (p->role) {
     case UM_ROLE_ROUTER:
-        p->weights = k->backbone;
         p->buffers = router_buffers(k->cfg, m, sequences);
         break;
     case UM_ROLE_EXPERT:
-        p->first = (int)(p->index * E / X); /* as topology.h deals them */
-        p->experts = (int)((p->index + 1) * E / X) - p->first;
-        for (int e = p->first; e < p->first + p->experts; e++) p->weights += k->expert[e];
+        expert_range(p, &k->topo);
         p->buffers = expert_buffers(k->cfg, m);
         break;
     case UM_ROLE_ENCODER:
-        fill_encoder(p, k);
+        p->buffers = encoder_buffers(m, p->reads);
         break;
     case UM_ROLES:
         break;
     }
     p->buffers += idle_bytes;
+    if (p->role == UM_ROLE_ROUTER && p->index > 0) {
+        p->weights = p[-1].weights; /* all routers own the same */
+        return UM_OK;
+    }
+    return count_weights(&p->weights, k, rank, p->reads, err);
 }
 
 /* What encoder rank i reads: groups come one after another, as mpirun_line.c composes them. */
@@ -137,6 +124,16 @@ static uint32_t reads_of(const um_encoders *e, int i)
     return e->group[g].set;
 }
 
+/* Roles as mpirun_line.c starts them; where the ranks run does not matter here. */
+static um_status topology_make(um_topology *out, const um_memory_plan *p, int experts,
+                               um_arena *arena, um_err *err)
+{
+    um_rank *ranks = um_arena_zero(arena, (size_t)p->n * sizeof *ranks);
+    for (int i = 0; i < p->n; i++) ranks[i].role = p->rank[i].role;
+    UM_TRY(um_topology_build(out, ranks, p->n, arena, err));
+    return um_topology_place(out, experts, arena, err);
+}
+
 um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const um_checkpoint *c,
                               int64_t sequences, um_arena *arena, um_err *err)
 {
@@ -144,19 +141,17 @@ um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const u
     UM_TRY(um_encoders_parse(&encoders, cfg->encoders, arena, err));
     const int64_t counts[UM_ROLES] = {cfg->routers, cfg->experts, encoders.ranks};
     counting k = {.cfg = cfg, .c = c};
-    k.expert = um_arena_zero(arena, (size_t)um_max_int(c->model.experts, 1) * sizeof *k.expert);
-    UM_TRY(um_model_for_each_tensor(&c->model, count, &k, err));
     um_memory_plan plan = {0};
     plan.rank =
         um_arena_zero(arena, (size_t)(counts[0] + counts[1] + counts[2]) * sizeof *plan.rank);
-    for (int r = 0; r < UM_ROLES; r++) {
+    for (int r = 0; r < UM_ROLES; r++)
         for (int i = 0; i < counts[r]; i++) {
             um_memory_plan_rank *p = &plan.rank[plan.n++];
             *p = (um_memory_plan_rank){.role = (um_role)r, .index = i};
             if (r == UM_ROLE_ENCODER) p->reads = reads_of(&encoders, i);
-            fill_rank(p, &k, sequences);
         }
-    }
+    UM_TRY(topology_make(&k.topo, &plan, c->model.experts, arena, err));
+    for (int i = 0; i < plan.n; i++) UM_TRY(fill_rank(&plan.rank[i], &k, i, sequences, err));
     *out = plan;
     return UM_OK;
 }

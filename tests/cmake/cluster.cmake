@@ -3,6 +3,7 @@ target_link_libraries(um_cluster PUBLIC um_router um_expert um_encoder um_comm u
 target_compile_definitions(um_cluster PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
 
 um_test(test_nn_grad SOURCES core/nn/test_nn_grad.c support/made_params.c LIBS um_test_fixture um_nn)
+um_test(test_params SOURCES core/nn/test_params.c support/made_params.c support/dynamic_layer.c LIBS um_test_fixture um_cluster)
 um_test(test_exchange SOURCES core/comm/test_exchange.c LIBS um_comm um_nn)
 um_test(test_dispatch_plan SOURCES core/comm/test_dispatch_plan.c LIBS um_comm)
 um_test(test_exchange_table SOURCES core/comm/test_exchange_table.c LIBS um_comm)

@@ -170,6 +170,35 @@ static void gemm_sizes(void **state)
                 check_gemm(Ms[m], Ns[n], Ks[k], i % 3 + 4 * (i / 3 % 8));
 }
 
+/* A packed matrix, turned, has the bits of its transpose, packed; and packing from device memory those of packing from the host. */
+static void packed_turns(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{1, 1}, {5, 33}, {16, 16}, {40, 17}, {130, 150}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (um_dtype type = UM_F32; type <= UM_F16; type++) {
+            um_arena a;
+            um_arena_init(&a, "case", 1 << 20);
+            um_dev d = cpu(UM_ISA_GENERIC, (int)i % 2 + 1);
+            const int N = sizes[i][0], K = sizes[i][1];
+            const float *w = op_values(&a, (size_t)N * (size_t)K, 31, 1.0f);
+            um_matrix m[4];
+            const size_t bytes[2] = {um_matrix_bytes(type, N, K), um_matrix_bytes(type, K, N)};
+            for (int k = 0; k < 4; k++) {
+                m[k] = (um_matrix){type, k < 2 ? N : K, k < 2 ? K : N,
+                                   um_arena_alloc(&a, bytes[k / 2])};
+                memset(m[k].data, 0xff, bytes[k / 2]);
+            }
+            d.ops->pack(&d, &m[0], w, UM_F32, K, false);
+            d.ops->pack_device(&d, &m[1], w, K, false);
+            d.ops->pack_device(&d, &m[2], w, K, true);
+            d.ops->pack_transpose(&d, &m[3], &m[0]);
+            assert_memory_equal(m[0].data, m[1].data, bytes[0]);
+            assert_memory_equal(m[2].data, m[3].data, bytes[1]);
+            um_arena_free(&a);
+        }
+}
+
 /* More rows than one block, rows and k that are packed in turns, k-blocks with sums aside. */
 static void gemm_large(void **state)
 {
@@ -329,7 +358,7 @@ int main(void)
         cmocka_unit_test(gemm_large),           cmocka_unit_test(gemm_rows_alone),
         cmocka_unit_test(special_values),       cmocka_unit_test(scalars_equal_vectors),
         cmocka_unit_test(zero_rows_do_nothing), cmocka_unit_test(opening),
-        cmocka_unit_test(gemm_rows_overlap),
+        cmocka_unit_test(gemm_rows_overlap),    cmocka_unit_test(packed_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
