@@ -183,7 +183,7 @@ static um_status one_case(bench *b, int T, um_dtype wire, um_codec_id codec, int
     UM_TRY(um_link_agree(&b->link, wire, codec, 0, UM_FRAME_MAX, 60000, 1, err));
     rows_make(b, T, E);
     um_dispatch_plan_bind(&b->plan, &b->arena, &b->device, T, b->opt.K, E);
-    UM_TRY(um_dispatch_plan_build(&b->plan, &b->link.comm->topo, 0, b->experts, T, &b->dev,
+    UM_TRY(um_dispatch_plan_build(&b->plan, &b->link.comm->topo.place, 0, b->experts, T, &b->dev,
                                   &b->arena, err));
     b->rows = um_arena_f32(&b->device, (size_t)um_dispatch_plan_pairs(&b->plan), (size_t)b->opt.D);
     double *us = um_arena_alloc(&b->arena, (size_t)n * sizeof *us);
@@ -217,7 +217,7 @@ static um_status all_cases(bench *b, um_err *err)
     static const int rows[] = {1, 4, 16, 64, 256, 1024};
     int E = b->link.comm->topo.count[UM_ROLE_EXPERT];
     uint64_t step = 0;
-    UM_TRY(um_topology_place(&b->link.comm->topo, E, &b->arena, err));
+    UM_TRY(um_placement_blocks(&b->link.comm->topo.place, 1, E, E, &b->arena, err));
     if (b->opt.K > E) b->opt.K = E;
     if (b->link.comm->rank == 0 && !b->opt.json)
         printf("rows\texperts\twire\tcodec\tus_p50\tus_p99\traw_bytes\twire_bytes\tGB_s\talltoallv_"

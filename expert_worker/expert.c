@@ -5,23 +5,25 @@
 
 enum { ROWS_AT_ONCE = 256 }; /* limits scratch memory */
 
-um_status um_experts_load(um_experts *out, um_params *ps, const um_topology *topo, int me,
+um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *place, int me,
                           um_err *err)
 {
     const um_model *m = &ps->ck->model;
     um_arena *host = ps->how.host;
-    um_experts e = {.model = m, .owned = um_topology_owned(topo, me)};
-    e.global = um_arena_alloc(host, (size_t)e.owned * sizeof(int));
+    um_experts e = {.model = m};
+    size_t E = (size_t)m->experts;
+    for (int l = 0; l < m->layers; l++)
+        if (m->moe_layer[l]) e.owned += um_placement_owned(place, me, l);
     e.moe_index = um_arena_alloc(host, (size_t)m->layers * sizeof(int));
-    e.ffn = um_arena_zero(host, (size_t)m->moe_layers * (size_t)e.owned * sizeof(um_ffn));
-    for (int x = 0; x < m->experts; x++)
-        if (topo->owner[x] == me) e.global[topo->local[x]] = x;
+    e.at = um_arena_i32(host, (size_t)m->moe_layers * E);
+    e.ffn = um_arena_zero(host, (size_t)e.owned * sizeof(um_ffn));
     size_t before = ps->how.device->used;
-    for (int l = 0, moe = 0; l < m->layers; l++) {
+    for (int l = 0, moe = 0, n = 0; l < m->layers; l++) {
         e.moe_index[l] = m->moe_layer[l] ? moe++ : -1;
-        for (int i = 0; m->moe_layer[l] && i < e.owned; i++) {
-            um_ffn *f = &e.ffn[um_at((size_t)e.moe_index[l], (size_t)i, (size_t)e.owned)];
-            UM_TRY(um_ffn_load(f, ps, UM_PART_EXPERT, l, e.global[i], err));
+        for (int x = 0; m->moe_layer[l] && x < m->experts; x++) {
+            int32_t *at = &e.at[um_at((size_t)e.moe_index[l], (size_t)x, E)];
+            *at = um_placement_owns(place, me, l, x) ? n++ : -1;
+            if (*at >= 0) UM_TRY(um_ffn_load(&e.ffn[*at], ps, UM_PART_EXPERT, l, x, err));
         }
     }
     e.weight_bytes = ps->how.device->used - before;
@@ -29,8 +31,8 @@ um_status um_experts_load(um_experts *out, um_params *ps, const um_topology *top
     return UM_OK;
 }
 
-um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
-                         const um_topology *topo, um_dev *dev, um_arena *scratch, um_err *err)
+um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch, um_dev *dev,
+                         um_arena *scratch, um_err *err)
 {
     size_t D = (size_t)batch->D;
     int layer = (int)batch->key.layer;
@@ -47,9 +49,10 @@ um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch 
         float *x = um_arena_f32(scratch, (size_t)n, D);
         um_ffn_acts_bind(&acts, scratch, n, e->model->expert_dim, e->model->lora_r);
         dev->ops->gather(dev, x, batch->x, batch->pair_row + from, n, batch->D);
-        const um_ffn *f = &e->ffn[um_at((size_t)e->moe_index[layer], (size_t)topo->local[expert],
-                                        (size_t)e->owned)];
-        um_ffn_fwd(dev, y + um_at((size_t)from, 0, D), &acts, f, x, n);
+        int32_t at =
+            e->at[um_at((size_t)e->moe_index[layer], (size_t)expert, (size_t)e->model->experts)];
+        UM_CHECK(at >= 0); /* um_dispatch_batch_read let it pass */
+        um_ffn_fwd(dev, y + um_at((size_t)from, 0, D), &acts, &e->ffn[at], x, n);
         um_arena_reset(scratch, mark);
     }
     return UM_OK;

@@ -8,21 +8,21 @@
 
 typedef struct um_experts {
     const um_model *model;
-    int owned;      /* experts of each MoE layer */
-    int *global;    /* [owned] their numbers, in ascending order */
-    um_ffn *ffn;    /* [moe layers][owned] */
+    int owned;      /* experts, those of all MoE layers counted */
+    um_ffn *ffn;    /* [owned] */
+    int32_t *at;    /* [moe layers][E] where an expert is in ffn, -1: on other ranks */
     int *moe_index; /* [layers] index among the MoE layers, -1 for dense layers */
     size_t weight_bytes;
 } um_experts;
 
 /* Loads the experts that expert rank number `me` owns; ps lists them and must outlive *out. */
-um_status um_experts_load(um_experts *out, um_params *ps, const um_topology *topo, int me,
+um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *place, int me,
                           um_err *err);
 
 /* y [pairs, D]: passes every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. Rows of
  * one expert are computed together, at most 256 at a time. The result of a row does not depend on the other rows. */
-um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
-                         const um_topology *topo, um_dev *dev, um_arena *scratch, um_err *err);
+um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch, um_dev *dev,
+                         um_arena *scratch, um_err *err);
 
 /* The role: joins, loads, serves until shutdown. The caller keeps ownership of comm. Thread: the calling thread is the rank's main
  * thread. */

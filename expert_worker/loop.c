@@ -26,8 +26,7 @@ static um_status work(void *ctx, const um_inbound *in, um_err *err)
     float *y = NULL;
     if (st == UM_OK) {
         y = um_arena_f32(&b->device_step, (size_t)batch.pairs, (size_t)batch.D);
-        st = um_experts_run(&w->experts, y, &batch, &b->link.comm->topo, &b->dev, &b->device_step,
-                            err);
+        st = um_experts_run(&w->experts, y, &batch, &b->dev, &b->device_step, err);
     }
     b->link.stats.compute_ns += um_now_ns() - start;
     if (st == UM_OK)
@@ -44,12 +43,13 @@ static um_status load(worker *w, um_err *err)
     const um_model *m = &b->ck.model;
     b->link.phase = "loading experts";
     UM_TRY(um_role_own(b, 0, err));
-    UM_TRY(um_wrap(
-        err,
-        um_experts_load(&w->experts, &b->params, topo, topo->ranks[b->link.comm->rank].index, err),
-        "load experts"));
-    um_log_info("owns %d of %d experts in %d layers, %.1f MiB", w->experts.owned, m->experts,
-                m->moe_layers, (double)w->experts.weight_bytes / 1048576.0);
+    UM_TRY(um_wrap(err,
+                   um_experts_load(&w->experts, &b->params, &topo->place,
+                                   topo->ranks[b->link.comm->rank].index, err),
+                   "load experts"));
+    um_log_info("owns %d of %d experts of %d layers, %.1f MiB", w->experts.owned,
+                m->experts * m->moe_layers, m->moe_layers,
+                (double)w->experts.weight_bytes / 1048576.0);
     return um_join_ready(&b->link, w->experts.weight_bytes, w->experts.owned, err);
 }
 

@@ -27,7 +27,7 @@ typedef struct target {
 } target;
 
 /* Target of every slot, rows of every peer, and the counts. */
-static um_status assign(um_dispatch_plan *p, target *to, const um_topology *topo, int layer,
+static um_status assign(um_dispatch_plan *p, target *to, const um_placement *place, int layer,
                         const int32_t *experts, um_arena *scratch, um_err *err)
 {
     size_t peers = (size_t)p->peers;
@@ -38,9 +38,9 @@ static um_status assign(um_dispatch_plan *p, target *to, const um_topology *topo
     for (int i = 0; i < p->T * p->K; i++) {
         int32_t e = experts[i], t = i / p->K;
         if (e == UM_NO_EXPERT) continue;
-        if (e < 0 || e >= topo->experts)
-            return UM_FAIL(err, UM_E_CORRUPT, "expert %d of %d in the routing", e, topo->experts);
-        int peer = um_topology_owner(topo, layer, e, t);
+        if (e < 0 || e >= place->experts)
+            return UM_FAIL(err, UM_E_CORRUPT, "expert %d of %d in the routing", e, place->experts);
+        int peer = um_placement_owner(place, layer, e, t);
         p->pairs_n[peer]++;
         if (last[peer] != t) p->rows_n[peer]++;
         last[peer] = t;
@@ -88,17 +88,17 @@ static void number_pairs(um_dispatch_plan *p, const target *to, const int32_t *e
     }
 }
 
-um_status um_dispatch_plan_build(um_dispatch_plan *p, const um_topology *topo, int layer,
+um_status um_dispatch_plan_build(um_dispatch_plan *p, const um_placement *place, int layer,
                                  const int32_t *experts, int T, um_dev *dev, um_arena *scratch,
                                  um_err *err)
 {
-    UM_CHECK(T <= p->most && p->peers == topo->count[UM_ROLE_EXPERT]);
+    UM_CHECK(T <= p->most && p->peers == place->ranks);
     um_mark mark = um_arena_mark(scratch);
     p->T = T;
     target *to = um_arena_alloc(scratch, (size_t)T * (size_t)p->K * sizeof *to);
-    um_status st = assign(p, to, topo, layer, experts, scratch, err);
+    um_status st = assign(p, to, place, layer, experts, scratch, err);
     if (st == UM_OK) {
-        number_pairs(p, to, experts, topo->experts, scratch);
+        number_pairs(p, to, experts, place->experts, scratch);
         UM_ASSERT_SLOW(um_dispatch_plan_is_permutation(p));
         dev->ops->put(dev, p->device_row, p->row, (size_t)p->row_at[p->peers] * sizeof(int32_t));
         dev->ops->put(dev, p->device_slot, p->slot, (size_t)(T * p->K) * sizeof(int32_t));

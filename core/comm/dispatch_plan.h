@@ -6,7 +6,7 @@
 #pragma once
 
 #include "core/base/arena.h"
-#include "core/comm/topology.h"
+#include "core/comm/placement.h"
 #include "core/tensor/ops.h"
 
 enum { UM_PAIR_BYTES = 8 }; /* of a (row, expert) pair in a dispatch frame: u32 row, u32 expert */
@@ -30,7 +30,7 @@ void um_dispatch_plan_bind(um_dispatch_plan *p, um_arena *host, um_arena *device
                            int peers);
 /* experts (host) [T,K] in 0..E-1, distinct within a row; UM_NO_EXPERT where a slot goes to none: it costs nothing on the wire. T is at
  * most the T of bind. UM_E_CORRUPT for an expert that does not exist. */
-um_status um_dispatch_plan_build(um_dispatch_plan *p, const um_topology *topo, int layer,
+um_status um_dispatch_plan_build(um_dispatch_plan *p, const um_placement *place, int layer,
                                  const int32_t *experts, int T, um_dev *dev, um_arena *scratch,
                                  um_err *err);
 static inline int um_dispatch_plan_pairs(const um_dispatch_plan *p) { return p->pair_at[p->peers]; }

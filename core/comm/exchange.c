@@ -270,15 +270,18 @@ um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err
 static um_status pairs_read(int32_t *row, int32_t *expert, const um_frame *f, int pairs,
                             const um_comm *c, um_err *err)
 {
-    const um_topology *topo = &c->topo;
-    int me = topo->ranks[c->rank].index;
+    const um_placement *place = &c->topo.place;
+    int me = c->topo.ranks[c->rank].index;
+    if (place->layers > 1 && f->layer >= (uint32_t)place->layers)
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u of %d", f->layer,
+                       place->layers);
     for (int i = 0; i < pairs; i++) {
         uint32_t r = um_get_u32(f->payload + (size_t)i * UM_PAIR_BYTES),
                  e = um_get_u32(f->payload + (size_t)i * UM_PAIR_BYTES + 4);
         if (r >= f->rows)
             return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: pair %d names row %u of %u", i, r,
                            f->rows);
-        if (e >= (uint32_t)topo->experts || !um_topology_owns(topo, me, (int)f->layer, (int)e))
+        if (e >= (uint32_t)place->experts || !um_placement_owns(place, me, (int)f->layer, (int)e))
             return UM_FAIL(err, UM_E_CORRUPT,
                            "dispatch frame: pair %d names expert %u, which is not mine", i, e);
         if (i > 0 && (int32_t)e < expert[i - 1])

@@ -71,8 +71,8 @@ typedef struct um_dispatch_batch {
     const int32_t *expert; /* [pairs] host, rising */
     um_exchange_key key;
 } um_dispatch_batch;
-/* Lives in step (host) and in device_step. Every row index and every expert is checked against topo: a pair that this rank does not own
- * is UM_E_CORRUPT. */
+/* Lives in step (host) and in device_step. Every row index is checked, and every expert against the placement: a pair of an expert that
+ * this rank does not own is UM_E_CORRUPT. */
 um_status um_dispatch_batch_read(um_dispatch_batch *out, um_link *l, const um_inbound *in, int D,
                                  um_dev *dev, um_arena *step, um_arena *device_step, um_err *err);
 /* Sends y (device) [pairs, D] back to peer. */

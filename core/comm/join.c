@@ -110,6 +110,31 @@ static um_status hellos_collect(um_link *l, const um_checkpoint *ck, um_err *err
     return st == UM_E_PEER ? st : um_wrap(err, st, "joining");
 }
 
+static Um__Placement *placement_pack(const um_placement *p, um_arena *arena)
+{
+    Um__Placement *out = um_arena_alloc(arena, sizeof *out);
+    um__placement__init(out);
+    out->experts = (uint32_t)p->experts;
+    out->n_layers = (size_t)p->layers;
+    out->layers = um_arena_alloc(arena, (size_t)p->layers * sizeof *out->layers);
+    for (int l = 0; l < p->layers; l++) {
+        const int32_t *at = um_placement_list(p, l), *owner = p->owner + at[0];
+        size_t E = (size_t)p->experts, n = (size_t)(at[E] - at[0]);
+        Um__ExpertOwners *list = um_arena_alloc(arena, sizeof *list);
+        um__expert_owners__init(list);
+        list->n_owner = n;
+        list->owner = um_arena_alloc(arena, n * sizeof *list->owner);
+        for (size_t i = 0; i < n; i++) list->owner[i] = (uint32_t)owner[i];
+        bool one_each = n == E;
+        for (size_t e = 0; one_each && e < E; e++) one_each = at[e + 1] == at[e] + 1;
+        list->n_count = one_each ? 0 : E;
+        list->count = um_arena_alloc(arena, list->n_count * sizeof *list->count);
+        for (size_t e = 0; e < list->n_count; e++) list->count[e] = (uint32_t)(at[e + 1] - at[e]);
+        out->layers[l] = list;
+    }
+    return out;
+}
+
 static um_status config_send(um_link *l, const um_config *cfg, um_err *err)
 {
     const um_topology *topo = &l->comm->topo;
@@ -128,9 +153,7 @@ static um_status config_send(um_link *l, const um_config *cfg, um_err *err)
         info->modalities = topo->ranks[r].modalities;
         job.ranks[r] = info;
     }
-    job.n_expert_owner = (size_t)topo->experts;
-    job.expert_owner = um_arena_alloc(&scratch, (size_t)topo->experts * sizeof(uint32_t));
-    for (int e = 0; e < topo->experts; e++) job.expert_owner[e] = (uint32_t)topo->owner[e];
+    job.placement = placement_pack(&topo->place, &scratch);
     job.wire = (char *)(uintptr_t)cfg->wire;
     job.codec = (char *)(uintptr_t)cfg->codec;
     job.zstd_level = (int32_t)cfg->zstd_level;
@@ -143,13 +166,27 @@ static um_status config_send(um_link *l, const um_config *cfg, um_err *err)
     return st;
 }
 
+static um_status placement_decide(um_topology *topo, const um_config *cfg, const um_model *m,
+                                  um_arena *place, um_err *err)
+{
+    int X = topo->count[UM_ROLE_EXPERT];
+    um_placement p = {0};
+    if (cfg->placer != NULL)
+        UM_TRY(cfg->placer(&p, m->layers, m->experts, X, place, err));
+    else
+        UM_TRY(um_placement_blocks(&p, m->layers, m->experts, X, place, err));
+    UM_TRY(um_placement_check(&p, m->layers, m->experts, X, m->moe_layer, err));
+    topo->place = p;
+    return UM_OK;
+}
+
 um_status um_join_lead(um_link *l, const um_config *cfg, const um_checkpoint *ck, um_arena *place,
                        um_err *err)
 {
     int wire = wire_dtype(cfg->wire), codec = um_codec_from_name(cfg->codec);
     if (wire < 0) return UM_FAIL(err, UM_E_USAGE, "--wire %s: f32 or bf16", cfg->wire);
     if (codec < 0) return UM_FAIL(err, UM_E_USAGE, "--codec %s: none or zstd", cfg->codec);
-    UM_TRY(um_topology_place(&l->comm->topo, ck->model.experts, place, err));
+    UM_TRY(placement_decide(&l->comm->topo, cfg, &ck->model, place, err));
     UM_TRY(hellos_collect(l, ck, err));
     UM_TRY(config_send(l, cfg, err));
     return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, (int)cfg->zstd_level,
@@ -196,21 +233,70 @@ static um_status hello_send(um_link *l, const um_config *cfg, const um_checkpoin
     return st;
 }
 
-/* Applies what router 0 says; the placement must be the one that this rank works out itself. */
-static um_status config_apply(um_link *l, const Um__JobConfig *job, um_err *err)
+/* The owners of one layer, from owner[n] on. */
+static um_status owners_unpack(um_placement *p, int32_t *at, int32_t n,
+                               const Um__ExpertOwners *list, um_err *err)
+{
+    size_t E = (size_t)p->experts, used = 0;
+    if (list->n_count != 0 && list->n_count != E)
+        return UM_FAIL(err, UM_E_CORRUPT, "placement: numbers of owners of %zu experts, want %zu",
+                       list->n_count, E);
+    for (size_t e = 0; e < E; e++) {
+        size_t count = list->n_count == 0 ? 1 : list->count[e];
+        at[e] = n + (int32_t)used;
+        if (count > list->n_owner - used)
+            return UM_FAIL(err, UM_E_CORRUPT, "placement: %zu owners are too few", list->n_owner);
+        used += count;
+    }
+    at[E] = n + (int32_t)used;
+    if (used != list->n_owner)
+        return UM_FAIL(err, UM_E_CORRUPT, "placement: %zu owners, %zu belong to experts",
+                       list->n_owner, used);
+    for (size_t i = 0; i < used; i++)
+        p->owner[(size_t)n + i] = list->owner[i] > INT32_MAX ? -1 : (int32_t)list->owner[i];
+    return UM_OK;
+}
+
+/* What router 0 decided, checked against the model and the job. */
+static um_status placement_unpack(um_topology *topo, const Um__Placement *from, const um_model *m,
+                                  um_arena *place, um_err *err)
+{
+    int X = topo->count[UM_ROLE_EXPERT];
+    size_t owners = 0, E = (size_t)m->experts;
+    if (from == NULL) return UM_FAIL(err, UM_E_CORRUPT, "it places no experts");
+    if (from->experts != (uint32_t)m->experts ||
+        (from->n_layers != 1 && from->n_layers != (size_t)m->layers))
+        return UM_FAIL(err, UM_E_CORRUPT,
+                       "placement: %u experts in lists of %zu layers, the model has %d in %d",
+                       from->experts, from->n_layers, m->experts, m->layers);
+    for (size_t l = 0; l < from->n_layers; l++) owners += from->layers[l]->n_owner;
+    if (owners > INT32_MAX) return UM_FAIL(err, UM_E_CORRUPT, "placement: %zu owners", owners);
+    um_placement p = {.experts = m->experts, .ranks = X, .layers = (int)from->n_layers};
+    p.at = um_arena_i32(place, from->n_layers * (E + 1));
+    p.owner = um_arena_i32(place, owners);
+    int32_t n = 0;
+    for (size_t l = 0; l < from->n_layers; l++) {
+        int32_t *at = p.at + l * (E + 1);
+        UM_TRY(owners_unpack(&p, at, n, from->layers[l], err));
+        n = at[E];
+    }
+    UM_TRY(um_placement_check(&p, m->layers, m->experts, X, m->moe_layer, err));
+    topo->place = p;
+    return UM_OK;
+}
+
+/* Applies what router 0 says. */
+static um_status config_apply(um_link *l, const Um__JobConfig *job, const um_model *m,
+                              um_arena *place, um_err *err)
 {
     um_topology *topo = &l->comm->topo;
     int wire = wire_dtype(job->wire), codec = um_codec_from_name(job->codec);
     if (wire < 0 || codec < 0)
         return UM_FAIL(err, UM_E_CORRUPT, "job config: wire %s, codec %s", job->wire, job->codec);
-    bool same = job->n_expert_owner == (size_t)topo->experts && job->n_ranks == (size_t)topo->n;
-    for (size_t e = 0; same && e < job->n_expert_owner; e++)
-        same = job->expert_owner[e] == (uint32_t)topo->owner[e];
-    if (!same)
-        return UM_FAIL(
-            err, UM_E_CORRUPT,
-            "job config: router 0 places %zu experts on %zu ranks otherwise than this rank does",
-            job->n_expert_owner, job->n_ranks);
+    if (job->n_ranks != (size_t)topo->n)
+        return UM_FAIL(err, UM_E_CORRUPT, "job config: %zu ranks, this job has %d", job->n_ranks,
+                       topo->n);
+    UM_TRY(um_wrap(err, placement_unpack(topo, job->placement, m, place, err), "job config"));
     for (int r = 0; r < topo->n; r++) topo->ranks[r].modalities = job->ranks[r]->modalities;
     return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, job->zstd_level, job->credit_bytes,
                          job->deadline_ms, job->epoch, err);
@@ -223,15 +309,14 @@ um_status um_join_follow(um_link *l, const um_config *cfg, const um_checkpoint *
     um_inbound in = {0};
     ProtobufCMessage *msg = NULL;
     um_arena_init(&scratch, "job config", 4096);
-    um_status st = um_topology_place(&l->comm->topo, ck->model.experts, place, err);
-    if (st == UM_OK) st = hello_send(l, cfg, ck, isa, err);
+    um_status st = hello_send(l, cfg, ck, isa, err);
     l->phase = "waiting for router 0's answer to hello";
     if (st == UM_OK)
         st = um_link_expect(l, &in, UM_KIND_CONFIG, 0, (int64_t)JOIN_SECONDS * 1000000, err);
     if (st == UM_OK && in.msg.peer != um_join_leader(l->comm))
         st = um_link_unwanted(l, &in, "it of router 0", err);
     if (st == UM_OK) st = um_link_unpack(&msg, &um__job_config__descriptor, &in, &scratch, err);
-    if (st == UM_OK) st = config_apply(l, (const Um__JobConfig *)msg, err);
+    if (st == UM_OK) st = config_apply(l, (const Um__JobConfig *)msg, &ck->model, place, err);
     um_link_release(l, &in);
     um_arena_free(&scratch);
     return st == UM_E_PEER ? st : um_wrap(err, st, "joining");

@@ -49,41 +49,6 @@ um_status um_topology_build(um_topology *out, const um_rank *ranks, int n, um_ar
     return UM_OK;
 }
 
-/* First expert of expert rank x of X: floor(x*E/X). */
-static int first_expert(int x, int E, int X) { return (int)((int64_t)x * E / X); }
-
-um_status um_topology_place(um_topology *t, int E, um_arena *arena, um_err *err)
-{
-    int X = t->count[UM_ROLE_EXPERT];
-    if (E < 0) return UM_FAIL(err, UM_E_USAGE, "topology: %d experts", E);
-    if (E > 0 && X == 0)
-        return UM_FAIL(err, UM_E_USAGE,
-                       "topology: the model has %d experts but the job has no expert rank: start "
-                       "at least one unimoe-expert",
-                       E);
-    int32_t *owner = um_arena_i32(arena, (size_t)E);
-    int32_t *local = um_arena_i32(arena, (size_t)E);
-    for (int x = 0; x < X; x++) {
-        int first = first_expert(x, E, X), end = first_expert(x + 1, E, X);
-        for (int e = first; e < end; e++) {
-            owner[e] = x;
-            local[e] = e - first;
-        }
-    }
-    t->experts = E;
-    t->owner = owner;
-    t->local = local;
-    return UM_OK;
-}
-
-int um_topology_owned(const um_topology *t, int expert_index)
-{
-    int X = t->count[UM_ROLE_EXPERT];
-    UM_ASSERT(expert_index >= 0 && expert_index < X);
-    return first_expert(expert_index + 1, t->experts, X) -
-           first_expert(expert_index, t->experts, X);
-}
-
 uint32_t um_role_parts(um_role role, uint32_t modalities)
 {
     uint32_t parts = 0;
@@ -102,7 +67,7 @@ uint32_t um_role_parts(um_role role, uint32_t modalities)
 static bool owns(const void *ctx, int layer, int expert)
 {
     const um_owner *who = ctx;
-    return um_topology_owns(who->topo, who->topo->ranks[who->rank].index, layer, expert);
+    return um_placement_owns(&who->topo->place, who->topo->ranks[who->rank].index, layer, expert);
 }
 
 um_selection um_topology_selection(const um_owner *who, uint32_t modalities)

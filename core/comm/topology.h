@@ -1,9 +1,9 @@
-/* Who is who: the role, index and host of every rank, and which expert rank owns which expert.
- * Experts are assigned in blocks: rank x of X owns experts floor(x*E/X) .. floor((x+1)*E/X)-1, so that counts need not divide. */
+/* Who is who: the role, index and host of every rank, and the placement of the experts. */
 #pragma once
 
 #include "core/base/arena.h"
 #include "core/base/status.h"
+#include "core/comm/placement.h"
 #include "core/model/model.h"
 
 #include <stdint.h>
@@ -26,29 +26,12 @@ typedef struct um_topology {
     int n;
     int count[UM_ROLES];    /* ranks of each role */
     int *of_role[UM_ROLES]; /* [count] rank numbers */
-    int experts;            /* E, 0 until um_topology_place */
-    int32_t *owner;         /* [E] index of the owning expert rank */
-    int32_t *local;         /* [E] number of the expert within its owner, by rising expert */
+    um_placement place;     /* without experts until the rank has joined */
 } um_topology;
 
 /* From the roles, hosts, names and pids of ranks[0..n) (index is filled in). UM_E_USAGE when a router is missing. */
 um_status um_topology_build(um_topology *out, const um_rank *ranks, int n, um_arena *arena,
                             um_err *err);
-/* Assigns E experts. UM_E_USAGE when E > 0 and there is no expert rank. More ranks than experts: the last own none. */
-um_status um_topology_place(um_topology *t, int E, um_arena *arena, um_err *err);
-int um_topology_owned(const um_topology *t,
-                      int expert_index); /* number of experts of that expert rank */
-/* The expert rank that computes `expert` of `layer` for a row of the micro-batch. */
-static inline int um_topology_owner(const um_topology *t, int layer, int expert, int row)
-{
-    (void)layer;
-    (void)row;
-    return t->owner[expert];
-}
-static inline bool um_topology_owns(const um_topology *t, int expert_index, int layer, int expert)
-{
-    return um_topology_owner(t, layer, expert, 0) == expert_index;
-}
 /* The parts of a model that ranks of a role own, as bits 1 << um_part: routers the backbone and the gates, expert ranks the experts that
  * are placed on them, encoders the towers and connectors of the modalities that they read (a set, model/modality.h). */
 uint32_t um_role_parts(um_role role, uint32_t modalities);

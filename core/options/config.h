@@ -15,6 +15,8 @@
 enum { UM_MAX_FILES = 256 };  /* --image and the like may be repeated this often */
 enum { UM_MAX_OPTIONS = 96 }; /* rows of the option table */
 
+struct um_placement;
+
 typedef struct um_list {
     const char *item[UM_MAX_FILES];
     int n;
@@ -109,6 +111,9 @@ typedef struct um_config {
     bool verify; /* inspect: against the manifest */
     /* log */
     const char *log_level;
+    /* what is not an option: how router 0 places the experts (core/comm/placement.h); NULL: in blocks */
+    um_status (*placer)(struct um_placement *out, int layers, int E, int ranks, um_arena *arena,
+                        um_err *err);
     /* what is not a flag: positional words */
     um_list args;
     const char *config_file;

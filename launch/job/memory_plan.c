@@ -82,10 +82,10 @@ static int64_t encoder_buffers(const um_model *m, uint32_t reads)
 }
 
 /* Which experts a rank has, as one range. */
-static void expert_range(um_memory_plan_rank *p, const um_topology *topo)
+static void expert_range(um_memory_plan_rank *p, const um_placement *place)
 {
-    for (int e = 0; e < topo->experts; e++) {
-        if (topo->owner[e] != p->index) continue;
+    for (int e = 0; e < place->experts; e++) {
+        if (!um_placement_owns(place, p->index, 0, e)) continue;
         if (p->experts++ == 0) p->first = e;
     }
 }
@@ -99,7 +99,7 @@ static um_status fill_rank(um_memory_plan_rank *p, const counting *k, int rank, 
         p->buffers = router_buffers(k->cfg, m, sequences);
         break;
     case UM_ROLE_EXPERT:
-        expert_range(p, &k->topo);
+        expert_range(p, &k->topo.place);
         p->buffers = expert_buffers(k->cfg, m);
         break;
     case UM_ROLE_ENCODER:
@@ -125,13 +125,14 @@ static uint32_t reads_of(const um_encoders *e, int i)
 }
 
 /* Roles as mpirun_line.c starts them; where the ranks run does not matter here. */
-static um_status topology_make(um_topology *out, const um_memory_plan *p, int experts,
+static um_status topology_make(um_topology *out, const um_memory_plan *p, const um_model *m,
                                um_arena *arena, um_err *err)
 {
     um_rank *ranks = um_arena_zero(arena, (size_t)p->n * sizeof *ranks);
     for (int i = 0; i < p->n; i++) ranks[i].role = p->rank[i].role;
     UM_TRY(um_topology_build(out, ranks, p->n, arena, err));
-    return um_topology_place(out, experts, arena, err);
+    return um_placement_blocks(&out->place, m->layers, m->experts, out->count[UM_ROLE_EXPERT],
+                               arena, err); /* as router 0 will decide */
 }
 
 um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const um_checkpoint *c,
@@ -150,7 +151,7 @@ um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const u
             *p = (um_memory_plan_rank){.role = (um_role)r, .index = i};
             if (r == UM_ROLE_ENCODER) p->reads = reads_of(&encoders, i);
         }
-    UM_TRY(topology_make(&k.topo, &plan, c->model.experts, arena, err));
+    UM_TRY(topology_make(&k.topo, &plan, &c->model, arena, err));
     for (int i = 0; i < plan.n; i++) UM_TRY(fill_rank(&plan.rank[i], &k, i, sequences, err));
     *out = plan;
     return UM_OK;

@@ -87,8 +87,32 @@ typedef struct variation {
     const char *tag;
     int routers, experts, chunk;
     const char *isa, *codec;
-    bool crowd;
+    bool crowd, scattered;
 } variation;
+
+static int scattered; /* calls of scatter */
+
+/* Another placement in every layer; an expert is on one rank or on several. */
+static um_status scatter(um_placement *out, int layers, int E, int ranks, um_arena *a, um_err *err)
+{
+    um_placement p = {.experts = E, .ranks = ranks, .layers = layers};
+    (void)err;
+    scattered++;
+    p.at = um_arena_i32(a, (size_t)layers * (size_t)(E + 1));
+    p.owner = um_arena_i32(a, (size_t)layers * (size_t)E * (size_t)ranks);
+    int32_t n = 0;
+    for (int l = 0; l < layers; l++) {
+        for (int e = 0; e < E; e++) {
+            p.at[l * (E + 1) + e] = n;
+            int first = (7 * e + 3 * l + 1) % ranks;
+            for (int x = 0; x < ranks; x++)
+                if (x == first || (x + e + l) % 3 == 0) p.owner[n++] = x;
+        }
+        p.at[l * (E + 1) + E] = n;
+    }
+    *out = p;
+    return UM_OK;
+}
 
 static void run(const variation *v, const char *model, const char *out)
 {
@@ -103,6 +127,7 @@ static void run(const variation *v, const char *model, const char *out)
     if (v->isa) c.cfg.isa = v->isa;
     if (v->codec) c.cfg.codec = v->codec;
     if (v->crowd) c.cfg.requests = at("crowd.jsonl");
+    if (v->scattered) c.cfg.placer = scatter;
     um_status st = cluster_run(&c);
     for (int r = 0; r < c.ranks; r++)
         if (c.status[r] != UM_OK) print_message("rank %d: %s\n", r, c.err[r].msg);
@@ -126,6 +151,8 @@ static void the_same_bits_however_it_is_divided(void **state)
         {.tag = "2 experts", .experts = 2},
         {.tag = "3 experts, zstd", .experts = 3, .codec = "zstd"},
         {.tag = "7 experts, some idle", .experts = 7},
+        {.tag = "2 experts, scattered", .experts = 2, .scattered = true},
+        {.tag = "4 experts, scattered", .experts = 4, .scattered = true, .crowd = true},
         {.tag = "chunks of 7", .experts = 2, .chunk = 7},
         {.tag = "chunks of 1", .experts = 1, .chunk = 1},
         {.tag = "in a crowd", .experts = 2, .chunk = 16, .crowd = true},
@@ -144,6 +171,7 @@ static void the_same_bits_however_it_is_divided(void **state)
                 fail_msg("model %s: %s", configs[m][0], list[i].tag);
         }
     }
+    assert_int_equal(scattered, 4); /* router 0 alone decides, once a job */
 }
 
 static const uint8_t *traced(const um_tensors *t, const char *name, int64_t cols, int64_t *rows)

@@ -5,6 +5,7 @@
 #include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/comm/exchange.h"
+#include "expert_worker/expert.h"
 #include "tests/support/folder.h"
 
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -127,6 +129,99 @@ static void a_copy_elsewhere_is_the_same(void **state)
     assert_int_equal(run_with(nothing, EXPERT, text, sizeof text), UM_OK);
 }
 
+typedef struct played {
+    const um_config *cfg;
+    um_comm *comm;
+    um_status st;
+    um_err err;
+} played;
+
+static void *expert_main(void *p)
+{
+    played *a = p;
+    a->st = um_expert_run(a->cfg, a->comm, &a->err);
+    um_comm_close(a->comm, a->st);
+    return NULL;
+}
+
+/* A router 0 whose job config holds this placement, played by the test, and a true expert rank that is told so. */
+static void told(Um__Placement *place, const char *words)
+{
+    const um_role roles[] = {UM_ROLE_ROUTER, UM_ROLE_EXPERT, UM_ROLE_EXPERT};
+    um_comm *comm[3];
+    um_err err = {0};
+    um_link link;
+    um_inbound in = {0};
+    cluster c;
+    played expert;
+    pthread_t thread;
+    cluster_init(&c, MODEL);
+    assert_int_equal(um_comm_inproc_open(comm, roles, 3, &err), UM_OK);
+    expert = (played){.cfg = &c.cfg, .comm = comm[1]};
+    um_link_open(&link, comm[0]);
+    assert_int_equal(um_link_watch(&link, 20000, &err), UM_OK);
+    assert_int_equal(pthread_create(&thread, NULL, expert_main, &expert), 0);
+    assert_int_equal(um_link_next(&link, &in, 60000000, &err), UM_OK);
+    assert_int_equal(in.frame.kind, UM_KIND_HELLO);
+    um_link_release(&link, &in);
+    Um__RankInfo info = UM__RANK_INFO__INIT, *infos[] = {&info, &info, &info};
+    Um__JobConfig job = UM__JOB_CONFIG__INIT;
+    job.epoch = 1;
+    job.n_ranks = 3;
+    job.ranks = infos;
+    job.wire = (char *)(uintptr_t) "f32";
+    job.codec = (char *)(uintptr_t) "none";
+    job.credit_bytes = 1 << 20;
+    job.deadline_ms = 20000;
+    job.placement = place;
+    assert_int_equal(um_link_control(&link, 1, UM_KIND_CONFIG, &job.base, &err), UM_OK);
+    pthread_join(thread, NULL);
+    assert_int_equal(expert.st, UM_E_CORRUPT);
+    if (strstr(expert.err.msg, words) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", expert.err.msg, words);
+    um_link_close(&link);
+    for (int r = 0; r < 3; r++)
+        if (r != 1) um_comm_close(comm[r], UM_OK);
+}
+
+/* Ranks take the placement as told, so a wrong one must not get past them. The model has 4 experts in 3 layers. */
+static void a_placement_that_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    uint32_t owner[] = {0, 1, 0, 1, 1}, count[] = {1, 1, 1, 2};
+    Um__ExpertOwners list = UM__EXPERT_OWNERS__INIT, *lists[] = {&list, &list};
+    Um__Placement p = UM__PLACEMENT__INIT;
+    told(NULL, "places no experts");
+    p.experts = 4;
+    p.n_layers = 2;
+    p.layers = lists;
+    told(&p, "4 experts in lists of 2 layers");
+    p.n_layers = 1;
+    p.experts = 5;
+    told(&p, "5 experts in lists of 1 layers");
+    p.experts = 4;
+    list.owner = owner;
+    list.n_owner = 3;
+    told(&p, "3 owners are too few");
+    list.n_owner = 5;
+    told(&p, "5 owners, 4 belong to experts");
+    list.count = count;
+    list.n_count = 3;
+    told(&p, "numbers of owners of 3 experts");
+    list.n_count = 4;
+    told(&p, "the ranks of expert 3 of layer 0 do not ascend");
+    owner[4] = UINT32_MAX;
+    told(&p, "expert 3 of layer 0 is on expert rank -1 of 2");
+    count[3] = UINT32_MAX;
+    told(&p, "5 owners are too few");
+    count[3] = 2;
+    owner[3] = 0;
+    owner[4] = 1;
+    count[0] = 0;
+    count[1] = 2;
+    told(&p, "expert 0 of layer 0 has no owner");
+}
+
 /* For every --credit from the smallest to the largest, a chunk that fits it also fits into the largest frame. */
 static void every_credit_gives_chunks_that_can_be_sent(void **state)
 {
@@ -170,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_weights_of_the_same_shapes_are_found),
         cmocka_unit_test(a_copy_elsewhere_is_the_same),
+        cmocka_unit_test(a_placement_that_does_not_fit_is_refused),
         cmocka_unit_test(every_credit_gives_chunks_that_can_be_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

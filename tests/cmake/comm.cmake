@@ -23,6 +23,7 @@ function(um_mpi_test name target)
 endfunction()
 
 um_test(test_topology SOURCES core/comm/test_topology.c LIBS um_test_fixture um_transport)
+um_test(test_placement SOURCES core/comm/test_placement.c LIBS um_test_fixture um_transport)
 um_test(test_comm SOURCES core/comm/test_comm.c LIBS um_transport)
 um_test(test_pulse SOURCES core/comm/test_pulse.c LIBS um_transport)
 um_test(test_cpus SOURCES core/base/test_cpus.c LIBS um_base)

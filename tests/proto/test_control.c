@@ -110,7 +110,7 @@ static void test_plan(void **state)
     um_arena arena;
     um_arena_init(&arena, "test", 4096);
     Um__RankInfo info[RANKS], *ranks[RANKS];
-    uint32_t owner[EXPERTS];
+    uint32_t owner[EXPERTS], count[EXPERTS];
     for (uint32_t i = 0; i < RANKS; i++) {
         info[i] = (Um__RankInfo)UM__RANK_INFO__INIT;
         info[i].role = i == 0 ? UM__ROLE__ROLE_ROUTER : UM__ROLE__ROLE_EXPERT;
@@ -118,18 +118,30 @@ static void test_plan(void **state)
         info[i].host = i % 2 ? (char *)"b" : (char *)"";
         ranks[i] = &info[i];
     }
-    for (uint32_t i = 0; i < EXPERTS; i++) owner[i] = i * 31 % 39;
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        owner[i] = i * 31 % 39;
+        count[i] = 1;
+    }
+    Um__ExpertOwners list = UM__EXPERT_OWNERS__INIT, *lists[] = {&list, &list};
+    list.n_owner = list.n_count = EXPERTS;
+    list.owner = owner;
+    list.count = count;
+    Um__Placement place = UM__PLACEMENT__INIT;
+    place.experts = EXPERTS;
+    place.n_layers = 2;
+    place.layers = lists;
     Um__JobConfig plan = UM__JOB_CONFIG__INIT;
     plan.n_ranks = RANKS;
     plan.ranks = ranks;
-    plan.n_expert_owner = EXPERTS;
-    plan.expert_owner = owner;
+    plan.placement = &place;
     plan.wire = (char *)"bf16";
     plan.zstd_level = -100;
     Um__JobConfig *p = there_and_back(&plan.base, &arena);
     assert_int_equal(p->n_ranks, RANKS);
-    assert_int_equal(p->n_expert_owner, EXPERTS);
-    assert_memory_equal(p->expert_owner, owner, sizeof owner);
+    assert_int_equal(p->placement->n_layers, 2);
+    assert_int_equal(p->placement->layers[1]->n_owner, EXPERTS);
+    assert_memory_equal(p->placement->layers[1]->owner, owner, sizeof owner);
+    assert_memory_equal(p->placement->layers[1]->count, count, sizeof count);
     assert_int_equal(p->ranks[39]->index, 39);
     assert_string_equal(p->ranks[2]->host, "");
     assert_int_equal(p->zstd_level, -100);

@@ -440,10 +440,11 @@ static void each_rank_may_place_experts_for_itself(void **state)
     open_job(&j, 3);
     for (int r = 0; r < 3; r++) {
         um_arena_init(&place[r], "place", 4096);
-        assert_int_equal(um_topology_place(&j.comm[r]->topo, 4 + r, &place[r], &err), UM_OK);
+        assert_int_equal(um_placement_blocks(&j.comm[r]->topo.place, 1, 4 + r, 2, &place[r], &err),
+                         UM_OK);
     }
     for (int r = 0; r < 3; r++) {
-        assert_int_equal(j.comm[r]->topo.experts, 4 + r);
+        assert_int_equal(j.comm[r]->topo.place.experts, 4 + r);
         assert_int_equal(j.comm[r]->topo.ranks[r].host, 0);
         um_arena_free(&place[r]);
     }

@@ -13,15 +13,10 @@
 
 static um_dev dev;
 
-static void topology_of(um_topology *t, int experts_ranks, int E, um_arena *a)
+static void placement_of(um_placement *p, int ranks, int E, um_arena *a)
 {
-    um_rank ranks[70];
     um_err err = {0};
-    memset(ranks, 0, sizeof ranks);
-    ranks[0].role = UM_ROLE_ROUTER;
-    for (int i = 0; i < experts_ranks; i++) ranks[1 + i].role = UM_ROLE_EXPERT;
-    assert_int_equal(um_topology_build(t, ranks, 1 + experts_ranks, a, &err), UM_OK);
-    assert_int_equal(um_topology_place(t, E, a, &err), UM_OK);
+    assert_int_equal(um_placement_blocks(p, 1, E, ranks, a, &err), UM_OK);
 }
 
 /* K distinct experts for each of T rows. */
@@ -51,13 +46,13 @@ static void plan_is_a_permutation_with_each_row_once_per_peer(void **state)
         int T = shapes[i][0], K = shapes[i][1], E = shapes[i][2], X = shapes[i][3];
         um_arena a;
         um_err err = {0};
-        um_topology topo;
+        um_placement place;
         um_dispatch_plan p;
         um_arena_init(&a, "test", 4096);
-        topology_of(&topo, X, E, &a);
+        placement_of(&place, X, E, &a);
         int32_t *routes = random_routes(&rng, T, K, E, &a);
         um_dispatch_plan_bind(&p, &a, &a, T, K, X);
-        assert_int_equal(um_dispatch_plan_build(&p, &topo, 0, routes, T, &dev, &a, &err), UM_OK);
+        assert_int_equal(um_dispatch_plan_build(&p, &place, 0, routes, T, &dev, &a, &err), UM_OK);
         assert_memory_equal(p.device_slot, p.slot, (size_t)(T * K) * sizeof *p.slot);
         assert_memory_equal(p.device_row, p.row, (size_t)p.row_at[X] * sizeof *p.row);
         assert_true(um_dispatch_plan_is_permutation(&p));
@@ -66,7 +61,7 @@ static void plan_is_a_permutation_with_each_row_once_per_peer(void **state)
                 assert_true(p.row[r] < p.row[r + 1]);
             for (int pair = p.pair_at[x]; pair < p.pair_at[x + 1]; pair++) {
                 uint32_t e = um_get_u32(p.meta + (size_t)pair * 8 + 4);
-                assert_int_equal(topo.owner[e], x);
+                assert_true(um_placement_owns(&place, x, 0, (int)e));
                 if (pair > p.pair_at[x])
                     assert_true(e >= um_get_u32(p.meta + (size_t)(pair - 1) * 8 + 4));
             }
@@ -77,14 +72,14 @@ static void plan_is_a_permutation_with_each_row_once_per_peer(void **state)
     }
 }
 
-static int distinct_of(const int32_t *routes, int T, int K, const um_topology *topo, int peer)
+static int distinct_of(const int32_t *routes, int T, int K, const um_placement *place, int peer)
 {
     int rows = 0;
     for (int t = 0; t < T; t++) {
         bool here = false;
         for (int k = 0; k < K; k++) {
             int32_t e = routes[t * K + k];
-            here = here || (e >= 0 && topo->owner[e] == peer);
+            here = here || (e >= 0 && um_placement_owns(place, peer, 0, e));
         }
         rows += here;
     }
@@ -102,17 +97,17 @@ static void plan_leaves_out_slots_without_an_expert(void **state)
         int T = shapes[i][0], K = shapes[i][1], E = shapes[i][2], X = shapes[i][3], pairs = 0;
         um_arena a;
         um_err err = {0};
-        um_topology topo;
+        um_placement place;
         um_dispatch_plan p;
         um_arena_init(&a, "test", 4096);
-        topology_of(&topo, X, E, &a);
+        placement_of(&place, X, E, &a);
         int32_t *routes = random_routes(&rng, T, K, E, &a);
         for (int s = 0; s < T * K; s++) {
             if (s / K % 5 == 0 || um_rng_below(&rng, 3) == 0) routes[s] = UM_NO_EXPERT;
             pairs += routes[s] >= 0;
         }
         um_dispatch_plan_bind(&p, &a, &a, T, K, X);
-        assert_int_equal(um_dispatch_plan_build(&p, &topo, 0, routes, T, &dev, &a, &err), UM_OK);
+        assert_int_equal(um_dispatch_plan_build(&p, &place, 0, routes, T, &dev, &a, &err), UM_OK);
         assert_memory_equal(p.device_slot, p.slot, (size_t)(T * K) * sizeof *p.slot);
         assert_memory_equal(p.device_row, p.row, (size_t)p.row_at[X] * sizeof *p.row);
         assert_true(um_dispatch_plan_is_permutation(&p));
@@ -124,7 +119,7 @@ static void plan_leaves_out_slots_without_an_expert(void **state)
                 assert_int_equal(um_get_u32(p.meta + (size_t)p.slot[s] * 8 + 4), routes[s]);
         }
         for (int x = 0; x < X; x++)
-            assert_int_equal(p.rows_n[x], distinct_of(routes, T, K, &topo, x));
+            assert_int_equal(p.rows_n[x], distinct_of(routes, T, K, &place, x));
         if (pairs > 1) { /* a plan that lacks a pair or has one twice is not valid */
             int first = 0;
             while (p.slot[first] < 0) first++;
@@ -142,16 +137,16 @@ static void plan_refuses_an_expert_that_is_not_there(void **state)
     (void)state;
     um_arena a;
     um_err err = {0};
-    um_topology topo;
+    um_placement place;
     um_dispatch_plan p;
     int32_t bad[2] = {1, 4};
     um_arena_init(&a, "test", 4096);
-    topology_of(&topo, 2, 4, &a);
+    placement_of(&place, 2, 4, &a);
     um_dispatch_plan_bind(&p, &a, &a, 1, 2, 2);
-    assert_int_equal(um_dispatch_plan_build(&p, &topo, 0, bad, 1, &dev, &a, &err), UM_E_CORRUPT);
+    assert_int_equal(um_dispatch_plan_build(&p, &place, 0, bad, 1, &dev, &a, &err), UM_E_CORRUPT);
     assert_non_null(strstr(err.msg, "expert 4 of 4"));
     bad[1] = -2; /* -1 is a slot without an expert */
-    assert_int_equal(um_dispatch_plan_build(&p, &topo, 0, bad, 1, &dev, &a, &err), UM_E_CORRUPT);
+    assert_int_equal(um_dispatch_plan_build(&p, &place, 0, bad, 1, &dev, &a, &err), UM_E_CORRUPT);
     assert_non_null(strstr(err.msg, "expert -2 of 4"));
     um_arena_free(&a);
 }

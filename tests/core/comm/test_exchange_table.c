@@ -52,7 +52,7 @@ static void flight_make(fixture *t, int i)
         if (f->experts[r * K + 1] == f->experts[r * K]) f->experts[r * K + 1] = UM_NO_EXPERT;
     }
     um_dispatch_plan_bind(&f->plan, &t->arena, &t->arena, T_MAX, K, RANKS);
-    assert_int_equal(um_dispatch_plan_build(&f->plan, &t->comm[0]->topo, 3, f->experts, f->T,
+    assert_int_equal(um_dispatch_plan_build(&f->plan, &t->comm[0]->topo.place, 3, f->experts, f->T,
                                             &t->dev, &t->arena, &err),
                      UM_OK);
 }
@@ -66,7 +66,8 @@ static int setup(void **state)
     assert_int_equal(um_comm_inproc_open(t->comm, roles, 1 + RANKS, &err), UM_OK);
     assert_int_equal(um_dev_open_cpu(&t->dev, UM_ISA_AUTO, 1, &err), UM_OK);
     for (int r = 0; r <= RANKS; r++) {
-        assert_int_equal(um_topology_place(&t->comm[r]->topo, E, &t->arena, &err), UM_OK);
+        assert_int_equal(um_placement_blocks(&t->comm[r]->topo.place, 1, E, RANKS, &t->arena, &err),
+                         UM_OK);
         um_link_open(&t->link[r], t->comm[r]);
         assert_int_equal(
             um_link_agree(&t->link[r], UM_F32, UM_CODEC_NONE, 0, 1 << 20, 60000, 1, &err), UM_OK);

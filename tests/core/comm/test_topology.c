@@ -40,7 +40,7 @@ static void roles_are_numbered_in_rank_order(void **state)
         assert_int_equal(t.ranks[r].host, r / 2);
         assert_int_equal(t.ranks[r].pid, 100 + r);
     }
-    assert_int_equal(t.experts, 0);
+    assert_int_equal(t.place.experts, 0);
 }
 
 static void labels_name_role_rank_and_host(void **state)
@@ -89,69 +89,6 @@ static void a_job_without_router_is_refused(void **state)
     assert_int_equal(t.n, 77); /* untouched by failures */
 }
 
-/* Every expert has one owner, blocks are contiguous and in order, and the counts of two ranks differ by at most one. */
-static void check_placement(int E, int X)
-{
-    um_mark mark = um_arena_mark(&arena);
-    um_role *roles = um_arena_zero(&arena, (size_t)(X + 1) * sizeof *roles);
-    um_err err = {0};
-    for (int r = 1; r <= X; r++) roles[r] = UM_ROLE_EXPERT;
-    um_topology t = built(roles, X + 1);
-    assert_int_equal(um_topology_place(&t, E, &arena, &err), UM_OK);
-    assert_int_equal(t.experts, E);
-    int at = 0, least = E, most = 0;
-    for (int x = 0; x < X; x++) {
-        int owned = um_topology_owned(&t, x);
-        least = owned < least ? owned : least;
-        most = owned > most ? owned : most;
-        for (int i = 0; i < owned; i++, at++) {
-            assert_true(at < E);
-            assert_int_equal(t.owner[at], x);
-            assert_int_equal(t.local[at], i);
-        }
-    }
-    assert_int_equal(at, E);
-    assert_true(most - least <= 1);
-    um_arena_reset(&arena, mark);
-}
-
-static void experts_are_dealt_in_even_blocks(void **state)
-{
-    (void)state;
-    for (int E = 0; E <= 17; E++)
-        for (int X = 1; X <= 19; X++) check_placement(E, X);
-    check_placement(65536, 7);
-    check_placement(1048576, 3);
-}
-
-static void the_formula_of_the_header_holds(void **state)
-{
-    (void)state;
-    const um_role roles[] = {UM_ROLE_ROUTER, UM_ROLE_EXPERT, UM_ROLE_EXPERT, UM_ROLE_EXPERT};
-    const int owner[] = {0, 0, 1, 1, 1, 2, 2, 2},
-              local[] = {0, 1, 0, 1, 2, 0, 1, 2}; /* floors of 8/3 and 16/3 */
-    um_topology t = built(roles, 4);
-    um_err err = {0};
-    assert_int_equal(um_topology_place(&t, 8, &arena, &err), UM_OK);
-    for (int e = 0; e < 8; e++) {
-        assert_int_equal(t.owner[e], owner[e]);
-        assert_int_equal(t.local[e], local[e]);
-    }
-}
-
-static void experts_without_expert_rank_are_refused(void **state)
-{
-    (void)state;
-    const um_role roles[] = {UM_ROLE_ROUTER, UM_ROLE_ENCODER};
-    um_topology t = built(roles, 2);
-    um_err err = {0};
-    assert_int_equal(um_topology_place(&t, 4, &arena, &err), UM_E_USAGE);
-    assert_non_null(strstr(err.msg, "4 experts"));
-    assert_int_equal(um_topology_place(&t, -1, &arena, &err), UM_E_USAGE);
-    assert_int_equal(um_topology_place(&t, 0, &arena, &err), UM_OK);
-    assert_int_equal(t.experts, 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,9 +96,6 @@ int main(void)
         cmocka_unit_test(labels_name_role_rank_and_host),
         cmocka_unit_test(long_hostnames_fit_a_label),
         cmocka_unit_test(a_job_without_router_is_refused),
-        cmocka_unit_test(experts_are_dealt_in_even_blocks),
-        cmocka_unit_test(the_formula_of_the_header_holds),
-        cmocka_unit_test(experts_without_expert_rank_are_refused),
     };
     return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }
