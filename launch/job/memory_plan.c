@@ -68,9 +68,8 @@ static int64_t encoder_buffers(const um_model *m, uint32_t reads)
     static const struct {
         uint32_t reads;
         um_modality most; /* videos are read by the images' tower, and need more */
-    } towers[] = {{UM_READS_VISION, UM_VIDEO},
-                  {1u << UM_SPEECH, UM_SPEECH},
-                  {1u << UM_SOUND, UM_SOUND}};
+    } towers[] = {
+        {UM_READS_VISION, UM_VIDEO}, {1u << UM_SPEECH, UM_SPEECH}, {1u << UM_SOUND, UM_SOUND}};
     int64_t most = 0;
     for (size_t i = 0; i < sizeof towers / sizeof towers[0]; i++) {
         if ((reads & towers[i].reads) == 0) continue;

@@ -157,8 +157,8 @@ static um_status moe_send(const um_pass *p, int layer, um_acts *a, um_err *err)
     choose(p, layer, a);
     p->dev->ops->get(p->dev, a->routed, a->route.experts, n * sizeof *a->routed);
     if (b->routing != NULL) count(p, layer, a);
-    UM_TRY(um_dispatch_plan_build(&a->plan, &um_exchange_link(p->exchange)->comm->topo.place,
-                                  layer, a->routed, b->T, p->dev, p->host, err));
+    UM_TRY(um_dispatch_plan_build(&a->plan, &um_exchange_link(p->exchange)->comm->topo.place, layer,
+                                  a->routed, b->T, p->dev, p->host, err));
     return um_exchange_dispatch(p->exchange, &a->plan, a->rows, a->ln2, key_of(p, layer), err);
 }
 

@@ -63,7 +63,8 @@ static void rank_load(rank *r, const um_owner *who, uint32_t reads)
         um_backbone_close(&b);
         break;
     case UM_ROLE_EXPERT:
-        ok(um_experts_load(&e, &r->ps, who->topo, who->topo->ranks[who->rank].index, &err), &err);
+        ok(um_experts_load(&e, &r->ps, &who->topo->place, who->topo->ranks[who->rank].index, &err),
+           &err);
         break;
     default:
         ok(um_encode_load(&n, &r->ps, reads, &err), &err);
@@ -130,7 +131,9 @@ static void job(const char *model, int experts, bool live)
         who[n++].modalities = reads[i];
     }
     ok(um_topology_build(&topo, who, n, &arena, &err), &err);
-    ok(um_topology_place(&topo, m->experts, &arena, &err), &err);
+    ok(um_placement_blocks(&topo.place, m->layers, m->experts, topo.count[UM_ROLE_EXPERT], &arena,
+                           &err),
+       &err);
     for (int i = 0; i < n; i++) {
         rank r = {0};
         const um_owner me = {&topo, i};
@@ -173,7 +176,7 @@ static void places_are_unique(void **state)
     um_checkpoint ck;
     um_err err = {0};
     ok(um_checkpoint_open(&ck, MODELS "s8fm", NULL, &err), &err);
-    um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena);
+    um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena, &arena);
     for (size_t i = 0; i < ps.n; i++)
         assert_ptr_equal(um_params_find(&ps, ps.list[i].spec.at, ps.list[i].spec.leaf),
                          &ps.list[i]);
@@ -191,7 +194,7 @@ static void loaders_know_no_names(void **state)
     um_err err = {0};
     um_backbone b = {0};
     ok(um_checkpoint_open(&ck, MODELS "s4i", NULL, &err), &err);
-    um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena);
+    um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena, &arena);
     um_param *p =
         um_params_find(&ps, um_place_of(UM_PART_BACKBONE, UM_SLOT_V, 1, -1), UM_LEAF_WEIGHT);
     p->spec.name = "model.layers.1.self_attn.values.weight";
@@ -214,7 +217,7 @@ static void training_needs_the_tensor_itself(void **state)
     um_err err = {0};
     um_backbone b = {0};
     ok(um_checkpoint_open(&ck, MODELS "s8", NULL, &err), &err);
-    um_params ps = params_of(&ck, um_role_parts(UM_ROLE_ROUTER, 0), "auto", &dev, &arena);
+    um_params ps = params_of(&ck, um_role_parts(UM_ROLE_ROUTER, 0), "auto", &dev, &arena, &arena);
     um_param *q =
         um_params_find(&ps, um_place_of(UM_PART_BACKBONE, UM_SLOT_Q, 0, -1), UM_LEAF_WEIGHT);
     um_param *merged =
@@ -275,7 +278,7 @@ static void golden_lora_branches_match(void **state)
         um_err err = {0};
         ok(um_checkpoint_open(&ck, um_arena_fmt(&arena, MODELS "%s", names[i]), NULL, &err), &err);
         const um_model *m = &ck.model;
-        um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena);
+        um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena, &arena);
         for (int l = 0; l < m->layers; l++)
             for (int e = m->moe_layer[l] ? 0 : -1; e < (m->moe_layer[l] ? m->experts : 0); e++) {
                 const um_part part = e < 0 ? UM_PART_BACKBONE : UM_PART_EXPERT;
