@@ -16,7 +16,8 @@ typedef struct um_demand {
     int take;        /* out: rows of the next micro-batch */
 } um_demand;
 
-/* Fills take of demand[n], in any order, for one micro-batch. max_rows bounds the micro-batch, prefill_rows the prompt rows in it. *turn is where the
- * generating sequences begin; it is moved on when not all of them fit. order: room for n indices. Returns the rows taken. */
+/* Fills take of demand[n], in any order, for one micro-batch. max_rows bounds it, most_generating and prefill_rows the rows of either
+ * kind in it. *turn is where the generating sequences begin; it is moved on when not all of them fit. order: room for n indices.
+ * Returns the rows taken. */
 int um_schedule(um_demand *demand, int n, int max_rows, int most_generating, int prefill_rows,
                 unsigned *turn, int32_t *order);
