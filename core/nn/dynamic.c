@@ -4,34 +4,6 @@
 #include "core/base/bytes.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-static const float sum_floor =
-    1e-6f; /* added to the sums that weights are divided by, as the original does */
-
-/* One row of a um_dynamic. */
-typedef struct row {
-    const float *z; /* [C] */
-    int n, N;       /* dynamic experts chosen; R + Z */
-    int32_t *pick;  /* [n] */
-    float *share;   /* [n] */
-    uint8_t *mask;  /* [C] */
-    float *w;       /* [C] */
-} row;
-
-static row row_of(const um_dynamic *g, int t)
-{
-    int N = g->m->routed + g->m->nulls;
-    size_t c = um_at((size_t)t, 0, (size_t)g->C), d = um_at((size_t)t, 0, (size_t)N);
-    return (row){.z = g->logits + c,
-                 .n = g->count[t],
-                 .N = N,
-                 .pick = g->pick + d,
-                 .share = g->share + d,
-                 .mask = g->mask + c,
-                 .w = g->weights + c};
-}
 
 void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, int T, int K)
 {
@@ -48,248 +20,53 @@ void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, 
     g->slots = um_arena_f32(arena, rows, (size_t)K);
 }
 
-/* --- the choice, steps 3 and 4 --- */
-
-/* The column of the largest dynamic logit not yet chosen; the lowest column on ties, and for rows of NaN. -1 when all are chosen. */
-static int largest_left(const row *r, const uint8_t *taken)
-{
-    int best = -1;
-    for (int c = 0; c < r->N; c++)
-        if (!taken[c] && (best < 0 || r->z[c] > r->z[best])) best = c;
-    return best;
-}
-
-/* Whether column c shares the softmax of a step that `best` won: (t - z) / max(|z|, |t|) <= 2 eps with t = z[best]. */
-static bool in_window(const row *r, const uint8_t *taken, int c, int best, float eps)
-{
-    float t = r->z[best], z = r->z[c];
-    return !taken[c] && !((t - z) / fmaxf(fabsf(z), fabsf(t)) > 2.0f * eps);
-}
-
-/* Sum of exp(z - t) over the window of a step: 1 / m. */
-static float window_sum(const row *r, const uint8_t *taken, int best, float eps)
-{
-    float sum = 0.0f;
-    for (int c = 0; c < r->N; c++)
-        if (in_window(r, taken, c, best, eps)) sum += um_expf(r->z[c] - r->z[best]);
-    return sum;
-}
-
-/* k = 1 + number of prefix sums below top_p of the probabilities in falling order, which is the order of choice: continue while the
- * sum of the chosen ones is below. taken [R+Z] is all 0 on entry. */
-static int choose_row(const um_dynamic_model *m, const row *r, uint8_t *taken)
-{
-    float all = 0.0f, prefix = 0.0f;
-    int n = 0, top = largest_left(r, taken);
-    for (int c = 0; c < r->N; c++) all += um_expf(r->z[c] - r->z[top]);
-    for (int best = top; best >= 0; best = largest_left(r, taken)) {
-        r->share[n] = 1.0f / window_sum(r, taken, best, m->eps);
-        r->pick[n++] = best;
-        taken[best] = 1;
-        prefix += um_expf(r->z[best] - r->z[top]) / all;
-        if (m->top_p > 0.0f ? !(prefix < m->top_p) : n >= m->top_k) break;
-    }
-    return n;
-}
-
-/* --- dropping, step 8 --- */
-
 int um_dynamic_capacity(const um_dynamic_model *m, int T)
 {
     double n = ceil((double)T / (m->routed + m->nulls) * (double)m->capacity_factor);
     return um_min_int(n < (double)T ? um_max_int((int)n, m->min_capacity) : T, T);
 }
 
-/* Falling z, then rising row, as one rising number. */
-static uint64_t drop_key(float z, int t)
+/* What the ops take of a gate. */
+static um_dynamic_rows rows_of(const um_dynamic *g)
 {
-    uint32_t b = um_f32_bits(z + 0.0f); /* -0 is 0 */
-    uint32_t rising = b >> 31 ? ~b : b | 0x80000000u;
-    return (uint64_t)~rising << 32 | (uint32_t)t;
+    const um_dynamic_model *m = g->m;
+    return (um_dynamic_rows){.T = g->T,
+                             .K = g->K,
+                             .C = g->C,
+                             .routed = m->routed,
+                             .nulls = m->nulls,
+                             .shared = m->shared,
+                             .top_p = m->top_p,
+                             .top_k = m->top_k,
+                             .eps = m->eps,
+                             .dropped = g->dropped,
+                             .by_logit = m->drop_policy == UM_DROP_PROBS,
+                             .keep = um_dynamic_capacity(m, g->T),
+                             .logits = g->logits,
+                             .count = g->count,
+                             .pick = g->pick,
+                             .share = g->share,
+                             .real = g->real,
+                             .mask = g->mask,
+                             .weights = g->weights,
+                             .experts = g->experts,
+                             .slots = g->slots};
 }
 
-static int by_key(const void *a, const void *b)
+void um_dynamic_choose(um_dev *d, um_dynamic *g, const uint8_t *real, bool drop)
 {
-    uint64_t x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return (x > y) - (x < y);
-}
-
-/* Keeps `keep` of the rows that chose column c: the first, or those of the highest logits, the first of equal ones. */
-static void drop_column(um_dynamic *g, int c, int keep, uint64_t *keys)
-{
-    bool by_logit = g->m->drop_policy == UM_DROP_PROBS;
-    size_t n = 0;
-    for (int t = 0; t < g->T; t++) {
-        size_t at = um_at((size_t)t, (size_t)c, (size_t)g->C);
-        if (g->mask[at]) keys[n++] = drop_key(by_logit ? g->logits[at] : 0.0f, t);
-    }
-    if (by_logit) qsort(keys, n, sizeof *keys, by_key);
-    for (size_t i = (size_t)keep; i < n; i++)
-        g->mask[um_at((size_t)(uint32_t)keys[i], (size_t)c, (size_t)g->C)] = 0;
-}
-
-/* --- weights, steps 5 and 9 --- */
-
-/* What step 9 divides and multiplies by, for forward and backward. */
-typedef struct norms {
-    float picked; /* sum of m over the picks + 1e-6 */
-    float kept;   /* sum of r over the picks that remain in mask + 1e-6; 1 without dropping */
-    float top;    /* the largest logit in mask */
-    float all;    /* sum of exp(z - top) over mask; 0 when mask is empty */
-    float
-        dynamic; /* D: the share of that softmax that dynamic experts hold; 1 without shared experts */
-} norms;
-
-static norms norms_of(const um_dynamic *g, const row *r)
-{
-    norms s = {.kept = 1.0f, .dynamic = 1.0f};
-    float sum = 0.0f, kept = 0.0f;
-    for (int i = 0; i < r->n; i++) sum += r->share[i];
-    s.picked = sum + sum_floor;
-    for (int i = 0; i < r->n; i++)
-        if (r->mask[r->pick[i]]) kept += r->share[i] / s.picked;
-    if (g->dropped) s.kept = kept + sum_floor;
-    if (g->m->shared == 0) return s;
-    float dynamic = 0.0f;
-    int top = -1;
-    for (int c = 0; c < g->C; c++)
-        if (r->mask[c] && (top < 0 || r->z[c] > r->z[top])) top = c;
-    s.top = r->z[top];
-    for (int c = 0; c < g->C; c++) {
-        if (!r->mask[c]) continue;
-        float e = um_expf(r->z[c] - s.top);
-        s.all += e;
-        if (c < r->N) dynamic += e;
-    }
-    s.dynamic = dynamic / s.all;
-    return s;
-}
-
-static void weigh_row(const um_dynamic *g, const row *r)
-{
-    norms s = norms_of(g, r);
-    memset(r->w, 0, (size_t)g->C * sizeof *r->w);
-    for (int i = 0; i < r->n; i++)
-        if (r->mask[r->pick[i]]) r->w[r->pick[i]] = r->share[i] / s.picked / s.kept * s.dynamic;
-    for (int c = r->N; c < g->C; c++) r->w[c] = um_expf(r->z[c] - s.top) / s.all;
-}
-
-static void fill_slots(um_dynamic *g, const row *r, int t)
-{
-    int32_t *experts = g->experts + um_at((size_t)t, 0, (size_t)g->K);
-    float *slots = g->slots + um_at((size_t)t, 0, (size_t)g->K);
-    int n = 0;
-    for (int i = 0; i < r->n; i++) {
-        int c = r->pick[i];
-        if (c >= g->m->routed || !r->mask[c]) continue;
-        UM_CHECK(n < g->K);
-        experts[n] = c;
-        slots[n++] = r->w[c];
-    }
-    for (; n < g->K; n++) {
-        experts[n] = UM_NO_EXPERT;
-        slots[n] = 0.0f;
-    }
-}
-
-void um_dynamic_choose(um_dynamic *g, const uint8_t *real, bool drop, um_arena *scratch)
-{
-    um_mark mark = um_arena_mark(scratch);
-    size_t N = (size_t)g->m->routed + (size_t)g->m->nulls;
-    uint8_t *taken = um_arena_alloc(scratch, N);
-    uint64_t *keys = um_arena_alloc(scratch, (size_t)g->T * sizeof *keys);
     g->dropped = drop;
-    for (int t = 0; t < g->T; t++) {
-        row r = row_of(g, t);
-        memset(taken, 0, N);
-        g->real[t] = real == NULL || real[t] != 0;
-        g->count[t] = choose_row(g->m, &r, taken);
-        for (int c = 0; c < g->C; c++) r.mask[c] = c >= r.N || (g->real[t] && taken[c]);
-    }
-    int keep = um_dynamic_capacity(g->m, g->T);
-    for (int c = 0; drop && c < (int)N; c++) drop_column(g, c, keep, keys);
-    for (int t = 0; t < g->T; t++) {
-        row r = row_of(g, t);
-        weigh_row(g, &r);
-        fill_slots(g, &r, t);
-    }
-    um_arena_reset(scratch, mark);
+    const um_dynamic_rows rows = rows_of(g);
+    d->ops->gate_dynamic(d, &rows, real);
 }
 
-/* --- backward --- */
-
-/* s = softmax of z over mask, D = sum of the dynamic s:   ds = dD for a dynamic column (w = r' D), dw for a shared one (w = s), and
- * dz_c += s_c (ds_c - sum over c of s ds). */
-static void bwd_softmax(float *dz, const float *dw, const um_dynamic *g, const row *r,
-                        const norms *s)
+void um_dynamic_bwd(um_dev *d, float *dlogits, const float *dweights, const um_dynamic *g)
 {
-    float dD = 0.0f, mean = 0.0f;
-    for (int i = 0; i < r->n; i++) {
-        int c = r->pick[i];
-        if (r->mask[c]) dD += dw[c] * (r->share[i] / s->picked / s->kept);
-    }
-    for (int c = 0; c < g->C; c++)
-        if (r->mask[c]) mean += um_expf(r->z[c] - s->top) / s->all * (c < r->N ? dD : dw[c]);
-    for (int c = 0; c < g->C; c++)
-        if (r->mask[c])
-            dz[c] += um_expf(r->z[c] - s->top) / s->all * ((c < r->N ? dD : dw[c]) - mean);
+    const um_dynamic_rows rows = rows_of(g);
+    d->ops->gate_dynamic_bwd(d, dlogits, dweights, &rows);
 }
 
-/* w_i = r'_i D, r'_i = r_i / (sum of kept r + 1e-6) when rows were dropped, r_i = m_i / (sum of m + 1e-6):
- *   dr_i = (dr'_i - sum of dr' r') / kept,   dm_i = (dr_i - sum of dr r) / picked.   dm [n] */
-static void bwd_shares(float *dm, const float *dw, const um_dynamic *g, const row *r,
-                       const norms *s)
-{
-    float mean = 0.0f;
-    for (int i = 0; i < r->n; i++) {
-        int c = r->pick[i];
-        dm[i] = r->mask[c] ? dw[c] * s->dynamic : 0.0f;
-        if (r->mask[c]) mean += dm[i] * (r->share[i] / s->picked / s->kept);
-    }
-    for (int i = 0; g->dropped && i < r->n; i++)
-        if (r->mask[r->pick[i]]) dm[i] = (dm[i] - mean) / s->kept;
-    mean = 0.0f;
-    for (int i = 0; i < r->n; i++) mean += dm[i] * (r->share[i] / s->picked);
-    for (int i = 0; i < r->n; i++) dm[i] = (dm[i] - mean) / s->picked;
-}
-
-/* m = softmax over the step's window, of the winner:   dz_c += dm m ([c = winner] - p_c). Walks the steps again; taken [R+Z]. */
-static void bwd_windows(float *dz, const float *dm, const um_dynamic *g, const row *r,
-                        uint8_t *taken)
-{
-    memset(taken, 0, (size_t)r->N);
-    for (int i = 0; i < r->n; i++) {
-        int best = r->pick[i];
-        float m = r->share[i];
-        for (int c = 0; c < r->N; c++) {
-            if (!in_window(r, taken, c, best, g->m->eps)) continue;
-            float p = um_expf(r->z[c] - r->z[best]) * m;
-            dz[c] += dm[i] * m * ((c == best ? 1.0f : 0.0f) - p);
-        }
-        taken[best] = 1;
-    }
-}
-
-void um_dynamic_bwd(float *dlogits, const float *dweights, const um_dynamic *g, um_arena *scratch)
-{
-    um_mark mark = um_arena_mark(scratch);
-    size_t N = (size_t)g->m->routed + (size_t)g->m->nulls;
-    uint8_t *taken = um_arena_alloc(scratch, N);
-    float *dm = um_arena_f32(scratch, 1, N);
-    for (int t = 0; t < g->T; t++) {
-        row r = row_of(g, t);
-        size_t at = um_at((size_t)t, 0, (size_t)g->C);
-        norms s = norms_of(g, &r);
-        if (g->m->shared > 0) bwd_softmax(dlogits + at, dweights + at, g, &r, &s);
-        bwd_shares(dm, dweights + at, g, &r, &s);
-        bwd_windows(dlogits + at, dm, g, &r, taken);
-    }
-    um_arena_reset(scratch, mark);
-}
-
-/* --- balance, step 7 --- */
+/* Step 7. */
 
 double um_dynamic_balance(const um_dynamic *g, const float *weight, um_arena *scratch)
 {
@@ -298,13 +75,15 @@ double um_dynamic_balance(const um_dynamic *g, const float *weight, um_arena *sc
     double *f = um_arena_zero(scratch, N * sizeof *f), *q = um_arena_zero(scratch, N * sizeof *q);
     double rows = 0, value = 0;
     for (int t = 0; t < g->T; t++) {
-        row r = row_of(g, t);
+        const float *z = g->logits + um_at((size_t)t, 0, (size_t)g->C);
+        const int32_t *pick = g->pick + um_at((size_t)t, 0, N);
+        const int n = g->real[t] ? g->count[t] : 0;
         float all = 0.0f;
         rows += (double)weight[t];
-        for (int i = 0; g->real[t] && i < r.n; i++) all += um_expf(r.z[r.pick[i]] - r.z[r.pick[0]]);
-        for (int i = 0; g->real[t] && i < r.n; i++) {
-            f[r.pick[i]] += (double)weight[t];
-            q[r.pick[i]] += (double)(weight[t] * (um_expf(r.z[r.pick[i]] - r.z[r.pick[0]]) / all));
+        for (int i = 0; i < n; i++) all += um_expf(z[pick[i]] - z[pick[0]]);
+        for (int i = 0; i < n; i++) {
+            f[pick[i]] += (double)weight[t];
+            q[pick[i]] += (double)(weight[t] * (um_expf(z[pick[i]] - z[pick[0]]) / all));
         }
     }
     for (size_t e = 0; rows > 0 && e < N; e++) value += f[e] / rows * (q[e] / rows);

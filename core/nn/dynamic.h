@@ -13,7 +13,7 @@
 #include "core/model/model.h"
 #include "core/tensor/ops.h"
 
-/* What the gate decided for T rows. A pad row chooses no dynamic expert but uses the shared experts like any other row. */
+/* What the gate decided for T rows, in device memory. A pad row chooses no dynamic expert but uses the shared experts like any other row. */
 typedef struct um_dynamic {
     const um_dynamic_model *m;
     int T, K, C;
@@ -33,16 +33,16 @@ typedef struct um_dynamic {
 /* K: slots for the routed experts of a token, um_model.top_k. */
 void um_dynamic_bind(um_dynamic *g, um_arena *arena, const um_dynamic_model *m, int T, int K);
 
-/* Fills everything from logits. real [T]: 0 = pad, or NULL when all rows are real. drop: each dynamic expert keeps at most
+/* Fills everything from logits. real [T] (device memory): 0 = pad; NULL: all rows are real. drop: each dynamic expert keeps at most
  * um_dynamic_capacity of its rows; what is left of a row's weights then adds up to what it was. */
-void um_dynamic_choose(um_dynamic *g, const uint8_t *real, bool drop, um_arena *scratch);
+void um_dynamic_choose(um_dev *d, um_dynamic *g, const uint8_t *real, bool drop);
 
 /* Rows that a dynamic expert may keep out of T, pads counted: max(min_capacity, ceil(T / (R + Z) * capacity_factor)), at most T. */
 int um_dynamic_capacity(const um_dynamic_model *m, int T);
 
 /* Backward of the weights w.r.t. the logits, with the choices held fixed: dlogits [T,C] += ..., from dweights [T,C]. */
-void um_dynamic_bwd(float *dlogits, const float *dweights, const um_dynamic *g, um_arena *scratch);
+void um_dynamic_bwd(um_dev *d, float *dlogits, const float *dweights, const um_dynamic *g);
 
-/* The balance value (R+Z) * sum_e f_e q_e over dynamic experts, before dropping: f_e = weighted mean over rows of "e is chosen",
+/* From g's tables on the host: the balance value (R+Z) * sum_e f_e q_e over dynamic experts, before dropping: f_e = weighted mean over rows of "e is chosen",
  * q_e = weighted mean of the softmax over the chosen dynamic experts. weight [T]; 0 on pads. */
 double um_dynamic_balance(const um_dynamic *g, const float *weight, um_arena *scratch);

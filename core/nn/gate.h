@@ -10,7 +10,7 @@
 #include "core/model/model.h"
 #include "core/tensor/ops.h"
 
-/* What a gate decided for T rows; larger weight first. */
+/* What a gate decided for T rows; larger weight first. Device memory. */
 typedef struct um_route {
     int T, K, E;
     float *logits;    /* [T,E] clean */
@@ -20,12 +20,13 @@ typedef struct um_route {
 
 void um_route_bind(um_route *r, um_arena *arena, int T, int K, int E);
 
-/* Fills experts and weights from logits. noise: one stream number for each row (GShard only), NULL for none; seed is theirs. */
-void um_gate_choose(um_route *r, um_gate_style style, uint64_t seed, const uint64_t *noise);
+/* Fills experts and weights from logits. noise: one stream number for each row (GShard only; device memory), NULL for none; seed is theirs. */
+void um_gate_choose(um_dev *d, um_route *r, um_gate_style style, uint64_t seed,
+                    const uint64_t *noise);
 
 /* Backward of the weights w.r.t. the logits; the choice itself has no gradient. Both styles: weights = softmax over the K chosen
  * logits, so dlogits[chosen i] += w_i (dw_i - sum_j w_j dw_j). dlogits [T,E], dweights [T,K]. */
-void um_gate_bwd(float *dlogits, const float *dweights, const um_route *r);
+void um_gate_bwd(um_dev *d, float *dlogits, const float *dweights, const um_route *r);
 
-/* Load-balance value of the first choices (spec 4.4.2 step 8): E * sum_e mean(p_e) * mean(first choice is e). */
+/* Load-balance value of the first choices (spec 4.4.2 step 8), from logits on the host: E * sum_e mean(p_e) * mean(first choice is e). */
 double um_gate_balance(const um_route *r);

@@ -14,7 +14,7 @@
  *
  * Memory. Every pointer that an op takes is memory of the same table's alloc ("device"), unless the op says "host": weights,
  * activations, keys and values, and also index, position, gate and routing tables. Nobody else reads or writes it; put and get copy.
- * Structs that describe a call (um_matrix, um_kv_flat, um_span, um_group) and lists of them are arguments: they lie on the host and may go
+ * Structs that describe a call (um_matrix, um_kv, um_span, um_group, um_dynamic_rows) and lists of them are arguments: they lie on the host and may go
  * when the call returns. The tests run every forward pass on a table whose memory faults outside an op (tests/support/guarded_ops.h).
  *
  * A um_dev is one stream of one device: the ops that it is given run in order, and may run later than the call. An op that fails
@@ -85,6 +85,32 @@ typedef struct um_span {
     int32_t page; /* the entry of um_kv.table with its first page */
 } um_span;
 
+/* A group of rows of a gemm_grouped, with its own weights: y[row .. row+T-1] = x[row .. row+T-1] W^T + bias. */
+typedef struct um_group {
+    const um_matrix *w; /* the struct is host memory */
+    const float *bias;  /* [N] or NULL */
+    int row, T;
+} um_group;
+
+/* T rows of a gate with a varying number of experts: C = routed + nulls + shared columns of logits, of which a row chooses among the
+ * first routed + nulls. The rule is in core/nn/dynamic.h. All pointers are device memory. */
+typedef struct um_dynamic_rows {
+    int T, K, C, routed, nulls, shared;
+    float top_p; /* 0: every row uses top_k */
+    int top_k;
+    float eps;
+    bool dropped,
+        by_logit; /* a column keeps `keep` of its rows: the first, or those of the highest logits */
+    int keep;
+    const float *logits;   /* [T,C] */
+    int32_t *count, *pick; /* [T], [T,routed+nulls]: columns chosen, in order of choice */
+    float *share;          /* [T,routed+nulls] of each pick */
+    uint8_t *real, *mask;  /* [T] 0: pad; [T,C] 1: the row uses the column */
+    float *weights;        /* [T,C] */
+    int32_t *experts;      /* [T,K] routed ones in order of choice, then UM_NO_EXPERT */
+    float *slots;          /* [T,K] their weights, 0 in a hole */
+} um_dynamic_rows;
+
 struct um_kernels;
 typedef struct um_dev um_dev;
 
@@ -122,6 +148,11 @@ typedef struct um_ops {
      * the windows of a convolution. */
     void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
+
+    /* The rows of every group through its own matrix, as gemm would one group after another, with the same bits. All matrices have the
+     * same N, K and type; no two groups share a row. Rows of no group are left as they are. */
+    void (*gemm_grouped)(um_dev *d, float *y, int ldy, const float *x, int ldx,
+                         const um_group *group, int groups);
 
     /* y = x * rsqrt(mean(x^2) + eps) * w.  x, y [T,D], w [D], rstd [T] kept for backward (may be NULL).
      * Zhang, Sennrich 2019, arXiv 1910.07467; LlamaRMSNorm. */
@@ -188,6 +219,20 @@ typedef struct um_ops {
     /* The gate of that bias: gate[t,h] = ga (gb a[h] - 1) + 2, ga and gb the sigmoids of the sums of the first four and of the last four
      * values of x[t,h].   gate [T,heads], x [T,heads,8], a [heads] */
     void (*bias_gate)(um_dev *d, float *gate, const float *x, const float *a, int T, int heads);
+
+    /* The K of E experts of every row of logits[T,E], and their weights, larger first; ties go to the lower index. experts, weights [T,K].
+     * gshard false: the K largest, weights = softmax over them (Mixtral). true: weights = softmax over all E, divided by the sum of the K
+     * (at least float epsilon); the second and further ones with Gumbel noise when noise, [T] numbers of streams of the seed, is there. */
+    void (*gate_topk)(um_dev *d, int32_t *experts, float *weights, const float *logits, int T,
+                      int E, int K, bool gshard, uint64_t seed, const uint64_t *noise);
+    /* The choice held fixed, both rules are a softmax over the K: dlogits[t, expert i] += w_i (dw_i - sum over j of w_j dw_j). */
+    void (*gate_topk_bwd)(um_dev *d, float *dlogits, const float *dweights, const float *weights,
+                          const int32_t *experts, int T, int E, int K);
+    /* Fills everything in g but the logits. real [T]: 0 = pad; NULL: all are real. */
+    void (*gate_dynamic)(um_dev *d, const um_dynamic_rows *g, const uint8_t *real);
+    /* dlogits[T,C] += ..., from dweights[T,C], the choices held fixed. */
+    void (*gate_dynamic_bwd)(um_dev *d, float *dlogits, const float *dweights,
+                             const um_dynamic_rows *g);
 
     /* y[i] = x[index[i]], rows of D. */
     void (*gather)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);

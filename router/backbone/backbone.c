@@ -87,9 +87,10 @@ static void choose(const um_pass *p, int layer, um_acts *a)
     const um_batch *b = p->batch;
     um_linear_fwd(p->dev, a->route.logits, a->gate_in, b->T, &t->blocks[layer].gate);
     if (t->model->gate == UM_GATE_DYNAMIC)
-        um_dynamic_choose(&a->dynamic, NULL, false, p->host);
+        um_dynamic_choose(p->dev, &a->dynamic, NULL, false);
     else
-        um_gate_choose(&a->route, t->model->gate, b->noise_seed + (uint64_t)layer, b->noise);
+        um_gate_choose(p->dev, &a->route, t->model->gate, b->noise_seed + (uint64_t)layer,
+                       b->noise);
 }
 
 /* Computes the shared experts' rows into parts[1..F]. */

@@ -129,7 +129,7 @@ void dynamic_layer_run(dynamic_layer *l, const um_checkpoint *ck, const float *x
     load(l, ck, dev, a);
     um_dynamic_bind(&l->gate, a, &m->dynamic, S, m->top_k);
     um_linear_fwd(dev, l->gate.logits, x, S, &l->gate_w);
-    um_dynamic_choose(&l->gate, real, drop, a);
+    um_dynamic_choose(dev, &l->gate, real, drop);
     l->acts = um_arena_zero(a, (size_t)l->blocks * sizeof *l->acts);
     l->rows = um_arena_alloc(a, (size_t)l->blocks * sizeof *l->rows);
     for (int b = 0; b < l->blocks; b++) {

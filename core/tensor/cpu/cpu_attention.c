@@ -229,7 +229,7 @@ enum { GATE_VALUES = 8 };
 
 void um_cpu_bias_gate(um_dev *d, float *gate, const float *x, const float *a, int T, int heads)
 {
-    (void)d;
+    if (d->st != UM_OK) return;
     for (int t = 0; t < T; t++)
         for (int h = 0; h < heads; h++, x += GATE_VALUES) {
             const float ga = um_sigmoidf(x[0] + x[1] + x[2] + x[3]),

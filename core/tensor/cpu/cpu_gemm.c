@@ -135,7 +135,7 @@ void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, c
                    .dtype = w->dtype,
                    .bias = bias,
                    .accumulate = accumulate}};
-    if (M <= 0) return;
+    if (M <= 0 || j.team == 0) return;
     if (M <= UM_THIN) {
         cut(&j, THIN_UNIT, M);
         um_team_run(j.team, thin_part, &j);
@@ -148,4 +148,161 @@ void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, c
         j.g.y = y + (size_t)m * (size_t)ldy;
         packed_gemm(&j);
     }
+}
+
+/* --- many groups of rows, each with its own matrix --- */
+
+/* A call, or a run of its groups, divided into items of a group's panels. */
+typedef struct grouped {
+    const um_kernels *kernels;
+    const um_group *group;
+    um_gemm g; /* what all groups share */
+    int groups, team;
+    int unit, units;      /* panels of an item, items of a group */
+    const size_t *packed; /* where each group's packed rows begin; NULL: thin groups */
+    float *memory;
+    atomic_int *taken;
+} grouped;
+
+/* Group i as a gemm of its own. */
+static um_gemm gemm_of(const grouped *j, int i)
+{
+    const um_group *group = &j->group[i];
+    um_gemm g = j->g;
+    g.M = group->T;
+    g.x += (size_t)group->row * g.ldx;
+    g.y += (size_t)group->row * g.ldy;
+    g.panels = group->w->data;
+    g.bias = group->bias;
+    if (j->packed != NULL) g.packed = j->memory + j->packed[i];
+    return g;
+}
+
+static void grouped_part(void *ctx, int part, int parts)
+{
+    (void)part, (void)parts;
+    const grouped *j = ctx;
+    const int panels = (j->g.N + UM_PANEL - 1) / UM_PANEL, items = j->groups * j->units;
+    for (int i; (i = atomic_fetch_add_explicit(j->taken, 1, memory_order_relaxed)) < items;) {
+        const um_gemm g = gemm_of(j, i / j->units);
+        const int p0 = i % j->units * j->unit, p1 = um_min_int(p0 + j->unit, panels);
+        if (g.M <= 0) continue;
+        if (j->packed == NULL)
+            j->kernels->gemm_thin(&g, p0, p1);
+        else
+            j->kernels->gemm_block(&g, 0, g.M, p0, p1, NULL);
+    }
+}
+
+/* Packs a share of the groups. */
+static void grouped_pack_part(void *ctx, int part, int parts)
+{
+    (void)part, (void)parts;
+    const grouped *j = ctx;
+    for (int i; (i = atomic_fetch_add_explicit(j->taken, 1, memory_order_relaxed)) < j->groups;) {
+        job one = {.g = gemm_of(j, i)};
+        if (one.g.M > 0) pack_part(&one, 0, 1);
+    }
+}
+
+static void grouped_run(grouped *j, void (*fn)(void *ctx, int part, int parts))
+{
+    atomic_store(j->taken, 0);
+    um_team_run(j->team, fn, j);
+}
+
+/* Cuts a group's panels into items: enough of them for all threads, each of some size. */
+static void grouped_cut(grouped *j, int least)
+{
+    const int panels = (j->g.N + UM_PANEL - 1) / UM_PANEL;
+    const int64_t each = (int64_t)panels * j->groups / ((int64_t)j->team * 2 * PIECES);
+    j->unit = j->team == 1 ? panels : (int)um_min_int(panels, um_max_int(least, (int)each));
+    j->units = (panels + j->unit - 1) / j->unit;
+}
+
+static size_t packed_floats(int T, int K)
+{
+    return ((size_t)K + UM_KBLOCK - 1) / UM_KBLOCK * (size_t)T * UM_KSTRIDE;
+}
+
+/* Groups of more than UM_THIN rows, as many at a time as have room packed. Fewer groups than the threads can divide among
+ * themselves are divided inside, one after another. */
+static void gemm_grouped_blocks(um_dev *d, grouped *j, size_t *places)
+{
+    const um_group *all = j->group;
+    const int count = j->groups;
+    const size_t most = (size_t)j->team * PACK_FLOATS;
+    const um_gemm *g = &j->g;
+    for (int i = 0, n; i < count; i += n) {
+        size_t floats = 0;
+        for (n = 0; i + n < count && floats + packed_floats(all[i + n].T, g->K) <= most; n++) {
+            places[n] = floats;
+            floats += packed_floats(all[i + n].T, g->K);
+        }
+        if (n < 2 * j->team) {
+            n = um_max_int(n, 1);
+            for (int k = i; k < i + n; k++)
+                um_cpu_gemm(d, g->y + (size_t)all[k].row * g->ldy, (int)g->ldy,
+                            g->x + (size_t)all[k].row * g->ldx, (int)g->ldx, all[k].T, all[k].w,
+                            all[k].bias, false);
+            continue;
+        }
+        j->group = all + i;
+        j->groups = n;
+        j->packed = places;
+        j->memory = um_alloc_try(floats * sizeof(float));
+        if (j->memory == NULL) {
+            um_dev_fail(d, UM_E_MEMORY, "gemm_grouped: no memory for %zu packed values", floats);
+            return;
+        }
+        grouped_cut(j, BLOCK_UNIT);
+        grouped_run(j, grouped_pack_part);
+        grouped_run(j, grouped_part);
+        um_free(j->memory);
+    }
+}
+
+void um_cpu_gemm_grouped(um_dev *d, float *y, int ldy, const float *x, int ldx,
+                         const um_group *group, int groups)
+{
+    size_t rows = 0;
+    int thin = 0;
+    for (int i = 0; i < groups; i++) {
+        const um_matrix *w = group[i].w;
+        UM_ASSERT(w->N == group[0].w->N && w->K == group[0].w->K && w->dtype == group[0].w->dtype);
+        UM_ASSERT(ldy >= w->N && group[i].row >= 0 && group[i].T >= 0);
+        rows += (size_t)group[i].T;
+        thin += group[i].T <= UM_THIN;
+    }
+    if (rows == 0 || d->st != UM_OK) return;
+    const um_matrix *w = group[0].w;
+    atomic_int taken = 0;
+    grouped j = {.kernels = d->kernels,
+                 .team = um_team_size(d, rows * (size_t)w->N * (size_t)w->K, THREAD_WORK),
+                 .taken = &taken,
+                 .g = {.y = y,
+                       .x = x,
+                       .ldy = (size_t)ldy,
+                       .ldx = (size_t)ldx,
+                       .N = w->N,
+                       .K = w->K,
+                       .dtype = w->dtype}};
+    const size_t each = sizeof(um_group) + sizeof(size_t);
+    um_group *sorted = um_alloc_try((size_t)groups * each); /* the thin ones first */
+    if (sorted == NULL) {
+        um_dev_fail(d, UM_E_MEMORY, "gemm_grouped: no memory for the order of %d groups", groups);
+        return;
+    }
+    for (int i = 0, a = 0, b = thin; i < groups; i++)
+        sorted[group[i].T <= UM_THIN ? a++ : b++] = group[i];
+    j.group = sorted;
+    j.groups = thin;
+    if (thin > 0) {
+        grouped_cut(&j, THIN_UNIT);
+        grouped_run(&j, grouped_part);
+    }
+    j.group = sorted + thin;
+    j.groups = groups - thin;
+    if (j.groups > 0) gemm_grouped_blocks(d, &j, (size_t *)(void *)(sorted + groups));
+    um_free(sorted);
 }

@@ -60,7 +60,7 @@ void um_cpu_sync(um_dev *d) { (void)d; }
 
 void um_cpu_copy(um_dev *d, void *to, const void *from, size_t bytes)
 {
-    (void)d;
+    if (d->st != UM_OK) return;
     if (bytes > 0) memcpy(to, from, bytes);
 }
 
@@ -109,7 +109,7 @@ void um_cpu_fill(um_dev *d, float *y, float value, size_t n)
 
 void um_cpu_cast(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, size_t n)
 {
-    (void)d;
+    if (d->st != UM_OK) return;
     enum { AT_ONCE = 1024 };
     float part[AT_ONCE];
     char *out = y;
@@ -168,7 +168,7 @@ void um_cpu_rows_out(um_dev *d, void *host, um_dtype to, const float *x, const i
 
 void um_cpu_rows_in(um_dev *d, float *y, const void *host, um_dtype from, size_t n)
 {
-    (void)d;
+    if (d->st != UM_OK) return;
     um_to_f32(y, host, from, n);
 }
 

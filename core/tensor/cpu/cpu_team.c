@@ -8,13 +8,15 @@
 int um_team_size(const um_dev *d, size_t work, size_t least)
 {
     const size_t fed = work / least;
+    if (d->st != UM_OK) return 0;
     if (d->threads <= 1 || fed <= 1) return 1;
     return fed < (size_t)d->threads ? (int)fed : d->threads;
 }
 
 void um_team_run(int team, void (*fn)(void *ctx, int part, int parts), void *ctx)
 {
-    if (team <= 1) {
+    if (team <= 0) return;
+    if (team == 1) {
         fn(ctx, 0, 1);
         return;
     }

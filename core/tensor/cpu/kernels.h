@@ -138,9 +138,18 @@ void um_cpu_bias_gate(um_dev *d, float *gate, const float *x, const float *a, in
 void um_cpu_sum_rows(um_dev *d, float *y, const float *x, int T, int N);
 void um_cpu_scatter(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
 
-/* cpu_gemm.c, cpu_attention.c, pack.c: further entries. */
+/* cpu_gemm.c, cpu_gate.c, cpu_gate_dynamic.c, cpu_attention.c, pack.c: further entries. */
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
+void um_cpu_gemm_grouped(um_dev *d, float *y, int ldy, const float *x, int ldx,
+                         const um_group *group, int groups);
+void um_cpu_gate_topk(um_dev *d, int32_t *experts, float *weights, const float *logits, int T,
+                      int E, int K, bool gshard, uint64_t seed, const uint64_t *noise);
+void um_cpu_gate_topk_bwd(um_dev *d, float *dlogits, const float *dweights, const float *weights,
+                          const int32_t *experts, int T, int E, int K);
+void um_cpu_gate_dynamic(um_dev *d, const um_dynamic_rows *g, const uint8_t *real);
+void um_cpu_gate_dynamic_bwd(um_dev *d, float *dlogits, const float *dweights,
+                             const um_dynamic_rows *g);
 void um_cpu_kv_write(um_dev *d, const um_kv *kv, const um_span *span, int spans, const float *k,
                      int ldk, const float *v, int ldv);
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
@@ -165,7 +174,8 @@ void um_cpu_pack_transpose(um_dev *d, um_matrix *dst, const um_matrix *src);
 /* Runs fn(ctx, part, parts) once in each of `team` threads at the same time (cpu_team.c); fewer parts when the system
  * grants fewer threads. */
 void um_team_run(int team, void (*fn)(void *ctx, int part, int parts), void *ctx);
-/* As many threads as the work can feed: one per `least` units, at most d->threads. */
+/* As many threads as the work can feed: one per `least` units, at most d->threads. 0 when an op has failed before: um_team_run then
+ * does nothing. */
 int um_team_size(const um_dev *d, size_t work, size_t least);
 /* The part'th of `parts` even pieces of 0..n-1, cut at multiples of `unit`. */
 static inline void um_team_share(size_t n, size_t unit, int part, int parts, size_t *from,

@@ -107,7 +107,7 @@ static void layer_bwd(float *dx, const golden *g, const dynamic_layer *l)
         }
         um_ffn_bwd(&dev, dx, &l->ffn[b], dout, g->x, &l->acts[b], g->S, &scratch);
     }
-    um_dynamic_bwd(dz, dw, &l->gate, &arena);
+    um_dynamic_bwd(&dev, dz, dw, &l->gate);
     um_linear_bwd(&dev, dx, &l->gate_w, dz, g->x, NULL, g->S, &scratch);
 }
 
@@ -162,7 +162,7 @@ static um_dynamic gate_of(const um_dynamic_model *m, int S, const float *z)
 static um_dynamic chosen(const um_dynamic_model *m, int S, const float *z)
 {
     um_dynamic g = gate_of(m, S, z);
-    um_dynamic_choose(&g, NULL, false, &arena);
+    um_dynamic_choose(&dev, &g, NULL, false);
     return g;
 }
 
@@ -280,7 +280,7 @@ static void pads_have_the_shared_experts_only(void **state)
     const um_dynamic_model m = {.routed = 2, .shared = 2, .top_p = 0.7f, .top_k = 2, .eps = 0.01f};
     float z[8] = {3, 1, 0, 0, 3, 1, 0, 0};
     um_dynamic g = gate_of(&m, 2, z);
-    um_dynamic_choose(&g, (const uint8_t[]){1, 0}, false, &arena);
+    um_dynamic_choose(&dev, &g, (const uint8_t[]){1, 0}, false);
     assert_true(g.mask[0] && !g.mask[1] && g.mask[2] && g.mask[3]);
     assert_true(!g.mask[4] && !g.mask[5] && g.mask[6] && g.mask[7]);
     assert_true(g.experts[0] == 0 && g.experts[2] == UM_NO_EXPERT && g.experts[3] == UM_NO_EXPERT);
@@ -320,7 +320,7 @@ static void drop_case(um_dynamic *g, um_dynamic_model *m, um_drop_policy policy)
                             .capacity_factor = 1.5f};
     assert_int_equal(um_dynamic_capacity(m, 4), 2);
     *g = gate_of(m, 4, z);
-    um_dynamic_choose(g, NULL, true, &arena);
+    um_dynamic_choose(&dev, g, NULL, true);
 }
 
 static void experts_keep_their_highest_logits(void **state)
@@ -408,12 +408,12 @@ static void backward_matches_central_differences(void **state)
         um_rng_normal_f32(&rng, z, n, 1.0f);
         um_rng_normal_f32(&rng, c, n, 1.0f);
         um_dynamic g = gate_of(m, S, z);
-        um_dynamic_choose(&g, NULL, m->capacity_factor > 0, &arena);
+        um_dynamic_choose(&dev, &g, NULL, m->capacity_factor > 0);
         bool shared_step = false;
         for (size_t k = 0; k < (size_t)S; k++)
             shared_step = shared_step || g.share[k * (size_t)(m->routed + m->nulls)] < 0.99f;
         assert_true(shared_step || m->eps < 0.1f); /* windows of several logits take part */
-        um_dynamic_bwd(grad, c, &g, &arena);
+        um_dynamic_bwd(&dev, grad, c, &g);
         double *moved = um_arena_alloc(&arena, n * sizeof *moved), side[2];
         for (size_t k = 0; k < n; k++) {
             for (int s = 0; s < 2; s++) {
@@ -426,10 +426,10 @@ static void backward_matches_central_differences(void **state)
                 fail_msg("model %zu, logit %zu: gradient %g, differences %g", i, k, (double)grad[k],
                          slope);
         }
-        um_dynamic_bwd(grad, c, &g, &arena); /* adds to what is there */
+        um_dynamic_bwd(&dev, grad, c, &g); /* adds to what is there */
         side[0] = (double)grad[0];
         memset(grad, 0, n * sizeof *grad);
-        um_dynamic_bwd(grad, c, &g, &arena);
+        um_dynamic_bwd(&dev, grad, c, &g);
         assert_float_equal((float)side[0], 2 * grad[0], 1e-6f);
     }
 }

@@ -259,6 +259,61 @@ static void gemm_rows_overlap(void **state)
     um_arena_free(&a);
 }
 
+/* Group by group the bits of gemm, and nothing between the groups: none, few and many rows, one group and more than threads. */
+static void check_grouped(um_dtype dtype, int N, int K, const int *T, int kinds, int groups)
+{
+    enum { GAP_ROWS = 1 };
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    um_dev plain = cpu(UM_ISA_GENERIC, 1);
+    um_matrix *w = um_arena_alloc(&a, (size_t)groups * sizeof *w);
+    um_group *group = um_arena_alloc(&a, (size_t)groups * sizeof *group);
+    int rows = 0;
+    for (int i = 0; i < groups; i++) {
+        w[i] = (um_matrix){dtype, N, K, um_arena_alloc(&a, um_matrix_bytes(dtype, N, K))};
+        const float *src = op_values(&a, (size_t)N * (size_t)K, 100 + (uint64_t)i, 1.0f);
+        plain.ops->pack(&plain, &w[i], src, UM_F32, K, false);
+        const float *bias = i % 2 ? op_values(&a, (size_t)N, 500 + (uint64_t)i, 1.0f) : NULL;
+        group[i] = (um_group){&w[i], bias, rows, T[i % kinds]};
+        rows += T[i % kinds] + GAP_ROWS;
+    }
+    const int ldx = K + 2, ldy = N + 3;
+    const size_t n = (size_t)rows * (size_t)ldy;
+    const float *x = op_values(&a, (size_t)rows * (size_t)ldx, 11, 1.0f);
+    float *want = sentinels(&a, n);
+    for (int i = 0; i < groups; i++)
+        plain.ops->gemm(&plain, want + group[i].row * ldy, ldy, x + group[i].row * ldx, ldx,
+                        group[i].T, group[i].w, group[i].bias, false);
+    for (um_isa isa = UM_ISA_GENERIC; isa <= UM_ISA_AVX512; isa++)
+        for (int threads = 1; threads <= 3 && has(isa); threads++) {
+            um_mark m = um_arena_mark(&a);
+            um_dev d = cpu(isa, threads);
+            float *got = sentinels(&a, n);
+            d.ops->gemm_grouped(&d, got, ldy, x, ldx, group, groups);
+            if (memcmp(got, want, n * sizeof *got) != 0)
+                fail_msg("grouped %d x %d, %d groups, %s, %d threads: other bits", N, K, groups,
+                         um_isa_name(isa), threads);
+            um_arena_reset(&a, m);
+        }
+    um_arena_free(&a);
+}
+
+static void gemm_groups(void **state)
+{
+    (void)state;
+    static const int thin[] = {1, 4, 2, 0, 3}, mixed[] = {1, 30, 5, 0, 17, 2, 64, 9},
+                     large[] = {70, 250};
+    for (um_dtype dtype = UM_F32; dtype <= UM_F16; dtype++) {
+        check_grouped(dtype, 77, 300, thin, 5, 1);
+        check_grouped(dtype, 300, 77, thin, 5, 40);
+        check_grouped(dtype, 130, 530, mixed, 8, 33);
+        check_grouped(dtype, 64, 1100, large, 2, 3);
+        check_grouped(dtype, 17, 20, mixed, 8, 3);
+    }
+    um_dev d = cpu(UM_ISA_AUTO, 2);
+    d.ops->gemm_grouped(&d, NULL, 1, NULL, 1, NULL, 0);
+}
+
 static void zero_rows_do_nothing(void **state)
 {
     (void)state;
@@ -358,7 +413,8 @@ int main(void)
         cmocka_unit_test(gemm_large),           cmocka_unit_test(gemm_rows_alone),
         cmocka_unit_test(special_values),       cmocka_unit_test(scalars_equal_vectors),
         cmocka_unit_test(zero_rows_do_nothing), cmocka_unit_test(opening),
-        cmocka_unit_test(gemm_rows_overlap),    cmocka_unit_test(packed_turns),
+        cmocka_unit_test(gemm_rows_overlap),    cmocka_unit_test(gemm_groups),
+        cmocka_unit_test(packed_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
