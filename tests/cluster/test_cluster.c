@@ -85,7 +85,7 @@ typedef struct variation {
     const char *tag;
     int routers, experts, chunk, threads;
     const char *encoders;
-    const char *isa, *codec, *wire;
+    const char *isa, *codec, *wire, *lora;
     bool crowd; /* other requests in the same batches */
 } variation;
 
@@ -103,6 +103,7 @@ static void run_variation(const variation *v, const char *model, const char *nam
     if (v->isa) c.cfg.isa = v->isa;
     if (v->codec) c.cfg.codec = v->codec;
     if (v->wire) c.cfg.wire = v->wire;
+    if (v->lora) c.cfg.lora = v->lora;
     if (v->crowd) {
         const char *path = um_arena_fmt(&a, "%s/crowd.jsonl", folder);
         um_text text = {0};
@@ -191,6 +192,31 @@ static void the_same_bits_however_eight_experts_are_divided(void **state)
     same_bits("s8fm", "image", eight, sizeof eight / sizeof *eight, "f32");
 }
 
+/* A LoRA beside its matrices, on several ranks, gives the golden data, what merging gives up to rounding, and the same bits however the
+ * experts are divided. */
+static void a_live_lora_gives_what_merging_gives(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {{"s8", "text"}, {"s8fm", "mixed"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *model = cases[i][0], *name = cases[i][1];
+        const char *merged = trace_path("base"), *live = trace_path("golden"),
+                   *other = trace_path("other");
+        um_arena a;
+        um_arena_init(&a, "test", 4096);
+        run_variation(&(variation){.experts = 2}, model, name, merged);
+        run_variation(&(variation){.experts = 2, .lora = "live"}, model, name, live);
+        run_variation(&(variation){.experts = 5, .lora = "live", .chunk = 7, .crowd = true}, model,
+                      name, other);
+        assert_false(golden_same_bits(merged, live)); /* the option reached the ranks */
+        assert_true(golden_matches(live, merged, 1e-5));
+        assert_true(golden_matches(
+            live, um_arena_fmt(&a, DATA "cases/%s/%s/expected.safetensors", model, name), 1e-4));
+        assert_true(golden_same_bits(live, other));
+        um_arena_free(&a);
+    }
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -217,6 +243,7 @@ int main(void)
         cmocka_unit_test(golden_cases_match),
         cmocka_unit_test(the_same_bits_however_four_experts_are_divided),
         cmocka_unit_test(the_same_bits_however_four_experts_are_divided_bf16),
+        cmocka_unit_test(a_live_lora_gives_what_merging_gives),
         cmocka_unit_test(the_same_bits_however_eight_experts_are_divided),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
