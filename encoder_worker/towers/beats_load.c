@@ -63,7 +63,7 @@ static um_status load_table(um_beats *b, um_params *ps, um_err *err)
 
 /* by[k] = g[k] / |v[:,:,k]|, the norm over all outputs and inputs of tap k. */
 static um_status tap_scales(double *by, const float *g, const float *v, int D, int C, int K,
-                            um_err *err)
+                            const char *name, um_err *err)
 {
     for (int k = 0; k < K; k++) by[k] = 0.0;
     for (size_t i = 0; i < (size_t)D * (size_t)C; i++)
@@ -73,10 +73,8 @@ static um_status tap_scales(double *by, const float *g, const float *v, int D, i
         }
     for (int k = 0; k < K; k++) {
         if (!(by[k] > 0.0))
-            return UM_FAIL(err, UM_E_MODEL,
-                           "tensor encoder.pos_conv.0.weight_v: tap %d is zero, which cannot be "
-                           "normalised",
-                           k);
+            return UM_FAIL(err, UM_E_MODEL, "tensor %s: tap %d is zero, which cannot be normalised",
+                           name, k);
         by[k] = (double)g[k] / sqrt(by[k]);
     }
     return UM_OK;
@@ -112,7 +110,8 @@ static um_status load_conv(um_beats *b, um_params *ps, um_err *err)
         um_values_read(&g, ps, place(UM_SLOT_POS_CONV_G, -1), UM_LEAF_WEIGHT, &scratch, err);
     if (st == UM_OK)
         st = um_values_read(&v, ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_WEIGHT, &scratch, err);
-    if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, err);
+    const um_param *p = um_params_find(ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_WEIGHT);
+    if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, p->spec.name, err);
     if (st == UM_OK) {
         um_matrix *conv = um_arena_zero(ps->how.host, (size_t)groups * sizeof *conv);
         for (int q = 0; q < groups; q++) conv[q] = pack_group(&ps->how, v, by, q, C, K, &scratch);

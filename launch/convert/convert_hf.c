@@ -74,7 +74,10 @@ static um_status claim_llm(void *ctx, const um_spec *s, um_err *err)
 
 static const char *dtype_word(const um_convert *cv, const um_source_list *llm)
 {
-    const um_source_tensor *t = um_source_get(llm, "model.embed_tokens.weight");
+    const um_place embed = um_place_of(UM_PART_BACKBONE, UM_SLOT_EMBED, -1, -1);
+    char name[200] = "";
+    (void)um_model_tensor_name(&cv->model, embed, UM_LEAF_WEIGHT, name);
+    const um_source_tensor *t = um_source_get(llm, name);
     um_dtype dtype = t == NULL ? UM_F32 : t->dtype;
     if (strcmp(cv->cfg->weights, "auto") != 0)
         dtype = strcmp(cv->cfg->weights, "bf16") == 0 ? UM_BF16 : UM_F32;
