@@ -2,8 +2,10 @@
 #include "core/comm/exchange.h"
 
 #include "core/base/bytes.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Keys that ended last: a frame for one of them is a repeat. Between two ranks frames keep their order, so a repeat comes before the
@@ -17,9 +19,10 @@ enum { NOT_SENT, SENT, ANSWERED };
 typedef struct entry {
     um_exchange_key key;
     const um_dispatch_plan *plan;
-    float *rows;    /* device */
-    int owed;       /* peers that have not answered */
-    uint8_t *state; /* [peers] */
+    float *rows;     /* device */
+    int owed;        /* peers that have not answered */
+    uint8_t *state;  /* [peers] */
+    int64_t sent_ns; /* when the last of its frames was sent */
 } entry;
 
 struct um_exchange {
@@ -31,6 +34,7 @@ struct um_exchange {
     um_exchange_key ended[REMEMBERED];
     uint64_t n_ended, repeats;
     uint64_t *under_way; /* [peers] bytes of rows */
+    int64_t *came_ns;    /* [peers] when an answer came last */
     um_arena staging;    /* host: what codecs need */
 };
 
@@ -105,6 +109,7 @@ static um_status take_in(um_exchange *x, entry *e, const um_inbound *in, const c
     UM_TRY(um_wrap(err, um_link_rows_in(x->link, x->dev, to, in, &x->staging, err),
                    "combine frame of %s", label));
     e->state[peer] = ANSWERED;
+    x->came_ns[peer] = um_now_ns();
     e->owed--;
     x->under_way[peer] -= frame_bytes(x, plan, peer);
     return UM_OK;
@@ -138,6 +143,28 @@ static um_status combine_in(void *ctx, const um_inbound *in, um_err *err)
     return take_in(x, e, in, label, err);
 }
 
+/* For the link: the answer that is owed for the longest time. An expert rank works on one frame after another, so its time for the next
+ * begins when the one before has come. */
+static bool owed(void *ctx, um_owed *out)
+{
+    const um_exchange *x = ctx;
+    bool found = false;
+    for (int i = 0; i < x->n_open; i++) {
+        const entry *e = &x->open[i];
+        for (int peer = 0; e->owed > 0 && peer < x->peers; peer++) {
+            int64_t since = e->sent_ns > x->came_ns[peer] ? e->sent_ns : x->came_ns[peer];
+            if (e->state[peer] != SENT || (found && since >= out->since_ns)) continue;
+            found = true;
+            out->peer = x->link->comm->topo.of_role[UM_ROLE_EXPERT][peer];
+            out->since_ns = since;
+            snprintf(out->what, sizeof out->what,
+                     "the combine frame of step %llu, layer %u, micro-batch %u",
+                     (unsigned long long)e->key.step, e->key.layer, e->key.batch);
+        }
+    }
+    return found;
+}
+
 /* Receives one frame: an answer has then been taken in, any other is kept for later. UM_E_TIMEOUT: none came. */
 static um_status receive(um_exchange *x, int64_t timeout_us, um_err *err)
 {
@@ -169,7 +196,9 @@ um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D)
     *x = (um_exchange){.link = l, .dev = dev, .D = D, .peers = l->comm->topo.count[UM_ROLE_EXPERT]};
     x->under_way = um_zalloc((size_t)x->peers * sizeof *x->under_way);
     um_arena_init(&x->staging, "frames", 1 << 16);
+    x->came_ns = um_zalloc((size_t)x->peers * sizeof *x->came_ns);
     um_link_handle(l, UM_KIND_COMBINE, combine_in, x);
+    um_link_owes(l, owed, x);
     return x;
 }
 
@@ -177,9 +206,11 @@ void um_exchange_close(um_exchange *x)
 {
     if (x == NULL) return;
     um_link_handle(x->link, UM_KIND_COMBINE, NULL, NULL);
+    um_link_owes_end(x->link, x);
     for (int i = 0; i < x->cap_open; i++) um_free(x->open[i].state);
     um_free(x->open);
     um_free(x->under_way);
+    um_free(x->came_ns);
     um_arena_free(&x->staging);
     um_free(x);
 }
@@ -215,6 +246,7 @@ static um_status send_to(um_exchange *x, um_exchange_key key, int peer, const fl
     uint64_t bytes = frame_bytes(x, plan, peer);
     UM_TRY(wait_for_credit(x, peer, bytes, err));
     e->state[peer] = SENT;
+    e->sent_ns = um_now_ns();
     x->under_way[peer] += bytes;
     x->link->stats.pairs += (uint64_t)plan->pairs_n[peer];
     return um_link_send_rows(x->link, rank, &f, &x->staging, err);

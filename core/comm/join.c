@@ -159,6 +159,7 @@ static um_status config_send(um_link *l, const um_config *cfg, um_err *err)
     job.zstd_level = (int32_t)cfg->zstd_level;
     job.credit_bytes = (uint64_t)cfg->credit;
     job.deadline_ms = (uint32_t)cfg->deadline_ms;
+    job.stall_ms = (uint32_t)cfg->stall_ms;
     um_status st = UM_OK;
     for (int r = 0; st == UM_OK && r < topo->n; r++)
         if (r != l->comm->rank) st = um_link_control(l, r, UM_KIND_CONFIG, &job.base, err);
@@ -189,6 +190,7 @@ um_status um_join_lead(um_link *l, const um_config *cfg, const um_checkpoint *ck
     UM_TRY(placement_decide(&l->comm->topo, cfg, &ck->model, place, err));
     UM_TRY(hellos_collect(l, ck, err));
     UM_TRY(config_send(l, cfg, err));
+    um_link_stall(l, cfg->stall_ms);
     return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, (int)cfg->zstd_level,
                          (uint64_t)cfg->credit, cfg->deadline_ms, 1, err);
 }
@@ -298,6 +300,7 @@ static um_status config_apply(um_link *l, const Um__JobConfig *job, const um_mod
                        topo->n);
     UM_TRY(um_wrap(err, placement_unpack(topo, job->placement, m, place, err), "job config"));
     for (int r = 0; r < topo->n; r++) topo->ranks[r].modalities = job->ranks[r]->modalities;
+    um_link_stall(l, job->stall_ms);
     return um_link_agree(l, (um_dtype)wire, (um_codec_id)codec, job->zstd_level, job->credit_bytes,
                          job->deadline_ms, job->epoch, err);
 }

@@ -86,6 +86,57 @@ um_status um_link_watch(um_link *l, int64_t deadline_ms, um_err *err)
     return UM_OK;
 }
 
+void um_link_stall(um_link *l, int64_t stall_ms) { l->stall_ns = stall_ms * 1000000; }
+
+void um_link_owes(um_link *l, um_link_owed owed, void *ctx)
+{
+    int i = 0;
+    while (i < UM_LINK_WAITERS && l->waiter[i] != NULL) i++;
+    UM_CHECK(i < UM_LINK_WAITERS);
+    l->waiter[i] = owed;
+    l->waiter_ctx[i] = ctx;
+}
+
+void um_link_owes_end(um_link *l, const void *ctx)
+{
+    for (int i = 0; i < UM_LINK_WAITERS; i++)
+        if (l->waiter_ctx[i] == ctx) {
+            l->waiter[i] = NULL;
+            l->waiter_ctx[i] = NULL;
+        }
+}
+
+/* How long a wait may last before the next look at what is owed. */
+static int64_t slice_us(const um_link *l)
+{
+    int64_t part = l->stall_ns / 4000;
+    return l->stall_ns > 0 && part < IDLE_SLICE_US ? part : IDLE_SLICE_US;
+}
+
+/* Which peer has owed an answer for too long? A rank that did not look for a while, because it was itself stopped or computed for long,
+ * blames nobody for that time: all have the full time again. */
+static um_status progress(um_link *l, um_err *err)
+{
+    int64_t now = um_now_ns();
+    if (l->stall_ns == 0) return UM_OK;
+    if (now - l->looked_ns > l->stall_ns / 2) l->present_ns = now;
+    l->looked_ns = now;
+    if (now - l->present_ns <= l->stall_ns) return UM_OK;
+    for (int i = 0; i < UM_LINK_WAITERS; i++) {
+        um_owed o = {0};
+        if (l->waiter[i] == NULL || !l->waiter[i](l->waiter_ctx[i], &o)) continue;
+        int64_t since = o.since_ns > l->present_ns ? o.since_ns : l->present_ns;
+        if (now - since <= l->stall_ns) continue;
+        char label[128];
+        um_topology_label(&l->comm->topo, o.peer, label);
+        return UM_FAIL(err, UM_E_PEER,
+                       "%s has owed %s for %lld ms (--stall-ms %lld), though it is alive", label,
+                       o.what, (long long)((now - since) / 1000000),
+                       (long long)(l->stall_ns / 1000000));
+    }
+    return UM_OK;
+}
+
 /* Checks a message that came in. */
 static um_status inspect(um_link *l, um_inbound *in, um_err *err)
 {
@@ -137,8 +188,9 @@ static um_status receive(um_link *l, um_inbound *out, int64_t timeout_us, until 
     int64_t start = um_now_ns(), end = timeout_us < 0 ? INT64_MAX : start + timeout_us * 1000;
     um_status st;
     for (;;) {
-        int64_t now = um_now_ns(), left = end == INT64_MAX ? IDLE_SLICE_US : (end - now) / 1000;
-        int64_t slice = left < 0 ? 0 : left > IDLE_SLICE_US ? IDLE_SLICE_US : left;
+        int64_t now = um_now_ns(), most = slice_us(l);
+        int64_t left = end == INT64_MAX ? most : (end - now) / 1000;
+        int64_t slice = left < 0 ? 0 : left > most ? most : left;
         if (what == UNTIL_WOKEN && l->comm->woken) slice = 0;
         um_inbound in = {0};
         l->comm->yield_us = now - l->worked < WORK_NEAR_NS ? l->yield_us : 0;
@@ -147,15 +199,17 @@ static um_status receive(um_link *l, um_inbound *out, int64_t timeout_us, until 
             bool taken = false;
             st = inspect(l, &in, err);
             l->worked = um_now_ns();
-            if (st != UM_OK)
-                um_link_release(l, &in);
-            else
-                st = hand_over(l, &in, &taken, err);
+            if (st == UM_OK) st = hand_over(l, &in, &taken, err);
+            if (st == UM_OK) st = progress(l, err); /* others come, but does what is owed? */
             if (st == UM_OK && taken && what != UNTIL_TAKEN) continue;
-            if (st == UM_OK) *out = in;
+            if (st == UM_OK)
+                *out = in;
+            else
+                um_link_release(l, &in);
             break;
         }
         if (st == UM_E_TIMEOUT) st = silence(l, err);
+        if (st == UM_OK) st = progress(l, err);
         if (st != UM_OK) break;
         if (what == UNTIL_WOKEN && l->comm->woken) {
             l->comm->woken = false;

@@ -6,6 +6,8 @@
  * - While a rank waits, it looks at the silence that its pulse has counted (pulse.h). A peer that has shown no sign of life for the
  *   deadline is UM_E_PEER naming it: routers watch everybody, the others watch the routers. A peer that lives and works is never
  *   called silent, however long its answer takes.
+ * - Progress is watched apart from life: whoever waits for answers says what is owed (um_link_owes), and a peer that has owed one for
+ *   longer than --stall-ms, while nothing else came of it, is UM_E_PEER naming it and what it owes.
  * Thread: the rank's main thread. */
 #pragma once
 
@@ -32,6 +34,17 @@ typedef struct um_inbound {
 /* What takes in the frames of one kind. The frame is lent for the call. */
 typedef um_status (*um_link_take)(void *ctx, const um_inbound *in, um_err *err);
 
+/* An answer that has not come yet. */
+typedef struct um_owed {
+    int peer;
+    int64_t
+        since_ns;  /* when it was asked for, or when something else came of the peer after that */
+    char what[96]; /* "the combine frame of step 5, layer 3, micro-batch 0" */
+} um_owed;
+/* Fills in what has been owed for the longest time; false: nothing is. */
+typedef bool (*um_link_owed)(void *ctx, um_owed *out);
+enum { UM_LINK_WAITERS = 4 };
+
 typedef struct um_link {
     um_comm *comm;
     um_codec *codec;
@@ -39,6 +52,9 @@ typedef struct um_link {
     uint32_t epoch;
     uint64_t credit; /* bytes of rows under way with one expert rank, and of one frame, at most */
     int64_t deadline_ns; /* 0 until um_link_watch: nobody is watched */
+    int64_t stall_ns;    /* 0: answers may take for ever */
+    int64_t looked_ns;   /* when it looked last at what is owed */
+    int64_t present_ns;  /* since then it has looked without a gap */
     const char *phase;   /* for messages: what this rank is doing */
     uint32_t layer;
     uint64_t step;
@@ -48,6 +64,8 @@ typedef struct um_link {
     int n_kept, cap_kept;
     um_link_take taker[UM_KINDS]; /* or NULL: um_link_handle */
     void *taker_ctx[UM_KINDS];
+    um_link_owed waiter[UM_LINK_WAITERS];
+    void *waiter_ctx[UM_LINK_WAITERS];
     um_link_stats stats;
 } um_link;
 
@@ -55,6 +73,11 @@ void um_link_open(um_link *l, um_comm *comm);
 void um_link_close(um_link *l); /* not the comm */
 /* Starts the pulse; from here on peers are watched. Called before joining with this rank's --deadline-ms, then by um_link_agree. */
 um_status um_link_watch(um_link *l, int64_t deadline_ms, um_err *err);
+/* --stall-ms of the job: 0 is for ever. */
+void um_link_stall(um_link *l, int64_t stall_ms);
+/* From now on owed is asked what is owed, whenever this rank waits for a frame. At most UM_LINK_WAITERS. */
+void um_link_owes(um_link *l, um_link_owed owed, void *ctx);
+void um_link_owes_end(um_link *l, const void *ctx);
 /* After the plan: wire type, codec, credit, deadline. */
 um_status um_link_agree(um_link *l, um_dtype wire, um_codec_id codec, int zstd_level,
                         uint64_t credit, int64_t deadline_ms, uint32_t epoch, um_err *err);

@@ -78,6 +78,7 @@ typedef struct um_config {
     /* time and threads */
     int64_t threads;     /* compute threads of one host, shared by its ranks; 0 = its cores */
     int64_t deadline_ms; /* a silent peer ends the job after this */
+    int64_t stall_ms;    /* a living one that owes an answer does after this; 0 = never */
     int64_t yield_us;    /* a waiting rank yields its core for so long before it sleeps */
     /* generation */
     int64_t prefill_chunk, max_batch, micro_batches, max_new_tokens;

@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -122,6 +123,15 @@ static void reading_end(reading *r)
     *r = (reading){.arena = r->arena, .fd = -1};
 }
 
+static bool owed(void *ctx, um_owed *out)
+{
+    um_media_owed o;
+    if (!um_media_client_owed(ctx, &o)) return false;
+    *out = (um_owed){.peer = o.rank, .since_ns = o.since_ns};
+    snprintf(out->what, sizeof out->what, "the encoded frame of %d media", o.items);
+    return true;
+}
+
 um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, um_link *link,
                                       um_media_sink sink)
 {
@@ -132,6 +142,7 @@ um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, u
     list_init(&c->queue);
     um_arena_init(&c->now.arena, "media files", 1 << 16);
     c->now.fd = -1;
+    um_link_owes(link, owed, c);
     return c;
 }
 
@@ -139,6 +150,7 @@ void um_media_client_close(um_media_client *c)
 {
     if (c == NULL) return;
     UM_ASSERT(c->now.of == NULL && list_first(&c->queue) == NULL);
+    um_link_owes_end(c->link, c);
     um_media_cache_close(c->cache);
     reading_end(&c->now);
     for (int r = 0; r < c->link->comm->topo.n; r++)

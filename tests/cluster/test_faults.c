@@ -1,6 +1,6 @@
 /* Faults on the wire, in a cluster of threads: every damaged or repeated message ends the job with a message that names a rank, or does
- * no harm; a rank that falls silent, or is late by longer than the deadline, is told apart; nothing hangs, nothing leaks (the sanitizers
- * look). A lost data frame of a rank that lives is not noticed yet. Faults of one request never end the job. */
+ * no harm; a rank that falls silent, or is late by longer than the deadline, is told apart; one that lives but never answers is named with
+ * what it owes; nothing hangs, nothing leaks (the sanitizers look). Faults of one request never end the job. */
 #include "tests/cluster/cluster.h"
 
 #include "core/base/arena.h"
@@ -90,7 +90,8 @@ static void remember_ids(const cluster *c)
 }
 
 /* Runs a small request with two expert ranks and an encoder; text receives all error messages. */
-static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text_bytes, int *lines)
+static um_status run_stalling(fault *f, int64_t deadline_ms, int64_t stall_ms, char *text,
+                              size_t text_bytes, int *lines)
 {
     cluster c;
     cluster_init(&c, DATA "models/s4");
@@ -106,6 +107,7 @@ static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text
     c.cfg.requests = requests;
     c.cfg.experts = 2;
     c.cfg.deadline_ms = deadline_ms;
+    c.cfg.stall_ms = stall_ms;
     c.fault = f == NULL ? NULL : inject;
     c.fault_ctx = f;
     um_status st = cluster_run(&c);
@@ -118,6 +120,11 @@ static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text
     cluster_free(&c);
     unlink(requests);
     return st;
+}
+
+static um_status run_with(fault *f, int64_t deadline_ms, char *text, size_t text_bytes, int *lines)
+{
+    return run_stalling(f, deadline_ms, 600000, text, text_bytes, lines);
 }
 
 /* Damages each message of a run in turn, in one way. The run ends by itself; if it fails, the message names a rank. */
@@ -203,6 +210,54 @@ static void a_silent_rank_is_named_within_the_deadline(void **state)
     fails_with((fault){.kind = MUTE, .frame = UM_KIND_ENCODE, .mute_from = 3}, "encoder/0");
     fails_with((fault){.kind = MUTE, .frame = UM_KIND_ENCODE, .mute_from = 0}, "router/0");
     fails_with((fault){.kind = LOSE, .frame = UM_KIND_SHUTDOWN}, "router/0");
+}
+
+/* A rank that swallows a frame lives on and never answers: it is named with what it owes, whether it was the question or the answer
+ * that was lost. */
+static void a_rank_that_swallows_a_frame_is_named(void **state)
+{
+    (void)state;
+    const struct {
+        fault f;
+        const char *words[3];
+    } cases[] = {
+        {{.kind = LOSE, .frame = UM_KIND_DISPATCH, .nth = 5},
+         {"expert/1 (rank 2, host ", "has owed the combine frame of step 1, layer 2, micro-batch 0",
+          "though it is alive"}},
+        {{.kind = LOSE, .frame = UM_KIND_COMBINE, .nth = 1},
+         {"expert/", "has owed the combine frame of step 1, layer 0", "(--stall-ms 400)"}},
+        {{.kind = LOSE, .frame = UM_KIND_ENCODE},
+         {"encoder/0 (rank 3, host ", "has owed the encoded frame of 1 media for ", "alive"}},
+        {{.kind = LOSE, .frame = UM_KIND_ENCODED}, {"encoder/0 (rank 3", "has owed", "alive"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[8192];
+        int lines = 0;
+        fault f = cases[i].f;
+        um_status st = run_stalling(&f, 20000, 400, text, sizeof text, &lines);
+        assert_int_equal(st, UM_E_PEER);
+        for (int w = 0; w < 3; w++)
+            if (strstr(text, cases[i].words[w]) == NULL)
+                fail_msg("case %zu: \"%s\" is not in: %s", i, cases[i].words[w], text);
+        /* one rank reports it, the others follow */
+        assert_int_equal(strchr(text, '\n') - text, (ptrdiff_t)strlen(text) - 1);
+    }
+}
+
+/* An answer that takes long, but less than --stall-ms, is no stall; nor is one that takes for ever with --stall-ms 0. */
+static void slow_answers_are_waited_for(void **state)
+{
+    (void)state;
+    const um_kind slow[] = {UM_KIND_ENCODED, UM_KIND_COMBINE};
+    for (size_t i = 0; i < 4; i++) {
+        char text[8192];
+        int lines = 0;
+        fault f = {.kind = DELAY, .frame = slow[i % 2]};
+        um_status st = run_stalling(&f, 20000, i < 2 ? 20000 : 0, text, sizeof text, &lines);
+        if (st != UM_OK) print_message("%s late: %s\n", um_kind_name(slow[i % 2]), text);
+        assert_int_equal(st, UM_OK);
+        assert_int_equal(f.done, 1);
+    }
 }
 
 /* Long work is not silence: every message is 700 ms late, with a deadline of 200 ms, and the answer is the same. */
@@ -314,6 +369,8 @@ int main(void)
         cmocka_unit_test(each_fault_of_a_frame_has_its_words),
         cmocka_unit_test(a_repeated_frame_of_the_exchange_does_no_harm),
         cmocka_unit_test(a_silent_rank_is_named_within_the_deadline),
+        cmocka_unit_test(a_rank_that_swallows_a_frame_is_named),
+        cmocka_unit_test(slow_answers_are_waited_for),
         cmocka_unit_test(a_rank_that_works_long_is_not_silent),
         cmocka_unit_test(a_rank_that_never_joins_is_named),
         cmocka_unit_test(faults_of_a_request_stay_with_it),

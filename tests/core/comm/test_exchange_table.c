@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -318,6 +319,30 @@ static void little_credit_does_not_block(void **state)
     assert_null(wrong);
 }
 
+/* Rank 2 swallows the second of three micro-batches and answers the others; rank 1 answers all. */
+static void the_micro_batch_that_is_owed_is_named(void **state)
+{
+    fixture *t = at(state);
+    um_err err = {0};
+    char words[96];
+    um_link_stall(&t->link[0], 300);
+    for (int i = 0; i < 3; i++) dispatch(t, i);
+    for (int i = 0; i < 3; i++) {
+        um_dispatch_batch a = received(t, 1), b = received(t, 2);
+        answered(t, 1, &a);
+        if (i != 1) answered(t, 2, &b);
+    }
+    combined(t, 0);
+    combined(t, 2);
+    assert_int_equal(um_exchange_poll(t->ex, LONG_US, &err), UM_E_PEER);
+    snprintf(words, sizeof words, "has owed the combine frame of step %d, layer 3, micro-batch 1",
+             (int)t->f[1].key.step);
+    if (strstr(err.msg, "expert/1 (rank 2, host ") != err.msg || strstr(err.msg, words) == NULL)
+        fail_msg("%s", err.msg);
+    assert_int_equal(um_exchange_combine(t->ex, t->f[1].y, t->f[1].weights, t->f[1].key, &err),
+                     UM_E_PEER);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +351,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(repeats_are_dropped_and_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_that_nobody_asked_for_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dispatch_waits_for_credit, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_micro_batch_that_is_owed_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(little_credit_does_not_block, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
