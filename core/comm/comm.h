@@ -14,6 +14,7 @@
 #include "core/comm/alive.h"
 #include "core/comm/pulse.h"
 #include "core/comm/topology.h"
+#include "core/tensor/ops.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
@@ -41,11 +42,17 @@ typedef struct um_comm_vt {
     void (*close)(um_comm *c, um_status st);
 } um_comm_vt;
 
+/* As um_dev_open_cpu. */
+typedef um_status (*um_dev_opener)(um_dev *out, um_isa isa, int threads, um_err *err);
+
 struct um_comm {
     const um_comm_vt *vt;
     um_topology topo; /* same on every rank */
     int rank;
-    int64_t yield_us;   /* may be set after open */
+    int64_t yield_us; /* may be set after open */
+    um_dev_opener
+        dev_open; /* how this rank opens its device, NULL: um_dev_open_cpu; may be set after open */
+    void (*dev_close)(um_dev *d); /* NULL: nothing to close */
     volatile int *stop; /* a signal flag, or NULL: when set, a waiting recv returns UM_E_STOPPED */
     um_pulse *pulse;    /* NULL until um_comm_watch */
     atomic_bool wake;   /* um_comm_wake was called and no recv has seen it yet */

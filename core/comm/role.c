@@ -13,8 +13,9 @@ um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um
     um_dev_arena(&w->device_step, &w->dev, "activations", 1 << 20);
     um_link_open(&w->link, comm);
     UM_TRY(um_link_watch(&w->link, cfg->deadline_ms, err));
-    UM_TRY(um_dev_open_cpu(&w->dev, (um_isa)um_isa_from_name(cfg->isa),
-                           um_join_threads(comm, cfg->threads), err));
+    const um_dev_opener open = comm->dev_open != NULL ? comm->dev_open : um_dev_open_cpu;
+    UM_TRY(open(&w->dev, (um_isa)um_isa_from_name(cfg->isa), um_join_threads(comm, cfg->threads),
+                err));
     return um_checkpoint_open(&w->ck, cfg->model, &towers, err);
 }
 
@@ -85,4 +86,5 @@ void um_role_end(um_role_base *w, um_status st, const um_err *err)
     um_arena_free(&w->device);
     um_arena_free(&w->step);
     um_arena_free(&w->model);
+    if (c->dev_close != NULL && w->dev.ops != NULL) c->dev_close(&w->dev);
 }

@@ -9,6 +9,7 @@
 #include "encoder_worker/encoder.h"
 #include "expert_worker/expert.h"
 #include "router/router.h"
+#include "tests/support/guarded_ops.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -102,6 +103,8 @@ um_status cluster_run(cluster *c)
     for (int r = 0; r < n; r++) {
         args[r] = (thread_arg){c, c->cfg, comms[r], r};
         if (c->other_model != NULL && r == c->other_rank) args[r].cfg.model = c->other_model;
+        if (c->guarded) comms[r]->dev_open = um_dev_open_guarded;
+        if (c->guarded) comms[r]->dev_close = um_dev_close_guarded;
         if (modalities[r] != NULL) args[r].cfg.modalities = modalities[r];
         pthread_create(&threads[r], NULL, rank_main, &args[r]);
     }

@@ -16,6 +16,7 @@ typedef struct cluster {
     void *tap_ctx;
     const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */
     int other_rank;
+    bool guarded;    /* every rank computes on a guarded op table (tests/support/guarded_ops.h) */
     int freeze_rank; /* -1, or a rank that never starts (as if it were stopped) */
     /* after cluster_run */
     char *lines[CLUSTER_LINES]; /* the first that router 0 emitted */

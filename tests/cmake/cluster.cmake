@@ -1,4 +1,5 @@
-add_library(um_cluster STATIC ${CMAKE_CURRENT_SOURCE_DIR}/cluster/cluster.c)
+add_library(um_cluster STATIC ${CMAKE_CURRENT_SOURCE_DIR}/cluster/cluster.c
+            ${CMAKE_CURRENT_SOURCE_DIR}/support/guarded_ops.c)
 target_link_libraries(um_cluster PUBLIC um_router um_expert um_encoder um_comm um_nn)
 target_compile_definitions(um_cluster PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
 
