@@ -186,9 +186,10 @@ static bool run_all(bench *b, const options *o, bool *first)
             for (int i = 0; i < 2; i++, *first = false) print_result(o, isa, &r[i], *first);
         }
     for (int s = 0; s < (o->quick ? 2 : ATTENTION) && o->attention; s++) {
-        result r[2];
-        if (!bench_attention(b, &attention[s], r)) return false;
-        for (int i = 0; i < 2; i++, *first = false) print_result(o, isa, &r[i], *first);
+        result r;
+        if (!bench_attention(b, &attention[s], &r)) return false;
+        print_result(o, isa, &r, *first);
+        *first = false;
     }
     return true;
 }

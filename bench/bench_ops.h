@@ -41,6 +41,5 @@ typedef struct attention_shape {
     const char *name;
     int sequences, T, past, heads, kv_heads, head_dim;
 } attention_shape;
-/* Causal attention, beside gemm, softmax, gemm with each peer where one sequence has no past. results[0]: over pages; results[1]: flat
- * caches, one call for each sequence. */
-bool bench_attention(bench *b, const attention_shape *s, result *results);
+/* Causal attention over pages, beside gemm, softmax, gemm with each peer where one sequence has no past. */
+bool bench_attention(bench *b, const attention_shape *s, result *out);

@@ -133,7 +133,6 @@ typedef struct attn_case {
     float scale;
     um_kv kv;
     um_span *span;
-    um_kv_flat *flat;
 } attn_case;
 
 static void attn_ours(void *ctx, const contestant *c)
@@ -143,19 +142,6 @@ static void attn_ours(void *ctx, const contestant *c)
     const int width = a->shape->heads * a->shape->head_dim;
     a->b->dev.ops->attention(&a->b->dev, a->out, width, NULL, a->q, width, &a->kv, a->span,
                              a->shape->sequences, a->shape->heads, a->scale, true);
-}
-
-static void attn_flat(void *ctx, const contestant *c)
-{
-    (void)c;
-    attn_case *a = ctx;
-    const attention_shape *s = a->shape;
-    const int width = s->heads * s->head_dim;
-    for (int i = 0; i < s->sequences; i++) {
-        const size_t at = (size_t)i * (size_t)s->T * (size_t)width;
-        a->b->dev.ops->attention_flat(&a->b->dev, a->out + at, width, NULL, a->q + at, width,
-                                      &a->flat[i], s->heads, s->T, s->past, a->scale, true);
-    }
 }
 
 /* The plain composition: all scores of a head, softmax of each row's part, then the values. One sequence without a past. */
@@ -181,7 +167,7 @@ static void attn_peer(void *ctx, const contestant *c)
     }
 }
 
-/* The keys and values of every sequence, in pages and flat: the same ones for all. */
+/* The keys and values of every sequence: the same ones for all. */
 static void attn_caches(attn_case *a)
 {
     bench *b = a->b;
@@ -201,15 +187,10 @@ static void attn_caches(attn_case *a)
                     .table = table};
     a->kv.pages = b->dev.ops->alloc(&b->dev, (size_t)all * a->kv.stride * sizeof(float));
     a->span = um_arena_alloc(&b->arena, (size_t)s->sequences * sizeof *a->span);
-    a->flat = um_arena_alloc(&b->arena, (size_t)s->sequences * sizeof *a->flat);
     for (int i = 0; i < s->sequences; i++) {
         const um_span whole = {0, n, 0, n, i * pages};
         a->span[i] = (um_span){i * s->T, s->T, s->past, n, i * pages};
         b->dev.ops->kv_write(&b->dev, &a->kv, &whole, 1, a->k, width, a->v, width);
-        um_kv_flat_bind(&a->flat[i],
-                        um_arena_f32(&b->arena, 1, um_kv_flat_floats(s->kv_heads, s->head_dim, n)),
-                        s->kv_heads, s->head_dim, n);
-        b->dev.ops->kv_append_flat(&b->dev, &a->flat[i], a->k, width, a->v, width, n);
     }
 }
 
@@ -233,9 +214,8 @@ static bool attn_agree(attn_case *a, const contestant *c, int n)
     return ok;
 }
 
-bool bench_attention(bench *b, const attention_shape *s, result *results)
+bool bench_attention(bench *b, const attention_shape *s, result *r)
 {
-    enum { OURS = 2 };
     um_mark mark = um_arena_mark(&b->arena);
     const size_t rows = (size_t)s->sequences * (size_t)s->T, n = (size_t)(s->past + s->T);
     const size_t width = (size_t)(s->heads * s->head_dim),
@@ -247,9 +227,8 @@ bool bench_attention(bench *b, const attention_shape *s, result *results)
     a.out = um_arena_f32(&b->arena, rows, width);
     a.scores = um_arena_f32(&b->arena, (size_t)s->T, (size_t)s->T);
     attn_caches(&a);
-    contestant c[MAX_CONTESTANTS] = {{.name = "f32", .run = attn_ours},
-                                     {.name = "flat", .run = attn_flat}};
-    int count = OURS;
+    contestant c[MAX_CONTESTANTS] = {{.name = "f32", .run = attn_ours}};
+    int count = 1;
     const bool whole = s->past == 0 && s->sequences == 1 && s->heads == s->kv_heads;
     for (um_peer p = 0; p < UM_PEERS && whole; p++)
         if (um_peers_has(b->peers, p))
@@ -258,19 +237,18 @@ bool bench_attention(bench *b, const attention_shape *s, result *results)
     if (ok) bench_turns(b, c, count, &a);
     /* what causal attention needs */
     const double flop = 4.0 * (double)width * (double)rows * (s->past + 0.5 * (s->T + 1.0));
-    for (int i = 0; i < OURS && ok; i++) {
-        result *r = &results[i];
-        *r = (result){.op = s->name,
-                      .dtype = c[i].name,
-                      .M = s->T,
-                      .N = s->heads,
-                      .K = s->head_dim,
-                      .threads = b->dev.threads};
-        speeds(b, &c[i], flop, r);
+    *r = (result){.op = s->name,
+                  .dtype = "f32",
+                  .M = s->T,
+                  .N = s->heads,
+                  .K = s->head_dim,
+                  .threads = b->dev.threads,
+                  .f32 = 1};
+    if (ok) {
+        speeds(b, c, flop, r);
         r->gbs = (double)s->sequences * 2.0 * (double)(n * kv_width) * sizeof(float) /
-                 middle(&c[i], b->rounds, 0.5) * 1e-9;
-        r->f32 = r->median / results[0].median;
-        against_peers(b, c, OURS, count, flop, r);
+                 middle(c, b->rounds, 0.5) * 1e-9;
+        against_peers(b, c, 1, count, flop, r);
     }
     b->dev.ops->free(&b->dev, a.kv.pages);
     um_arena_reset(&b->arena, mark);

@@ -13,7 +13,8 @@
 #include "core/model/model.h"
 #include "core/tensor/ops.h"
 
-/* What the gate decided for T rows, in device memory. A pad row chooses no dynamic expert but uses the shared experts like any other row. */
+/* What the gate decided for T rows, in device memory. A pad row chooses no dynamic expert but uses the shared experts like any
+ * other row. */
 typedef struct um_dynamic {
     const um_dynamic_model *m;
     int T, K, C;
@@ -43,6 +44,7 @@ int um_dynamic_capacity(const um_dynamic_model *m, int T);
 /* Backward of the weights w.r.t. the logits, with the choices held fixed: dlogits [T,C] += ..., from dweights [T,C]. */
 void um_dynamic_bwd(um_dev *d, float *dlogits, const float *dweights, const um_dynamic *g);
 
-/* From g's tables on the host: the balance value (R+Z) * sum_e f_e q_e over dynamic experts, before dropping: f_e = weighted mean over rows of "e is chosen",
+/* From g's tables on the host: the balance value (R+Z) * sum_e f_e q_e over dynamic experts, before dropping:
+ * f_e = weighted mean over rows of "e is chosen",
  * q_e = weighted mean of the softmax over the chosen dynamic experts. weight [T]; 0 on pads. */
 double um_dynamic_balance(const um_dynamic *g, const float *weight, um_arena *scratch);

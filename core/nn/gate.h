@@ -20,7 +20,8 @@ typedef struct um_route {
 
 void um_route_bind(um_route *r, um_arena *arena, int T, int K, int E);
 
-/* Fills experts and weights from logits. noise: one stream number for each row (GShard only; device memory), NULL for none; seed is theirs. */
+/* Fills experts and weights from logits. noise: one stream number for each row (GShard only; device memory), NULL for none;
+ * seed is theirs. */
 void um_gate_choose(um_dev *d, um_route *r, um_gate_style style, uint64_t seed,
                     const uint64_t *noise);
 

@@ -14,8 +14,9 @@
  *
  * Memory. Every pointer that an op takes is memory of the same table's alloc ("device"), unless the op says "host": weights,
  * activations, keys and values, and also index, position, gate and routing tables. Nobody else reads or writes it; put and get copy.
- * Structs that describe a call (um_matrix, um_kv, um_span, um_group, um_dynamic_rows) and lists of them are arguments: they lie on the host and may go
- * when the call returns. The tests run every forward pass on a table whose memory faults outside an op (tests/support/guarded_ops.h).
+ * Structs that describe a call (um_matrix, um_kv, um_span, um_group, um_dynamic_rows) and lists of them are arguments: they lie on the
+ * host and may go when the call returns. The tests run every forward pass on a table whose memory faults outside an
+ * op (tests/support/guarded_ops.h).
  *
  * A um_dev is one stream of one device: the ops that it is given run in order, and may run later than the call. An op that fails
  * records why in the um_dev, and later ops do nothing; um_dev_sync waits for all of them and reports it. On the CPU an op has run when
@@ -49,18 +50,6 @@ typedef struct um_matrix {
     void *data; /* um_matrix_bytes(dtype, N, K) bytes, 64-byte aligned */
 } um_matrix;
 size_t um_matrix_bytes(um_dtype dtype, int N, int K);
-
-/* Keys and values of one sequence in one layer, f32, room for cap positions.
- * k: [kv_heads][ceil(cap/16)][head_dim][16]  (a packed matrix [cap, head_dim] per head)
- * v: [kv_heads][ceil(head_dim/16)][cap][16]  (a packed matrix [head_dim, cap] per head) */
-typedef struct um_kv_flat {
-    int kv_heads, head_dim, cap, n; /* n = positions filled */
-    float *k, *v;
-} um_kv_flat;
-size_t um_kv_flat_floats(int kv_heads, int head_dim, int cap); /* of k and of v together */
-/* Places k and v of a um_kv_flat into memory of um_kv_flat_floats floats. No page is written: kv_append_flat clears each panel when it
- * starts it, so that reserving room for many positions costs nothing until they are used. */
-void um_kv_flat_bind(um_kv_flat *kv, float *memory, int kv_heads, int head_dim, int cap);
 
 enum { UM_PAGE = 16 }; /* positions of a page of keys and values */
 
@@ -182,22 +171,6 @@ typedef struct um_ops {
      * cs[positions][head_dim] holds cos (first half) and sin (second half); pos[T] row of cs. Llama's half-split RoPE. */
     void (*rope)(um_dev *d, float *x, int ldx, const float *cs, const int32_t *pos, int T,
                  int heads, int head_dim);
-    /* Writes T rows of k and v [T, kv_heads*head_dim] at positions kv->n ..., and moves kv->n on. */
-    void (*kv_append_flat)(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v,
-                           int ldv, int T);
-    /* out[T, heads*head_dim] = softmax(scale * q k^T) v over positions 0..pos0+t (causal) or 0..kv->n-1 (not causal).
-     * q [T, heads*head_dim]; query heads h share key head h / (heads / kv_heads). lse[T, heads] = log-sum-exp of each row's
-     * scaled scores, kept for backward (may be NULL). Never holds a T x T matrix. */
-    void (*attention_flat)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                           const um_kv_flat *kv, int heads, int T, int pos0, float scale,
-                           bool causal);
-    /* out[T, heads*head_dim] = softmax(scale * q k^T + bias) v over all kv->n positions, row t standing at position t. The bias of
-     * row t, head h and position i is gate[t*heads + h] * table[h*ldtable + T-1 + i-t]: a row of the table for each head, from
-     * distance -(T-1) to kv->n - 1. gate NULL: 1. Chi et al. 2021, arXiv 2106.16138 (gated relative position bias). */
-    void (*attention_biased_flat)(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                                  const um_kv_flat *kv, int heads, int T, float scale,
-                                  const float *table, int ldtable, const float *gate);
-
     /* Writes the keys and values of the rows of every span, k and v [rows, kv_heads*head_dim], at their positions. Every position must
      * lie within its span's n, and no two spans write the same one. */
     void (*kv_write)(um_dev *d, const um_kv *kv, const um_span *span, int spans, const float *k,

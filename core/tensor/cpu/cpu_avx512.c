@@ -10,6 +10,5 @@
 #define THIN_AHEAD 8
 #include "core/tensor/cpu/kernels_gemm.inc"
 #include "core/tensor/cpu/kernels_attention.inc"
-#include "core/tensor/cpu/kernels_attention_flat.inc"
 #include "core/tensor/cpu/kernels_rows.inc"
 #include "core/tensor/cpu/kernels_table.inc"

@@ -49,19 +49,6 @@ static inline int um_attn_seen(const um_attn *a, const um_span *s, int t)
     return a->causal ? s->pos + t + 1 : s->n;
 }
 
-/* The same over a flat cache. pos0 is -1 when every row sees all n positions. table and gate: attention_biased,
- * NULL otherwise. */
-typedef struct um_attn_flat {
-    float *out, *lse; /* lse may be NULL */
-    const float *q;
-    size_t ldo, ldq;
-    const float *k, *v;
-    int heads, kv_heads, head_dim, cap, n, T, pos0;
-    float scale;
-    const float *table, *gate;
-    size_t ldtable;
-} um_attn_flat;
-
 typedef struct um_kernels {
     int tile_rows; /* rows of the register tile, at most UM_MAX_ROWS */
     /* Panels p0..p1-1 of a call with M <= UM_THIN. */
@@ -71,7 +58,6 @@ typedef struct um_kernels {
     /* Rows t0 .. t0+rows-1 of a span and of query head h; with T == 1 instead query heads h .. h+rows-1, which share a key head.
      * memory: um_attn_scores() floats. */
     void (*attention)(const um_attn *a, const um_span *s, int h, int t0, int rows, float *memory);
-    void (*attention_flat)(const um_attn_flat *a, int h, int t0, int rows, float *memory);
     void (*rmsnorm_fwd)(float *y, float *rstd, const float *x, const float *w, int T, int D,
                         float eps);
     void (*rmsnorm_bwd_x)(float *dx, const float *dy, const float *x, const float *w,
@@ -158,14 +144,6 @@ void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q
 void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
                              const um_kv *kv, const um_span *span, int spans, int heads,
                              float scale, const float *table, int ldtable, const float *gate);
-void um_cpu_attention_flat(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
-                           const um_kv_flat *kv, int heads, int T, int pos0, float scale,
-                           bool causal);
-void um_cpu_attention_biased_flat(um_dev *d, float *out, int ldo, const float *q, int ldq,
-                                  const um_kv_flat *kv, int heads, int T, float scale,
-                                  const float *table, int ldtable, const float *gate);
-void um_cpu_kv_append_flat(um_dev *d, um_kv_flat *kv, const float *k, int ldk, const float *v,
-                           int ldv, int T);
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
 void um_cpu_pack_device(um_dev *d, um_matrix *dst, const float *src, int ld, bool transposed);

@@ -54,12 +54,14 @@ static inputs make(const shape *s, um_arena *a)
     return in;
 }
 
-static um_kv_flat cache(const shape *s, um_arena *a)
+/* Pages in falling order, for one sequence. */
+static um_kv cache(const shape *s, um_arena *a)
 {
-    const int cap = s->past + s->T + s->room;
-    um_kv_flat kv;
-    um_kv_flat_bind(&kv, um_arena_f32(a, 1, um_kv_flat_floats(s->kv_heads, s->head_dim, cap)),
-                    s->kv_heads, s->head_dim, cap);
+    const int pages = (s->past + s->T + s->room + UM_PAGE - 1) / UM_PAGE;
+    int32_t *table = um_arena_i32(a, (size_t)pages);
+    for (int i = 0; i < pages; i++) table[i] = pages - 1 - i;
+    um_kv kv = {s->kv_heads, s->head_dim, NULL, um_kv_page_floats(s->kv_heads, s->head_dim), table};
+    kv.pages = um_arena_f32(a, (size_t)pages, kv.stride);
     return kv;
 }
 
@@ -67,17 +69,15 @@ static um_kv_flat cache(const shape *s, um_arena *a)
 static void run(um_dev *d, const shape *s, const inputs *in, int chunk, float *out, float *lse,
                 um_arena *a)
 {
-    um_kv_flat kv = cache(s, a);
-    d->ops->kv_append_flat(d, &kv, in->k, in->ldk, in->v, in->ldk, s->past);
+    const um_kv kv = cache(s, a);
+    const um_span past = {0, s->past, 0, s->past, 0};
+    d->ops->kv_write(d, &kv, &past, 1, in->k, in->ldk, in->v, in->ldk);
     for (int t = 0; t < s->T; t += chunk) {
         const int n = s->T - t < chunk ? s->T - t : chunk, at = s->past + t;
-        d->ops->kv_append_flat(d, &kv, in->k + (size_t)at * (size_t)in->ldk, in->ldk,
-                               in->v + (size_t)at * (size_t)in->ldk, in->ldk, n);
-        assert_int_equal(kv.n, at + n);
-        d->ops->attention_flat(d, out + (size_t)t * (size_t)in->ldq, in->ldq,
-                               lse == NULL ? NULL : lse + t * s->heads,
-                               in->q + (size_t)t * (size_t)in->ldq, in->ldq, &kv, s->heads, n, at,
-                               in->scale, s->causal);
+        const um_span written = {at, n, at, at + n, 0}, asks = {t, n, at, at + n, 0};
+        d->ops->kv_write(d, &kv, &written, 1, in->k, in->ldk, in->v, in->ldk);
+        d->ops->attention(d, out, in->ldq, lse, in->q, in->ldq, &kv, &asks, 1, s->heads, in->scale,
+                          s->causal);
     }
 }
 
@@ -242,14 +242,15 @@ static void large_scores(void **state)
     um_arena a;
     um_arena_init(&a, "case", 1 << 20);
     const shape s = {1, 3, 1, 1, 16, 0, true};
-    um_kv_flat kv = cache(&s, &a);
+    const um_kv kv = cache(&s, &a);
+    const um_span all = {0, 4, 0, 4, 0}, last = {0, 1, 3, 4, 0};
     float k[4 * 16] = {0}, v[4 * 16] = {0}, q[16] = {1e4f}, out[16], lse;
     for (int i = 0; i < 4; i++) k[i * 16] = i == 2 ? 0.5f : 0.25f, v[i * 16] = (float)i;
-    d.ops->kv_append_flat(&d, &kv, k, 16, v, 16, 4);
-    d.ops->attention_flat(&d, out, 16, &lse, q, 16, &kv, 1, 1, 3, 1.0f, true);
+    d.ops->kv_write(&d, &kv, &all, 1, k, 16, v, 16);
+    d.ops->attention(&d, out, 16, &lse, q, 16, &kv, &last, 1, 1, 1.0f, true);
     assert_true(out[0] == 2.0f && lse == 5000.0f);
     q[0] = 0.0f;
-    d.ops->attention_flat(&d, out, 16, &lse, q, 16, &kv, 1, 1, 3, 1.0f, true);
+    d.ops->attention(&d, out, 16, &lse, q, 16, &kv, &last, 1, 1, 1.0f, true);
     assert_true(out[0] == 1.5f);
     um_arena_free(&a);
 }
@@ -268,7 +269,8 @@ enum { BIASED = sizeof biased_shapes / sizeof *biased_shapes };
 
 typedef struct biased_inputs {
     inputs in;
-    um_kv_flat kv;
+    um_kv kv;
+    um_span span;
     float *table,
         *gate; /* table ends where the last row's last position does: reading further is caught by ASan */
     int ldtable;
@@ -278,19 +280,21 @@ static biased_inputs make_biased(const biased *b, um_dev *d, um_arena *a)
 {
     const shape s = {b->n, 0, b->heads, b->kv_heads, b->head_dim, 2, false};
     biased_inputs x = {.in = make(&s, a), .kv = cache(&s, a), .ldtable = b->T - 1 + b->n};
+    const um_span keys = {0, b->n, 0, b->n, 0};
+    x.span = (um_span){0, b->T, 0, b->n, 0};
     x.in.q = values(a, (size_t)b->T * (size_t)x.in.ldq, 1);
     x.table = um_alloc_aligned((size_t)b->heads * (size_t)x.ldtable * sizeof(float));
     memcpy(x.table, values(a, (size_t)b->heads * (size_t)x.ldtable, 4),
            (size_t)b->heads * (size_t)x.ldtable * sizeof(float));
     if (b->gated) x.gate = values(a, (size_t)b->T * (size_t)b->heads, 5);
-    d->ops->kv_append_flat(d, &x.kv, x.in.k, x.in.ldk, x.in.v, x.in.ldk, b->n);
+    d->ops->kv_write(d, &x.kv, &keys, 1, x.in.k, x.in.ldk, x.in.v, x.in.ldk);
     return x;
 }
 
 static void run_biased(um_dev *d, const biased *b, const biased_inputs *x, float *out)
 {
-    d->ops->attention_biased_flat(d, out, x->in.ldq, x->in.q, x->in.ldq, &x->kv, b->heads, b->T,
-                                  x->in.scale, x->table, x->ldtable, x->gate);
+    d->ops->attention_biased(d, out, x->in.ldq, x->in.q, x->in.ldq, &x->kv, &x->span, 1, b->heads,
+                             x->in.scale, x->table, x->ldtable, x->gate);
 }
 
 static void want_biased(const biased *b, const biased_inputs *x, int t, int h, double *out)
@@ -388,8 +392,8 @@ static void no_bias_is_plain(void **state)
         biased_inputs x = make_biased(&b, &d, &a);
         const size_t bytes = (size_t)b.T * (size_t)x.in.ldq * sizeof(float);
         float *plain = outputs(&s, &x.in, &a), *out = outputs(&s, &x.in, &a);
-        d.ops->attention_flat(&d, plain, x.in.ldq, NULL, x.in.q, x.in.ldq, &x.kv, b.heads, b.T, 0,
-                              x.in.scale, false);
+        d.ops->attention(&d, plain, x.in.ldq, NULL, x.in.q, x.in.ldq, &x.kv, &x.span, 1, b.heads,
+                         x.in.scale, false);
         run_biased(&d, &b, &x, out);
         assert_memory_not_equal(out, plain, bytes);
         for (int i = 0; i < b.T * b.heads; i++) x.gate[i] = 0.0f;
