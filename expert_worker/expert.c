@@ -3,8 +3,6 @@
 
 #include "core/base/bytes.h"
 
-enum { ROWS_AT_ONCE = 256 }; /* limits scratch memory */
-
 um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *place, int me,
                           um_err *err)
 {
@@ -31,29 +29,39 @@ um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *pl
     return UM_OK;
 }
 
-um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch, um_dev *dev,
-                         um_arena *scratch, um_err *err)
+/* The groups of pairs from .. from+n-1, one for each expert that is among them. Returns how many. */
+static int groups_of(um_ffn_group *group, const um_experts *e, const um_dispatch_batch *batch,
+                     int moe, int from, int n)
 {
-    size_t D = (size_t)batch->D;
-    int layer = (int)batch->key.layer;
-    if (batch->key.layer >= (uint32_t)e->model->layers || e->moe_index[layer] < 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts",
-                       batch->key.layer);
-    for (int from = 0, n; from < batch->pairs; from += n) {
-        um_mark mark = um_arena_mark(scratch);
-        int expert = batch->expert[from];
-        for (n = 1;
-             n < ROWS_AT_ONCE && from + n < batch->pairs && batch->expert[from + n] == expert;)
-            n++;
-        um_ffn_acts acts;
-        float *x = um_arena_f32(scratch, (size_t)n, D);
-        um_ffn_acts_bind(&acts, scratch, n, e->model->expert_dim, e->model->lora_r);
-        dev->ops->gather(dev, x, batch->x, batch->pair_row + from, n, batch->D);
-        int32_t at =
-            e->at[um_at((size_t)e->moe_index[layer], (size_t)expert, (size_t)e->model->experts)];
+    int groups = 0;
+    for (int i = 0; i < n; i++) {
+        int expert = batch->expert[from + i];
+        if (i > 0 && expert == batch->expert[from + i - 1]) {
+            group[groups - 1].T++;
+            continue;
+        }
+        int32_t at = e->at[um_at((size_t)moe, (size_t)expert, (size_t)e->model->experts)];
         UM_CHECK(at >= 0); /* um_dispatch_batch_read let it pass */
-        um_ffn_fwd(dev, y + um_at((size_t)from, 0, D), &acts, &e->ffn[at], x, n);
-        um_arena_reset(scratch, mark);
+        group[groups++] = (um_ffn_group){.w = &e->ffn[at], .row = i, .T = 1};
     }
+    return groups;
+}
+
+um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
+                         um_expert_acts *acts, um_dev *dev, um_arena *scratch, um_err *err)
+{
+    uint32_t layer = batch->key.layer;
+    if (layer >= (uint32_t)e->model->layers || e->moe_index[layer] < 0)
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", layer);
+    um_mark mark = um_arena_mark(scratch);
+    um_ffn_group *group = um_arena_alloc(scratch, (size_t)acts->most * sizeof *group);
+    for (int from = 0, n; from < batch->pairs; from += n) {
+        n = um_min_int(acts->most, batch->pairs - from);
+        int groups = groups_of(group, e, batch, e->moe_index[layer], from, n);
+        dev->ops->gather(dev, acts->x, batch->x, batch->pair_row + from, n, batch->D);
+        um_ffn_grouped_fwd(dev, y + um_at((size_t)from, 0, (size_t)batch->D), acts, group, groups,
+                           n, scratch);
+    }
+    um_arena_reset(scratch, mark);
     return UM_OK;
 }

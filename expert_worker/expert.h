@@ -19,10 +19,11 @@ typedef struct um_experts {
 um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *place, int me,
                           um_err *err);
 
-/* y [pairs, D]: passes every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. Rows of
- * one expert are computed together, at most 256 at a time. The result of a row does not depend on the other rows. */
-um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch, um_dev *dev,
-                         um_arena *scratch, um_err *err);
+/* y (device) [pairs, D]: passes every pair's row through its expert. A pair is one (token row, expert) assignment of a dispatch batch. All
+ * experts of a frame are computed together, in slices of the rows that acts has room for; acts holds the last slice afterwards. The
+ * result of a row does not depend on the other rows. scratch: host. */
+um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
+                         um_expert_acts *acts, um_dev *dev, um_arena *scratch, um_err *err);
 
 /* The role: joins, loads, serves until shutdown. The caller keeps ownership of comm. Thread: the calling thread is the rank's main
  * thread. */

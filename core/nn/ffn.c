@@ -32,6 +32,59 @@ void um_ffn_fwd(um_dev *d, float *y, um_ffn_acts *acts, const um_ffn *w, const f
     um_linear_lora(d, y, acts->down_low, acts->act, T, &w->down);
 }
 
+void um_expert_acts_bind(um_expert_acts *a, um_arena *device, int rows, int D, int F, int r,
+                         bool keep)
+{
+    a->most = keep || rows < UM_EXPERT_ROWS ? rows : UM_EXPERT_ROWS;
+    a->x = um_arena_f32(device, (size_t)a->most, (size_t)D);
+    um_ffn_acts_bind(&a->ffn, device, a->most, F, r);
+}
+
+enum which { GATE, UP, DOWN };
+
+static const um_linear *layer_of(const um_ffn *w, enum which which)
+{
+    return which == GATE ? &w->gate : which == UP ? &w->up : &w->down;
+}
+
+/* y = one linear layer of every group. A LoRA may have left a matrix in another type than its neighbours': there a call ends. */
+static void project(um_dev *d, float *y, float *low, const float *x, const um_ffn_group *group,
+                    int groups, enum which which, um_arena *scratch)
+{
+    um_mark mark = um_arena_mark(scratch);
+    um_group *list = um_arena_alloc(scratch, (size_t)groups * sizeof *list);
+    for (int from = 0, n; from < groups; from += n) {
+        const um_matrix *first = &layer_of(group[from].w, which)->w;
+        for (n = 0; from + n < groups; n++) {
+            const um_ffn_group *g = &group[from + n];
+            const um_linear *l = layer_of(g->w, which);
+            if (l->w.dtype != first->dtype) break;
+            list[n] = (um_group){.w = &l->w, .bias = l->bias, .row = g->row, .T = g->T};
+        }
+        d->ops->gemm_grouped(d, y, first->N, x, first->K, list, n);
+    }
+    for (int i = 0; i < groups; i++) {
+        const um_linear *l = layer_of(group[i].w, which);
+        size_t row = (size_t)group[i].row, r = (size_t)um_linear_lora_rank(l);
+        if (r > 0)
+            um_linear_lora(d, y + row * (size_t)l->w.N, low + row * r, x + row * (size_t)l->w.K,
+                           group[i].T, l);
+    }
+    um_arena_reset(scratch, mark);
+}
+
+void um_ffn_grouped_fwd(um_dev *d, float *y, um_expert_acts *a, const um_ffn_group *group,
+                        int groups, int T, um_arena *scratch)
+{
+    um_ffn_acts *f = &a->ffn;
+    if (groups == 0) return;
+    UM_CHECK(T <= a->most);
+    project(d, f->gate, f->gate_low, a->x, group, groups, GATE, scratch);
+    project(d, f->up, f->up_low, a->x, group, groups, UP, scratch);
+    d->ops->swiglu_fwd(d, f->act, f->gate, f->up, (size_t)T * (size_t)group[0].w->gate.w.N);
+    project(d, y, f->down_low, f->act, group, groups, DOWN, scratch);
+}
+
 void um_ffn_bwd(um_dev *d, float *dx, const um_ffn *w, const float *dy, const float *x,
                 const um_ffn_acts *acts, int T, um_arena *scratch)
 {

@@ -25,6 +25,28 @@ um_status um_ffn_load(um_ffn *out, um_params *ps, um_part part, int layer, int i
 /* y[T,D] = down(silu(gate x) * up x), x[T,D]. Writes acts. */
 void um_ffn_fwd(um_dev *d, float *y, um_ffn_acts *acts, const um_ffn *w, const float *x, int T);
 
+/* Rows of several blocks of one shape, as an expert rank computes them: rows row .. row+T-1 go through w. */
+typedef struct um_ffn_group {
+    const um_ffn *w;
+    int row, T;
+} um_ffn_group;
+
+/* What backward needs of them beside the groups. */
+typedef struct um_expert_acts {
+    int most;        /* rows that fit */
+    float *x;        /* [most, D] each row as its expert reads it */
+    um_ffn_acts ffn; /* [most, F] */
+} um_expert_acts;
+enum { UM_EXPERT_ROWS = 1024 }; /* rows at a time, unless they are kept */
+/* Room for `rows` rows at once when they are kept, else for UM_EXPERT_ROWS of them at most. */
+void um_expert_acts_bind(um_expert_acts *a, um_arena *device, int rows, int D, int F, int r,
+                         bool keep);
+
+/* y[T,D]: every group of a->x [T,D] through its block, with the bits of um_ffn_fwd for each. The groups cover rows 0..T-1.
+ * scratch: host. */
+void um_ffn_grouped_fwd(um_dev *d, float *y, um_expert_acts *a, const um_ffn_group *group,
+                        int groups, int T, um_arena *scratch);
+
 /* dx[T,D] += ..., and the gradients of what is trained += ..., from dy[T,D], the x of forward and its acts. */
 void um_ffn_bwd(um_dev *d, float *dx, const um_ffn *w, const float *dy, const float *x,
                 const um_ffn_acts *acts, int T, um_arena *scratch);

@@ -3,6 +3,7 @@
 
 #include "core/base/bytes.h"
 #include "core/base/text.h"
+#include "core/nn/ffn.h"
 #include "core/nn/params.h"
 #include "core/options/encoders.h"
 #include "encoder_worker/towers/tower_bytes.h"
@@ -55,11 +56,20 @@ static int64_t router_buffers(const um_config *cfg, const um_model *m, int64_t s
     return 4 * (kv + rows + frames + sequences * m->vocab);
 }
 
-/* A chunk's rows of every router, at worst all for this rank: in, gate, up, out. */
+/* A chunk's rows, at worst all for this rank: of one router on their way through the experts, of every router in frames in and out. */
 static int64_t expert_buffers(const um_config *cfg, const um_model *m)
 {
-    return 4 * cfg->routers * cfg->prefill_chunk * m->top_k *
-           (3 * (int64_t)m->dim + 2 * (int64_t)m->expert_dim);
+    int64_t pairs = cfg->prefill_chunk * m->top_k, frames = 2 * cfg->routers * pairs * m->dim;
+    um_arena a;
+    um_expert_acts acts;
+    um_arena_init_measure(&a, "experts");
+    um_arena_f32(&a, (size_t)cfg->prefill_chunk, (size_t)m->dim);
+    um_arena_f32(&a, (size_t)pairs, (size_t)m->dim);
+    um_expert_acts_bind(&acts, &a, (int)(pairs < UM_EXPERT_ROWS ? pairs : UM_EXPERT_ROWS), m->dim,
+                        m->expert_dim, m->lora_r, false);
+    int64_t bytes = (int64_t)a.peak;
+    um_arena_free(&a);
+    return 4 * frames + bytes;
 }
 
 /* The buffers of one piece of media at a time, of the modality that needs the most. */

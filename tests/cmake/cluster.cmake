@@ -8,6 +8,7 @@ um_test(test_params SOURCES core/nn/test_params.c support/made_params.c support/
 um_test(test_exchange SOURCES core/comm/test_exchange.c LIBS um_comm um_nn)
 um_test(test_dispatch_plan SOURCES core/comm/test_dispatch_plan.c LIBS um_comm)
 um_test(test_exchange_table SOURCES core/comm/test_exchange_table.c LIBS um_comm)
+um_test(test_experts SOURCES cluster/test_experts.c LIBS um_expert)
 um_test(test_cluster SOURCES cluster/test_cluster.c support/golden.c LIBS um_cluster)
 um_test(test_faults SOURCES cluster/test_faults.c LIBS um_cluster)
 um_test(test_engine SOURCES cluster/test_engine.c support/test_support.c support/tiny_png.c LIBS um_test_fixture um_cluster)
