@@ -8,6 +8,7 @@
 
 #include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/sound.h"
+#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 #include "tests/support/tiny_wav.h"
@@ -15,6 +16,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Whether the device's memory is one that nothing but ops may touch. */
+static bool guarded;
 
 /* One model with its tower loaded. */
 typedef struct bench {
@@ -30,7 +34,8 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
     um_err err = {0};
     *b = (bench){0};
     um_arena_init(&b->arena, "test", 1 << 20);
-    um_status st = um_dev_open_cpu(&b->dev, isa, threads, &err);
+    um_status st = guarded ? um_dev_open_guarded(&b->dev, isa, threads, &err)
+                           : um_dev_open_cpu(&b->dev, isa, threads, &err);
     if (st == UM_OK)
         st = um_checkpoint_open(&b->ck, golden_path(&b->arena, "models/%s", model), NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
@@ -55,6 +60,7 @@ static void close_model(bench *b)
     um_checkpoint_close(&b->ck);
     um_arena_free(&b->device);
     um_arena_free(&b->arena);
+    if (guarded) um_dev_close_guarded(&b->dev);
 }
 
 static um_wave sound_of(bench *b, const char *file) { return tiny_wav(file, &b->arena); }
@@ -407,8 +413,11 @@ static void test_samples_not_finite(void **state)
     close_model(&b);
 }
 
-int main(void)
+/* Any argument: on guarded memory. */
+int main(int argc, char **argv)
 {
+    (void)argv;
+    guarded = argc > 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_same_bits),

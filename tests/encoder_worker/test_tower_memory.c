@@ -13,6 +13,7 @@
 #include "encoder_worker/towers/speech_parts.h"
 #include "encoder_worker/towers/tower_bytes.h"
 #include "encoder_worker/towers/vision.h"
+#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 
@@ -22,6 +23,9 @@
 enum { SAMPLES = 52000 };
 
 static const float eps = 1e-5f; /* of the towers that have no key for it */
+
+/* Whether the device's memory is one that nothing but ops may touch. */
+static bool guarded;
 
 /* One model, a medium of every kind, and the arenas of an encoder rank. */
 typedef struct bench {
@@ -46,7 +50,8 @@ static void open_model(bench *b, const char *model)
     *b = (bench){0};
     um_arena_init(&b->model, "model", 1 << 20);
     um_arena_init(&b->host, "host", 1 << 20);
-    um_status st = um_dev_open_cpu(&b->dev, UM_ISA_AUTO, 2, &err);
+    um_status st = guarded ? um_dev_open_guarded(&b->dev, UM_ISA_AUTO, 2, &err)
+                           : um_dev_open_cpu(&b->dev, UM_ISA_AUTO, 2, &err);
     if (st == UM_OK)
         st = um_checkpoint_open(&b->ck, golden_path(&b->model, "models/%s", model), NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
@@ -65,6 +70,7 @@ static void close_model(bench *b)
     um_arena_free(&b->device);
     um_arena_free(&b->host);
     um_arena_free(&b->model);
+    if (guarded) um_dev_close_guarded(&b->dev);
 }
 
 /* n floats of the device, on the host. */
@@ -386,8 +392,11 @@ static void test_bytes_are_measured(void **state)
     }
 }
 
-int main(void)
+/* Any argument: on guarded memory. */
+int main(int argc, char **argv)
 {
+    (void)argv;
+    guarded = argc > 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kept_image),         cmocka_unit_test(test_kept_speech),
         cmocka_unit_test(test_kept_beats),         cmocka_unit_test(test_kept_qformer),

@@ -10,6 +10,7 @@
 #include "encoder_worker/sandbox/images/image_file.h"
 #include "encoder_worker/frontend/preprocess.h"
 #include "encoder_worker/towers/vision.h"
+#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 
@@ -18,6 +19,9 @@
 #include <string.h>
 
 #define MODELS UM_TEST_DATA "/golden/models/"
+
+/* Whether the device's memory is one that nothing but ops may touch. */
+static bool guarded;
 
 /* One model with its tower loaded, and an image's pixels. */
 typedef struct bench {
@@ -37,7 +41,8 @@ static void open_model(bench *b, const char *model, um_isa isa, int threads)
     *b = (bench){0};
     um_arena_init(&b->arena, "test", 1 << 20);
     snprintf(path, sizeof path, "%s%s", MODELS, model);
-    um_status st = um_dev_open_cpu(&b->dev, isa, threads, &err);
+    um_status st = guarded ? um_dev_open_guarded(&b->dev, isa, threads, &err)
+                           : um_dev_open_cpu(&b->dev, isa, threads, &err);
     if (st == UM_OK) st = um_checkpoint_open(&b->ck, path, NULL, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
     um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
@@ -92,6 +97,7 @@ static void close_model(bench *b)
     um_checkpoint_close(&b->ck);
     um_arena_free(&b->device);
     um_arena_free(&b->arena);
+    if (guarded) um_dev_close_guarded(&b->dev);
 }
 
 typedef struct golden_case {
@@ -259,8 +265,11 @@ static void test_pixels_not_finite(void **state)
     close_model(&b);
 }
 
-int main(void)
+/* Any argument: on guarded memory. */
+int main(int argc, char **argv)
 {
+    (void)argv;
+    guarded = argc > 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),    cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_class_row), cmocka_unit_test(test_bf16_weights),
