@@ -16,3 +16,8 @@ um_decoder_test(test_decoder_faults)
 target_compile_definitions(test_decoder_faults PRIVATE UM_LYING_DECODER="$<TARGET_FILE:lying_decoder>")
 add_dependencies(test_decoder_faults lying_decoder)
 um_decoder_test(test_sandbox)
+
+# The same with the towers behind it.
+um_test(test_encode SOURCES encoder_worker/test_encode.c support/decoder_fixture.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_encoder)
+target_compile_definitions(test_encode PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
+add_dependencies(test_encode unimoe-decoder)
