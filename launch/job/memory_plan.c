@@ -7,6 +7,8 @@
 #include "core/nn/params.h"
 #include "core/options/encoders.h"
 #include "encoder_worker/towers/tower_bytes.h"
+#include "router/backbone/backbone.h"
+#include "router/engine/kv_pool.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -44,16 +46,26 @@ static um_status count_weights(int64_t *bytes, const counting *k, int rank, uint
     return st;
 }
 
-/* Keys and values of the sequences, rows of one chunk on their way through a layer, logits, frames out and back. */
+/* Micro-batches in flight, as the routers will decide (router/engine/engine.c): two when there are other hosts. */
+static int64_t flights_of(const um_config *cfg)
+{
+    if (cfg->micro_batches > 0) return cfg->micro_batches;
+    return cfg->hostfile[0] != '\0' ? 2 : 1;
+}
+
+/* Pages of keys and values of the sequences, the activations of the micro-batches, logits on both sides, and frames out and back. */
 static int64_t router_buffers(const um_config *cfg, const um_model *m, int64_t sequences)
 {
+    const um_kv_shape shape = {m->layers, m->kv_heads, m->head_dim};
     int64_t positions = cfg->context > 0 ? cfg->context : um_min_int(m->max_positions, 2048);
-    int64_t kv = sequences * m->layers * 2 * m->kv_heads * m->head_dim * positions;
-    int64_t rows =
-        cfg->prefill_chunk * ((10 + 2 * (int64_t)m->dynamic.shared) * (int64_t)m->dim +
-                              3 * (int64_t)um_max_int(m->ffn_dim, m->dynamic.shared_dim));
-    int64_t frames = 2 * cfg->prefill_chunk * m->top_k * m->dim;
-    return 4 * (kv + rows + frames + sequences * m->vocab);
+    int64_t rows = cfg->prefill_chunk + cfg->max_batch;
+    int64_t acts = (int64_t)um_acts_bytes(m, (int)cfg->experts, (int)rows);
+    int64_t frames = 2 * rows * m->top_k * m->dim * (int64_t)sizeof(float);
+    int64_t logits = 2 * sequences * m->vocab * (int64_t)sizeof(float);
+    size_t page = 0;
+    (void)um_kv_page_bytes(&page, shape); /* the model's limits keep it far below what can fail */
+    return sequences * um_kv_pages_of((int32_t)positions) * (int64_t)page +
+           flights_of(cfg) * (acts + frames) + logits;
 }
 
 /* A chunk's rows, at worst all for this rank: of one router on their way through the experts, of every router in frames in and out. */

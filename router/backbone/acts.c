@@ -64,3 +64,14 @@ void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_r
     if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, d, T, m->ffn_dim, m->lora_r);
     a->y = um_arena_f32(d, rows, D);
 }
+
+size_t um_acts_bytes(const um_model *m, int expert_ranks, int T)
+{
+    um_acts a;
+    um_arena host, device;
+    um_arena_init_measure(&host, "host");
+    um_arena_init_measure(&device, "device");
+    um_arena_f32(&device, (size_t)T, (size_t)m->dim); /* in */
+    um_acts_bind(&a, (um_acts_arenas){&host, &device}, m, expert_ranks, NULL, T, false);
+    return host.peak + device.peak;
+}

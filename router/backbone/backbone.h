@@ -113,6 +113,9 @@ typedef struct um_acts_arenas {
 void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, float *in,
                   int T, bool keep);
 
+/* Bytes of one micro-batch of T rows when serving: what um_acts_bind takes, and the residual stream. For plans of memory. */
+size_t um_acts_bytes(const um_model *m, int expert_ranks, int T);
+
 typedef struct um_pass {
     const um_backbone *backbone;
     um_batch *batch;

@@ -49,7 +49,7 @@ FLOORS = {
     "launch/model_dir": CORE,
     "launch/convert": CORE + ["launch/torch", "launch/model_dir"],
     "launch/plot": BASE + ["core/options", "core/model"],
-    "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers"],  # the towers' sizes, for the plan of memory
+    "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine"],  # sizes, for the plan of memory
     "launch": CORE + ROLES + ROUTER + LAUNCH + ["gateway"],
     "bench": CORE + ROLES + ROUTER + ENCODER + LAUNCH + ["gateway", "launch", "tests"],
     "tests": CORE + ROLES + ROUTER + ENCODER + LAUNCH + ["encoder_worker/sandbox", "gateway", "launch", "bench"],
