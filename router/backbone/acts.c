@@ -3,6 +3,14 @@
 
 #include "core/base/bytes.h"
 
+um_attention_shape um_backbone_attention(const um_model *m)
+{
+    return (um_attention_shape){.heads = m->heads,
+                                .kv_heads = m->kv_heads,
+                                .head_dim = m->head_dim,
+                                .layers = UM_ATTENTION_Q_K_V};
+}
+
 static void bind_shared(um_acts *a, um_acts_arenas to, const um_model *m, int T, bool keep)
 {
     size_t F = (size_t)m->dynamic.shared, rows = (size_t)T;

@@ -26,14 +26,6 @@ void um_batch_modalities(um_batch *b, um_dev *dev, um_arena *device, um_arena *s
     um_arena_reset(scratch, mark);
 }
 
-um_attention_shape um_backbone_attention(const um_model *m)
-{
-    return (um_attention_shape){.heads = m->heads,
-                                .kv_heads = m->kv_heads,
-                                .head_dim = m->head_dim,
-                                .layers = UM_ATTENTION_Q_K_V};
-}
-
 /* out = in + delta; in and out may be the same buffer. */
 static void residual(um_dev *dev, float *out, const float *in, const float *delta, size_t n)
 {

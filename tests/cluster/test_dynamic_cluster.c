@@ -88,6 +88,8 @@ typedef struct variation {
     int routers, experts, chunk;
     const char *isa, *codec;
     bool crowd, scattered;
+    int flights;
+    bool guarded;
 } variation;
 
 static int scattered; /* calls of scatter */
@@ -128,6 +130,8 @@ static void run(const variation *v, const char *model, const char *out)
     if (v->codec) c.cfg.codec = v->codec;
     if (v->crowd) c.cfg.requests = at("crowd.jsonl");
     if (v->scattered) c.cfg.placer = scatter;
+    if (v->flights) c.cfg.micro_batches = v->flights;
+    c.guarded = v->guarded;
     um_status st = cluster_run(&c);
     for (int r = 0; r < c.ranks; r++)
         if (c.status[r] != UM_OK) print_message("rank %d: %s\n", r, c.err[r].msg);
@@ -157,6 +161,8 @@ static void the_same_bits_however_it_is_divided(void **state)
         {.tag = "chunks of 1", .experts = 1, .chunk = 1},
         {.tag = "in a crowd", .experts = 2, .chunk = 16, .crowd = true},
         {.tag = "2 routers in a crowd", .routers = 2, .experts = 2, .crowd = true},
+        {.tag = "2 micro-batches", .experts = 2, .chunk = 5, .flights = 2, .crowd = true},
+        {.tag = "guarded", .experts = 3, .chunk = 16, .flights = 2, .guarded = true},
         {.tag = "generic", .experts = 2, .isa = "generic"},
         {.tag = "avx2", .experts = 2, .isa = "avx2"},
         {.tag = "avx512", .experts = 2, .isa = "avx512"},
