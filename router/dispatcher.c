@@ -12,9 +12,11 @@
 #include <string.h>
 
 enum {
-    INPUT_LOOK_US = 50000, /* an idle router 0 looks for new requests this often */
-    INPUT_MORE_US = 500,   /* the same while a request is coming in pieces */
-    READ_BYTES = 1 << 20,  /* requests are read until so many bytes came, then other work goes on */
+    READ_BYTES =
+        1 << 20, /* requests are assigned until they have so many bytes, then other work goes on */
+    AHEAD_BYTES =
+        256
+        << 10, /* of requests that are read before there is room for them, so that lines behind them can cancel others */
     WINDOW_BYTES =
         16 << 20,       /* a router that has more request text unfinished is assigned no more */
     WINDOW_BATCHES = 2, /* the same by number: so many times --max-batch */
@@ -36,11 +38,13 @@ struct um_dispatcher {
     um_emit emit;
     void *ctx;
     um_report *report;
-    bool leads; /* this is router 0; all below is its own */
-    um_input input;
+    bool leads;                   /* this is router 0; all below is its own */
+    um_input *input;              /* NULL: there is none */
+    um_input_item *ahead, **last; /* requests that were read and not assigned yet, in a list */
+    size_t ahead_bytes;
     const char *folder; /* where relative media paths of requests start */
     uint64_t next;      /* number of the next request */
-    bool more;          /* the last read ended before it had looked at all that is there */
+    bool more;          /* the last read ended before it had assigned all that it could */
     load *routers;      /* [R] */
     um_unfinished unfinished;
     um_result_order order;            /* with --in-order */
@@ -51,6 +55,26 @@ struct um_dispatcher {
     um_arena scratch;
     um_arena names; /* lives as long as this */
 };
+
+/* --- requests ahead --- */
+
+static void ahead_add(um_dispatcher *d, um_input_item *i)
+{
+    *d->last = i;
+    d->last = &i->next;
+    d->ahead_bytes += i->item.n;
+}
+
+static um_input_item *ahead_take(um_dispatcher *d)
+{
+    um_input_item *i = d->ahead;
+    d->ahead = i->next;
+    if (d->ahead == NULL) d->last = &d->ahead;
+    d->ahead_bytes -= i->item.n;
+    return i;
+}
+
+/* --- open and close --- */
 
 um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine *engine,
                                   um_emit emit, void *ctx, um_report *report)
@@ -63,8 +87,8 @@ um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine
                          .emit = emit,
                          .ctx = ctx,
                          .report = report,
-                         .leads = link->comm->rank == um_join_leader(link->comm),
-                         .input.fd = -1};
+                         .leads = link->comm->rank == um_join_leader(link->comm)};
+    d->last = &d->ahead;
     d->routers = um_zalloc((size_t)topo->count[UM_ROLE_ROUTER] * sizeof *d->routers);
     um_arena_init(&d->scratch, "requests", 1 << 16);
     if (cfg->in_order)
@@ -77,7 +101,8 @@ um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine
 void um_dispatcher_close(um_dispatcher *d)
 {
     if (d == NULL) return;
-    um_input_close(&d->input);
+    um_input_close(d->input);
+    while (d->ahead != NULL) um_input_item_free(ahead_take(d));
     um_id_set_free(&d->ids);
     um_unfinished_free(&d->unfinished);
     um_result_order_close(&d->order);
@@ -88,6 +113,8 @@ void um_dispatcher_close(um_dispatcher *d)
 }
 
 /* --- in --- */
+
+static void wake(void *ctx) { um_comm_wake(ctx); }
 
 um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err)
 {
@@ -100,7 +127,7 @@ um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err)
     d->folder = d->cfg->media_folder[0] != '\0' ? d->cfg->media_folder
                 : strcmp(path, "-") == 0        ? "."
                                                 : um_path_dir(&d->names, path);
-    return um_input_open(&d->input, path, err);
+    return um_input_open(&d->input, path, wake, d->link->comm, err);
 }
 
 /* The router with the fewest unfinished requests of those whose window has room; on ties number mod R comes first. -1: all are full. */
@@ -150,18 +177,25 @@ static um_status submit(um_dispatcher *d, uint64_t number, const um_request_sour
     return um_dispatcher_done(d, &refusal, err);
 }
 
-static um_status assign(um_dispatcher *d, int router, const um_request_source *from,
-                        um_trace *trace, um_err *err)
+/* The next request is the router's. */
+static um_unfinished_request *unfinished_add(um_dispatcher *d, int router,
+                                             const um_request_source *from)
 {
     um_mark mark = um_arena_mark(&d->scratch);
     const char *id = um_request_id(from->json, from->n, &d->scratch);
-    uint64_t number = d->next++;
     id_check(d, from, id);
-    if (is_kept(from)) router = 0;
-    um_unfinished_add(&d->unfinished, number, router, from, id);
+    um_unfinished_request *u = um_unfinished_add(&d->unfinished, d->next++, router, from, id);
     um_arena_reset(&d->scratch, mark);
     d->routers[router].requests++;
     d->routers[router].bytes += from->n;
+    return u;
+}
+
+static um_status assign(um_dispatcher *d, int router, const um_request_source *from,
+                        um_trace *trace, um_err *err)
+{
+    if (is_kept(from)) router = 0;
+    uint64_t number = unfinished_add(d, router, from)->number;
     if (router == 0) return submit(d, number, from, trace, err);
     Um__Request req = UM__REQUEST__INIT;
     req.id = number;
@@ -172,54 +206,99 @@ static um_status assign(um_dispatcher *d, int router, const um_request_source *f
     return um_link_control(d->link, rank_of(d, router), UM_KIND_REQUEST, &req.base, err);
 }
 
+/* Requests of this id that are not assigned yet: they are answered in their turn, without being begun. */
+static int ahead_cancel(um_dispatcher *d, const char *id)
+{
+    int n = 0;
+    for (um_input_item *i = d->ahead; i != NULL; i = i->next) {
+        um_mark mark = um_arena_mark(&d->scratch);
+        const char *own = um_request_id(i->item.text, i->item.n, &d->scratch);
+        bool same = own != NULL && strcmp(own, id) == 0;
+        i->cancelled |= same;
+        n += same;
+        um_arena_reset(&d->scratch, mark);
+    }
+    return n;
+}
+
 /* {"cancel": ID}: ends the unfinished requests of this id. Their results come from where they run. */
 static um_status cancel(um_dispatcher *d, const char *id, const um_json_item *item, um_err *err)
 {
-    int n = 0;
-    um_status st = UM_OK;
-    for (um_unfinished_request *r = NULL;
-         st == UM_OK && id != NULL && (r = um_unfinished_named(&d->unfinished, id, r)) != NULL;
-         n++) {
+    if (id == NULL) {
+        um_log_warn("requests: %s %llu: want {\"cancel\": ID} and nothing else; it is passed over",
+                    item->element ? "element" : "line", (unsigned long long)item->number);
+        return UM_OK;
+    }
+    int n = ahead_cancel(d, id);
+    um_unfinished_request *r = NULL;
+    while ((r = um_unfinished_named(&d->unfinished, id, r)) != NULL) {
+        n++;
         if (r->cancelled) continue;
         r->cancelled = true;
         Um__Cancel msg = UM__CANCEL__INIT;
         msg.id = r->number;
-        if (r->router > 0)
-            st = um_link_control(d->link, rank_of(d, r->router), UM_KIND_CANCEL, &msg.base, err);
-        else
+        if (r->router == 0)
             um_engine_cancel(d->engine, r->number);
+        else
+            UM_TRY(um_link_control(d->link, rank_of(d, r->router), UM_KIND_CANCEL, &msg.base, err));
     }
-    if (id == NULL)
-        um_log_warn("requests: %s %llu: want {\"cancel\": ID} and nothing else; it is passed over",
-                    item->element ? "element" : "line", (unsigned long long)item->number);
-    else if (n == 0)
-        um_log_info("requests: cancel \"%.100s\": no unfinished request has this id", id);
-    return st;
+    if (n == 0) um_log_info("requests: cancel \"%.100s\": no unfinished request has this id", id);
+    return UM_OK;
+}
+
+/* Takes what was read: cancels at once, and keeps some requests ahead. */
+static um_status input_take(um_dispatcher *d, um_err *err)
+{
+    while (d->input != NULL && (d->ahead == NULL || d->ahead_bytes < AHEAD_BYTES)) {
+        um_input_item *i = NULL;
+        const char *id = NULL;
+        um_status st = UM_OK;
+        UM_TRY(um_input_next(d->input, &i, err));
+        if (i == NULL) return UM_OK;
+        um_mark mark = um_arena_mark(&d->scratch);
+        if (um_request_is_cancel(&id, i->item.text, i->item.n, &d->scratch)) {
+            st = cancel(d, id, &i->item, err);
+            um_input_item_free(i);
+        } else {
+            ahead_add(d, i);
+        }
+        um_arena_reset(&d->scratch, mark);
+        UM_TRY(st);
+    }
+    return UM_OK;
+}
+
+/* Its place among the results is kept, and nothing else. */
+static um_status answer_cancelled(um_dispatcher *d, const um_request_source *from, um_err *err)
+{
+    Um__Result r = UM__RESULT__INIT;
+    const um_unfinished_request *u = unfinished_add(d, 0, from);
+    r.id = u->number;
+    r.name = (char *)(uintptr_t)u->from.id;
+    r.number = from->number;
+    r.element = from->element;
+    r.finish = UM__FINISH__FINISH_CANCELLED;
+    return um_dispatcher_done(d, &r, err);
 }
 
 um_status um_dispatcher_read(um_dispatcher *d, um_err *err)
 {
     size_t bytes = 0;
-    for (d->more = false; !um_input_ended(&d->input);) {
-        um_json_item item;
-        int router = router_choose(d);
+    for (d->more = false;;) {
+        UM_TRY(input_take(d, err));
+        int router = d->ahead == NULL ? -1 : router_choose(d);
         if (router < 0) return UM_OK;
-        UM_TRY(um_input_next(&d->input, &item, err));
-        if (item.text == NULL) return UM_OK;
-        um_request_source from = {item.text, item.n,      item.bytes,
-                                  d->folder, item.number, .element = item.element};
-        bytes += item.n;
-        um_mark mark = um_arena_mark(&d->scratch);
-        const char *id = NULL;
-        um_status st = um_request_is_cancel(&id, item.text, item.n, &d->scratch)
-                           ? cancel(d, id, &item, err)
-                           : assign(d, router, &from, NULL, err);
-        um_arena_reset(&d->scratch, mark);
+        um_input_item *i = ahead_take(d);
+        um_request_source from = {i->item.text, i->item.n,      i->item.bytes,
+                                  d->folder,    i->item.number, .element = i->item.element};
+        bytes += i->item.n;
+        um_status st =
+            i->cancelled ? answer_cancelled(d, &from, err) : assign(d, router, &from, NULL, err);
+        um_input_item_free(i);
         UM_TRY(st);
         d->more = bytes >= READ_BYTES;
         if (d->more) return UM_OK;
     }
-    return UM_OK;
 }
 
 um_status um_dispatcher_trace(um_dispatcher *d, um_trace *trace, um_err *err)
@@ -244,14 +323,11 @@ uint64_t um_dispatcher_requests(const um_dispatcher *d) { return d->next; }
 
 bool um_dispatcher_finished(const um_dispatcher *d)
 {
-    return d->unfinished.n == 0 && um_input_ended(&d->input);
+    return d->unfinished.n == 0 && d->ahead == NULL &&
+           (d->input == NULL || um_input_ended(d->input));
 }
 
-int64_t um_dispatcher_wait_us(const um_dispatcher *d)
-{
-    if (um_input_ended(&d->input) || router_choose(d) < 0) return -1;
-    return d->more ? 0 : d->input.partial ? INPUT_MORE_US : INPUT_LOOK_US;
-}
+bool um_dispatcher_runnable(const um_dispatcher *d) { return d->more; }
 
 /* --- out --- */
 

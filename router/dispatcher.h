@@ -27,11 +27,12 @@ void um_dispatcher_close(um_dispatcher *d); /* accepts NULL */
 um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err);
 /* Router 0: the one request of --request, traced. */
 um_status um_dispatcher_trace(um_dispatcher *d, um_trace *trace, um_err *err);
-/* Router 0: reads and assigns requests as long as there is room for them, a bounded number of bytes a call. */
+/* Router 0: takes requests that were read, and assigns them as long as there is room, a bounded number of bytes a call. Never waits. */
 um_status um_dispatcher_read(um_dispatcher *d, um_err *err);
 
-/* Router 0: how long the loop may wait for a frame (um_link_next) before um_dispatcher_read has something to do again. */
-int64_t um_dispatcher_wait_us(const um_dispatcher *d);
+/* Router 0: whether um_dispatcher_read would do something now. Else it has something to do after a frame, or when um_link_wait was
+ * woken because of the input. */
+bool um_dispatcher_runnable(const um_dispatcher *d);
 /* Router 0: requests that came, and whether all of them are answered and no more will come. */
 uint64_t um_dispatcher_requests(const um_dispatcher *d);
 bool um_dispatcher_finished(const um_dispatcher *d);

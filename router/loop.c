@@ -57,11 +57,11 @@ static um_status progress_out(router *r, const char *phase, um_err *err)
     return st;
 }
 
-/* How long router 0 may wait for a frame: until there may be requests to read, or progress to report. */
+/* How long a router without work may wait for a frame or for its input: for ever, unless it reports progress. */
 static int64_t wait_us(const router *r)
 {
-    int64_t us = um_dispatcher_wait_us(r->dispatcher), most = PROGRESS_NS / 1000;
-    return r->cfg->progress && (us < 0 || us > most) ? most : us;
+    if (r->leads && um_dispatcher_runnable(r->dispatcher)) return 0;
+    return r->leads && r->cfg->progress ? PROGRESS_NS / 1000 : -1;
 }
 
 static um_status on_token(void *ctx, const Um__Token *t, um_err *err)
@@ -134,11 +134,7 @@ static um_status work(router *r, um_err *err)
         UM_TRY(progress_out(r, "working", err));
         um_inbound in = {0};
         r->base.link.phase = "waiting for work";
-        um_status st = um_link_next(&r->base.link, &in,
-                                    runnable   ? 0
-                                    : r->leads ? wait_us(r)
-                                               : -1,
-                                    err);
+        um_status st = um_link_wait(&r->base.link, &in, runnable ? 0 : wait_us(r), err);
         if (st == UM_OK) {
             st = frame_in(r, &in, err);
             um_link_release(&r->base.link, &in);

@@ -62,6 +62,8 @@ static void *rank_main(void *p)
             else if (st != UM_E_TIMEOUT)
                 break;
         }
+    } else if (a->rank == 0 && c->lead != NULL) {
+        st = c->lead(c->lead_ctx, &c->cfg, a->comm, err);
     } else if (me->role == UM_ROLE_ROUTER) {
         st = um_router_run_to(&c->cfg, a->comm, keep_line, c, err);
     } else if (me->role == UM_ROLE_EXPERT) {
@@ -106,9 +108,10 @@ um_status cluster_run(cluster *c)
         if (c->guarded) comms[r]->dev_open = um_dev_open_guarded;
         if (c->guarded) comms[r]->dev_close = um_dev_close_guarded;
         if (modalities[r] != NULL) args[r].cfg.modalities = modalities[r];
-        pthread_create(&threads[r], NULL, rank_main, &args[r]);
+        if (r > 0 || c->lead == NULL) pthread_create(&threads[r], NULL, rank_main, &args[r]);
     }
-    for (int r = 0; r < n; r++) pthread_join(threads[r], NULL);
+    if (c->lead != NULL) rank_main(&args[0]);
+    for (int r = c->lead != NULL; r < n; r++) pthread_join(threads[r], NULL);
     for (int r = 0; r < n && st == UM_OK; r++) st = c->status[r]; /* routers come first */
 out:
     um_arena_free(&arena);

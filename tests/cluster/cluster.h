@@ -12,7 +12,10 @@ typedef struct cluster {
     um_comm_fault fault; /* or NULL */
     void *fault_ctx;
     int64_t delay_us; /* of every message, as over a slow network */
-    um_emit tap;      /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
+    /* NULL, or what router 0 does instead of um_router_run_to, in the thread that called cluster_run */
+    um_status (*lead)(void *ctx, const um_config *cfg, um_comm *comm, um_err *err);
+    void *lead_ctx;
+    um_emit tap; /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
     void *tap_ctx;
     const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */
     int other_rank;

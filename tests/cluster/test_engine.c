@@ -640,6 +640,156 @@ static void a_full_queue_holds_up_the_writer(void **state)
     bench_close(b);
 }
 
+/* --- cancelling --- */
+
+/* Router 0's lines, and the pipe through which it is told more. */
+typedef struct talk {
+    int fd;
+    int tokens, ends; /* lines about tokens; requests that ended */
+    bool sent;
+    char shown[4][2048]; /* the texts of the tokens of request i */
+} talk;
+
+static void say(talk *t, const char *line)
+{
+    assert_int_equal(write(t->fd, line, strlen(line)), (ssize_t)strlen(line));
+}
+
+/* As soon as each of the four speaks: two are cancelled, one that waits is too, then the input ends. */
+static um_status talk_tap(void *ctx, const char *line, um_err *err)
+{
+    talk *t = ctx;
+    um_json *j = NULL;
+    (void)err;
+    if (um_json_parse(&j, line, strlen(line), err) != UM_OK) return UM_E_DATA;
+    int id = (int)strtol(um_json_str(um_json_get(j, "id"), "9"), NULL, 10);
+    const um_json *token = um_json_get(j, "token");
+    if (token != NULL && id < 4) {
+        size_t n = strlen(t->shown[id]);
+        snprintf(t->shown[id] + n, sizeof t->shown[id] - n, "%s",
+                 um_json_str(um_json_get(token, "text"), ""));
+        t->tokens++;
+    }
+    um_json_free(j);
+    bool all = true;
+    for (int i = 0; i < 4; i++) all = all && t->shown[i][0] != '\0';
+    if (all && !t->sent) {
+        t->sent = true;
+        say(t, "{\"id\":\"late\",\"prompt\":\"x\",\"max_new_tokens\":3}\n"
+               "{\"cancel\":\"0\"}\n{\"cancel\":1}\n{\"cancel\":\"nobody\"}\n{\"cancel\":[1]}\n"
+               "{ \"cancel\" : \"2\" }\n{\"cancel\":\"3\"}\n{\"cancel\":\"late\"}\n");
+        close(t->fd);
+    }
+    return UM_OK;
+}
+
+/* Lines that cancel, among the requests and while they run, over one router and over two. They would run for 4,000 tokens. */
+static void lines_cancel_requests(void **state)
+{
+    (void)state;
+    for (int routers = 1; routers <= 2; routers++) {
+        bench *b = bench_open();
+        talk t = {0};
+        int fd[2];
+        assert_int_equal(pipe(fd), 0);
+        t.fd = fd[1];
+        for (int i = 0; i < 4; i++)
+            say(&t,
+                um_arena_fmt(&b->a,
+                             "{\"id\":\"%d\",\"prompt\":\"say %d\",\"max_new_tokens\":4000," GREEDY
+                             "}\n",
+                             i, i));
+        b->c.cfg.requests = um_arena_fmt(&b->a, "/proc/self/fd/%d", fd[0]);
+        b->c.cfg.routers = routers;
+        b->c.cfg.stream = true;
+        b->c.tap = talk_tap;
+        b->c.tap_ctx = &t;
+        assert_int_equal(cluster_run(&b->c), UM_OK);
+        close(fd[0]);
+        const char *summary = cluster_line(&b->c, "\"summary\"");
+        if (summary != NULL) assert_int_equal(number_in(summary, "requests"), 5);
+        assert_true(t.sent && t.tokens < 4 * 3900);
+        bench_close(b);
+    }
+}
+
+/* A line that cancels reaches requests that are read ahead of the routers' windows too: all but those that run are never begun. */
+static void requests_ahead_are_cancelled(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    b->c.cfg.max_batch = 1;
+    b->c.cfg.in_order = true;
+    for (int i = 0; i < 60; i++)
+        um_text_fmt(&b->lines, "{\"id\":\"%s\",\"prompt\":\"x\",\"max_new_tokens\":2," GREEDY "}\n",
+                    i == 20   ? "kept"
+                    : i == 59 ? "last"
+                              : "many");
+    um_text_fmt(&b->lines, "{\"cancel\":\"many\"}\n");
+    run(b);
+    int cancelled = 0;
+    for (int i = 0; i < b->c.n_lines; i++)
+        cancelled += strstr(b->c.lines[i], "\"finish\":\"cancelled\"") != NULL;
+    assert_int_equal(b->c.all_lines, 61);
+    assert_true(cancelled >= 50);
+    says(b, "kept", "\"new_tokens\":2,\"finish\":\"length\"");
+    says(b, "last", "\"new_tokens\":2,\"finish\":\"length\"");
+    assert_int_equal(place_of(b, "kept"), 20);
+    assert_int_equal(place_of(b, "last"), 59);
+    bench_close(b);
+}
+
+/* Each token a line before its result; their texts together are the answer, with a log-probability where it was asked for. */
+static void tokens_are_lines(void **state)
+{
+    (void)state;
+    bench *b = bench_open();
+    um_text_fmt(&b->lines,
+                "{\"id\":\"x\",\"prompt\":\"hi\",\"max_new_tokens\":12,\"logprobs\":true," GREEDY
+                "}\n"
+                "{\"id\":\"y\",\"prompt\":\"ho\",\"max_new_tokens\":12," GREEDY "}\n");
+    run(b);
+    char *plain = um_arena_str(&b->a, line_of(b, "y"));
+    says(b, "x", "\"logprobs\":[-");
+    assert_null(cluster_line(&b->c, "\"token\""));
+    b->c.cfg.stream = true;
+    b->c.cfg.routers = 2;
+    run(b);
+    um_text text = {0};
+    int index = 0;
+    bool ended = false;
+    for (int i = 0; i < b->c.n_lines; i++) {
+        um_json *j = NULL;
+        um_err err = {0};
+        assert_int_equal(um_json_parse(&j, b->c.lines[i], strlen(b->c.lines[i]), &err), UM_OK);
+        const um_json *token = um_json_get(j, "token");
+        if (strcmp(um_json_str(um_json_get(j, "id"), ""), "x") == 0) {
+            assert_false(ended);
+            ended = token == NULL;
+            if (ended) {
+                assert_string_equal(um_json_str(um_json_get(j, "answer"), "?"), text.s);
+                assert_int_equal(um_json_size(um_json_get(j, "logprobs")), 12);
+            } else {
+                const char *s = um_json_str(um_json_get(token, "text"), "?");
+                um_text_add(&text, s, strlen(s));
+                assert_int_equal(um_json_int(um_json_get(token, "index"), -1), index++);
+                assert_int_equal(um_json_size(um_json_get(token, "ids")), 1);
+                assert_true(um_json_num(um_json_get(token, "logprob"), 1) <= 0);
+            }
+        }
+        um_json_free(j);
+    }
+    assert_true(ended);
+    assert_int_equal(index, 12);
+    for (int i = 0; i < b->c.n_lines; i++) /* the same result, streamed or not, but for its times */
+        if (strstr(b->c.lines[i], "\"kind\":\"result\",\"id\":\"y\"") != NULL)
+            assert_int_equal(
+                strncmp(b->c.lines[i], plain, (size_t)(strstr(plain, "\"prefill_seconds") - plain)),
+                0);
+    um_text_free(&text);
+    bench_close(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -659,6 +809,9 @@ int main(void)
         cmocka_unit_test(seeds),
         cmocka_unit_test(a_closed_output_ends_the_job),
         cmocka_unit_test(a_full_queue_holds_up_the_writer),
+        cmocka_unit_test(lines_cancel_requests),
+        cmocka_unit_test(requests_ahead_are_cancelled),
+        cmocka_unit_test(tokens_are_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "router/engine/media_cache.h"
+#include "router/engine/media_client.h"
 #include "tests/cluster/cluster.h"
 #include "tests/support/test_support.h"
 
@@ -106,6 +106,240 @@ static void many_entries(void **state)
     um_media_cache_close(c);
 }
 
+/* --- the client alone, against an encoder rank that the test plays --- */
+
+enum { D = 8, WAITERS = 6 };
+
+typedef struct desk {
+    um_comm *comm[2]; /* router, encoder */
+    um_link link[2];
+    um_model model;
+    um_config cfg;
+    um_media_client *client;
+    um_media_request *request[WAITERS];
+    int rows[WAITERS], failed[WAITERS]; /* items that came, and failures */
+    float first[WAITERS];               /* the first value of the newest */
+    bool forget_on_rows;                /* the sink ends a request as soon as it gets something */
+    um_arena a;
+} desk;
+
+static void sink_rows(void *ctx, void *waiter, int i, const um_media_rows *rows)
+{
+    desk *t = ctx;
+    int w = (int)(intptr_t)waiter;
+    (void)i;
+    t->rows[w]++;
+    t->first[w] = rows->rows[0];
+    if (t->forget_on_rows) {
+        for (int k = 0; k < WAITERS; k++) { /* others as well */
+            um_media_client_forget(t->client, t->request[k]);
+            t->request[k] = NULL;
+        }
+    }
+}
+
+static void sink_failed(void *ctx, void *waiter, um_status st, const um_err *why)
+{
+    desk *t = ctx;
+    int w = (int)(intptr_t)waiter;
+    assert_int_equal(st, UM_E_DATA);
+    assert_true(why->msg[0] != '\0');
+    t->failed[w]++;
+    um_media_client_forget(t->client, t->request[w]);
+    t->request[w] = NULL;
+}
+
+static desk *desk_open(int64_t cache)
+{
+    const um_role roles[] = {UM_ROLE_ROUTER, UM_ROLE_ENCODER};
+    desk *t = um_zalloc(sizeof *t);
+    um_err err = {0};
+    um_arena_init(&t->a, "test", 1 << 16);
+    um_config_default(&t->cfg);
+    t->cfg.media_cache = cache;
+    t->model.dim = D;
+    assert_int_equal(um_comm_inproc_open(t->comm, roles, 2, &err), UM_OK);
+    t->comm[0]->topo.ranks[1].modalities = UM_READS_VISION;
+    for (int r = 0; r < 2; r++) {
+        um_link_open(&t->link[r], t->comm[r]);
+        assert_int_equal(um_codec_open(&t->link[r].codec, UM_CODEC_NONE, 0, &err), UM_OK);
+    }
+    um_media_sink sink = {sink_rows, sink_failed, t};
+    t->client = um_media_client_open(&t->cfg, &t->model, &t->link[0], sink);
+    return t;
+}
+
+static void desk_close(desk *t)
+{
+    for (int w = 0; w < WAITERS; w++) um_media_client_forget(t->client, t->request[w]);
+    um_media_client_close(t->client);
+    for (int r = 0; r < 2; r++) {
+        um_link_close(&t->link[r]);
+        um_comm_close(t->comm[r], UM_OK);
+    }
+    um_arena_free(&t->a);
+    um_free(t);
+}
+
+/* The waiter asks for n images, whose contents are numbers. */
+static void ask(desk *t, int waiter, const int *content, int n)
+{
+    um_item *items = um_arena_zero(&t->a, (size_t)n * sizeof *items);
+    for (int i = 0; i < n; i++) {
+        items[i].modality = UM_IMAGE;
+        items[i].n = 1;
+        items[i].paths = um_arena_zero(&t->a, sizeof *items[i].paths);
+        items[i].paths[0] = um_arena_fmt(&t->a, "image %d", content[i]);
+        items[i].data = um_arena_zero(&t->a, sizeof *items[i].data);
+        items[i].data[0].n = sizeof(int);
+        items[i].data[0].bytes =
+            (uint8_t *)um_arena_strn(&t->a, (const char *)&content[i], sizeof(int));
+    }
+    t->request[waiter] = um_media_client_request(t->client, (void *)(intptr_t)waiter, items, n);
+}
+
+static void read_all(desk *t)
+{
+    um_err err = {0};
+    while (um_media_client_runnable(t->client))
+        assert_int_equal(um_media_client_read(t->client, &err), UM_OK);
+}
+
+/* The encoder answers the next item it was sent: the number in it as rows, or a refusal. False: it was sent none. */
+static bool answer(desk *t, bool refuse)
+{
+    um_inbound in = {0};
+    um_err err = {0};
+    ProtobufCMessage *msg = NULL;
+    um_mark mark = um_arena_mark(&t->a);
+    if (um_link_next(&t->link[1], &in, 0, &err) == UM_E_TIMEOUT) return false;
+    assert_int_equal(in.frame.kind, UM_KIND_ENCODE);
+    assert_int_equal(um_link_unpack(&msg, &um__encode_request__descriptor, &in, &t->a, &err),
+                     UM_OK);
+    const Um__EncodeRequest *req = (const Um__EncodeRequest *)msg;
+    int content = 0;
+    memcpy(&content, req->media[0].data, sizeof content);
+    float rows[2 * D];
+    for (int k = 0; k < 2 * D; k++) rows[k] = (float)content;
+    Um__EncodeResult res = UM__ENCODE_RESULT__INIT;
+    res.key = req->key;
+    res.status = refuse ? UM_E_DATA : UM_OK;
+    res.text = (char *)(uintptr_t)(refuse ? "it is broken" : "");
+    size_t bytes = um_control_size(&res.base);
+    uint8_t *meta = um_arena_alloc(&t->a, bytes);
+    um_control_pack(&res.base, meta);
+    um_data_frame f = {.kind = UM_KIND_ENCODED,
+                       .meta = meta,
+                       .meta_bytes = (uint32_t)bytes,
+                       .rows = refuse ? NULL : rows,
+                       .n = refuse ? 0 : 2,
+                       .cols = D};
+    assert_int_equal(um_link_send_rows(&t->link[1], 0, &f, &t->a, &err), UM_OK);
+    um_link_release(&t->link[1], &in);
+    assert_int_equal(um_link_next(&t->link[0], &in, 1000000, &err), UM_OK);
+    um_status st = um_media_client_encoded(t->client, &in, &t->a, &err);
+    if (st != UM_OK) print_message("%s\n", err.msg);
+    assert_int_equal(st, UM_OK);
+    um_link_release(&t->link[0], &in);
+    um_arena_reset(&t->a, mark);
+    return true;
+}
+
+/* One encoding for all that ask for the same, whenever they ask, and whoever leaves. */
+static void one_key_has_many_waiters(void **state)
+{
+    (void)state;
+    desk *t = desk_open(1 << 20);
+    um_media_owed owed = {0};
+    assert_false(um_media_client_owed(t->client, &owed));
+    for (int w = 0; w < 4; w++) ask(t, w, (int[]){7, w == 3 ? 8 : 7}, 2);
+    read_all(t);
+    assert_true(um_media_client_owed(t->client, &owed));
+    assert_int_equal(owed.rank, 1);
+    assert_int_equal(owed.items, 2);
+    assert_true(owed.since_ns > 0);
+    um_media_client_forget(t->client, t->request[0]); /* the one who asked first */
+    t->request[0] = NULL;
+    assert_true(answer(t, false));
+    assert_int_equal(t->rows[0], 0);
+    assert_int_equal(t->rows[1], 2);
+    assert_int_equal(t->rows[2], 2);
+    assert_int_equal(t->rows[3], 1);
+    assert_true(t->first[1] == 7);
+    assert_true(answer(t, false));
+    assert_int_equal(t->rows[3], 2);
+    assert_true(t->first[3] == 8);
+    assert_false(answer(t, false));
+    assert_false(um_media_client_owed(t->client, &owed));
+    um_media_stats s = um_media_client_stats(t->client);
+    assert_int_equal(s.encoded, 2);
+    assert_int_equal(s.cached, 6);
+    desk_close(t);
+}
+
+/* All leave: what was not read is not sent; what was sent goes to the cache. */
+static void nobody_waits_any_more(void **state)
+{
+    (void)state;
+    desk *t = desk_open(1 << 20);
+    um_err err = {0};
+    ask(t, 0, (int[]){1, 2, 3, 4}, 4);
+    assert_int_equal(um_media_client_read(t->client, &err), UM_OK); /* the first is sent */
+    um_media_client_forget(t->client, t->request[0]);
+    t->request[0] = NULL;
+    assert_false(um_media_client_runnable(t->client));
+    ask(t, 1, (int[]){1}, 1); /* under way still: it is not sent again */
+    read_all(t);
+    um_media_client_forget(t->client, t->request[1]);
+    t->request[1] = NULL;
+    assert_true(answer(t, false));
+    assert_false(answer(t, false));
+    assert_int_equal(t->rows[0] + t->rows[1], 0);
+    ask(t, 2, (int[]){1}, 1);
+    read_all(t);
+    assert_int_equal(t->rows[2], 1);
+    assert_int_equal(um_media_client_stats(t->client).encoded, 1);
+    desk_close(t);
+}
+
+/* A refusal fails all that wait for it, once, and their other items are dropped. The next who asks has it tried again. */
+static void a_refusal_is_for_all(void **state)
+{
+    (void)state;
+    desk *t = desk_open(1 << 20);
+    ask(t, 0, (int[]){5, 5, 6}, 3);
+    ask(t, 1, (int[]){5}, 1);
+    ask(t, 2, (int[]){6}, 1);
+    read_all(t);
+    assert_true(answer(t, true));
+    assert_int_equal(t->failed[0], 1);
+    assert_int_equal(t->failed[1], 1);
+    assert_int_equal(t->rows[0], 0);
+    assert_true(answer(t, false));
+    assert_int_equal(t->rows[2], 1);
+    assert_int_equal(t->rows[0], 0);
+    ask(t, 3, (int[]){5}, 1);
+    read_all(t);
+    assert_true(answer(t, false));
+    assert_int_equal(t->rows[3], 1);
+    desk_close(t);
+}
+
+/* What gets rows may end any request meanwhile. */
+static void a_waiter_leaves_when_it_gets_rows(void **state)
+{
+    (void)state;
+    desk *t = desk_open(0);
+    t->forget_on_rows = true;
+    for (int w = 0; w < 3; w++) ask(t, w, (int[]){9, 9, 10}, 3);
+    read_all(t);
+    assert_true(answer(t, false));
+    assert_int_equal(t->rows[0] + t->rows[1] + t->rows[2], 1);
+    assert_true(answer(t, false)); /* nobody waits, and there is no room to keep it */
+    assert_int_equal(t->rows[0] + t->rows[1] + t->rows[2], 1);
+    desk_close(t);
+}
+
 static int64_t figure(const cluster *c, const char *key)
 {
     const char *line = cluster_line(c, "\"summary\"");
@@ -173,6 +407,10 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_leave),
         cmocka_unit_test(rows_in_use_stay),
         cmocka_unit_test(many_entries),
+        cmocka_unit_test(one_key_has_many_waiters),
+        cmocka_unit_test(nobody_waits_any_more),
+        cmocka_unit_test(a_refusal_is_for_all),
+        cmocka_unit_test(a_waiter_leaves_when_it_gets_rows),
         cmocka_unit_test(encoded_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,6 +71,31 @@ static void test_broken_logits(void **state)
     }
 }
 
+/* Against the plain formula in long double; together the probabilities are one. */
+static void log_probabilities(void **state)
+{
+    const int sizes[] = {1, 2, 15, 16, 17, 400};
+    (void)state;
+    for (size_t n = 0; n < sizeof sizes / sizeof sizes[0]; n++) {
+        um_rng rng = um_rng_seed(5, n);
+        float logits[400];
+        long double sum = 0, all = 0;
+        for (int i = 0; i < sizes[n]; i++) {
+            logits[i] = (float)(um_rng_uniform(&rng) * 60 - 30);
+            sum += expl((long double)logits[i]);
+        }
+        for (int i = 0; i < sizes[n]; i++) {
+            double want = (double)((long double)logits[i] - logl(sum));
+            float got = um_sample_logprob(logits, sizes[n], i);
+            assert_true(fabs((double)got - want) <= 1e-6 * (1 + fabs(want)));
+            all += expl((long double)got);
+        }
+        assert_true(fabsl(all - 1) < 1e-5L);
+    }
+    const float huge[] = {3.0e38f, -3.0e38f, 3.0e38f};
+    assert_true(fabs((double)um_sample_logprob(huge, 3, 2) + 0.693147) < 1e-5);
+}
+
 /* What the sampler should do, the plain way: everything sorted, then cut. p [V] by id. */
 typedef struct entry {
     float logit;
@@ -192,7 +217,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy),           cmocka_unit_test(test_broken_logits),
         cmocka_unit_test(test_distribution),     cmocka_unit_test(test_ties_at_the_cut),
-        cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_same_everywhere),
+        cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(log_probabilities),
+        cmocka_unit_test(test_same_everywhere),
     };
     return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }
