@@ -36,6 +36,7 @@ static engine_fixture *open_fixture(void)
     um_arena_free(&a);
     f->c.cfg.max_batch = 3; /* so that the fourth is queued */
     f->c.cfg.prefill_chunk = 16;
+    f->c.cfg.prefix_cache = 0; /* prompts that come again are read again */
     return f;
 }
 
@@ -85,23 +86,23 @@ static void nothing_is_held(const engine_fixture *f)
     assert_int_equal(um_engine_unfinished(f->engine), 0);
     assert_int_equal(load.queued + load.active, 0);
     assert_int_equal(load.queued_bytes, 0);
-    assert_int_equal(load.promised, 0);
-    assert_int_equal(load.touched, 0);
+    assert_int_equal(load.pages.used, 0);
 }
 
 /* Cancels it, and it is gone within a step. */
 static void cancel(engine_fixture *f, int number)
 {
-    um_err err = {0};
     um_engine_load before = um_engine_load_of(f->engine);
-    int held = before.queued + before.active;
+    int held = before.queued + before.active, tokens = f->request[number].tokens;
     assert_false(f->request[number].done);
     assert_true(um_engine_cancel(f->engine, (uint64_t)number));
     assert_false(um_engine_cancel(f->engine, (uint64_t)number)); /* once is enough */
     assert_true(um_engine_runnable(f->engine));
-    assert_int_equal(um_engine_step(f->engine, &err), UM_OK);
     const engine_request *r = &f->request[number];
+    for (int i = 0; i < 100 && !r->done; i++)
+        engine_round(f); /* micro-batches in flight end first */
     assert_true(r->done);
+    assert_int_equal(r->tokens, tokens);
     assert_int_equal(r->result.status, UM_OK);
     assert_int_equal(r->result.finish, UM__FINISH__FINISH_CANCELLED);
     assert_int_equal(r->result.n_ids, r->tokens);
@@ -110,7 +111,6 @@ static void cancel(engine_fixture *f, int number)
     assert_string_equal(r->result.text, r->text.s != NULL ? r->text.s : "");
     um_engine_load after = um_engine_load_of(f->engine);
     assert_true(after.queued + after.active < held);
-    if (number == LONG || number == TALKER) assert_true(after.promised < before.promised);
 }
 
 static void finish_the_others(engine_fixture *f, int cancelled)
