@@ -125,7 +125,7 @@ static void reading_end(reading *r)
 
 static bool owed(void *ctx, um_owed *out)
 {
-    um_media_owed o;
+    um_media_owed o = {0};
     if (!um_media_client_owed(ctx, &o)) return false;
     *out = (um_owed){.peer = o.rank, .since_ns = o.since_ns};
     snprintf(out->what, sizeof out->what, "the encoded frame of %d media", o.items);

@@ -268,9 +268,9 @@ void um_cpu_gemm_grouped(um_dev *d, float *y, int ldy, const float *x, int ldx,
     size_t rows = 0;
     int thin = 0;
     for (int i = 0; i < groups; i++) {
-        const um_matrix *w = group[i].w;
-        UM_ASSERT(w->N == group[0].w->N && w->K == group[0].w->K && w->dtype == group[0].w->dtype);
-        UM_ASSERT(ldy >= w->N && group[i].row >= 0 && group[i].T >= 0);
+        UM_ASSERT(group[i].w->N == group[0].w->N && group[i].w->K == group[0].w->K);
+        UM_ASSERT(group[i].w->dtype == group[0].w->dtype && ldy >= group[i].w->N);
+        UM_ASSERT(group[i].row >= 0 && group[i].T >= 0);
         rows += (size_t)group[i].T;
         thin += group[i].T <= UM_THIN;
     }
