@@ -131,7 +131,8 @@ def make_prompts(unimoe, count, tokens):
 
 def measure(unimoe, case, prompts, new_tokens):
     """One job: {metric: value}. A prompt's first new token belongs to its prefill."""
-    flags = ["--experts", case["experts"], "--max-batch", case["batch"], "--codec", case["codec"], "--wire", case["wire"]]
+    flags = ["--experts", case["experts"], "--max-batch", case["batch"], "--codec", case["codec"], "--wire", case["wire"],
+             "--prefix-cache", "0"]  # the waves repeat their prompts: every row is to be computed
     results, summary = unimoe.generate(prompts * WAVES, new_tokens, flags)
     sample = {name: summary[name] for name in SHARES + BYTES}
     if case["batch"] > 1 or new_tokens < 2:
