@@ -105,7 +105,7 @@ const um_option um_options[] = {
         "compute threads of a host, divided among its ranks; 0 is one for each core"),
     NUM(UM_OPT_INT, deadline_ms, "3500", 100, 86400000, JOB, TIME,
         "a peer that is silent for longer ends the job"),
-    NUM(UM_OPT_INT, stall_ms, "600000", 0, 86400000, JOB, TIME,
+    NUM(UM_OPT_INT, stall_ms, "1800000", 0, 86400000, JOB, TIME,
         "a rank that lives but has owed an answer for longer ends the job; 0 waits for ever"),
     NUM(UM_OPT_INT, yield_us, "500", 0, 60000000, JOB, TIME,
         "how long a waiting rank yields its core before it sleeps"),

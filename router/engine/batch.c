@@ -381,6 +381,7 @@ static um_status end(um_batcher *x, um_flight *f, um_err *err)
     um_arena_reset(&f->host, (um_mark){0});
     um_arena_reset(&f->device, (um_mark){0});
     x->stats.prompt_rows += f->fresh;
+    UM_ASSERT_SLOW(um_kv_pool_check(x->pool));
     return st;
 }
 
