@@ -388,11 +388,11 @@ static um_status result_out(um_dispatcher *d, int router, const Um__Result *resu
     UM_TRY(unfinished_find(d, &r, result->id, router, err));
     d->routers[router].requests--;
     d->routers[router].bytes -= r->bytes;
-    um_unfinished_remove(&d->unfinished, r);
     d->report->errors += result->status != UM_OK;
     d->report->answered++;
     ignored_log(d, result);
     um_report_result(&line, result);
+    um_unfinished_remove(&d->unfinished, r); /* the result may be in its words */
     um_status st = line_out(d, result->id, line.s, err);
     um_text_free(&line);
     return st;
