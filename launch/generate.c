@@ -139,9 +139,7 @@ um_status um_generate(const um_config *given, um_err *err)
     if (st == UM_OK) st = routing_paths(&cfg, &svg, &arena, err);
     if (st == UM_OK) st = requests_open(&requests, &start, &cfg, &answers, &arena, err);
     cfg.requests = "-";
-    int64_t together = answers.wanted == UM_WANTED_UNKNOWN || answers.wanted > cfg.max_batch
-                           ? cfg.max_batch
-                           : answers.wanted;
+    int64_t together = answers.wanted == UM_WANTED_UNKNOWN ? INT64_MAX : answers.wanted;
     if (st == UM_OK && start) st = um_prepare(&job, &cfg, together, &arena, err);
     if (st == UM_OK && job.argc > 0) {
         st = um_run_job(&job, &cfg, &requests, &answers, err);

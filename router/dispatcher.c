@@ -19,9 +19,9 @@ enum {
         << 10, /* of requests that are read before there is room for them, so that lines behind them can cancel others */
     WINDOW_BYTES =
         16 << 20,       /* a router that has more request text unfinished is assigned no more */
-    WINDOW_BATCHES = 2, /* the same by number: so many times --max-batch */
+    WINDOW_BATCHES = 2, /* the same by number: so many times what may be active in a router */
     ORDER_BATCHES =
-        32, /* --in-order: the oldest unfinished request may be so many --max-batch behind the newest */
+        32, /* --in-order: the oldest unfinished request may be so many times that behind the newest */
     IGNORED_MAX = 64
 };
 
@@ -92,8 +92,9 @@ um_dispatcher *um_dispatcher_open(const um_config *cfg, um_link *link, um_engine
     d->routers = um_zalloc((size_t)topo->count[UM_ROLE_ROUTER] * sizeof *d->routers);
     um_arena_init(&d->scratch, "requests", 1 << 16);
     if (cfg->in_order)
-        um_result_order_open(
-            &d->order, (uint64_t)(ORDER_BATCHES * cfg->max_batch * topo->count[UM_ROLE_ROUTER]));
+        um_result_order_open(&d->order, (uint64_t)ORDER_BATCHES *
+                                            (uint64_t)um_engine_capacity(engine) *
+                                            (uint64_t)topo->count[UM_ROLE_ROUTER]);
     um_arena_init(&d->names, "folder of the requests", 1 << 12);
     return d;
 }
@@ -134,7 +135,7 @@ um_status um_dispatcher_open_input(um_dispatcher *d, um_err *err)
 static int router_choose(const um_dispatcher *d)
 {
     int n = d->link->comm->topo.count[UM_ROLE_ROUTER], best = -1;
-    int64_t window = WINDOW_BATCHES * d->cfg->max_batch;
+    int window = WINDOW_BATCHES * um_engine_capacity(d->engine);
     if (d->cfg->in_order && !um_result_order_room(&d->order, d->next)) return -1;
     for (int i = 0; i < n; i++) {
         int r = (int)((d->next + (uint64_t)i) % (uint64_t)n);

@@ -274,13 +274,6 @@ um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um
     return UM_OK;
 }
 
-um_status um_exchange_poll(um_exchange *x, int64_t timeout_us, um_err *err)
-{
-    um_status st = receive(x, timeout_us, err);
-    while (st == UM_OK) st = receive(x, 0, err); /* what else is here */
-    return st == UM_E_TIMEOUT ? UM_OK : told(err, st);
-}
-
 um_status um_exchange_max_rows(const um_link *l, int D, int K, int *rows, um_err *err)
 {
     uint64_t size = um_dtype_size(l->wire), row = (uint64_t)D * size * (uint64_t)K;

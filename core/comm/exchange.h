@@ -51,8 +51,6 @@ um_status um_exchange_dispatch(um_exchange *x, const um_dispatch_plan *plan, flo
  * already is dropped; one to a key that was never dispatched, or with other counts, is UM_E_CORRUPT naming its sender. */
 um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um_exchange_key key,
                               um_err *err);
-/* Takes in answers of any entry, without waiting (0) or until one has come or timeout_us is over. UM_OK in both cases. */
-um_status um_exchange_poll(um_exchange *x, int64_t timeout_us, um_err *err);
 /* Whether all answers of key have come, so that combine would not wait. */
 bool um_exchange_answered(const um_exchange *x, um_exchange_key key);
 um_link *um_exchange_link(const um_exchange *x);

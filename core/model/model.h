@@ -325,6 +325,13 @@ static inline int um_vision_rows(const um_vision_model *m)
     return side * side + (m->keep_class ? 1 : 0);
 }
 
+/* Positions that the model was made for; linear scaling of the angles stretches them. */
+static inline int64_t um_model_positions(const um_model *m)
+{
+    double factor = m->rope_factor > 1 ? (double)m->rope_factor : 1;
+    return (int64_t)((double)m->max_positions * factor);
+}
+
 /* Rows of a gate's matrix: one per expert; with the dynamic gate also one per null and per shared expert. */
 static inline int um_model_gate_rows(const um_model *m)
 {

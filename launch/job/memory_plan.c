@@ -61,6 +61,8 @@ static int64_t router_buffers(const um_config *cfg, const um_model *m, int64_t s
     int64_t rows = cfg->prefill_chunk + cfg->max_batch;
     int64_t acts = (int64_t)um_acts_bytes(m, (int)cfg->experts, (int)rows);
     int64_t frames = 2 * rows * m->top_k * m->dim * (int64_t)sizeof(float);
+    int64_t most = flights_of(cfg) * cfg->max_batch;
+    if (sequences > most) sequences = most;
     int64_t logits = 2 * sequences * m->vocab * (int64_t)sizeof(float);
     size_t page = 0;
     (void)um_kv_page_bytes(&page, shape); /* the model's limits keep it far below what can fail */

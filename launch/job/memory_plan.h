@@ -21,7 +21,8 @@ typedef struct um_memory_plan {
     int n;
 } um_memory_plan;
 
-/* cfg has its settled numbers of ranks (um_job_resolve). sequences: requests decoded together. */
+/* cfg has its settled numbers of ranks (um_job_resolve). sequences: requests, of which as many are worked on together as
+ * --max-batch and --micro-batches allow. */
 um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const um_checkpoint *c,
                               int64_t sequences, um_arena *arena, um_err *err);
 void um_memory_plan_print(const um_memory_plan *p, FILE *to);

@@ -149,6 +149,7 @@ static um_status moe_send(const um_pass *p, int layer, um_acts *a, um_err *err)
     if (m->fm_block) UM_TRY(pre_project(p, &p->backbone->blocks[layer], a, err));
     choose(p, layer, a);
     p->dev->ops->get(p->dev, a->routed, a->route.experts, n * sizeof *a->routed);
+    UM_TRY(um_dev_sync(p->dev, err)); /* after a failure the routing is not there */
     if (b->routing != NULL) count(p, layer, a);
     UM_TRY(um_dispatch_plan_build(&a->plan, &um_exchange_link(p->exchange)->comm->topo.place, layer,
                                   a->routed, b->T, p->dev, p->host, err));
@@ -236,24 +237,26 @@ static um_status layer_begin(um_pass *p, um_acts *a, um_err *err)
 
 um_status um_pass_run(um_pass *p, um_err *err)
 {
+    um_link *link = um_exchange_link(p->exchange);
     UM_ASSERT(!um_pass_done(p));
+    link->phase = "running the backbone";
+    link->step = p->batch->step;
     if (p->away) {
         um_acts *a = acts_of(p);
+        link->layer = (uint32_t)p->layer;
         UM_TRY(moe_receive(p, p->layer, a, err));
         layer_end(p, a);
     }
-    while (!um_pass_done(p) && !p->away) UM_TRY(layer_begin(p, acts_of(p), err));
+    while (!um_pass_done(p) && !p->away) {
+        link->layer = (uint32_t)p->layer;
+        UM_TRY(layer_begin(p, acts_of(p), err));
+    }
     if (!um_pass_done(p)) return UM_OK;
-    UM_TRY(um_dev_sync(p->dev, err));
-    if (p->keep && p->batch->T > 0)
-        p->dev->ops->copy(p->dev, p->batch->h, p->acts[p->layer - 1].out,
-                          um_at((size_t)p->batch->T, 0, (size_t)p->backbone->model->dim) *
-                              sizeof(float));
-    return UM_OK;
+    return um_dev_sync(p->dev, err);
 }
 
-void um_backbone_logits(const um_backbone *t, float *out, const float *h, const int32_t *rows,
-                        int n, um_dev *dev, um_arena *device)
+um_status um_backbone_logits(const um_backbone *t, float *out, const float *h, const int32_t *rows,
+                             int n, um_dev *dev, um_arena *device, um_err *err)
 {
     const um_model *m = t->model;
     size_t V = (size_t)m->vocab, D = (size_t)m->dim;
@@ -268,4 +271,5 @@ void um_backbone_logits(const um_backbone *t, float *out, const float *h, const 
         dev->ops->get(dev, out + um_at((size_t)from, 0, V), logits, (size_t)T * V * sizeof *out);
         um_arena_reset(device, mark);
     }
+    return um_dev_sync(dev, err);
 }

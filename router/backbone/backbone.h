@@ -59,7 +59,8 @@ typedef struct um_segment {
 
 typedef struct um_batch {
     int T;
-    float *h;                /* device [T,D]. in: embeddings; out: the last layer's output */
+    float *
+        h; /* device [T,D]: embeddings; the residual stream of all layers unless they keep theirs */
     const int32_t *pos;      /* device [T] */
     const uint8_t *modality; /* host [T] um_modality */
     const uint64_t *noise;   /* device [T] random stream numbers of gate noise, or NULL */
@@ -132,10 +133,15 @@ typedef struct um_pass {
  * expert ranks; thread: main. */
 um_status um_pass_run(um_pass *p, um_err *err);
 static inline bool um_pass_done(const um_pass *p) { return p->layer == p->backbone->model->layers; }
+/* The last layer's output [T,D] (device) of a pass that is done. */
+static inline const float *um_pass_out(const um_pass *p)
+{
+    return p->acts[p->keep ? p->layer - 1 : 0].out;
+}
 
 /* The MoE block of one layer by itself: acts.y = routed and shared experts of acts.ln2. */
 um_status um_pass_moe(um_pass *p, int layer, um_acts *a, um_err *err);
 
 /* Computes logits [n, V] of rows[n] (device) of h: final norm and head. out is host memory. */
-void um_backbone_logits(const um_backbone *t, float *out, const float *h, const int32_t *rows,
-                        int n, um_dev *dev, um_arena *device);
+um_status um_backbone_logits(const um_backbone *t, float *out, const float *h, const int32_t *rows,
+                             int n, um_dev *dev, um_arena *device, um_err *err);

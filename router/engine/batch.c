@@ -171,13 +171,13 @@ static bool demands(um_batcher *x, um_demand *demand, um_sequence *const *list, 
 }
 
 /* Adds rows of a sequence to the micro-batch. */
-static void segment_add(um_batcher *x, um_flight *f, um_span *span, um_sequence *s, int rows)
+static void segment_add(um_batcher *x, um_flight *f, um_sequence *s, int rows)
 {
     um_batch *b = &f->batch;
     bool reading = !generating(s);
     int counted = um_min_int(rows, um_max_int(0, s->read - s->sent));
     f->seqs[b->segs] = s;
-    span[b->segs] = (um_span){.row = b->T, .T = rows, .pos = s->sent, .n = s->sent + rows};
+    f->span[b->segs] = (um_span){.row = b->T, .T = rows, .pos = s->sent, .n = s->sent + rows};
     b->seg[b->segs++] = (um_segment){.row = b->T,
                                      .T = rows,
                                      .trace = reading ? s->trace : NULL,
@@ -197,8 +197,8 @@ static void choose(um_batcher *x, um_flight *f, um_sequence *const *list, int n)
     um_mark mark = um_arena_mark(x->scratch);
     um_demand *demand = um_arena_alloc(x->scratch, (size_t)n * sizeof *demand);
     int32_t *order = um_arena_i32(x->scratch, (size_t)n);
-    um_span *span = um_arena_alloc(&f->host, (size_t)n * sizeof *span);
-    f->batch.span = span;
+    f->span = um_arena_alloc(&f->host, (size_t)n * sizeof *f->span);
+    f->batch.span = f->span;
     f->seqs = um_arena_alloc(&f->host, (size_t)n * sizeof *f->seqs);
     f->batch.seg = um_arena_alloc(&f->host, (size_t)n * sizeof *f->batch.seg);
     if (demands(x, demand, list, n)) {
@@ -206,7 +206,7 @@ static void choose(um_batcher *x, um_flight *f, um_sequence *const *list, int n)
                     &x->turn, order);
         for (int i = 0; i < n; i++) {
             int rows = um_min_int(demand[i].take, waiting(list[i])); /* unless it was put back */
-            if (rows > 0 && reserve(x, list, n, i, rows)) segment_add(x, f, span, list[i], rows);
+            if (rows > 0 && reserve(x, list, n, i, rows)) segment_add(x, f, list[i], rows);
         }
     }
     um_arena_reset(x->scratch, mark);
@@ -268,7 +268,7 @@ static void batch_rows(um_batcher *x, um_flight *f)
 }
 
 /* The page tables of all segments, one after another, on the device; and the pages of every layer. */
-static void batch_pages(um_batcher *x, um_flight *f, um_span *span)
+static void batch_pages(um_batcher *x, um_flight *f)
 {
     um_batch *b = &f->batch;
     um_mark mark = um_arena_mark(x->scratch);
@@ -279,7 +279,7 @@ static void batch_pages(um_batcher *x, um_flight *f, um_span *span)
     n = 0;
     for (int i = 0; i < b->segs; i++) {
         const um_page_table *t = &f->seqs[i]->pages;
-        span[i].page = (int32_t)n;
+        f->span[i].page = (int32_t)n;
         memcpy(table + n, t->pages, (size_t)t->n * sizeof *table);
         n += (size_t)t->n;
     }
@@ -301,7 +301,7 @@ static um_status begin(um_batcher *x, um_flight *f, um_sequence *const *list, in
     x->steps++;
     f->busy = true;
     batch_rows(x, f);
-    batch_pages(x, f, (um_span *)(uintptr_t)f->batch.span);
+    batch_pages(x, f);
     um_acts_bind(&f->acts, (um_acts_arenas){&f->host, &f->device}, x->model,
                  topo->count[UM_ROLE_EXPERT], f->batch.h, f->batch.T, false);
     f->pass = (um_pass){.backbone = x->backbone,
@@ -351,13 +351,13 @@ static um_status tokens(um_batcher *x, um_flight *f, um_err *err)
     um_mark mark = um_arena_mark(x->scratch), dev_mark = um_arena_mark(x->device);
     int32_t *rows = um_arena_i32(x->scratch, (size_t)b->T);
     int n = 0, at = 0;
-    um_status st = UM_OK;
     for (int i = 0; i < b->segs; i++)
         for (int t = logits_from(f->seqs[i], &b->seg[i]); t < b->seg[i].T; t++)
             rows[n++] = b->seg[i].row + t;
     float *logits = um_arena_f32(x->scratch, (size_t)n, V);
     const int32_t *there = um_dev_put_i32(x->dev, x->device, rows, (size_t)n);
-    um_backbone_logits(x->backbone, logits, b->h, there, n, x->dev, x->device);
+    um_status st = um_backbone_logits(x->backbone, logits, um_pass_out(&f->pass), there, n, x->dev,
+                                      x->device, err);
     for (int i = 0; st == UM_OK && i < b->segs; i++) {
         um_sequence *s = f->seqs[i];
         const um_segment *g = &b->seg[i];

@@ -24,6 +24,7 @@ typedef struct um_flight {
     um_acts acts;
     um_pass pass;
     um_sequence **seqs; /* [segs] */
+    um_span *span;      /* [segs], which the batch shows to ops */
     int prefill, fresh; /* rows of prompts; those of them that are read for the first time */
     um_arena host, device;
 } um_flight;

@@ -13,7 +13,7 @@
 enum {
     ADMIT_BYTES =
         256 << 10,     /* text that is tokenised between two micro-batches, but for one request */
-    QUEUE_BATCHES = 4, /* requests in the queue, in --max-batch */
+    QUEUE_BATCHES = 4, /* requests in the queue, for each that may be active */
     QUEUE_BYTES =
         96 << 20, /* of their JSON; one request of any length is taken when there is none */
 };
@@ -152,6 +152,8 @@ void um_engine_close(um_engine *e)
     um_arena_free(&e->scratch);
     um_free(e);
 }
+
+int um_engine_capacity(const um_engine *e) { return e->max_active; }
 
 int um_engine_unfinished(const um_engine *e)
 {

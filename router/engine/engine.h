@@ -47,6 +47,8 @@ um_status um_engine_submit(um_engine *e, uint64_t number, const um_request_sourc
 /* Nobody wants request number any more, whatever state it is in: its result comes within the next step, finish cancelled, with what was
  * generated so far. Media that were not sent to an encoder are dropped at once. False: there is no such request (any more). */
 bool um_engine_cancel(um_engine *e, uint64_t number);
+/* Requests that may be active at once. */
+int um_engine_capacity(const um_engine *e);
 /* Requests that are submitted and not done. */
 int um_engine_unfinished(const um_engine *e);
 /* True when a step would do something now; false while all wait for encoders or there is nothing. */

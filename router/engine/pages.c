@@ -3,7 +3,6 @@
 
 #include "core/base/bytes.h"
 #include "core/base/memory.h"
-#include "router/engine/sequence.h"
 
 #include <string.h>
 
@@ -30,7 +29,7 @@ um_status um_pages_open(um_pages *p, const um_config *cfg, const um_model *m,
                         const um_topology *topo, int rank, int active, um_dev *dev, um_err *err)
 {
     um_kv_shape shape = {m->layers, m->kv_heads, m->head_dim};
-    int64_t positions = um_sequence_most_positions(m);
+    int64_t positions = um_model_positions(m);
     *p = (um_pages){.share = routers_here(topo, rank), .limited = cfg->request_memory > 0};
     if (!um_kv_page_bytes(&p->page_bytes, shape))
         return UM_FAIL(err, UM_E_LIMIT, "keys and values of %d positions do not fit into memory",

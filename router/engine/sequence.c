@@ -66,22 +66,16 @@ static void options(um_sequence *s, const um_config *cfg, const um_model *m)
     if (s->trace != NULL) s->sampling.temperature = 0;
 }
 
-int64_t um_sequence_most_positions(const um_model *m)
-{
-    double factor = m->rope_factor > 1 ? (double)m->rope_factor : 1;
-    return (int64_t)((double)m->max_positions * factor);
-}
-
 /* The prompt has at least `rows` rows. Refuses one that is longer than the model's positions or, with its new tokens, than --context.
  * behind stands behind the number in the message. */
 static um_status length_check(const um_sequence *s, int64_t rows, const char *behind,
                               const um_config *cfg, const um_model *m, um_err *err)
 {
-    if (rows > um_sequence_most_positions(m))
+    if (rows > um_model_positions(m))
         return UM_FAIL(err, UM_E_DATA,
                        "the prompt has %lld rows%s, the model has %lld positions "
                        "(max_position_embeddings): shorten the prompt",
-                       (long long)rows, behind, (long long)um_sequence_most_positions(m));
+                       (long long)rows, behind, (long long)um_model_positions(m));
     if (cfg->context > 0 && rows + s->max_out > cfg->context)
         return UM_FAIL(err, UM_E_DATA,
                        "%lld prompt rows%s and %d new tokens do not fit --context %lld: raise it, "
@@ -149,7 +143,7 @@ static void features_place(um_sequence *s)
 static void make_ready(um_sequence *s, const um_model *m)
 {
     features_place(s);
-    int64_t room = um_sequence_most_positions(m) - s->T + 1;
+    int64_t room = um_model_positions(m) - s->T + 1;
     s->shortened = s->max_out > room;
     if (s->shortened) s->max_out = (int)room;
     s->state = UM_SEQ_READY;
@@ -224,7 +218,7 @@ static void trace_features(const um_sequence *s, const um_model *m)
 
 int um_sequence_positions(const um_sequence *s, const um_model *m)
 {
-    return s->T + um_min_int(s->max_out, (int)(um_sequence_most_positions(m) - s->T + 1));
+    return s->T + um_min_int(s->max_out, (int)(um_model_positions(m) - s->T + 1));
 }
 
 void um_sequence_grant(um_sequence *s, const um_model *m)

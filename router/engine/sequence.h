@@ -119,8 +119,6 @@ void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
 /* Rows of feature i, which it holds from here on; ready when it was the last. Done with a status when the prompt is too long now. */
 void um_sequence_feature(um_sequence *s, int i, const um_media_rows *rows, const um_config *cfg,
                          const um_model *m);
-/* Positions that the model was made for; linear scaling of the angles stretches them. */
-int64_t um_sequence_most_positions(const um_model *m);
 /* Positions that it needs at its end; of a queued one at least so many. */
 int um_sequence_positions(const um_sequence *s, const um_model *m);
 /* When there are pages for its prompt: makes room for the answer. State prefill. */

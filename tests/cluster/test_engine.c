@@ -1,6 +1,6 @@
 /* Requests in a whole cluster of threads: lengths and memory that are refused, shortened or waited for, the order in which answers come,
  * thousands of requests, many and large media, stop texts, seeds, and an output that nobody reads. */
-#include "tests/cluster/cluster.h"
+#include "tests/cluster/requests_bench.h"
 #include "tests/support/folder.h"
 #include "tests/support/test_support.h"
 #include "tests/support/tiny_png.h"
@@ -27,96 +27,6 @@ enum { MANY = 600, WRITER_LINES = 1500 };
 enum { MANY = 3000, WRITER_LINES = 4000 };
 #endif
 
-#define GREEDY "\"temperature\":0,\"ignore_eos\":true"
-
-typedef struct bench {
-    cluster c;
-    um_arena a;
-    um_text lines;
-    char *dir;
-} bench;
-
-static bench *bench_open(void)
-{
-    bench *b = um_zalloc(sizeof *b);
-    um_arena_init(&b->a, "test", 1 << 16);
-    b->dir = folder_make();
-    cluster_init(&b->c, golden_path(&b->a, "models/s4"));
-    b->c.cfg.experts = 2;
-    return b;
-}
-
-static void bench_close(bench *b)
-{
-    cluster_free(&b->c);
-    um_text_free(&b->lines);
-    folder_remove(b->dir);
-    um_free(b->dir);
-    um_arena_free(&b->a);
-    um_free(b);
-}
-
-static um_status try_run(bench *b)
-{
-    cluster_free(&b->c);
-    b->c.all_lines = 0;
-    folder_write(b->dir, "requests.jsonl", b->lines.s, b->lines.n);
-    b->c.cfg.requests = um_path_join(&b->a, b->dir, "requests.jsonl");
-    return cluster_run(&b->c);
-}
-
-static void run(bench *b)
-{
-    um_status st = try_run(b);
-    for (int r = 0; r < b->c.ranks; r++)
-        if (b->c.status[r] != UM_OK) printf("rank %d: %s\n", r, b->c.err[r].msg);
-    assert_int_equal(st, UM_OK);
-}
-
-/* The line of request id, which must be there. */
-static const char *line_of(const bench *b, const char *id)
-{
-    char key[64];
-    snprintf(key, sizeof key, "\"id\":\"%s\"", id);
-    const char *line = cluster_line(&b->c, key);
-    if (line == NULL) printf("no line of request %s\n", id);
-    assert_non_null(line);
-    return line;
-}
-
-/* The number of lines that came before that of request id. */
-static int place_of(const bench *b, const char *id)
-{
-    const char *line = line_of(b, id);
-    for (int i = 0;; i++)
-        if (b->c.lines[i] == line) return i;
-}
-
-static void says(const bench *b, const char *id, const char *text)
-{
-    const char *line = line_of(b, id);
-    if (strstr(line, text) == NULL) printf("want %s in %s\n", text, line);
-    assert_non_null(strstr(line, text));
-}
-
-/* A prompt of about n tokens: words of one letter. */
-static const char *words(bench *b, int n)
-{
-    char *s = um_arena_zero(&b->a, (size_t)(2 * n) + 1);
-    for (int i = 0; i < n; i++) memcpy(s + 2 * i, "a ", 2);
-    return s;
-}
-
-static int64_t number_in(const char *line, const char *key)
-{
-    um_json *j = NULL;
-    um_err err = {0};
-    assert_int_equal(um_json_parse(&j, line, strlen(line), &err), UM_OK);
-    int64_t v = um_json_int(um_json_get(j, key), -1);
-    um_json_free(j);
-    return v;
-}
-
 /* --- lengths --- */
 
 static void no_new_tokens_give_an_empty_answer(void **state)
@@ -131,14 +41,14 @@ static void no_new_tokens_give_an_empty_answer(void **state)
                 "{\"id\":\"sampled\",\"prompt\":\"hi\",\"max_new_tokens\":0,\"temperature\":1}\n"
                 "{\"id\":\"one\",\"prompt\":\"hi\",\"max_new_tokens\":1," GREEDY "}\n",
                 golden_path(&b->a, "media/small.png"));
-    run(b);
+    bench_run(b);
     const char *empty[] = {"option", "image", "request", "sampled"};
     for (int i = 0; i < 4; i++) {
-        says(b, empty[i], "\"answer\":\"\",\"ids\":[]");
-        says(b, empty[i], "\"new_tokens\":0,\"finish\":\"length\"");
+        bench_says(b, empty[i], "\"answer\":\"\",\"ids\":[]");
+        bench_says(b, empty[i], "\"new_tokens\":0,\"finish\":\"length\"");
     }
-    says(b, "one", "\"new_tokens\":1,");
-    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "new_tokens"), 1);
+    bench_says(b, "one", "\"new_tokens\":1,");
+    assert_int_equal(bench_number(cluster_line(&b->c, "\"summary\""), "new_tokens"), 1);
     bench_close(b);
 }
 
@@ -152,19 +62,19 @@ static void context_counts_the_rows_of_media(void **state)
         "{\"id\":\"image\",\"prompt\":\"hi\",\"image\":\"%s\",\"max_new_tokens\":4," GREEDY
         "}\n{\"id\":\"text\",\"prompt\":\"hi\",\"max_new_tokens\":4," GREEDY "}\n";
     um_text_fmt(&b->lines, line, image);
-    run(b);
-    int rows = (int)number_in(line_of(b, "image"), "prompt_tokens");
-    assert_true(rows > number_in(line_of(b, "text"), "prompt_tokens") + 4);
+    bench_run(b);
+    int rows = (int)bench_number(bench_line(b, "image"), "prompt_tokens");
+    assert_true(rows > bench_number(bench_line(b, "text"), "prompt_tokens") + 4);
     b->c.cfg.context = rows + 4;
-    run(b);
-    says(b, "image", "\"kind\":\"result\"");
+    bench_run(b);
+    bench_says(b, "image", "\"kind\":\"result\"");
     b->c.cfg.context = rows + 3;
-    run(b);
-    says(b, "image",
-         um_arena_fmt(&b->a,
-                      "%d prompt rows (media counted) and 4 new tokens do not fit --context %d",
-                      rows, rows + 3));
-    says(b, "text", "\"kind\":\"result\"");
+    bench_run(b);
+    bench_says(b, "image",
+               um_arena_fmt(
+                   &b->a, "%d prompt rows (media counted) and 4 new tokens do not fit --context %d",
+                   rows, rows + 3));
+    bench_says(b, "text", "\"kind\":\"result\"");
     bench_close(b);
 }
 
@@ -198,12 +108,12 @@ static void the_models_positions_are_an_end(void **state)
     (void)state;
     bench *b = bench_open();
     um_text_fmt(&b->lines, "{\"id\":\"x\",\"prompt\":\"%s\",\"max_new_tokens\":40," GREEDY "}\n",
-                words(b, 60));
-    run(b);
-    int rows = (int)number_in(line_of(b, "x"), "prompt_tokens");
+                bench_words(b, 60));
+    bench_run(b);
+    int rows = (int)bench_number(bench_line(b, "x"), "prompt_tokens");
     few_positions(b, rows + 9);
-    run(b); /* the last token needs no position */
-    says(b, "x", "\"new_tokens\":10,\"finish\":\"length\"");
+    bench_run(b); /* the last token needs no position */
+    bench_says(b, "x", "\"new_tokens\":10,\"finish\":\"length\"");
     bench_close(b);
     b = bench_open();
     few_positions(b, rows);
@@ -212,12 +122,13 @@ static void the_models_positions_are_an_end(void **state)
                 "{\"id\":\"long\",\"prompt\":\"%s\",\"max_new_tokens\":1," GREEDY "}\n"
                 "{\"id\":\"media\",\"prompt\":\"%s\",\"max_new_tokens\":1,\"image\":\"%s\"}\n"
                 "{\"id\":\"short\",\"prompt\":\"hi\",\"max_new_tokens\":1," GREEDY "}\n",
-                words(b, 60), words(b, 61), words(b, 55), golden_path(&b->a, "media/small.png"));
-    run(b);
-    says(b, "fits", "\"new_tokens\":1,\"finish\":\"length\"");
-    says(b, "long", um_arena_fmt(&b->a, "the model has %d positions", rows));
-    says(b, "media", "rows (media counted), the model has");
-    says(b, "short", "\"kind\":\"result\"");
+                bench_words(b, 60), bench_words(b, 61), bench_words(b, 55),
+                golden_path(&b->a, "media/small.png"));
+    bench_run(b);
+    bench_says(b, "fits", "\"new_tokens\":1,\"finish\":\"length\"");
+    bench_says(b, "long", um_arena_fmt(&b->a, "the model has %d positions", rows));
+    bench_says(b, "media", "rows (media counted), the model has");
+    bench_says(b, "short", "\"kind\":\"result\"");
     bench_close(b);
 }
 
@@ -226,11 +137,11 @@ static void a_text_of_megabytes_is_refused_at_once(void **state)
 {
     (void)state;
     bench *b = bench_open();
-    um_text_fmt(&b->lines, "{\"id\":\"long\",\"prompt\":\"%s\"}\n", words(b, 1500000));
+    um_text_fmt(&b->lines, "{\"id\":\"long\",\"prompt\":\"%s\"}\n", bench_words(b, 1500000));
     um_text_fmt(&b->lines, "{\"id\":\"good\",\"prompt\":\"hi\",\"max_new_tokens\":2," GREEDY "}\n");
-    run(b);
-    says(b, "long", "or more (3000000 bytes of text, at most ");
-    says(b, "good", "\"new_tokens\":2");
+    bench_run(b);
+    bench_says(b, "long", "or more (3000000 bytes of text, at most ");
+    bench_says(b, "good", "\"new_tokens\":2");
     bench_close(b);
 }
 
@@ -247,18 +158,18 @@ static void stop_texts_end_an_answer(void **state)
                 "{\"id\":\"list\",%s,\"stop\":[\"not there\",\"pic\",\"ture\"]}\n"
                 "{\"id\":\"absent\",%s,\"stop\":[\"not there\"]}\n",
                 ask, ask, ask, ask);
-    run(b);
-    const char *all = line_of(b, "all"), *answer = strstr(all, "\"answer\":"),
+    bench_run(b);
+    const char *all = bench_line(b, "all"), *answer = strstr(all, "\"answer\":"),
                *at = strstr(all, "any pic");
     assert_non_null(at); /* or choose another text of the answer */
     int n = (int)(at - answer);
-    says(b, "all", "\"new_tokens\":24,\"finish\":\"length\"");
-    says(b, "absent", "\"new_tokens\":24,\"finish\":\"length\"");
-    says(b, "text", um_arena_fmt(&b->a, "%.*s\",\"ids\"", n, answer));
-    says(b, "text", "\"finish\":\"stop\"");
-    assert_true(number_in(line_of(b, "text"), "new_tokens") < 24);
-    says(b, "list", um_arena_fmt(&b->a, "%.*sany\",\"ids\"", n, answer));
-    says(b, "list", "\"finish\":\"stop\"");
+    bench_says(b, "all", "\"new_tokens\":24,\"finish\":\"length\"");
+    bench_says(b, "absent", "\"new_tokens\":24,\"finish\":\"length\"");
+    bench_says(b, "text", um_arena_fmt(&b->a, "%.*s\",\"ids\"", n, answer));
+    bench_says(b, "text", "\"finish\":\"stop\"");
+    assert_true(bench_number(bench_line(b, "text"), "new_tokens") < 24);
+    bench_says(b, "list", um_arena_fmt(&b->a, "%.*sany\",\"ids\"", n, answer));
+    bench_says(b, "list", "\"finish\":\"stop\"");
     bench_close(b);
 }
 
@@ -271,134 +182,26 @@ static void requests_wait_for_memory_of_others(void **state)
     for (int i = 0; i < 6; i++)
         um_text_fmt(&b->lines,
                     "{\"id\":\"r%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d," GREEDY "}\n", i,
-                    words(b, 100), 5 + i);
+                    bench_words(b, 100), 5 + i);
     um_text_fmt(&b->lines,
                 "{\"id\":\"huge\",\"prompt\":\"hi\",\"max_new_tokens\":3900," GREEDY "}\n");
-    run(b);
+    bench_run(b);
     char *want[6];
     for (int i = 0; i < 6; i++)
-        want[i] = um_arena_str(&b->a, strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\""));
+        want[i] =
+            um_arena_str(&b->a, strstr(bench_line(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\""));
     b->c.cfg.request_memory = 700 << 10; /* for one or two of them at a time */
-    run(b);
+    bench_run(b);
     for (int i = 0; i < 6; i++) {
-        const char *ids = strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\"");
+        const char *ids = strstr(bench_line(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\"");
         assert_non_null(ids);
         assert_int_equal(strncmp(ids, want[i], strcspn(want[i], "]")), 0);
     }
-    says(b, "huge", "are allowed by --request-memory");
-    says(b, "huge", "GiB for keys and values");
+    bench_says(b, "huge", "are allowed by --request-memory");
+    bench_says(b, "huge", "GiB for keys and values");
     b->c.cfg.request_memory = 1;
-    run(b);
-    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "errors"), 7);
-    bench_close(b);
-}
-
-/* Runs the lines with other settings, and wants the same ids of r0..r(n-1) as `want`, or sets them. */
-static void ids_are(bench *b, int n, char **want, bool set)
-{
-    for (int i = 0; i < n; i++) {
-        const char *ids = strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\"");
-        assert_non_null(ids);
-        size_t length = strcspn(ids, "]");
-        if (set) want[i] = um_arena_strn(&b->a, ids, length);
-        if (strncmp(ids, want[i], length) != 0) fail_msg("r%d: %s, want %s", i, ids, want[i]);
-    }
-}
-
-/* When pages run out the youngest sequences are put back and read again: nothing is refused, and every answer is the same. */
-static void the_youngest_are_put_back_when_pages_run_out(void **state)
-{
-    (void)state;
-    enum { N = 8 };
-    char *want[N];
-    bench *b = bench_open();
-    b->c.cfg.prefix_cache = 0;
-    for (int i = 0; i < N; i++)
-        um_text_fmt(&b->lines,
-                    "{\"id\":\"r%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d,\"seed\":%d,"
-                    "\"temperature\":0.8,\"ignore_eos\":true}\n",
-                    i, words(b, 10 + 7 * i), 40 + 3 * i, i);
-    run(b);
-    ids_are(b, N, want, true);
-    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "put_back"), 0);
-    for (int flights = 1; flights <= 3; flights++)
-        for (int kib = 384; kib <= 640; kib += 64) {
-            b->c.cfg.micro_batches = flights;
-            b->c.cfg.request_memory = kib << 10;
-            run(b);
-            const char *summary = cluster_line(&b->c, "\"summary\"");
-            assert_int_equal(number_in(summary, "errors"), 0);
-            if (kib <= 448) assert_true(number_in(summary, "put_back") > 0);
-            ids_are(b, N, want, false);
-        }
-    bench_close(b);
-}
-
-/* --- prefixes --- */
-
-/* Many requests that share a long prefix: what they share is read once, images in it included; the answers are the same. */
-static void a_shared_prefix_is_read_once(void **state)
-{
-    (void)state;
-    enum { N = 40 };
-    char *want[N];
-    bench *b = bench_open();
-    const char *image = golden_path(&b->a, "media/small.png");
-    for (int i = 0; i < N; i++)
-        um_text_fmt(&b->lines,
-                    "{\"id\":\"r%d\",\"prompt\":\"<image> %sand %d\",\"image\":\"%s\","
-                    "\"max_new_tokens\":4," GREEDY "}\n",
-                    i, words(b, 300), i * 7919, image);
-    b->c.cfg.prefix_cache = 0;
-    run(b);
-    ids_are(b, N, want, true);
-    int64_t all = number_in(cluster_line(&b->c, "\"summary\""), "prompt_tokens");
-    assert_int_equal(number_in(cluster_line(&b->c, "\"summary\""), "reused_tokens"), 0);
-    for (int flights = 1; flights <= 2; flights++) {
-        b->c.cfg.micro_batches = flights;
-        b->c.cfg.prefix_cache = 64 << 20;
-        b->c.cfg.max_batch = flights == 1 ? 32 : 8;
-        run(b);
-        ids_are(b, N, want, false);
-        const char *summary = cluster_line(&b->c, "\"summary\"");
-        int64_t reused = number_in(summary, "reused_tokens");
-        assert_int_equal(number_in(summary, "prompt_tokens"), all);
-        assert_true(all - reused < 300 + N * 48 + 64); /* once, and the end of each */
-    }
-    /* the same text behind another image has nothing in common with it */
-    um_text_fmt(&b->lines,
-                "{\"id\":\"other\",\"prompt\":\"<image> %sand 0\",\"image\":\"%s\","
-                "\"max_new_tokens\":4," GREEDY "}\n",
-                words(b, 300), golden_path(&b->a, "media/tall.png"));
-    run(b);
-    ids_are(b, N, want, false);
-    bench_close(b);
-}
-
-/* --- micro-batches --- */
-
-/* Any number of micro-batches in flight gives the same answers, with chunks of one prompt in several of them. */
-static void micro_batches_in_flight_give_the_same_answers(void **state)
-{
-    (void)state;
-    enum { N = 12 };
-    char *want[N];
-    bench *b = bench_open();
-    for (int i = 0; i < N; i++)
-        um_text_fmt(&b->lines,
-                    "{\"id\":\"r%d\",\"prompt\":\"%s\",\"max_new_tokens\":%d," GREEDY "}\n", i,
-                    words(b, i % 3 == 0 ? 200 + i : 5 + i), 6 + i);
-    run(b);
-    ids_are(b, N, want, true);
-    for (int flights = 2; flights <= 5; flights++) {
-        b->c.cfg.micro_batches = flights;
-        b->c.cfg.max_batch = 1 + flights % 3;
-        b->c.cfg.prefill_chunk = 7 * flights;
-        b->c.cfg.experts = 1 + flights % 4;
-        b->c.cfg.prefix_cache = flights % 2 == 0 ? 0 : 1 << 20;
-        run(b);
-        ids_are(b, N, want, false);
-    }
+    bench_run(b);
+    assert_int_equal(bench_number(cluster_line(&b->c, "\"summary\""), "errors"), 7);
     bench_close(b);
 }
 
@@ -413,18 +216,18 @@ static void short_prompts_do_not_wait_and_long_ones_go_on(void **state)
     b->c.cfg.max_batch = 6;
     b->c.cfg.prefix_cache = 0; /* the short ones begin alike */
     um_text_fmt(&b->lines, "{\"id\":\"long\",\"prompt\":\"%s\",\"max_new_tokens\":1," GREEDY "}\n",
-                words(b, 1500));
+                bench_words(b, 1500));
     um_text_fmt(&b->lines, "{\"id\":\"hi\",\"prompt\":\"hi\",\"max_new_tokens\":3," GREEDY "}\n");
-    run(b);
-    assert_true(place_of(b, "hi") < place_of(b, "long"));
+    bench_run(b);
+    assert_true(bench_place(b, "hi") < bench_place(b, "long"));
     for (int i = 0; i < 200; i++)
         um_text_fmt(&b->lines,
                     "{\"id\":\"s%d\",\"prompt\":\"hello %d\",\"max_new_tokens\":1," GREEDY "}\n", i,
                     i);
-    run(b);
-    assert_true(place_of(b, "hi") < 10);
+    bench_run(b);
+    assert_true(bench_place(b, "hi") < 10);
     /* alone: about 50 steps; with a quarter of the rows about 200; the short ones need about 400 */
-    assert_true(place_of(b, "long") > 20 && place_of(b, "long") < 170);
+    assert_true(bench_place(b, "long") > 20 && bench_place(b, "long") < 170);
     bench_close(b);
 }
 
@@ -439,10 +242,10 @@ static void thousands_of_requests_are_answered(void **state)
                     i % 7 == 3 ? "<image>" : "x", i % 3);
     b->c.cfg.max_batch = 4;
     b->c.cfg.encoders = "0";
-    run(b);
+    bench_run(b);
     assert_int_equal(b->c.all_lines, MANY + 1);
     b->c.cfg.routers = 2;
-    run(b);
+    bench_run(b);
     assert_int_equal(b->c.all_lines, MANY + 1);
     bench_close(b);
 }
@@ -484,15 +287,15 @@ static void many_media_go_through_a_small_window(void **state)
                               : image_make(b, 100 + (i + 1) % 40));
     b->c.cfg.max_batch = 9;
     b->c.cfg.encoders = "image=2";
-    run(b);
+    bench_run(b);
     const char *summary = cluster_line(&b->c, "\"summary\"");
-    assert_int_equal(number_in(summary, "errors"), 2);
-    assert_int_equal(number_in(summary, "media_encoded"), 50 + 40);
-    says(b, "all", "\"new_tokens\":2");
-    says(b, "i7", "broken.png");
-    says(b, "i20", "missing.png: No such file");
+    assert_int_equal(bench_number(summary, "errors"), 2);
+    assert_int_equal(bench_number(summary, "media_encoded"), 50 + 40);
+    bench_says(b, "all", "\"new_tokens\":2");
+    bench_says(b, "i7", "broken.png");
+    bench_says(b, "i20", "missing.png: No such file");
     for (int i = 0; i < 40; i++)
-        if (i != 7 && i != 20) says(b, um_arena_fmt(&b->a, "i%d", i), "\"new_tokens\":2");
+        if (i != 7 && i != 20) bench_says(b, um_arena_fmt(&b->a, "i%d", i), "\"new_tokens\":2");
     bench_close(b);
 }
 
@@ -510,11 +313,12 @@ static void large_media_are_read_in_pieces(void **state)
     }
     um_text_fmt(&b->lines, "{\"id\":\"hi\",\"prompt\":\"hi\",\"max_new_tokens\":3," GREEDY "}\n");
     b->c.cfg.media_max_bytes = 40 << 20;
-    run(b);
-    says(b, "hi", "\"new_tokens\":3");
+    bench_run(b);
+    bench_says(b, "hi", "\"new_tokens\":3");
     for (int i = 0; i < 3; i++)
-        says(b, um_arena_fmt(&b->a, "v%d", i), um_arena_fmt(&b->a, "%d.mp4: no sound or video", i));
-    says(b, "v3", "3.mp4: larger than --media-max-bytes, which is 41943040");
+        bench_says(b, um_arena_fmt(&b->a, "v%d", i),
+                   um_arena_fmt(&b->a, "%d.mp4: no sound or video", i));
+    bench_says(b, "v3", "3.mp4: larger than --media-max-bytes, which is 41943040");
     bench_close(b);
 }
 
@@ -536,10 +340,10 @@ static void seeds(void **state)
                         "{\"id\":\"r%d\",\"prompt\":\"hi\",\"max_new_tokens\":40,\"temperature\":%"
                         "s,\"ignore_eos\":true%s}\n",
                         i, noisy ? "0" : "2", own[i]);
-        run(b);
+        bench_run(b);
         for (int i = 0; i < 6; i++) {
-            ids[i] =
-                um_arena_str(&b->a, strstr(line_of(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\""));
+            ids[i] = um_arena_str(&b->a,
+                                  strstr(bench_line(b, um_arena_fmt(&b->a, "r%d", i)), "\"ids\""));
             *strchr(ids[i], ']') = '\0';
         }
         assert_string_equal(ids[2], ids[4]);
@@ -570,7 +374,7 @@ static void a_closed_output_ends_the_job(void **state)
     int left = 3;
     b->c.tap = refuse_after;
     b->c.tap_ctx = &left;
-    assert_int_equal(try_run(b), UM_E_IO);
+    assert_int_equal(bench_try_run(b), UM_E_IO);
     assert_int_equal(b->c.all_lines, 4);
     assert_string_equal(b->c.err[0].msg, "nobody reads the answers");
     bench_close(b);
@@ -707,7 +511,7 @@ static void lines_cancel_requests(void **state)
         assert_int_equal(cluster_run(&b->c), UM_OK);
         close(fd[0]);
         const char *summary = cluster_line(&b->c, "\"summary\"");
-        if (summary != NULL) assert_int_equal(number_in(summary, "requests"), 5);
+        if (summary != NULL) assert_int_equal(bench_number(summary, "requests"), 5);
         assert_true(t.sent && t.tokens < 4 * 3900);
         bench_close(b);
     }
@@ -726,16 +530,16 @@ static void requests_ahead_are_cancelled(void **state)
                     : i == 59 ? "last"
                               : "many");
     um_text_fmt(&b->lines, "{\"cancel\":\"many\"}\n");
-    run(b);
+    bench_run(b);
     int cancelled = 0;
     for (int i = 0; i < b->c.n_lines; i++)
         cancelled += strstr(b->c.lines[i], "\"finish\":\"cancelled\"") != NULL;
     assert_int_equal(b->c.all_lines, 61);
     assert_true(cancelled >= 50);
-    says(b, "kept", "\"new_tokens\":2,\"finish\":\"length\"");
-    says(b, "last", "\"new_tokens\":2,\"finish\":\"length\"");
-    assert_int_equal(place_of(b, "kept"), 20);
-    assert_int_equal(place_of(b, "last"), 59);
+    bench_says(b, "kept", "\"new_tokens\":2,\"finish\":\"length\"");
+    bench_says(b, "last", "\"new_tokens\":2,\"finish\":\"length\"");
+    assert_int_equal(bench_place(b, "kept"), 20);
+    assert_int_equal(bench_place(b, "last"), 59);
     bench_close(b);
 }
 
@@ -748,13 +552,13 @@ static void tokens_are_lines(void **state)
                 "{\"id\":\"x\",\"prompt\":\"hi\",\"max_new_tokens\":12,\"logprobs\":true," GREEDY
                 "}\n"
                 "{\"id\":\"y\",\"prompt\":\"ho\",\"max_new_tokens\":12," GREEDY "}\n");
-    run(b);
-    char *plain = um_arena_str(&b->a, line_of(b, "y"));
-    says(b, "x", "\"logprobs\":[-");
+    bench_run(b);
+    char *plain = um_arena_str(&b->a, bench_line(b, "y"));
+    bench_says(b, "x", "\"logprobs\":[-");
     assert_null(cluster_line(&b->c, "\"token\""));
     b->c.cfg.stream = true;
     b->c.cfg.routers = 2;
-    run(b);
+    bench_run(b);
     um_text text = {0};
     int index = 0;
     bool ended = false;
@@ -799,9 +603,6 @@ int main(void)
         cmocka_unit_test(a_text_of_megabytes_is_refused_at_once),
         cmocka_unit_test(stop_texts_end_an_answer),
         cmocka_unit_test(requests_wait_for_memory_of_others),
-        cmocka_unit_test(the_youngest_are_put_back_when_pages_run_out),
-        cmocka_unit_test(a_shared_prefix_is_read_once),
-        cmocka_unit_test(micro_batches_in_flight_give_the_same_answers),
         cmocka_unit_test(short_prompts_do_not_wait_and_long_ones_go_on),
         cmocka_unit_test(thousands_of_requests_are_answered),
         cmocka_unit_test(many_media_go_through_a_small_window),

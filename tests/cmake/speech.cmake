@@ -1,6 +1,6 @@
 um_test(test_fft SOURCES encoder_worker/test_fft.c LIBS um_towers)
 um_test(test_mel SOURCES encoder_worker/test_mel.c support/tiny_wav.c LIBS um_test_fixture um_towers)
-um_test(test_speech SOURCES encoder_worker/towers/test_speech.c support/guarded_ops.c support/made_params.c support/tiny_wav.c LIBS um_test_support um_towers)
+um_test(test_speech SOURCES encoder_worker/towers/test_speech.c support/guarded_ops.c support/tower_fixture.c support/made_params.c support/tiny_wav.c LIBS um_test_support um_towers)
 um_test_guarded(test_speech)
 um_test(test_linear SOURCES core/nn/test_linear.c support/made_params.c LIBS um_test_fixture um_nn)
 um_test(test_blocks SOURCES core/nn/test_blocks.c LIBS um_nn)

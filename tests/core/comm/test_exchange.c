@@ -1,190 +1,370 @@
-/* The gate's choices and weights. */
-#include "core/nn/gate.h"
+/* What the exchange has under way: a router with several micro-batches, and expert ranks that the test plays itself, on the in-process
+ * transport. "Expert e" multiplies a row by e + 1, so that every sum is known. */
+#include "core/comm/exchange.h"
 
+#include "core/base/arena.h"
 #include "core/base/bytes.h"
 #include "core/base/rng.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
-static um_dev dev;
+enum { RANKS = 2, E = 6, K = 2, D = 5, T_MAX = 7, LONG_US = 60000000, BATCHES = 4 };
 
-/* Spec 13: logits (1, 3, 2, 0) -> experts 1 and 2 with weights 0.731059, 0.268941 in both styles. */
-static void gate_gives_the_numbers_of_the_specification(void **state)
+/* One micro-batch at the router. */
+typedef struct flight {
+    um_exchange_key key;
+    um_dispatch_plan plan;
+    int T;
+    int32_t experts[T_MAX * K];
+    float x[T_MAX * D], weights[T_MAX * K], rows[T_MAX * K * D], y[T_MAX * D];
+} flight;
+
+typedef struct fixture {
+    um_comm *comm[1 + RANKS];
+    um_link link[1 + RANKS];
+    um_dev dev;
+    um_arena arena;
+    um_exchange *ex;
+    flight f[BATCHES];
+} fixture;
+
+static fixture *at(void **state) { return *state; }
+
+/* Every micro-batch has other rows and another size; the third sends nothing to the second rank. */
+static void flight_make(fixture *t, int i)
 {
-    (void)state;
-    for (int style = 0; style < 2; style++) {
-        um_arena a;
-        um_route r;
-        um_arena_init(&a, "test", 4096);
-        um_route_bind(&r, &a, 1, 2, 4);
-        memcpy(r.logits, (float[]){1, 3, 2, 0}, 16);
-        um_gate_choose(&dev, &r, (um_gate_style)style, 0, NULL);
-        assert_int_equal(r.experts[0], 1);
-        assert_int_equal(r.experts[1], 2);
-        assert_float_equal(r.weights[0], 0.731059f, 2e-6f);
-        assert_float_equal(r.weights[1], 0.268941f, 2e-6f);
-        um_arena_free(&a);
+    um_rng rng = um_rng_seed(5, (uint64_t)i);
+    um_err err = {0};
+    flight *f = &t->f[i];
+    *f = (flight){.key = {.step = 7 + (uint64_t)i / 2, .layer = 3, .batch = (uint32_t)i % 2},
+                  .T = i == 3 ? 1 : 3 + i};
+    um_rng_normal_f32(&rng, f->x, T_MAX * D, 1.0f);
+    um_rng_normal_f32(&rng, f->weights, T_MAX * K, 1.0f);
+    for (int r = 0; r < f->T; r++) {
+        f->experts[r * K] = i == 2 ? r % 3 : (int32_t)um_rng_below(&rng, E);
+        f->experts[r * K + 1] = i == 2 ? UM_NO_EXPERT : (f->experts[r * K] + 1 + r) % E;
+        if (f->experts[r * K + 1] == f->experts[r * K]) f->experts[r * K + 1] = UM_NO_EXPERT;
     }
+    um_dispatch_plan_bind(&f->plan, &t->arena, &t->arena, T_MAX, K, RANKS);
+    assert_int_equal(um_dispatch_plan_build(&f->plan, &t->comm[0]->topo.place, 3, f->experts, f->T,
+                                            &t->dev, &t->arena, &err),
+                     UM_OK);
 }
 
-static void gate_breaks_ties_to_the_lowest_index(void **state)
+static int setup(void **state)
 {
-    (void)state;
-    um_arena a;
-    um_route r;
-    um_arena_init(&a, "test", 4096);
-    um_route_bind(&r, &a, 1, 3, 5);
-    memcpy(r.logits, (float[]){0, 2, 2, 1, 2}, 20);
-    um_gate_choose(&dev, &r, UM_GATE_MIXTRAL, 0, NULL);
-    assert_int_equal(r.experts[0], 1);
-    assert_int_equal(r.experts[1], 2);
-    assert_int_equal(r.experts[2], 4);
-    um_arena_free(&a);
+    const um_role roles[] = {UM_ROLE_ROUTER, UM_ROLE_EXPERT, UM_ROLE_EXPERT};
+    um_err err = {0};
+    fixture *t = um_zalloc(sizeof *t);
+    um_arena_init(&t->arena, "test", 1 << 16);
+    assert_int_equal(um_comm_inproc_open(t->comm, roles, 1 + RANKS, &err), UM_OK);
+    assert_int_equal(um_dev_open_cpu(&t->dev, UM_ISA_AUTO, 1, &err), UM_OK);
+    for (int r = 0; r <= RANKS; r++) {
+        assert_int_equal(um_placement_blocks(&t->comm[r]->topo.place, 1, E, RANKS, &t->arena, &err),
+                         UM_OK);
+        um_link_open(&t->link[r], t->comm[r]);
+        assert_int_equal(
+            um_link_agree(&t->link[r], UM_F32, UM_CODEC_NONE, 0, 1 << 20, 60000, 1, &err), UM_OK);
+    }
+    t->ex = um_exchange_open(&t->link[0], &t->dev, D);
+    for (int i = 0; i < BATCHES; i++) flight_make(t, i);
+    *state = t;
+    return 0;
 }
 
-/* With noise the first choice stays, the second is drawn by the Gumbel-max rule (by softmax over the others), and the draw is
- * repeatable. */
-static void gate_noise_draws_the_second_expert_by_softmax(void **state)
+static int teardown(void **state)
 {
-    (void)state;
-    enum { N = 20000 };
-    um_arena a;
-    um_route r, again;
-    int second[4] = {0};
-    um_arena_init(&a, "test", 1 << 20);
-    um_route_bind(&r, &a, N, 2, 4);
-    um_route_bind(&again, &a, N, 2, 4);
-    uint64_t *noise = um_arena_alloc(&a, N * sizeof *noise);
-    for (int t = 0; t < N; t++) {
-        memcpy(r.logits + t * 4, (float[]){1, 3, 2, 0}, 16);
-        noise[t] = (uint64_t)t;
+    fixture *t = at(state);
+    um_exchange_close(t->ex);
+    for (int r = 0; r <= RANKS; r++) {
+        um_link_close(&t->link[r]);
+        um_comm_close(t->comm[r], UM_OK);
     }
-    memcpy(again.logits, r.logits, N * 16);
-    um_gate_choose(&dev, &r, UM_GATE_GSHARD, 5, noise);
-    um_gate_choose(&dev, &again, UM_GATE_GSHARD, 5, noise);
-    assert_memory_equal(r.experts, again.experts, N * 8);
-    for (int t = 0; t < N; t++) {
-        assert_int_equal(r.experts[2 * t], 1);
-        second[r.experts[2 * t + 1]]++;
-    }
-    /* softmax(1, 2, 0) = 0.2447, 0.6652, 0.0900; five standard deviations at N = 20000 are below 0.017 */
-    assert_float_equal((float)second[0] / N, 0.2447f, 0.017f);
-    assert_float_equal((float)second[2] / N, 0.6652f, 0.017f);
-    assert_float_equal((float)second[3] / N, 0.0900f, 0.017f);
-    um_arena_free(&a);
+    um_arena_free(&t->arena);
+    um_free(t);
+    return 0;
 }
 
-/* Central differences of sum(c * weights) against um_gate_bwd, choice held. */
-static void gate_backward_matches_central_differences(void **state)
+static void dispatch(fixture *t, int i)
 {
-    (void)state;
-    enum { T = 5, K = 2, E = 6 };
-    um_arena a;
-    um_route r;
-    um_rng rng = um_rng_seed(11, 0);
-    um_arena_init(&a, "test", 4096);
-    um_route_bind(&r, &a, T, K, E);
-    float z[T * E], c[T * K], grad[T * E] = {0};
-    um_rng_normal_f32(&rng, z, T * E, 2.0f);
-    um_rng_normal_f32(&rng, c, T * K, 1.0f);
-    memcpy(r.logits, z, sizeof z);
-    um_gate_choose(&dev, &r, UM_GATE_GSHARD, 0, NULL);
-    um_gate_bwd(&dev, grad, c, &r);
-    for (int i = 0; i < T * E; i++) {
-        double sum[2];
-        for (int side = 0; side < 2; side++) {
-            memcpy(r.logits, z, sizeof z);
-            r.logits[i] += side == 0 ? 1e-2f : -1e-2f;
-            um_gate_choose(&dev, &r, UM_GATE_GSHARD, 0, NULL);
-            sum[side] = 0;
-            for (int j = 0; j < T * K; j++) sum[side] += (double)c[j] * (double)r.weights[j];
+    um_err err = {0};
+    flight *f = &t->f[i];
+    um_status st = um_exchange_dispatch(t->ex, &f->plan, f->rows, f->x, f->key, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+}
+
+/* Expert rank r receives the next dispatch frame. */
+static um_status frame_next(fixture *t, int r, um_dispatch_batch *b, um_err *err)
+{
+    um_inbound in = {0};
+    um_status st = um_link_next(&t->link[r], &in, LONG_US, err);
+    if (st == UM_OK)
+        st = um_dispatch_batch_read(b, &t->link[r], &in, D, &t->dev, &t->arena, &t->arena, err);
+    um_link_release(&t->link[r], &in);
+    return st;
+}
+
+static um_status answer(fixture *t, int r, const um_dispatch_batch *b, um_err *err)
+{
+    float *y = um_arena_f32(&t->arena, (size_t)b->pairs, D);
+    for (int p = 0; p < b->pairs; p++)
+        for (int d = 0; d < D; d++)
+            y[p * D + d] = b->x[b->pair_row[p] * D + d] * (float)(b->expert[p] + 1);
+    return um_dispatch_batch_answer(&t->link[r], 0, b, y, &t->dev, &t->arena, err);
+}
+
+static um_dispatch_batch received(fixture *t, int r)
+{
+    um_dispatch_batch b = {0};
+    um_err err = {0};
+    if (frame_next(t, r, &b, &err) != UM_OK) fail_msg("%s", err.msg);
+    return b;
+}
+
+static void answered(fixture *t, int r, const um_dispatch_batch *b)
+{
+    um_err err = {0};
+    if (answer(t, r, b, &err) != UM_OK) fail_msg("%s", err.msg);
+}
+
+static void combined(fixture *t, int i)
+{
+    um_err err = {0};
+    flight *f = &t->f[i];
+    um_status st = um_exchange_combine(t->ex, f->y, f->weights, f->key, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+    for (int r = 0; r < f->T; r++)
+        for (int d = 0; d < D; d++) {
+            float want = 0;
+            for (int k = 0; k < K; k++)
+                if (f->experts[r * K + k] != UM_NO_EXPERT)
+                    want += f->weights[r * K + k] * f->x[r * D + d] *
+                            (float)(f->experts[r * K + k] + 1);
+            assert_float_equal(f->y[r * D + d], want, 1e-4f);
         }
-        assert_float_equal((float)((sum[0] - sum[1]) / 2e-2), grad[i], 2e-3f);
+}
+
+/* Receives what is here, waiting for the first frame; what is no answer is kept for later. */
+static um_status poll_for(fixture *t, int64_t timeout_us, um_err *err)
+{
+    um_inbound in = {0};
+    um_status st;
+    while ((st = um_link_next_any(&t->link[0], &in, timeout_us, err)) == UM_OK) {
+        if (in.msg.data != NULL) um_link_defer(&t->link[0], &in);
+        timeout_us = 0;
     }
-    um_arena_free(&a);
+    return st == UM_E_TIMEOUT ? UM_OK : st;
 }
 
-/* Spec 13: 1 for uniform p and uniform first choices, E for all on one expert. */
-static void balance_value_has_its_two_ends(void **state)
+static bool here(const fixture *t, int i) { return um_exchange_answered(t->ex, t->f[i].key); }
+
+/* Four micro-batches of two steps; the ranks answer in two different orders, the router combines in a third. */
+static void answers_may_come_in_any_order(void **state)
 {
-    (void)state;
-    enum { T = 4, E = 4 };
-    um_arena a;
-    um_route r;
-    um_arena_init(&a, "test", 4096);
-    um_route_bind(&r, &a, T, 1, E);
-    for (int t = 0; t < T; t++)
-        for (int e = 0; e < E; e++) r.logits[t * E + e] = e == 0 ? 100.0f : 0.0f;
-    assert_float_equal((float)um_gate_balance(&r), (float)E, 1e-5f);
-    for (int t = 0; t < T; t++)
-        for (int e = 0; e < E; e++) r.logits[t * E + e] = e == t ? 1e-4f : 0.0f;
-    assert_float_equal((float)um_gate_balance(&r), 1.0f, 1e-3f);
-    um_arena_free(&a);
+    fixture *t = at(state);
+    um_dispatch_batch b[1 + RANKS][BATCHES];
+    const int order[1 + RANKS][BATCHES] = {{0}, {3, 1, 0, 2}, {2, 0, 3, 1}},
+                        combine[BATCHES] = {1, 3, 2, 0};
+    for (int i = 0; i < BATCHES; i++) dispatch(t, i);
+    for (int r = 1; r <= RANKS; r++)
+        for (int i = 0; i < BATCHES; i++) b[r][i] = received(t, r);
+    for (int r = 1; r <= RANKS; r++)
+        for (int i = 0; i < BATCHES; i++) answered(t, r, &b[r][order[r][i]]);
+    for (int i = 0; i < BATCHES; i++) combined(t, combine[i]);
+    assert_int_equal(um_exchange_repeats(t->ex), 0);
 }
 
-/* The choice one after another: the first that is left, unless a later one is larger. */
-static void want_choice(int32_t *experts, const float *z, int E, int K)
+/* While one entry is waited for, answers of the other are taken in, and other frames are kept. */
+static void waiting_for_one_takes_in_the_others(void **state)
 {
-    for (int k = 0; k < K; k++) {
-        int best = -1;
-        for (int e = 0; e < E; e++) {
-            bool before = false;
-            for (int j = 0; j < k; j++) before = before || experts[j] == e;
-            if (!before && (best < 0 || z[e] > z[best])) best = e;
-        }
-        experts[k] = best;
+    fixture *t = at(state);
+    um_err err = {0};
+    um_inbound in = {0};
+    Um__Stats s = UM__STATS__INIT;
+    dispatch(t, 0);
+    dispatch(t, 1);
+    um_dispatch_batch first[1 + RANKS], second[1 + RANKS];
+    for (int r = 1; r <= RANKS; r++) {
+        first[r] = received(t, r);
+        second[r] = received(t, r);
     }
+    for (int r = 1; r <= RANKS; r++) answered(t, r, &second[r]);
+    assert_int_equal(um_link_control(&t->link[1], 0, UM_KIND_STATS, &s.base, &err), UM_OK);
+    assert_false(here(t, 1));
+    assert_int_equal(poll_for(t, 0, &err), UM_OK);
+    assert_true(here(t, 1));
+    assert_false(here(t, 0));
+    assert_int_equal(poll_for(t, 0, &err), UM_OK); /* nothing there is no error */
+    for (int r = 1; r <= RANKS; r++) answered(t, r, &first[r]);
+    /* a receiver who knows nothing of the exchange takes them in too */
+    assert_int_equal(um_link_next(&t->link[0], &in, 0, &err), UM_OK);
+    assert_int_equal(in.frame.kind, UM_KIND_STATS);
+    um_link_release(&t->link[0], &in);
+    assert_int_equal(um_link_next(&t->link[0], &in, 0, &err), UM_E_TIMEOUT);
+    assert_true(here(t, 0));
+    combined(t, 0);
+    combined(t, 1);
 }
 
-/* Ties, rows of NaN and rows with some, as many experts as there are, on several threads. */
-static void the_choice_is_that_of_one_after_another(void **state)
+static void repeats_are_dropped_and_counted(void **state)
 {
-    (void)state;
-    static const struct {
-        int T, E, K;
-    } cases[] = {{50, 1, 1}, {50, 2, 2}, {50, 7, 3}, {50, 64, 8}, {9, 33, 33}, {40, 4096, 8}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int threads = 1; threads <= 3; threads++) {
-            const int T = cases[i].T, E = cases[i].E, K = cases[i].K;
-            um_arena a;
-            um_route r;
-            um_rng rng = um_rng_seed(3, i);
-            int32_t *want;
-            um_arena_init(&a, "test", 4096);
-            um_route_bind(&r, &a, T, K, E);
-            want = um_arena_i32(&a, (size_t)K);
-            for (int j = 0; j < T * E; j++)
-                r.logits[j] = (float)((int)(um_rng_uniform(&rng) * 40) - 20) * 0.25f;
-            for (int j = 0; j < 3 * E; j++) r.logits[j] = NAN;
-            for (int j = 0; j < 12; j++)
-                r.logits[(int)(um_rng_uniform(&rng) * (T * E))] = j % 2 ? NAN : -INFINITY;
-            dev.threads = threads;
-            um_gate_choose(&dev, &r, UM_GATE_GSHARD, 0, NULL);
-            for (int t = 0; t < T; t++) {
-                want_choice(want, r.logits + t * E, E, K);
-                assert_memory_equal(want, r.experts + t * K, (size_t)K * sizeof *want);
-            }
-            um_arena_free(&a);
+    fixture *t = at(state);
+    um_err err = {0};
+    dispatch(t, 0);
+    dispatch(t, 1);
+    um_dispatch_batch a = received(t, 1), b = received(t, 2);
+    answered(t, 1, &a);
+    answered(t, 1, &a); /* while its entry is still waited for */
+    answered(t, 2, &b);
+    combined(t, 0);
+    assert_int_equal(um_exchange_repeats(t->ex), 1);
+    answered(t, 2, &b); /* after its entry has ended */
+    assert_int_equal(poll_for(t, LONG_US, &err), UM_OK);
+    assert_int_equal(um_exchange_repeats(t->ex), 2);
+    a = received(t, 1);
+    b = received(t, 2);
+    answered(t, 1, &a);
+    answered(t, 2, &b);
+    combined(t, 1);
+}
+
+static void poll_fails(fixture *t, const char *words)
+{
+    um_err err = {0};
+    assert_int_equal(poll_for(t, LONG_US, &err), UM_E_CORRUPT);
+    if (strstr(err.msg, words) == NULL) fail_msg("\"%s\" does not say \"%s\"", err.msg, words);
+    assert_non_null(strstr(err.msg, "expert/1 (rank 2"));
+}
+
+static void answers_that_nobody_asked_for_are_refused(void **state)
+{
+    fixture *t = at(state);
+    dispatch(t, 0);
+    um_dispatch_batch b = received(t, 2), other = b;
+    other.key.step++;
+    answered(t, 2, &other);
+    poll_fails(t, "was not dispatched");
+    other = b;
+    other.key.layer++;
+    answered(t, 2, &other);
+    poll_fails(t, "was not dispatched");
+    other = b;
+    other.key.batch++;
+    answered(t, 2, &other);
+    poll_fails(t, "was not dispatched");
+    other = b;
+    assert_true(other.pairs > 1);
+    other.pairs--;
+    answered(t, 2, &other);
+    poll_fails(t, "rows x 5, want");
+    um_dispatch_batch a = received(t, 1);
+    answered(t, 1, &a);
+    answered(t, 2, &b);
+    combined(t, 0); /* none of them did harm */
+}
+
+/* --- credit --- */
+
+static void *experts_main(void *p)
+{
+    fixture *t = p;
+    um_err err = {0};
+    for (int i = 0; i < BATCHES; i++)
+        for (int r = 1; r <= RANKS; r++) {
+            um_dispatch_batch b;
+            if (frame_next(t, r, &b, &err) != UM_OK || answer(t, r, &b, &err) != UM_OK) return t;
         }
+    return NULL;
+}
+
+static void *dispatch_main(void *p)
+{
+    dispatch(p, 1);
+    return NULL;
+}
+
+/* The credit holds one of the two micro-batches: the second is not sent before the answer to the first has been taken in. */
+static void a_dispatch_waits_for_credit(void **state)
+{
+    fixture *t = at(state);
+    pthread_t thread;
+    um_err err = {0};
+    um_inbound in = {0};
+    int most = 0;
+    for (int i = 0; i < 2; i++)
+        for (int p = 0; p < RANKS; p++)
+            if (t->f[i].plan.pairs_n[p] > most) most = t->f[i].plan.pairs_n[p];
+    for (int r = 0; r <= RANKS; r++) t->link[r].credit = (uint64_t)most * D * 4;
+    dispatch(t, 0);
+    um_dispatch_batch a = received(t, 1), b = received(t, 2);
+    assert_int_equal(pthread_create(&thread, NULL, dispatch_main, t), 0);
+    assert_int_equal(um_link_next(&t->link[1], &in, 100000, &err), UM_E_TIMEOUT);
+    answered(t, 1, &a);
+    a = received(t, 1);
+    answered(t, 2, &b);
+    b = received(t, 2);
+    pthread_join(thread, NULL);
+    answered(t, 1, &a);
+    answered(t, 2, &b);
+    combined(t, 1);
+    combined(t, 0);
+}
+
+/* The largest fits and no two do; all four come through: they wait for one another's answers, whatever is combined first. */
+static void little_credit_does_not_block(void **state)
+{
+    fixture *t = at(state);
+    pthread_t thread;
+    void *wrong = NULL;
+    for (int r = 0; r <= RANKS; r++) t->link[r].credit = T_MAX * D * 4;
+    assert_int_equal(pthread_create(&thread, NULL, experts_main, t), 0);
+    for (int i = 0; i < BATCHES; i++) dispatch(t, i);
+    for (int i = BATCHES - 1; i >= 0; i--) combined(t, i);
+    pthread_join(thread, &wrong);
+    assert_null(wrong);
+}
+
+/* Rank 2 swallows the second of three micro-batches and answers the others; rank 1 answers all. */
+static void the_micro_batch_that_is_owed_is_named(void **state)
+{
+    fixture *t = at(state);
+    um_err err = {0};
+    char words[96];
+    um_link_stall(&t->link[0], 300);
+    for (int i = 0; i < 3; i++) dispatch(t, i);
+    for (int i = 0; i < 3; i++) {
+        um_dispatch_batch a = received(t, 1), b = received(t, 2);
+        answered(t, 1, &a);
+        if (i != 1) answered(t, 2, &b);
+    }
+    combined(t, 0);
+    combined(t, 2);
+    assert_int_equal(poll_for(t, LONG_US, &err), UM_E_PEER);
+    snprintf(words, sizeof words, "has owed the combine frame of step %d, layer 3, micro-batch 1",
+             (int)t->f[1].key.step);
+    if (strstr(err.msg, "expert/1 (rank 2, host ") != err.msg || strstr(err.msg, words) == NULL)
+        fail_msg("%s", err.msg);
+    assert_int_equal(um_exchange_combine(t->ex, t->f[1].y, t->f[1].weights, t->f[1].key, &err),
+                     UM_E_PEER);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gate_gives_the_numbers_of_the_specification),
-        cmocka_unit_test(gate_breaks_ties_to_the_lowest_index),
-        cmocka_unit_test(gate_noise_draws_the_second_expert_by_softmax),
-        cmocka_unit_test(gate_backward_matches_central_differences),
-        cmocka_unit_test(balance_value_has_its_two_ends),
-        cmocka_unit_test(the_choice_is_that_of_one_after_another),
+        cmocka_unit_test_setup_teardown(answers_may_come_in_any_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(waiting_for_one_takes_in_the_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(repeats_are_dropped_and_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(answers_that_nobody_asked_for_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_dispatch_waits_for_credit, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_micro_batch_that_is_owed_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(little_credit_does_not_block, setup, teardown),
     };
-    um_err err = {0};
-    if (um_dev_open_cpu(&dev, UM_ISA_AUTO, 2, &err) != UM_OK) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,9 +8,9 @@
 
 #include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/sound.h"
-#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
+#include "tests/support/tower_fixture.h"
 #include "tests/support/tiny_wav.h"
 
 #include <math.h>
@@ -31,15 +31,8 @@ typedef struct bench {
 
 static void open_model(bench *b, const char *model, um_isa isa, int threads)
 {
-    um_err err = {0};
     *b = (bench){0};
-    um_arena_init(&b->arena, "test", 1 << 20);
-    um_status st = guarded ? um_dev_open_guarded(&b->dev, isa, threads, &err)
-                           : um_dev_open_cpu(&b->dev, isa, threads, &err);
-    if (st == UM_OK)
-        st = um_checkpoint_open(&b->ck, golden_path(&b->arena, "models/%s", model), NULL, &err);
-    if (st != UM_OK) fail_msg("%s", err.msg);
-    um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
+    tower_open(&b->arena, &b->device, &b->dev, &b->ck, model, isa, threads, guarded);
 }
 
 static void load_tower(bench *b, const char *weights)
@@ -55,13 +48,7 @@ static void open_tower(bench *b, um_isa isa, int threads)
     load_tower(b, "auto");
 }
 
-static void close_model(bench *b)
-{
-    um_checkpoint_close(&b->ck);
-    um_arena_free(&b->device);
-    um_arena_free(&b->arena);
-    if (guarded) um_dev_close_guarded(&b->dev);
-}
+static void close_model(bench *b) { tower_close(&b->arena, &b->device, &b->dev, &b->ck, guarded); }
 
 static um_wave sound_of(bench *b, const char *file) { return tiny_wav(file, &b->arena); }
 

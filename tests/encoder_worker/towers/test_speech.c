@@ -8,15 +8,13 @@
 
 #include "encoder_worker/towers/speech_parts.h"
 #include "tests/support/tiny_wav.h"
-#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
+#include "tests/support/tower_fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#define MODELS UM_TEST_DATA "/golden/models/"
 
 /* Whether the device's memory is one that nothing but ops may touch. */
 static bool guarded;
@@ -32,16 +30,8 @@ typedef struct bench {
 
 static void open_model(bench *b, const char *model, um_isa isa, int threads)
 {
-    um_err err = {0};
-    char path[512];
     *b = (bench){0};
-    um_arena_init(&b->arena, "test", 1 << 20);
-    snprintf(path, sizeof path, "%s%s", MODELS, model);
-    um_status st = guarded ? um_dev_open_guarded(&b->dev, isa, threads, &err)
-                           : um_dev_open_cpu(&b->dev, isa, threads, &err);
-    if (st == UM_OK) st = um_checkpoint_open(&b->ck, path, NULL, &err);
-    if (st != UM_OK) fail_msg("%s", err.msg);
-    um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
+    tower_open(&b->arena, &b->device, &b->dev, &b->ck, model, isa, threads, guarded);
 }
 
 static void load_tower(bench *b, const char *weights)
@@ -79,13 +69,7 @@ static const float *encode(bench *b, um_wave w, bool exact, int64_t *rows)
     return encode_with(b, w, exact, rows, false);
 }
 
-static void close_model(bench *b)
-{
-    um_checkpoint_close(&b->ck);
-    um_arena_free(&b->device);
-    um_arena_free(&b->arena);
-    if (guarded) um_dev_close_guarded(&b->dev);
-}
+static void close_model(bench *b) { tower_close(&b->arena, &b->device, &b->dev, &b->ck, guarded); }
 
 /* speech_features of a case, [windows, 50, D]. */
 static const float *expected(bench *b, const char *model, const char *name, int64_t windows)

@@ -13,9 +13,9 @@
 #include "encoder_worker/towers/speech_parts.h"
 #include "encoder_worker/towers/tower_bytes.h"
 #include "encoder_worker/towers/vision.h"
-#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
+#include "tests/support/tower_fixture.h"
 
 #include <math.h>
 #include <string.h>
@@ -46,16 +46,9 @@ static float *noise(bench *b, size_t n, float std)
 
 static void open_model(bench *b, const char *model)
 {
-    um_err err = {0};
     *b = (bench){0};
-    um_arena_init(&b->model, "model", 1 << 20);
+    tower_open(&b->model, &b->device, &b->dev, &b->ck, model, UM_ISA_AUTO, 2, guarded);
     um_arena_init(&b->host, "host", 1 << 20);
-    um_status st = guarded ? um_dev_open_guarded(&b->dev, UM_ISA_AUTO, 2, &err)
-                           : um_dev_open_cpu(&b->dev, UM_ISA_AUTO, 2, &err);
-    if (st == UM_OK)
-        st = um_checkpoint_open(&b->ck, golden_path(&b->model, "models/%s", model), NULL, &err);
-    if (st != UM_OK) fail_msg("%s", err.msg);
-    um_dev_arena(&b->device, &b->dev, "device", 1 << 20);
     um_dev_arena(&b->weights, &b->dev, "weights", 1 << 20);
     b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->model, &b->weights);
     const size_t S = (size_t)b->ck.model.vision.image_size;
@@ -65,12 +58,9 @@ static void open_model(bench *b, const char *model)
 
 static void close_model(bench *b)
 {
-    um_checkpoint_close(&b->ck);
     um_arena_free(&b->weights);
-    um_arena_free(&b->device);
     um_arena_free(&b->host);
-    um_arena_free(&b->model);
-    if (guarded) um_dev_close_guarded(&b->dev);
+    tower_close(&b->model, &b->device, &b->dev, &b->ck, guarded);
 }
 
 /* n floats of the device, on the host. */
