@@ -12,8 +12,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { UM_MAX_FILES = 256 };  /* --image and the like may be repeated this often */
-enum { UM_MAX_OPTIONS = 96 }; /* rows of the option table */
+enum { UM_MAX_FILES = 256 };   /* --image and the like may be repeated this often */
+enum { UM_MAX_OPTIONS = 160 }; /* rows of the option table */
 
 struct um_placement;
 
@@ -36,7 +36,9 @@ typedef enum um_program {
     UM_PROG_BENCH = 256,
     UM_PROG_PLOT = 512,
     UM_PROG_CONVERT = 1024,
-    UM_PROG_LAUNCH = 8 | 16, /* commands that start a job */
+    UM_PROG_TRAIN = 2048,
+    UM_PROG_SERVE = 8 | 16,         /* commands that start a job which answers */
+    UM_PROG_LAUNCH = 8 | 16 | 2048, /* commands that start a job */
 } um_program;
 
 typedef struct um_config {
@@ -96,6 +98,38 @@ typedef struct um_config {
     int64_t video_frames;      /* of a video file */
     bool speech_exact_windows; /* 480000 samples, not the reference's 480001 */
     const char *decoder;       /* path of unimoe-decoder; "" beside the program */
+    /* training */
+    bool train;              /* a rank: the job trains; a router runs the trainer's loop */
+    const char *train_start; /* the tensors of this file train, from its values; "" = by --stage */
+    um_list data, eval_data; /* FILE or FILE:WEIGHT */
+    bool check_data;         /* look at every sample, train nothing */
+    const char *stage;       /* "" 0 1 2 3: presets of what trains */
+    const char *connector;   /* stage 1: whose connector, "image,speech,sound" */
+    const char *train_what, *freeze; /* patterns of tensor names, comma-separated */
+    int64_t steps;                   /* 0: as many as the epochs have */
+    double epochs;
+    int64_t batch, micro_batch; /* samples of a step; of a micro-batch */
+    double lr;                  /* < 0: of the stage */
+    const char *lr_for;         /* "PATTERN:FACTOR,..." */
+    const char *schedule;       /* cosine wsd constant */
+    double warmup, decay;       /* below 1: a share of the steps; else steps */
+    double min_lr;              /* at the end, as a share of lr */
+    double weight_decay, adam_beta1, adam_beta2, adam_epsilon, clip;
+    int64_t lora_r;                  /* < 0: of the stage; 0: no adapters */
+    double lora_alpha, lora_dropout; /* < 0: of the stage */
+    const char *lora_what;           /* patterns of the matrices that get adapters; "": the stage */
+    double balance_coef, multimodal_coef, kl_coef; /* < 0: as config.json says */
+    double z_coef, balance_bias;
+    const char *recompute; /* none ffn layer */
+    int64_t activation_memory, tower_cache;
+    int64_t max_length;       /* ids of a sample */
+    int64_t save_every, keep; /* steps between checkpoints; how many stay */
+    int64_t eval_every;       /* steps between evaluations */
+    const char *resume;       /* "", auto, or the folder of a checkpoint */
+    const char *save;         /* model adapter */
+    double spike;    /* a step with a norm so many times the usual one is skipped; 0 none */
+    int64_t give_up; /* after so many skipped steps in a row */
+    bool group_by_length;
     /* init */
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;

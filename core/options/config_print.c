@@ -28,10 +28,10 @@ static const char *metavar(const um_option *o)
     case UM_OPT_STR:
         if (o->choices != NULL) return " WORD";
         return names(o, "model vision_tower speech_tower sound_tower base tuned expert_files "
-                        "media_folder")
+                        "media_folder resume")
                    ? " DIR"
                : names(o, "prompt_file requests request out routing config config_file csv compare "
-                          "hostfile decoder")
+                          "hostfile decoder train_start")
                    ? " FILE"
                    : " TEXT";
     case UM_OPT_LIST:
@@ -76,7 +76,9 @@ static void help_to(FILE *to, um_program who, um_arena *arena)
     fprintf(to, "\nA flag --some-name is also UNIMOE_SOME_NAME in the environment and some_name = "
                 "value in a config file;\n"
                 "a yes-or-no flag is taken back by --no-some-name. Sizes take K, M or G behind.\n"
-                "Exit codes: 0 done, 1 failed at run time, 2 usage, 3 model, 4 data.\n");
+                "Exit codes: 0 done, 1 failed at run time, 2 usage, 3 model, 4 data, 75 stopped "
+                "after saving a "
+                "checkpoint.\n");
 }
 
 const char *um_config_help(um_program who, um_arena *arena)

@@ -6,7 +6,9 @@
 
 /* Who takes what: the ranks of a job, and the commands that start one. */
 #define JOB (UM_PROG_RANKS | UM_PROG_LAUNCH | UM_PROG_BENCH)
-#define ROUTE (UM_PROG_ROUTER | UM_PROG_LAUNCH | UM_PROG_BENCH)
+#define ANSWER (UM_PROG_RANKS | UM_PROG_SERVE | UM_PROG_BENCH)
+#define ROUTE (UM_PROG_ROUTER | UM_PROG_SERVE | UM_PROG_BENCH)
+#define LEARN (UM_PROG_RANKS | UM_PROG_TRAIN)
 #define START (UM_PROG_LAUNCH | UM_PROG_BENCH)
 #define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT)
 
@@ -34,6 +36,9 @@
 #define TIME "time and threads"
 #define TEXT "generation"
 #define MEDIA "media"
+#define STUDY "training"
+#define TUNE "what trains"
+#define KEEP "checkpoints and evaluation"
 #define MAKE "making a model"
 #define DRAW "drawing"
 #define CONVERT "converting a checkpoint"
@@ -64,11 +69,11 @@ const um_option um_options[] = {
         "print answers in the order of their requests; else each as soon as it is done"),
     BOOL(stream, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
          "print each token as soon as it is there; with --json as lines of their own before the result"),
-    STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
-        "where relative media paths in requests start; empty is the folder of the requests file"),
+    STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE | UM_PROG_TRAIN, WHAT,
+        "where relative media paths in requests and samples start; empty is the folder of their file"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
         "the one request to trace (unimoe trace takes it as its first word)"),
-    STR(out, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT, WHAT,
+    STR(out, "", NULL, UM_PROG_RANKS | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT | UM_PROG_TRAIN, WHAT,
         "file or folder to write"),
     STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "count which experts the tokens go to: NAME.csv is the numbers, NAME.svg a figure and the numbers beside it"),
@@ -118,19 +123,19 @@ const um_option um_options[] = {
         "sample from the likeliest tokens of this total probability; below 0: as generation_config.json says"),
     NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE, TEXT,
         "sample from this many of the likeliest tokens; 0 is all; below 0: as generation_config.json says"),
-    NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | UM_PROG_INIT, TEXT,
-        "seed of sampling and gate noise, from which each request without its own seed derives one; for init, seed of the weights"),
+    NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | LEARN | UM_PROG_INIT, TEXT,
+        "seed of sampling and gate noise, from which each request without its own seed derives one; for init, seed of the weights; for train, of the order, the adapters and dropout"),
     BOOL(ignore_eos, ROUTE, TEXT, "generate past the end tokens, up to max_new_tokens"),
-    NUM(UM_OPT_INT, context, "0", 0, 1 << 24, JOB, TEXT,
+    NUM(UM_OPT_INT, context, "0", 0, 1 << 24, ANSWER, TEXT,
         "prompt rows, those of media counted, and new tokens that a request may have together; 0 is what the model has positions for"),
     NUM(UM_OPT_SIZE, request_memory, "0", 0, INT64_C(1) << 50, ROUTE, TEXT,
         "memory of a router for the keys and values of its requests; 0 is what is free on its host"),
     NUM(UM_OPT_SIZE, prefix_cache, "256M", 0, INT64_C(1) << 50, ROUTE, TEXT,
         "memory of a router for keys and values that no request uses, kept for prompts that begin alike; 0 shares none"),
-    NUM(UM_OPT_INT, prefill_chunk, "256", 1, 1 << 20, JOB, TEXT,
+    NUM(UM_OPT_INT, prefill_chunk, "256", 1, 1 << 20, ANSWER, TEXT,
         "rows of a prompt that go through the layers together"),
-    NUM(UM_OPT_INT, max_batch, "32", 1, 4096, JOB, TEXT, "requests decoded together in a micro-batch"),
-    NUM(UM_OPT_INT, micro_batches, "0", 0, 8, JOB, TEXT,
+    NUM(UM_OPT_INT, max_batch, "32", 1, 4096, ANSWER, TEXT, "requests decoded together in a micro-batch"),
+    NUM(UM_OPT_INT, micro_batches, "0", 0, 8, ANSWER, TEXT,
         "micro-batches under way at once, so that a router works while expert ranks do; 0 is 2 with expert ranks on other hosts, else 1"),
     BOOL(gate_noise, ROUTE, TEXT, "choose the second expert of GShard gates with noise, as in training"),
 
@@ -146,7 +151,7 @@ const um_option um_options[] = {
         "longer audio and videos are refused"),
     NUM(UM_OPT_INT, media_wait_ms, "60000", 100, 86400000, UM_PROG_ENCODER | START, MEDIA,
         "time limit for decoding one media file; the request fails when it is exceeded"),
-    NUM(UM_OPT_SIZE, media_cache, "256M", 0, INT64_C(1) << 40, ROUTE, MEDIA,
+    NUM(UM_OPT_SIZE, media_cache, "256M", 0, INT64_C(1) << 40, ROUTE | UM_PROG_TRAIN, MEDIA,
         "memory of each router for encoded media: a file that comes again is not encoded again"),
     NUM(UM_OPT_INT, video_frames, "8", 1, 1024, UM_PROG_ENCODER | START, MEDIA,
         "frames to take from a video file"),
@@ -154,6 +159,77 @@ const um_option um_options[] = {
         "cut speech every 480000 samples; else as the original does, which loses one of 480001"),
     STR(decoder, "", NULL, UM_PROG_ENCODER | START, MEDIA,
         "path of unimoe-decoder, when it is not beside the other programs"),
+
+    LIST(data, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+         "samples: a JSON array or a JSONL file of conversations, FILE or FILE:WEIGHT; may be given again"),
+    BOOL(check_data, UM_PROG_TRAIN, STUDY, "list every sample that cannot be used, with the reason, and train nothing"),
+    NUM(UM_OPT_INT, steps, "0", 0, INT64_MAX, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "optimiser steps; 0 is as many as the epochs have"),
+    NUM(UM_OPT_REAL, epochs, "1", 0, 1000000, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY, "times that the samples are used"),
+    NUM(UM_OPT_INT, batch, "8", 1, 1 << 20, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY, "samples of an optimiser step"),
+    NUM(UM_OPT_INT, micro_batch, "1", 1, 1 << 16, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "samples that go through the model together; the weights depend on it in their last bits only"),
+    NUM(UM_OPT_INT, max_length, "2048", 16, 1 << 24, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "tokens of a sample, media not counted; longer ones lose their last rounds"),
+    BOOL(group_by_length, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY, "make steps of samples of similar length"),
+    NUM(UM_OPT_REAL, lr, "-1", -1, 1000, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "learning rate; below 0 is the stage's: 3e-4, 2e-5, 4e-5, 4e-5 for 0 to 3"),
+    STR(lr_for, "", NULL, LEARN, STUDY, "factors of the learning rate, PATTERN:FACTOR,...; of several that fit a tensor the last counts"),
+    STR(schedule, "cosine", "cosine wsd constant", UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "course of the learning rate: cosine falls from the end of the warm-up, wsd is constant and falls over --decay"),
+    NUM(UM_OPT_REAL, warmup, "0.03", 0, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "steps of linear warm-up; below 1 a share of all steps"),
+    NUM(UM_OPT_REAL, decay, "0.1", 0, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "last steps, over which wsd falls; below 1 a share of all steps"),
+    NUM(UM_OPT_REAL, min_lr, "0", 0, 1, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY, "learning rate of the last step, as a share of --lr"),
+    NUM(UM_OPT_REAL, weight_decay, "0", 0, 1000, LEARN, STUDY, "weight decay of AdamW, of matrices only"),
+    NUM(UM_OPT_REAL, adam_beta1, "0.9", 0, 1, LEARN, STUDY, "beta 1 of AdamW"),
+    NUM(UM_OPT_REAL, adam_beta2, "0.999", 0, 1, LEARN, STUDY, "beta 2 of AdamW"),
+    NUM(UM_OPT_REAL, adam_epsilon, "1e-8", 0, 1, LEARN, STUDY, "epsilon of AdamW"),
+    NUM(UM_OPT_REAL, clip, "0", 0, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "largest norm of the gradient; 0 clips nothing, as the original does"),
+    NUM(UM_OPT_REAL, spike, "0", 0, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "a step whose gradient has so many times the usual norm is skipped; 0 skips none"),
+    NUM(UM_OPT_INT, give_up, "10", 1, 1 << 20, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "training ends with an error after so many skipped steps in a row"),
+    NUM(UM_OPT_REAL, balance_coef, "-1", -1, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "coefficient of the balance loss; below 0: as config.json says"),
+    NUM(UM_OPT_REAL, multimodal_coef, "-1", -1, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "coefficient of the loss that draws modalities to their experts; below 0: as config.json says"),
+    NUM(UM_OPT_REAL, kl_coef, "-1", -1, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "coefficient of the loss that keeps the gates of modalities apart; below 0: as config.json says"),
+    NUM(UM_OPT_REAL, z_coef, "0", 0, INT64_C(1) << 40, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "coefficient of the router z loss"),
+    NUM(UM_OPT_REAL, balance_bias, "0", 0, 1, UM_PROG_ROUTER | UM_PROG_TRAIN, STUDY,
+        "balance by a bias on the choice of each expert, changed by so much a step, without a loss; 0 has none"),
+    STR(recompute, "none", "none ffn layer", LEARN, STUDY,
+        "what the backward pass computes again instead of keeping it: nothing, the experts' insides, whole layers too"),
+    NUM(UM_OPT_SIZE, activation_memory, "0", 0, INT64_C(1) << 50, LEARN, STUDY,
+        "memory of each rank for what it keeps for the backward pass; 0 is without a limit"),
+    NUM(UM_OPT_SIZE, tower_cache, "256M", 0, INT64_C(1) << 50, UM_PROG_ENCODER | UM_PROG_TRAIN, STUDY,
+        "memory of each encoder rank for what a frozen tower has made of media"),
+
+    STR(stage, "", "0 1 2 3", LEARN, TUNE,
+        "what trains: 0 everything, 1 the connectors, 2 adapters on the MLPs and the projectors, 3 adapters on attention and experts, gates and projectors"),
+    STR(connector, "", NULL, LEARN, TUNE, "connectors of stage 1, of image, speech and sound, comma-separated; empty: those of audio, else of images"),
+    STR(train_what, "", NULL, LEARN, TUNE, "tensors that train beside those of the stage: patterns of their names, comma-separated, * for any text"),
+    STR(freeze, "", NULL, LEARN, TUNE, "tensors that do not train: patterns of their names, comma-separated"),
+    NUM(UM_OPT_INT, lora_r, "-1", -1, 4096, LEARN, TUNE, "rank of the adapters; below 0 is the stage's, 0 has none"),
+    NUM(UM_OPT_REAL, lora_alpha, "-1", -1, INT64_C(1) << 40, LEARN, TUNE, "alpha of the adapters; below 0 is the stage's"),
+    NUM(UM_OPT_REAL, lora_dropout, "-1", -1, 1, LEARN, TUNE, "dropout before the adapters; below 0 is the stage's"),
+    STR(lora_what, "", NULL, LEARN, TUNE, "matrices that get adapters, instead of the stage's: patterns of their names, comma-separated"),
+    BOOL(train, UM_PROG_RANKS | UM_PROG_TRACE, TUNE,
+         "the job trains: unimoe train sets it; unimoe trace --train FILE traces the steps of a training file"),
+    STR(train_start, "", NULL, UM_PROG_RANKS, TUNE, "the tensors of this safetensors file train, from its values; unimoe trace sets it"),
+
+    NUM(UM_OPT_INT, save_every, "500", 0, INT64_MAX, UM_PROG_ROUTER | UM_PROG_TRAIN, KEEP,
+        "steps between checkpoints; 0 saves at the end only"),
+    NUM(UM_OPT_INT, keep, "2", 1, 1 << 20, UM_PROG_ROUTER | UM_PROG_TRAIN, KEEP, "newest checkpoints to keep, beside the best"),
+    STR(resume, "", NULL, LEARN, KEEP, "checkpoint to go on from: its folder, or auto for the newest of --out that is whole"),
+    STR(save, "model", "model adapter", UM_PROG_ROUTER | UM_PROG_TRAIN, KEEP,
+        "what is written at the end: a model directory with the adapters merged, or the adapter in PEFT form"),
+    LIST(eval_data, UM_PROG_ROUTER | UM_PROG_TRAIN, KEEP, "samples on which the loss is measured; may be given again"),
+    NUM(UM_OPT_INT, eval_every, "0", 0, INT64_MAX, UM_PROG_ROUTER | UM_PROG_TRAIN, KEEP, "steps between evaluations; 0 evaluates at the end only"),
 
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
     STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
@@ -204,9 +280,15 @@ static const struct {
      "unimoe generate -m DIR --requests questions.jsonl --json >answers.jsonl\n"
      "unimoe generate -m DIR -p x --dry-run        # the mpirun line and the memory; starts "
      "nothing\n"},
-    {UM_PROG_TRACE, "unimoe trace", "REQUEST.json --out FILE.safetensors",
-     "Runs one request and writes every tensor on its way to a file.",
-     "unimoe trace request.json -o tensors.safetensors\n"},
+    {UM_PROG_TRACE, "unimoe trace", "[--train] REQUEST.json --out FILE.safetensors",
+     "Runs one request, or the steps of a training file, and writes every tensor on the way.",
+     "unimoe trace request.json -o tensors.safetensors\n"
+     "unimoe trace --train training.json -o tensors.safetensors\n"},
+    {UM_PROG_TRAIN, "unimoe train", "MODEL --data FILE --stage 0|1|2|3 --out DIR",
+     "Trains a model, or some of its tensors, with an MPI job.",
+     "unimoe train MODEL --data samples.json --stage 3 --epochs 2 -o RUN\n"
+     "unimoe train MODEL --data samples.json --stage 3 -o RUN --resume auto\n"
+     "unimoe train MODEL --data a.json:2,b.jsonl --check-data\n"},
     {UM_PROG_INSPECT, "unimoe inspect", "DIR",
      "Shows what a model directory holds and what is wrong with it.",
      "unimoe inspect DIR\n"
@@ -262,8 +344,30 @@ static bool same_name(const char *a, const char *b)
     return true;
 }
 
+/* The names that transformers' trainer has for some of them. */
+static const struct {
+    const char *other, *name;
+} aliases[] = {{"learning_rate", "lr"},
+               {"lr_scheduler_type", "schedule"},
+               {"warmup_ratio", "warmup"},
+               {"warmup_steps", "warmup"},
+               {"max_steps", "steps"},
+               {"num_train_epochs", "epochs"},
+               {"train_batch_size", "batch"},
+               {"per_device_train_batch_size", "micro_batch"},
+               {"max_grad_norm", "clip"},
+               {"model_max_length", "max_length"},
+               {"save_steps", "save_every"},
+               {"save_total_limit", "keep"},
+               {"eval_steps", "eval_every"},
+               {"output_dir", "out"},
+               {"resume_from_checkpoint", "resume"},
+               {"router_aux_loss_coef", "balance_coef"}};
+
 const um_option *um_option_find(const char *name)
 {
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
+        if (same_name(aliases[i].other, name)) name = aliases[i].name;
     for (int i = 0; i < um_option_count; i++)
         if (same_name(um_options[i].name, name)) return &um_options[i];
     return NULL;

@@ -21,9 +21,10 @@ from source_tree import Finding, read_tree, report, self_test, source_of
 BASE = ["core/base"]
 CORE = BASE + ["core/options", "core/model", "core/tensor", "proto", "core/nn", "core/comm"]
 ROLES = ["router", "expert_worker", "encoder_worker"]
-ROUTER = ["router/request", "router/backbone", "router/engine"]
+TRAIN = ["core/train"]
+ROUTER = ["router/request", "router/backbone", "router/engine", "router/data", "router/train"]
 ENCODER = ["encoder_worker/frontend", "encoder_worker/decode", "encoder_worker/towers"]
-LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/plot", "launch/job"]
+LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/plot", "launch/job", "launch/train"]
 
 # folder -> the other folders that its files may include from. The longest matching folder counts.
 FLOORS = {
@@ -34,25 +35,29 @@ FLOORS = {
     "proto": BASE,
     "core/nn": BASE + ["core/model", "core/tensor", "proto"],
     "core/comm": CORE,
+    "core/train": CORE,
     "router/request": BASE + ["core/model"],
     "router/backbone": CORE,
     "router/engine": CORE + ["router/request", "router/backbone"],
-    "router": CORE + ROUTER,
-    "expert_worker": CORE,
+    "router/data": BASE + ["core/model", "core/nn", "core/tensor", "router/request"],
+    "router/train": CORE + TRAIN + ["router/request", "router/backbone", "router/engine", "router/data"],
+    "router": CORE + TRAIN + ROUTER,
+    "expert_worker": CORE + TRAIN,
     "encoder_worker/frontend": BASE + ["core/model", "core/tensor"],  # signal processing only: no layers, no messages
     "encoder_worker/decode": BASE + ["encoder_worker/frontend"],
     "encoder_worker/sandbox": BASE + ["encoder_worker/frontend", "encoder_worker/decode"],  # unimoe-decoder: minimal code near hostile bytes
     "encoder_worker/towers": CORE + ["encoder_worker/frontend"],
-    "encoder_worker": CORE + ENCODER,
+    "encoder_worker": CORE + TRAIN + ENCODER,
     "gateway": CORE,
     "launch/torch": BASE + ["core/model", "core/tensor", "core/nn"],
     "launch/model_dir": CORE,
     "launch/convert": CORE + ["launch/torch", "launch/model_dir"],
     "launch/plot": BASE + ["core/options", "core/model"],
     "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine"],  # sizes, for the plan of memory
-    "launch": CORE + ROLES + ROUTER + LAUNCH + ["gateway"],
-    "bench": CORE + ROLES + ROUTER + ENCODER + LAUNCH + ["gateway", "launch", "tests"],
-    "tests": CORE + ROLES + ROUTER + ENCODER + LAUNCH + ["encoder_worker/sandbox", "gateway", "launch", "bench"],
+    "launch/train": CORE + TRAIN + ["launch/job", "launch/model_dir", "router/request", "router/data", "encoder_worker/decode"],
+    "launch": CORE + TRAIN + ROLES + ROUTER + LAUNCH + ["gateway"],
+    "bench": CORE + TRAIN + ROLES + ROUTER + ENCODER + LAUNCH + ["gateway", "launch", "tests"],
+    "tests": CORE + TRAIN + ROLES + ROUTER + ENCODER + LAUNCH + ["encoder_worker/sandbox", "gateway", "launch", "bench"],
 }
 
 # (files, header) -> why this include may cross a floor
