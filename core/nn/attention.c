@@ -71,7 +71,7 @@ void um_attention_attend_biased(um_dev *d, um_attention_acts *a, const um_attent
                                 const um_kv *kv, const um_span *spans, int n, const float *table,
                                 int ldtable, const float *gate)
 {
-    d->ops->attention_biased(d, a->heads, q_cols(s), a->q, a->ldq, kv, spans, n, s->heads,
+    d->ops->attention_biased(d, a->heads, q_cols(s), a->lse, a->q, a->ldq, kv, spans, n, s->heads,
                              scale_of(s), table, ldtable, gate);
 }
 

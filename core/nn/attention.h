@@ -55,7 +55,7 @@ void um_attention_write(um_dev *d, const um_attention_acts *a, const um_kv *kv,
 /* heads = softmax(q k^T / sqrt(hd)) v for the spans' rows. causal: a row sees the positions up to its own; else all of its span. */
 void um_attention_attend(um_dev *d, um_attention_acts *a, const um_attention_shape *s,
                          const um_kv *kv, const um_span *spans, int n, bool causal);
-/* The same with a gated relative position bias (ops.h, attention_biased); it sees all positions and leaves lse unset. */
+/* The same with a gated relative position bias (ops.h, attention_biased); it sees all positions. */
 void um_attention_attend_biased(um_dev *d, um_attention_acts *a, const um_attention_shape *s,
                                 const um_kv *kv, const um_span *spans, int n, const float *table,
                                 int ldtable, const float *gate);

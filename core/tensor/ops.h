@@ -100,6 +100,14 @@ typedef struct um_dynamic_rows {
     float *slots;          /* [T,K] their weights, 0 in a hole */
 } um_dynamic_rows;
 
+/* One step of AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101) for values that share these numbers, as torch.optim.AdamW takes it. */
+typedef struct um_adamw {
+    double lr, beta1, beta2, eps, weight_decay;
+    double scale; /* multiplies the gradient first: 1/N, clipping */
+    double bias1,
+        bias2; /* 1 - beta1^s and 1 - beta2^s, s the number of steps of these values, this one counted */
+} um_adamw;
+
 struct um_kernels;
 typedef struct um_dev um_dev;
 
@@ -153,6 +161,10 @@ typedef struct um_ops {
     /* y = (x - mean) * rsqrt(var + eps) * w + b. Ba et al. 2016. */
     void (*layernorm_fwd)(um_dev *d, float *y, const float *x, const float *w, const float *b,
                           int T, int D, float eps);
+    /* With z = (x - mean) * rstd and g = dy w:  dx += rstd (g - mean(g) - z mean(g z)),  dw += sum of dy z,  db += sum of dy, both over
+     * the rows in order. dw and db may be NULL. Mean and rstd are computed again. */
+    void (*layernorm_bwd)(um_dev *d, float *dx, float *dw, float *db, const float *dy,
+                          const float *x, const float *w, int T, int D, float eps);
 
     /* y = g * sigmoid(g) * u, n values. Shazeer 2020, arXiv 2002.05202. */
     void (*swiglu_fwd)(um_dev *d, float *y, const float *g, const float *u, size_t n);
@@ -161,16 +173,31 @@ typedef struct um_ops {
     /* x/2 (1 + erf(x/sqrt 2)); x sigmoid(1.702 x), CLIP's. In place allowed. */
     void (*gelu)(um_dev *d, float *y, const float *x, size_t n);
     void (*quick_gelu)(um_dev *d, float *y, const float *x, size_t n);
+    /* dx += dy (Phi(x) + x phi(x)), Phi and phi of the normal distribution; dx += dy s (1 + 1.702 x (1 - s)), s = sigmoid(1.702 x). */
+    void (*gelu_bwd)(um_dev *d, float *dx, const float *dy, const float *x, size_t n);
+    void (*quick_gelu_bwd)(um_dev *d, float *dx, const float *dy, const float *x, size_t n);
     void (*add)(um_dev *d, float *y, const float *x, size_t n); /* y += x */
     void (*scale)(um_dev *d, float *y, float s, size_t n);      /* y *= s */
     void (*divide)(um_dev *d, float *y, float s, size_t n);     /* y /= s */
     /* y[N] += the sum over T rows of x[T,N], rows in order. */
     void (*sum_rows)(um_dev *d, float *y, const float *x, int T, int N);
+    /* y = softmax of every row of x [T,E]. In place allowed. */
+    void (*softmax)(um_dev *d, float *y, const float *x, int T, int E);
+    /* dx[t,e] += p (dp - sum over e of p dp), p [T,E] the result of softmax, dp[t*lddp + e]; lddp 0: one row for all. */
+    void (*softmax_bwd)(um_dev *d, float *dx, const float *dp, int lddp, const float *p, int T,
+                        int E);
+    /* loss[t] = log(sum over v of e^logits[t,v]) - logits[t,target[t]]; dlogits = scale * (softmax(logits) - one-hot of the target). In a
+     * row of target -1 both are 0. logits [T,V]; dlogits may be logits; NULL: the losses only. */
+    void (*cross_entropy)(um_dev *d, float *loss, float *dlogits, const float *logits,
+                          const int32_t *target, int T, int V, float scale);
 
     /* Rotates pairs (j, j + head_dim/2) of every head of x[T, heads*head_dim] by the angle of row t's position:
      * cs[positions][head_dim] holds cos (first half) and sin (second half); pos[T] row of cs. Llama's half-split RoPE. */
     void (*rope)(um_dev *d, float *x, int ldx, const float *cs, const int32_t *pos, int T,
                  int heads, int head_dim);
+    /* Rotates back, in place: the gradient of rope's input from that of its output. */
+    void (*rope_bwd)(um_dev *d, float *dx, int ldx, const float *cs, const int32_t *pos, int T,
+                     int heads, int head_dim);
     /* Writes the keys and values of the rows of every span, k and v [rows, kv_heads*head_dim], at their positions. Every position must
      * lie within its span's n, and no two spans write the same one. */
     void (*kv_write)(um_dev *d, const um_kv *kv, const um_span *span, int spans, const float *k,
@@ -182,16 +209,42 @@ typedef struct um_ops {
     void (*attention)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                       const um_kv *kv, const um_span *span, int spans, int heads, float scale,
                       bool causal);
+    /* Backward of attention, from its out and lse: with p = e^(scale q k - lse), g = <dout, v> and c = <dout, out> of a row and a head,
+     *   dv += p dout,   dk += p (g - c) scale q,   dq += p (g - c) scale k.
+     * Keys and values are rows: k, v [.., kv_heads*head_dim], ldkv apart, position i of span s in row key_row[s] + i (key_row is host
+     * memory); dk and dv lie the same way; dq has ldq, dout and out have ldo. Never holds a T x T matrix.
+     * Sums: queries and positions in blocks of 64 from row 0 of the span and from position 0. dq: a block of positions is summed from
+     * zero by fma, then added to dq; so for each block, in order. dk and dv: a block of queries likewise, the blocks added in order, head
+     * by head of those that share the key, from zero for each span; then the span's sum is added to dk and dv, spans in order. So the bits
+     * of a row of dq depend on its own span only, and several spans may have the same keys. */
+    void (*attention_bwd)(um_dev *d, float *dq, float *dk, float *dv, const float *dout,
+                          const float *out, int ldo, const float *lse, const float *q, int ldq,
+                          const float *k, const float *v, int ldkv, const um_span *span,
+                          const int32_t *key_row, int spans, int heads, int kv_heads, int head_dim,
+                          float scale, bool causal);
     /* out[rows, heads*head_dim] = softmax(scale * q k^T + bias) v over all n positions of each span. The bias of head h between the row at
      * position p = pos + t and position i is gate[row*heads + h] * table[h*ldtable + R-1 + i-p], R the largest pos + T of the spans: a
-     * row of the table for each head, from distance -(R-1) to the largest n - 1. gate NULL: 1. Chi et al. 2021, arXiv 2106.16138 (gated
-     * relative position bias). */
-    void (*attention_biased)(um_dev *d, float *out, int ldo, const float *q, int ldq,
+     * row of the table for each head, from distance -(R-1) to the largest n - 1. gate NULL: 1. lse as attention's. Chi et al. 2021, arXiv
+     * 2106.16138 (gated relative position bias). */
+    void (*attention_biased)(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                              const um_kv *kv, const um_span *span, int spans, int heads,
                              float scale, const float *table, int ldtable, const float *gate);
+    /* Its backward: as attention_bwd, not causal, with p = e^(scale q k + bias - lse). Of e = p (g - c), which is the gradient of a score,
+     * table's gradient at the score's place += gate e: for each span, in order, and each row, in order. dgate[row*heads + h] += the sum
+     * over the positions of table e, each block in sixteen lanes, the blocks in order. dtable [heads, ldtable]; dtable and dgate may be
+     * NULL. */
+    void (*attention_biased_bwd)(um_dev *d, float *dq, float *dk, float *dv, const float *dout,
+                                 const float *out, int ldo, const float *lse, const float *q,
+                                 int ldq, const float *k, const float *v, int ldkv,
+                                 const um_span *span, const int32_t *key_row, int spans, int heads,
+                                 int kv_heads, int head_dim, float scale, float *dtable,
+                                 const float *table, int ldtable, float *dgate, const float *gate);
     /* The gate of that bias: gate[t,h] = ga (gb a[h] - 1) + 2, ga and gb the sigmoids of the sums of the first four and of the last four
      * values of x[t,h].   gate [T,heads], x [T,heads,8], a [heads] */
     void (*bias_gate)(um_dev *d, float *gate, const float *x, const float *a, int T, int heads);
+    /* dx[t,h,8] += ..., da[h] += the sum over the rows, in order, of dgate ga gb; either may be NULL. */
+    void (*bias_gate_bwd)(um_dev *d, float *dx, float *da, const float *dgate, const float *x,
+                          const float *a, int T, int heads);
 
     /* The K of E experts of every row of logits[T,E], and their weights, larger first; ties go to the lower index. experts, weights [T,K].
      * gshard false: the K largest, weights = softmax over them (Mixtral). true: weights = softmax over all E, divided by the sum of the K
@@ -215,6 +268,26 @@ typedef struct um_ops {
      * A slot of index UM_NO_EXPERT is skipped, whatever its weight; a row that has no other slot is zero. */
     void (*combine)(um_dev *d, float *y, const float *rows, const int32_t *index,
                     const float *weight, int T, int K, int D);
+    /* drows[index[t*K+s]] = weight[t*K+s] * dy[t], rows that no slot names are left as they are; dweight[t*K+s] = <dy[t],
+     * rows[index[t*K+s]]>, 0 in a slot of UM_NO_EXPERT. No two slots name the same row. drows or dweight may be NULL, and then weight or
+     * rows may be too. */
+    void (*combine_bwd)(um_dev *d, float *drows, float *dweight, const float *dy, const float *rows,
+                        const int32_t *index, const float *weight, int T, int K, int D);
+    /* y[index[i]] += x[i], rows of D, i in order: backward of gather. An index may repeat; a negative one is skipped. */
+    void (*scatter_add)(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
+    /* x[t*step + k] += cols[t*K + k], t in order: backward of a gemm whose rows of x overlap (ldx = step < K). */
+    void (*windows_add)(um_dev *d, float *x, const float *cols, int T, int K, int step);
+    /* y[i] = x[i] * (1/(1-p)), or 0 with probability p, 0 <= p < 1, as a hash of seed and i decides: the same call with dy is its
+     * backward. p 0 copies. In place allowed. */
+    void (*dropout)(um_dev *d, float *y, const float *x, size_t n, float p, uint64_t seed);
+
+    /* With h = scale g:  p *= 1 - lr weight_decay,  m += (h - m)(1 - beta1),  v = v beta2 + (1 - beta2) h h,
+     * p -= lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps). All [n]. */
+    void (*adamw)(um_dev *d, float *p, const float *g, float *m, float *v, size_t n,
+                  const um_adamw *how);
+    /* *host = the sum of x^2 in double, in one order for every machine: blocks of 4096 values in sixteen lanes, the blocks in order.
+     * Infinite or NaN when a value of x is, and only then. Waits for it. */
+    void (*sum_squares)(um_dev *d, double *host, const float *x, size_t n);
 } um_ops;
 
 struct um_dev {

@@ -159,6 +159,10 @@ OP(rmsnorm_bwd,
 OP(layernorm_fwd,
    (um_dev * d, float *y, const float *x, const float *w, const float *b, int T, int D, float eps),
    (d, y, x, w, b, T, D, eps), T > 0, y, x, w, b)
+OP(layernorm_bwd,
+   (um_dev * d, float *dx, float *dw, float *db, const float *dy, const float *x, const float *w,
+    int T, int D, float eps),
+   (d, dx, dw, db, dy, x, w, T, D, eps), T > 0, dx, dw, db, dy, x, w)
 OP(swiglu_fwd, (um_dev * d, float *y, const float *g, const float *u, size_t n), (d, y, g, u, n),
    n > 0, y, g, u)
 OP(swiglu_bwd,
@@ -166,14 +170,29 @@ OP(swiglu_bwd,
    (d, dg, du, dy, g, u, n), n > 0, dg, du, dy, g, u)
 OP(gelu, (um_dev * d, float *y, const float *x, size_t n), (d, y, x, n), n > 0, y, x)
 OP(quick_gelu, (um_dev * d, float *y, const float *x, size_t n), (d, y, x, n), n > 0, y, x)
+OP(gelu_bwd, (um_dev * d, float *dx, const float *dy, const float *x, size_t n), (d, dx, dy, x, n),
+   n > 0, dx, dy, x)
+OP(quick_gelu_bwd, (um_dev * d, float *dx, const float *dy, const float *x, size_t n),
+   (d, dx, dy, x, n), n > 0, dx, dy, x)
 OP(add, (um_dev * d, float *y, const float *x, size_t n), (d, y, x, n), n > 0, y, x)
 OP(scale, (um_dev * d, float *y, float s, size_t n), (d, y, s, n), n > 0, y)
 OP(divide, (um_dev * d, float *y, float s, size_t n), (d, y, s, n), n > 0, y)
 OP(sum_rows, (um_dev * d, float *y, const float *x, int T, int N), (d, y, x, T, N), T > 0, y, x)
+OP(softmax, (um_dev * d, float *y, const float *x, int T, int E), (d, y, x, T, E), T > 0, y, x)
+OP(softmax_bwd, (um_dev * d, float *dx, const float *dp, int lddp, const float *p, int T, int E),
+   (d, dx, dp, lddp, p, T, E), T > 0, dx, dp, p)
+OP(cross_entropy,
+   (um_dev * d, float *loss, float *dlogits, const float *logits, const int32_t *target, int T,
+    int V, float scale),
+   (d, loss, dlogits, logits, target, T, V, scale), T > 0, loss, dlogits, logits, target)
 OP(rope,
    (um_dev * d, float *x, int ldx, const float *cs, const int32_t *pos, int T, int heads,
     int head_dim),
    (d, x, ldx, cs, pos, T, heads, head_dim), T > 0, x, cs, pos)
+OP(rope_bwd,
+   (um_dev * d, float *dx, int ldx, const float *cs, const int32_t *pos, int T, int heads,
+    int head_dim),
+   (d, dx, ldx, cs, pos, T, heads, head_dim), T > 0, dx, cs, pos)
 OP(kv_write,
    (um_dev * d, const um_kv *kv, const um_span *span, int spans, const float *k, int ldk,
     const float *v, int ldv),
@@ -184,12 +203,17 @@ OP(attention,
    (d, out, ldo, lse, q, ldq, kv, span, spans, heads, scale, causal), spans > 0, out, lse, q,
    kv->pages, kv->table)
 OP(attention_biased,
-   (um_dev * d, float *out, int ldo, const float *q, int ldq, const um_kv *kv, const um_span *span,
-    int spans, int heads, float scale, const float *table, int ldtable, const float *gate),
-   (d, out, ldo, q, ldq, kv, span, spans, heads, scale, table, ldtable, gate), spans > 0, out, q,
-   kv->pages, kv->table, table, gate)
+   (um_dev * d, float *out, int ldo, float *lse, const float *q, int ldq, const um_kv *kv,
+    const um_span *span, int spans, int heads, float scale, const float *table, int ldtable,
+    const float *gate),
+   (d, out, ldo, lse, q, ldq, kv, span, spans, heads, scale, table, ldtable, gate), spans > 0, out,
+   lse, q, kv->pages, kv->table, table, gate)
 OP(bias_gate, (um_dev * d, float *gate, const float *x, const float *a, int T, int heads),
    (d, gate, x, a, T, heads), T > 0, gate, x, a)
+OP(bias_gate_bwd,
+   (um_dev * d, float *dx, float *da, const float *dgate, const float *x, const float *a, int T,
+    int heads),
+   (d, dx, da, dgate, x, a, T, heads), T > 0, dx, da, dgate, x, a)
 OP(gate_topk,
    (um_dev * d, int32_t *experts, float *weights, const float *logits, int T, int E, int K,
     bool gshard, uint64_t seed, const uint64_t *noise),
@@ -212,6 +236,20 @@ OP(combine,
    (um_dev * d, float *y, const float *rows, const int32_t *index, const float *weight, int T,
     int K, int D),
    (d, y, rows, index, weight, T, K, D), T > 0, y, rows, index, weight)
+OP(combine_bwd,
+   (um_dev * d, float *drows, float *dweight, const float *dy, const float *rows,
+    const int32_t *index, const float *weight, int T, int K, int D),
+   (d, drows, dweight, dy, rows, index, weight, T, K, D), T > 0, drows, dweight, dy, rows, index,
+   weight)
+OP(scatter_add, (um_dev * d, float *y, const float *x, const int32_t *index, int n, int D),
+   (d, y, x, index, n, D), n > 0, y, x, index)
+OP(windows_add, (um_dev * d, float *x, const float *cols, int T, int K, int step),
+   (d, x, cols, T, K, step), T > 0, x, cols)
+OP(dropout, (um_dev * d, float *y, const float *x, size_t n, float p, uint64_t seed),
+   (d, y, x, n, p, seed), n > 0, y, x)
+OP(adamw, (um_dev * d, float *p, const float *g, float *m, float *v, size_t n, const um_adamw *how),
+   (d, p, g, m, v, n, how), n > 0, p, g, m, v)
+OP(sum_squares, (um_dev * d, double *host, const float *x, size_t n), (d, host, x, n), n > 0, x)
 
 /* As many pointers as groups. */
 static void guarded_gemm_grouped(um_dev *d, float *y, int ldy, const float *x, int ldx,
@@ -250,19 +288,27 @@ static const um_ops table = {
     .rmsnorm_fwd = guarded_rmsnorm_fwd,
     .rmsnorm_bwd = guarded_rmsnorm_bwd,
     .layernorm_fwd = guarded_layernorm_fwd,
+    .layernorm_bwd = guarded_layernorm_bwd,
     .swiglu_fwd = guarded_swiglu_fwd,
     .swiglu_bwd = guarded_swiglu_bwd,
     .gelu = guarded_gelu,
     .quick_gelu = guarded_quick_gelu,
+    .gelu_bwd = guarded_gelu_bwd,
+    .quick_gelu_bwd = guarded_quick_gelu_bwd,
     .add = guarded_add,
     .scale = guarded_scale,
     .divide = guarded_divide,
     .sum_rows = guarded_sum_rows,
+    .softmax = guarded_softmax,
+    .softmax_bwd = guarded_softmax_bwd,
+    .cross_entropy = guarded_cross_entropy,
     .rope = guarded_rope,
+    .rope_bwd = guarded_rope_bwd,
     .kv_write = guarded_kv_write,
     .attention = guarded_attention,
     .attention_biased = guarded_attention_biased,
     .bias_gate = guarded_bias_gate,
+    .bias_gate_bwd = guarded_bias_gate_bwd,
     .gate_topk = guarded_gate_topk,
     .gate_topk_bwd = guarded_gate_topk_bwd,
     .gate_dynamic = guarded_gate_dynamic,
@@ -270,6 +316,12 @@ static const um_ops table = {
     .gather = guarded_gather,
     .scatter = guarded_scatter,
     .combine = guarded_combine,
+    .combine_bwd = guarded_combine_bwd,
+    .scatter_add = guarded_scatter_add,
+    .windows_add = guarded_windows_add,
+    .dropout = guarded_dropout,
+    .adamw = guarded_adamw,
+    .sum_squares = guarded_sum_squares,
 };
 
 um_status um_dev_open_guarded(um_dev *out, um_isa isa, int threads, um_err *err)

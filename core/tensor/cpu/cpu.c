@@ -1,6 +1,6 @@
 /* The op table of the CPU: chooses the instruction set, and divides the row and array ops among threads. */
 #include "core/base/bytes.h"
-#include "core/tensor/cpu/kernels.h"
+#include "core/tensor/cpu/train/train_kernels.h"
 
 #include <string.h>
 
@@ -276,16 +276,24 @@ static const um_ops um_ops_cpu = {
     .rmsnorm_fwd = rmsnorm_fwd,
     .rmsnorm_bwd = rmsnorm_bwd,
     .layernorm_fwd = layernorm_fwd,
+    .layernorm_bwd = um_cpu_layernorm_bwd,
     .swiglu_fwd = swiglu_fwd,
     .swiglu_bwd = swiglu_bwd,
     .gelu = gelu,
     .quick_gelu = quick_gelu,
+    .gelu_bwd = um_cpu_gelu_bwd,
+    .quick_gelu_bwd = um_cpu_quick_gelu_bwd,
     .add = add,
     .scale = scale,
     .divide = um_cpu_divide,
     .bias_gate = um_cpu_bias_gate,
+    .bias_gate_bwd = um_cpu_bias_gate_bwd,
     .sum_rows = um_cpu_sum_rows,
+    .softmax = um_cpu_softmax,
+    .softmax_bwd = um_cpu_softmax_bwd,
+    .cross_entropy = um_cpu_cross_entropy,
     .rope = rope,
+    .rope_bwd = um_cpu_rope_bwd,
     .kv_write = um_cpu_kv_write,
     .attention = um_cpu_attention,
     .attention_biased = um_cpu_attention_biased,
@@ -296,6 +304,12 @@ static const um_ops um_ops_cpu = {
     .gather = gather,
     .scatter = um_cpu_scatter,
     .combine = combine,
+    .combine_bwd = um_cpu_combine_bwd,
+    .scatter_add = um_cpu_scatter_add,
+    .windows_add = um_cpu_windows_add,
+    .dropout = um_cpu_dropout,
+    .adamw = um_cpu_adamw,
+    .sum_squares = um_cpu_sum_squares,
 };
 
 static const char *const isa_names[] = {"auto", "generic", "avx2", "avx512"};

@@ -201,7 +201,7 @@ void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q
     attend(d, &a, span, spans);
 }
 
-void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
+void um_cpu_attention_biased(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                              const um_kv *kv, const um_span *span, int spans, int heads,
                              float scale, const float *table, int ldtable, const float *gate)
 {
@@ -212,6 +212,7 @@ void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int
     }
     UM_ASSERT(ldtable >= rows - 1 + n);
     const um_attn a = {.out = out,
+                       .lse = lse,
                        .q = q,
                        .ldo = (size_t)ldo,
                        .ldq = (size_t)ldq,

@@ -1,6 +1,6 @@
 /* Kernels with AVX2, FMA and F16C. A tile is 6 rows x 16 outputs: 12 of 16 registers hold sums. */
 #define UM_V16_AVX2
-#include "core/tensor/cpu/kernels.h"
+#include "core/tensor/cpu/train/train_kernels.h"
 #include "core/tensor/cpu/v16_math.h"
 
 #define KERNELS um_kernels_avx2
@@ -11,4 +11,6 @@
 #include "core/tensor/cpu/kernels_gemm.inc"
 #include "core/tensor/cpu/kernels_attention.inc"
 #include "core/tensor/cpu/kernels_rows.inc"
+#include "core/tensor/cpu/train/kernels_backward.inc"
+#include "core/tensor/cpu/train/kernels_train.inc"
 #include "core/tensor/cpu/kernels_table.inc"

@@ -1,6 +1,6 @@
 /* Kernels with AVX-512F. A tile is 12 rows x 32 outputs: 24 of 32 registers hold sums. */
 #define UM_V16_AVX512
-#include "core/tensor/cpu/kernels.h"
+#include "core/tensor/cpu/train/train_kernels.h"
 #include "core/tensor/cpu/v16_math.h"
 
 #define KERNELS um_kernels_avx512
@@ -11,4 +11,6 @@
 #include "core/tensor/cpu/kernels_gemm.inc"
 #include "core/tensor/cpu/kernels_attention.inc"
 #include "core/tensor/cpu/kernels_rows.inc"
+#include "core/tensor/cpu/train/kernels_backward.inc"
+#include "core/tensor/cpu/train/kernels_train.inc"
 #include "core/tensor/cpu/kernels_table.inc"

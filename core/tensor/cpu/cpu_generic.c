@@ -1,5 +1,5 @@
 /* Kernels in plain C, for every machine: the reference that the others must equal bit for bit. */
-#include "core/tensor/cpu/kernels.h"
+#include "core/tensor/cpu/train/train_kernels.h"
 #include "core/tensor/cpu/v16_math.h"
 
 #define KERNELS um_kernels_generic
@@ -10,4 +10,6 @@
 #include "core/tensor/cpu/kernels_gemm.inc"
 #include "core/tensor/cpu/kernels_attention.inc"
 #include "core/tensor/cpu/kernels_rows.inc"
+#include "core/tensor/cpu/train/kernels_backward.inc"
+#include "core/tensor/cpu/train/kernels_train.inc"
 #include "core/tensor/cpu/kernels_table.inc"

@@ -49,6 +49,8 @@ static inline int um_attn_seen(const um_attn *a, const um_span *s, int t)
     return a->causal ? s->pos + t + 1 : s->n;
 }
 
+struct um_train_kernels;
+
 typedef struct um_kernels {
     int tile_rows; /* rows of the register tile, at most UM_MAX_ROWS */
     /* Panels p0..p1-1 of a call with M <= UM_THIN. */
@@ -78,6 +80,7 @@ typedef struct um_kernels {
                  int head_dim);
     void (*combine)(float *y, const float *rows, const int32_t *index, const float *weight, int T,
                     int K, int D);
+    const struct um_train_kernels *train; /* cpu/train/train_kernels.h */
 } um_kernels;
 
 extern const um_kernels um_kernels_generic;
@@ -141,7 +144,7 @@ void um_cpu_kv_write(um_dev *d, const um_kv *kv, const um_span *span, int spans,
 void um_cpu_attention(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                       const um_kv *kv, const um_span *span, int spans, int heads, float scale,
                       bool causal);
-void um_cpu_attention_biased(um_dev *d, float *out, int ldo, const float *q, int ldq,
+void um_cpu_attention_biased(um_dev *d, float *out, int ldo, float *lse, const float *q, int ldq,
                              const um_kv *kv, const um_span *span, int spans, int heads,
                              float scale, const float *table, int ldtable, const float *gate);
 void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,

@@ -44,6 +44,7 @@ static inline v16 v16_add(v16 a, v16 b) { return v16_of(_mm512_add_ps(a.v, b.v))
 static inline v16 v16_sub(v16 a, v16 b) { return v16_of(_mm512_sub_ps(a.v, b.v)); }
 static inline v16 v16_mul(v16 a, v16 b) { return v16_of(_mm512_mul_ps(a.v, b.v)); }
 static inline v16 v16_div(v16 a, v16 b) { return v16_of(_mm512_div_ps(a.v, b.v)); }
+static inline v16 v16_sqrt(v16 a) { return v16_of(_mm512_sqrt_ps(a.v)); }
 static inline v16 v16_fma(v16 a, v16 b, v16 c) { return v16_of(_mm512_fmadd_ps(a.v, b.v, c.v)); }
 static inline v16 v16_fms(v16 a, v16 b, v16 c) { return v16_of(_mm512_fmsub_ps(a.v, b.v, c.v)); }
 static inline v16 v16_fnma(v16 a, v16 b, v16 c) { return v16_of(_mm512_fnmadd_ps(a.v, b.v, c.v)); }
@@ -144,6 +145,7 @@ static inline v16 v16_div(v16 a, v16 b)
 {
     return v16_of(_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi));
 }
+static inline v16 v16_sqrt(v16 a) { return v16_of(_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
 static inline v16 v16_fma(v16 a, v16 b, v16 c)
 {
     return v16_of(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
@@ -221,6 +223,7 @@ static inline v16 v16_add(v16 a, v16 b) { V16_EACH(a.f[i] + b.f[i]); }
 static inline v16 v16_sub(v16 a, v16 b) { V16_EACH(a.f[i] - b.f[i]); }
 static inline v16 v16_mul(v16 a, v16 b) { V16_EACH(a.f[i] * b.f[i]); }
 static inline v16 v16_div(v16 a, v16 b) { V16_EACH(a.f[i] / b.f[i]); }
+static inline v16 v16_sqrt(v16 a) { V16_EACH(sqrtf(a.f[i])); }
 static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_EACH(fmaf(a.f[i], b.f[i], c.f[i])); }
 static inline v16 v16_fms(v16 a, v16 b, v16 c) { V16_EACH(fmaf(a.f[i], b.f[i], -c.f[i])); }
 static inline v16 v16_fnma(v16 a, v16 b, v16 c) { V16_EACH(fmaf(-a.f[i], b.f[i], c.f[i])); }

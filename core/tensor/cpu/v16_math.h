@@ -57,10 +57,21 @@ static inline v16 v16_normal_tail(v16 a)
     return v16_mul(v16_fnma(e, lost, e), g);
 }
 
-/* x * Phi(x) = x/2 (1 + erf(x / sqrt 2)): from the tail of |x|, so that nothing cancels on either side. */
-static inline v16 v16_gelu(v16 x)
+/* Phi(x), the chance of a normal variable below x: from the tail of |x|, so that nothing cancels on either side. */
+static inline v16 v16_normal_below(v16 x)
 {
     v16 tail = v16_normal_tail(v16_abs(x));
-    v16 phi = v16_if_less(x, v16_zero(), tail, v16_sub(v16_set1(1.0f), tail));
-    return v16_mul(x, phi);
+    return v16_if_less(x, v16_zero(), tail, v16_sub(v16_set1(1.0f), tail));
+}
+
+/* x * Phi(x) = x/2 (1 + erf(x / sqrt 2)) */
+static inline v16 v16_gelu(v16 x) { return v16_mul(x, v16_normal_below(x)); }
+
+/* Its derivative, Phi(x) + x phi(x), phi(x) = e^(-x^2/2) / sqrt(2 pi). */
+static inline v16 v16_gelu_slope(v16 x)
+{
+    const v16 most = v16_set1(20.0f), a = v16_min(most, v16_max(v16_set1(-20.0f), x));
+    v16 density =
+        v16_mul(v16_exp(v16_mul(v16_mul(a, a), v16_set1(-0.5f))), v16_set1(0.3989422804f));
+    return v16_fma(a, density, v16_normal_below(x));
 }

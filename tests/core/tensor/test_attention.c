@@ -293,8 +293,8 @@ static biased_inputs make_biased(const biased *b, um_dev *d, um_arena *a)
 
 static void run_biased(um_dev *d, const biased *b, const biased_inputs *x, float *out)
 {
-    d->ops->attention_biased(d, out, x->in.ldq, x->in.q, x->in.ldq, &x->kv, &x->span, 1, b->heads,
-                             x->in.scale, x->table, x->ldtable, x->gate);
+    d->ops->attention_biased(d, out, x->in.ldq, NULL, x->in.q, x->in.ldq, &x->kv, &x->span, 1,
+                             b->heads, x->in.scale, x->table, x->ldtable, x->gate);
 }
 
 static void want_biased(const biased *b, const biased_inputs *x, int t, int h, double *out)

@@ -140,7 +140,7 @@ static void batch_write(um_dev *d, const batch *b, const sequence *seq, um_arena
 static void batch_attend(um_dev *d, const batch *b, float *out, float *lse)
 {
     if (b->s.biased)
-        d->ops->attention_biased(d, out, b->ldq, b->q, b->ldq, &b->kv, b->span, b->spans,
+        d->ops->attention_biased(d, out, b->ldq, lse, b->q, b->ldq, &b->kv, b->span, b->spans,
                                  b->s.heads, b->scale, b->table, b->ldtable, b->gate);
     else
         d->ops->attention(d, out, b->ldq, lse, b->q, b->ldq, &b->kv, b->span, b->spans, b->s.heads,
@@ -196,9 +196,8 @@ static void rule_all(const batch *b, float *out, float *lse)
         for (int t = 0; t < b->span[i].T; t++)
             for (int h = 0; h < b->s.heads; h++) {
                 const int row = b->span[i].row + t;
-                float sum;
-                rule(b, i, t, h, out + row * b->ldq + h * b->s.head_dim, &sum);
-                if (!b->s.biased) lse[row * b->s.heads + h] = sum;
+                rule(b, i, t, h, out + row * b->ldq + h * b->s.head_dim,
+                     &lse[row * b->s.heads + h]);
             }
 }
 

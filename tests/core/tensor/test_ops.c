@@ -70,17 +70,30 @@ static void check_case(const op_case *c, um_arena *a)
         }
 }
 
-static void rows_and_arrays(void **state)
+static void check_cases(const op_case *cases, size_t count)
 {
-    (void)state;
-    size_t count;
-    const op_case *cases = op_cases(&count);
     for (size_t i = 0; i < count; i++) {
         um_arena a;
         um_arena_init(&a, "case", 1 << 20);
         check_case(&cases[i], &a);
         um_arena_free(&a);
     }
+}
+
+static void rows_and_arrays(void **state)
+{
+    (void)state;
+    size_t count;
+    const op_case *cases = op_cases(&count);
+    check_cases(cases, count);
+}
+
+static void training(void **state)
+{
+    (void)state;
+    size_t count;
+    const op_case *cases = op_train_cases(&count);
+    check_cases(cases, count);
 }
 
 /* A gemm case: T = M, D = N, K; flag: dtype + 4 * bias + 8 * accumulate + 16 * transposed source */
@@ -409,11 +422,17 @@ static void opening(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_and_arrays),      cmocka_unit_test(gemm_sizes),
-        cmocka_unit_test(gemm_large),           cmocka_unit_test(gemm_rows_alone),
-        cmocka_unit_test(special_values),       cmocka_unit_test(scalars_equal_vectors),
-        cmocka_unit_test(zero_rows_do_nothing), cmocka_unit_test(opening),
-        cmocka_unit_test(gemm_rows_overlap),    cmocka_unit_test(gemm_groups),
+        cmocka_unit_test(rows_and_arrays),
+        cmocka_unit_test(training),
+        cmocka_unit_test(gemm_sizes),
+        cmocka_unit_test(gemm_large),
+        cmocka_unit_test(gemm_rows_alone),
+        cmocka_unit_test(special_values),
+        cmocka_unit_test(scalars_equal_vectors),
+        cmocka_unit_test(zero_rows_do_nothing),
+        cmocka_unit_test(opening),
+        cmocka_unit_test(gemm_rows_overlap),
+        cmocka_unit_test(gemm_groups),
         cmocka_unit_test(packed_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -319,45 +319,29 @@ static void bias_gate_want(const op_case *c, double *out, um_arena *a)
     }
 }
 
-/* name, outputs, tolerance, run, want, T, D, K, flag. The larger shapes are large enough to be divided among threads. */
-#define ROWS(NAME, FN, OUT, TOL, K, FLAG, T, D)                                                    \
-    {                                                                                              \
-        NAME, OUT(T, D, K), TOL, FN##_run, FN##_want, T, D, K, FLAG                                \
-    }
-#define SHAPES(NAME, FN, OUT, TOL, K, FLAG)                                                        \
-    ROWS(NAME, FN, OUT, TOL, K, FLAG, 1, 1), ROWS(NAME, FN, OUT, TOL, K, FLAG, 1, 16),             \
-        ROWS(NAME, FN, OUT, TOL, K, FLAG, 2, 15), ROWS(NAME, FN, OUT, TOL, K, FLAG, 3, 17),        \
-        ROWS(NAME, FN, OUT, TOL, K, FLAG, 5, 64), ROWS(NAME, FN, OUT, TOL, K, FLAG, 7, 100),       \
-        ROWS(NAME, FN, OUT, TOL, K, FLAG, 131, 1021)
-#define JUST(T, D, K) ((size_t)(T) * (D))
-#define TWICE(T, D, K) ((size_t)(T) * (D)*2)
-#define PLUS_T(T, D, K) ((size_t)(T) * (D) + (T))
-#define PLUS_D(T, D, K) ((size_t)(T) * (D) + (D))
-#define GAPS(T, D, K) ((size_t)(T) * ((size_t)(D) * (K) + 3))
-
 static const op_case cases[] = {
-    SHAPES("rmsnorm", rmsnorm, PLUS_T, 5e-6, 0, 0),
-    SHAPES("rmsnorm without rstd", rmsnorm, PLUS_T, 5e-6, 0, 1),
-    SHAPES("rmsnorm backward", rmsnorm_bwd, PLUS_D, 1e-4, 0, 0),
-    SHAPES("rmsnorm backward without dw", rmsnorm_bwd, PLUS_D, 5e-5, 0, 1),
-    SHAPES("layernorm", layernorm, JUST, 1e-5, 0, 0),
-    SHAPES("swiglu", swiglu, JUST, 1e-5, 0, 0),
-    SHAPES("swiglu backward", swiglu_bwd, TWICE, 1e-5, 0, 0),
-    SHAPES("gelu", gelu, JUST, 2e-6, 0, 0),
-    SHAPES("quick gelu", quick_gelu, JUST, 2e-6, 0, 0),
-    SHAPES("add and scale", add_scale, JUST, 1e-6, 0, 0),
-    ROWS("rope", rope, GAPS, 2e-6, 1, 0, 1, 2),
-    ROWS("rope", rope, GAPS, 2e-6, 3, 0, 5, 20),
-    ROWS("rope", rope, GAPS, 2e-6, 4, 0, 7, 64),
-    ROWS("rope", rope, GAPS, 2e-6, 9, 0, 130, 128),
-    SHAPES("copy of columns", copy_2d, GAPS, 0.0, 1, 0),
-    SHAPES("copy of one row", copy_2d, GAPS, 0.0, 1, 1),
-    SHAPES("bias gate", bias_gate, JUST, 2e-6, 0, 0),
-    SHAPES("gather", gather, JUST, 0.0, 1, 0),
-    SHAPES("combine 1", combine, JUST, 1e-6, 1, 0),
-    SHAPES("combine 3", combine, JUST, 5e-6, 3, 0),
-    SHAPES("combine 1 with holes", combine, JUST, 1e-6, 1, 1),
-    SHAPES("combine 5 with holes", combine, JUST, 5e-6, 5, 1),
+    OP_SHAPES("rmsnorm", rmsnorm, OP_PLUS_T, 5e-6, 0, 0),
+    OP_SHAPES("rmsnorm without rstd", rmsnorm, OP_PLUS_T, 5e-6, 0, 1),
+    OP_SHAPES("rmsnorm backward", rmsnorm_bwd, OP_PLUS_D, 1e-4, 0, 0),
+    OP_SHAPES("rmsnorm backward without dw", rmsnorm_bwd, OP_PLUS_D, 5e-5, 0, 1),
+    OP_SHAPES("layernorm", layernorm, OP_JUST, 1e-5, 0, 0),
+    OP_SHAPES("swiglu", swiglu, OP_JUST, 1e-5, 0, 0),
+    OP_SHAPES("swiglu backward", swiglu_bwd, OP_TWICE, 1e-5, 0, 0),
+    OP_SHAPES("gelu", gelu, OP_JUST, 2e-6, 0, 0),
+    OP_SHAPES("quick gelu", quick_gelu, OP_JUST, 2e-6, 0, 0),
+    OP_SHAPES("add and scale", add_scale, OP_JUST, 1e-6, 0, 0),
+    OP_ROWS("rope", rope, OP_GAPS, 2e-6, 1, 0, 1, 2),
+    OP_ROWS("rope", rope, OP_GAPS, 2e-6, 3, 0, 5, 20),
+    OP_ROWS("rope", rope, OP_GAPS, 2e-6, 4, 0, 7, 64),
+    OP_ROWS("rope", rope, OP_GAPS, 2e-6, 9, 0, 130, 128),
+    OP_SHAPES("copy of columns", copy_2d, OP_GAPS, 0.0, 1, 0),
+    OP_SHAPES("copy of one row", copy_2d, OP_GAPS, 0.0, 1, 1),
+    OP_SHAPES("bias gate", bias_gate, OP_JUST, 2e-6, 0, 0),
+    OP_SHAPES("gather", gather, OP_JUST, 0.0, 1, 0),
+    OP_SHAPES("combine 1", combine, OP_JUST, 1e-6, 1, 0),
+    OP_SHAPES("combine 3", combine, OP_JUST, 5e-6, 3, 0),
+    OP_SHAPES("combine 1 with holes", combine, OP_JUST, 1e-6, 1, 1),
+    OP_SHAPES("combine 5 with holes", combine, OP_JUST, 5e-6, 5, 1),
 };
 
 const op_case *op_cases(size_t *count)
