@@ -90,7 +90,7 @@ static void make_tower(bench *b, const options *o)
     v->positions =
         random_floats(&b->model, &b->rng, (size_t)(um_vision_rows(m) + 1) * (size_t)D, 0.02f);
     const float *norm = random_floats(&b->model, &b->rng, (size_t)D, 1.0f);
-    v->pre = (um_norm){norm, norm};
+    v->pre = (um_norm){.w = norm, .b = norm};
     v->blocks = um_arena_zero(&b->model, (size_t)m->run_layers * sizeof *v->blocks);
     for (int i = 0; i < m->run_layers; i++) {
         um_vision_block *k = &v->blocks[i];

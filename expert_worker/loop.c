@@ -28,8 +28,7 @@ static um_status work(void *ctx, const um_inbound *in, um_err *err)
         const um_model *m = &b->ck.model;
         um_expert_acts acts;
         y = um_arena_f32(&b->device_step, (size_t)batch.pairs, (size_t)batch.D);
-        um_expert_acts_bind(&acts, &b->device_step, batch.pairs, m->dim, m->expert_dim, m->lora_r,
-                            false);
+        um_expert_acts_bind(&acts, &b->device_step, batch.pairs, m->dim, m->expert_dim, false);
         st = um_experts_run(&w->experts, y, &batch, &acts, &b->dev, &b->step, err);
     }
     b->link.stats.compute_ns += um_now_ns() - start;

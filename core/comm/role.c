@@ -11,6 +11,7 @@ um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um
     um_arena_init(&w->step, "step", 1 << 20);
     um_dev_arena(&w->device, &w->dev, "weights", 1 << 20);
     um_dev_arena(&w->device_step, &w->dev, "activations", 1 << 20);
+    w->lora.scratch = &w->device_step;
     um_link_open(&w->link, comm);
     UM_TRY(um_link_watch(&w->link, cfg->deadline_ms, err));
     const um_dev_opener open = comm->dev_open != NULL ? comm->dev_open : um_dev_open_cpu;
@@ -34,7 +35,8 @@ um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err)
                             .host = &w->model,
                             .device = &w->device,
                             .keep = um_keep_from_name(w->cfg->weights),
-                            .lora_live = um_lora_is_live(w->cfg->lora)};
+                            .lora_live = um_lora_is_live(w->cfg->lora),
+                            .lora = &w->lora};
     return um_params_open(&w->params, &w->ck, &sel, &how, err);
 }
 

@@ -20,6 +20,7 @@ typedef struct um_role_base {
     um_arena model, step;         /* host: for the life of the rank; for one frame */
     um_arena device, device_step; /* the device's memory, likewise: weights; activations */
     um_params params;             /* what this rank owns of the model, after um_role_own */
+    um_lora lora; /* what the LoRA branches of params run with; training sets dropout and seed */
 } um_role_base;
 
 /* After it um_role_end must be called, whatever it returns. */

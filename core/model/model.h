@@ -245,8 +245,16 @@ typedef enum um_slot {
     UM_SLOTS
 } um_slot;
 
-/* Which tensor of a slot: the weight of a matrix, a norm or a table; its bias; the two factors of a LoRA beside it. */
-typedef enum um_leaf { UM_LEAF_WEIGHT, UM_LEAF_BIAS, UM_LEAF_LORA_A, UM_LEAF_LORA_B } um_leaf;
+/* Which tensor of a slot: the weight of a matrix, a norm or a table; its bias; the two factors of a LoRA that is a part of the model; those
+ * of an adapter, which training adds (core/nn/params.h). */
+typedef enum um_leaf {
+    UM_LEAF_WEIGHT,
+    UM_LEAF_BIAS,
+    UM_LEAF_LORA_A,
+    UM_LEAF_LORA_B,
+    UM_LEAF_ADAPTER_A,
+    UM_LEAF_ADAPTER_B
+} um_leaf;
 
 typedef struct um_place {
     um_part part;

@@ -1,4 +1,5 @@
-/* See params.h: the list. What becomes of a parameter when it is loaded is in linear.c, when it is trained in params_train.c. */
+/* See params.h: the list. What becomes of a parameter when it is loaded is in linear.c, when it is trained in params_train.c; adapters
+ * are in adapters.c. */
 #include "core/nn/params.h"
 
 #include "core/base/bytes.h"
@@ -36,6 +37,7 @@ bool um_spec_is_matrix(const um_spec *s)
     case UM_SLOT_QUERIES:
     case UM_SLOT_POSITIONS:
     case UM_SLOT_POS_CONV_G:
+    case UM_SLOT_POS_CONV_V:
     case UM_SLOT_RELATIVE_BIAS:
     case UM_SLOT_GREP_A:
         return false;
@@ -51,7 +53,7 @@ static uint64_t key_of(um_place at, um_leaf leaf)
 {
     uint64_t k = (uint64_t)at.part;
     k = k << 8 | (uint64_t)at.slot;
-    k = k << 2 | (uint64_t)leaf;
+    k = k << 3 | (uint64_t)leaf;
     k = k << 16 | (uint64_t)(uint32_t)(at.layer + 1);
     return k << 24 | (uint64_t)(uint32_t)(at.index + 1);
 }
@@ -78,7 +80,21 @@ um_param *um_params_find(const um_params *ps, um_place at, um_leaf leaf)
 bool um_params_has(const um_params *ps, um_place at, um_leaf leaf)
 {
     const um_param *p = um_params_find(ps, at, leaf);
-    return p != NULL && p->stored != NULL;
+    return p != NULL && (p->stored != NULL || p->adapter != NULL);
+}
+
+static bool will_train(const um_params *ps, um_place at, um_leaf leaf)
+{
+    const um_param *p = um_params_find(ps, at, leaf);
+    return p != NULL && ps->how.trained != NULL && ps->how.trained(ps->how.trained_ctx, &p->spec);
+}
+
+bool um_params_lora_merges(const um_params *ps, um_place at)
+{
+    if (!um_params_has(ps, at, UM_LEAF_LORA_A)) return false;
+    if (um_params_has(ps, at, UM_LEAF_ADAPTER_A)) return true;
+    return !ps->how.lora_live && !will_train(ps, at, UM_LEAF_WEIGHT) &&
+           !will_train(ps, at, UM_LEAF_LORA_A) && !will_train(ps, at, UM_LEAF_LORA_B);
 }
 
 um_status um_params_want(um_params *ps, um_param **out, um_place at, um_leaf leaf, um_err *err)
@@ -90,7 +106,8 @@ um_status um_params_want(um_params *ps, um_param **out, um_place at, um_leaf lea
                        "the model has no tensor at part %d, slot %d, leaf %d, layer %d, index %d, "
                        "or another rank owns it",
                        (int)at.part, (int)at.slot, (int)leaf, at.layer, at.index);
-    UM_TRY(um_tensors_want(p->set, &t, p->spec.name, p->spec.rank, p->spec.shape, err));
+    if (p->adapter == NULL)
+        UM_TRY(um_tensors_want(p->set, &t, p->spec.name, p->spec.rank, p->spec.shape, err));
     p->loaded = true;
     *out = p;
     return UM_OK;
@@ -115,7 +132,7 @@ static um_status add(void *ctx, const um_spec *s, um_err *err)
         ps->list = um_realloc(ps->list, b->cap * sizeof *ps->list);
     }
     um_param *p = &ps->list[ps->n++];
-    *p = (um_param){.spec = *s, .set = set, .stored = stored};
+    *p = (um_param){.spec = *s, .set = set, .stored = stored, .dev = ps->how.dev};
     p->spec.name = stored != NULL ? stored->name : um_arena_str(ps->how.host, s->name);
     return UM_OK;
 }
@@ -156,7 +173,7 @@ static size_t param_bytes(const um_params *ps, const um_param *p)
 {
     const um_spec *s = &p->spec;
     const bool lora = s->leaf == UM_LEAF_LORA_A || s->leaf == UM_LEAF_LORA_B;
-    const bool merges = !ps->how.lora_live && um_params_has(ps, s->at, UM_LEAF_LORA_A);
+    const bool merges = um_params_lora_merges(ps, s->at);
     const um_keep keep = s->exact || merges ? UM_KEEP_F32 : ps->how.keep;
     const um_dtype stored = p->stored == NULL ? UM_F32 : p->stored->dtype;
     if ((p->stored == NULL && s->optional) || (lora && merges)) return 0;

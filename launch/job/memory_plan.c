@@ -80,7 +80,7 @@ static int64_t expert_buffers(const um_config *cfg, const um_model *m)
     um_arena_f32(&a, (size_t)cfg->prefill_chunk, (size_t)m->dim);
     um_arena_f32(&a, (size_t)pairs, (size_t)m->dim);
     um_expert_acts_bind(&acts, &a, (int)(pairs < UM_EXPERT_ROWS ? pairs : UM_EXPERT_ROWS), m->dim,
-                        m->expert_dim, m->lora_r, false);
+                        m->expert_dim, false);
     int64_t bytes = (int64_t)a.peak;
     um_arena_free(&a);
     return 4 * frames + bytes;

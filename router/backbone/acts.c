@@ -17,7 +17,7 @@ static void bind_shared(um_acts *a, um_acts_arenas to, const um_model *m, int T,
     a->shared = um_arena_alloc(to.host, F * sizeof *a->shared);
     um_ffn_acts one;
     for (size_t j = 0; j < F; j++) {
-        if (keep || j == 0) um_ffn_acts_bind(&one, to.device, T, m->dynamic.shared_dim, m->lora_r);
+        if (keep || j == 0) um_ffn_acts_bind(&one, to.device, T, m->dynamic.shared_dim);
         if (to.host->kind != UM_ARENA_MEASURE) a->shared[j] = one;
     }
     a->parts = um_arena_f32(to.device, (1 + F) * rows, (size_t)m->dim);
@@ -69,7 +69,7 @@ void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_r
         a->fm_out = um_arena_f32(d, rows, D);
     }
     if (m->experts > 0) bind_moe(a, to, m, expert_ranks, T, keep);
-    if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, d, T, m->ffn_dim, m->lora_r);
+    if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, d, T, m->ffn_dim);
     a->y = um_arena_f32(d, rows, D);
 }
 

@@ -104,9 +104,9 @@ static void check(fixture *t, int rows, int layer, bool (*takes)(int row, int e)
     um_expert_acts acts;
     um_ffn_acts alone;
     float *y = um_arena_f32(&t->device, (size_t)b.pairs, D), *want = um_arena_f32(&t->device, 1, D);
-    um_expert_acts_bind(&acts, &t->device, b.pairs, D, F, 0, keep);
+    um_expert_acts_bind(&acts, &t->device, b.pairs, D, F, keep);
     assert_true(acts.most == b.pairs || (!keep && acts.most == UM_EXPERT_ROWS));
-    um_ffn_acts_bind(&alone, &t->device, 1, F, 0);
+    um_ffn_acts_bind(&alone, &t->device, 1, F);
     assert_int_equal(um_experts_run(&t->experts, y, &b, &acts, &t->dev, &t->host, &err), UM_OK);
     for (int p = 0; p < b.pairs; p++) {
         const um_ffn *f = &t->ffn[t->at[layer * E + b.expert[p]]];
@@ -143,7 +143,7 @@ static void a_layer_without_experts_is_refused(void **state)
     um_dispatch_batch b = batch_make(t, 1, LAYERS, one);
     um_expert_acts acts;
     float y[D];
-    um_expert_acts_bind(&acts, &t->device, 1, D, F, 0, false);
+    um_expert_acts_bind(&acts, &t->device, 1, D, F, false);
     assert_int_equal(um_experts_run(&t->experts, y, &b, &acts, &t->dev, &t->host, &err),
                      UM_E_CORRUPT);
     b.key.layer = 0;

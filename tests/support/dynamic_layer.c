@@ -134,7 +134,7 @@ void dynamic_layer_run(dynamic_layer *l, const um_checkpoint *ck, const float *x
     l->rows = um_arena_alloc(a, (size_t)l->blocks * sizeof *l->rows);
     for (int b = 0; b < l->blocks; b++) {
         l->rows[b] = um_arena_f32(a, (size_t)S, D);
-        um_ffn_acts_bind(&l->acts[b], a, S, l->ffn[b].gate.w.N, 0);
+        um_ffn_acts_bind(&l->acts[b], a, S, l->ffn[b].gate.w.N);
         um_ffn_fwd(dev, l->rows[b], &l->acts[b], &l->ffn[b], x, S);
     }
     l->y = um_arena_f32(a, (size_t)S, D);

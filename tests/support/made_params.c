@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <string.h>
 #include <cmocka.h>
 
 um_params params_of(const um_checkpoint *ck, uint32_t parts, const char *keep, um_dev *dev,
@@ -61,9 +62,26 @@ void made_open(made_params *m, const char *dir, const um_loading *how)
     m->ps = (um_params){.ck = &m->ck, .how = *how, .n = m->n};
     m->ps.list = um_arena_zero(how->host, m->n * sizeof *m->ps.list);
     for (size_t i = 0; i < m->n; i++)
-        m->ps.list[i] = (um_param){
-            .spec = m->spec[i], .set = m->set, .stored = um_tensors_find(m->set, m->spec[i].name)};
+        m->ps.list[i] = (um_param){.spec = m->spec[i],
+                                   .set = m->set,
+                                   .stored = um_tensors_find(m->set, m->spec[i].name),
+                                   .dev = how->dev};
     um_params_index(&m->ps);
+}
+
+bool trains_all(const void *ctx, const um_spec *s)
+{
+    (void)ctx;
+    (void)s;
+    return true;
+}
+
+bool trains_name(const void *ctx, const um_spec *s) { return strcmp(s->name, ctx) == 0; }
+
+void train(um_params *ps, um_trained_fn trained, const void *ctx)
+{
+    um_err err = {0};
+    if (um_params_train(ps, trained, ctx, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
 void made_close(made_params *m) { um_tensors_close(m->set); }

@@ -24,5 +24,10 @@ const float *made_add(made_params *m, um_slot slot, um_leaf leaf, um_dtype type,
 /* Writes the file into dir and lists its tensors. */
 void made_open(made_params *m, const char *dir, const um_loading *how);
 void made_close(made_params *m);
+/* What is trained: everything; the tensor whose name ctx is. */
+bool trains_all(const void *ctx, const um_spec *s);
+bool trains_name(const void *ctx, const um_spec *s);
+/* um_params_train, which must succeed. */
+void train(um_params *ps, um_trained_fn trained, const void *ctx);
 /* The place of a slot in such a list. */
 um_place made_at(um_slot slot);

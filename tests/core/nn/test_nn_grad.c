@@ -103,17 +103,17 @@ static double linear_loss(const void *ctx, double *const *in)
     return loss;
 }
 
+static um_lora lora = {.scratch = &scratch};
+
 static um_loading live(um_dev *d)
 {
-    return (um_loading){.dev = d, .host = &arena, .device = &arena, .lora_live = true};
+    return (um_loading){
+        .dev = d, .host = &arena, .device = &arena, .lora_live = true, .lora = &lora};
 }
 
-static um_param *trained(made_params *m, um_slot slot, um_leaf leaf)
+static um_param *param(made_params *m, um_slot slot, um_leaf leaf)
 {
-    um_err err = {0};
-    um_param *p = um_params_find(&m->ps, made_at(slot), leaf);
-    if (um_param_train(p, m->ps.how.dev, &arena, &err) != UM_OK) fail_msg("%s", err.msg);
-    return p;
+    return um_params_find(&m->ps, made_at(slot), leaf);
 }
 
 static void layer_make(made_params *m, um_slot slot, const linear_case *l, bool bias)
@@ -135,19 +135,19 @@ static void check_linear(um_dev *d, int T, int N, int K, int r)
     um_err err = {0};
     size_t n[INPUTS] = {(size_t)(T * K)};
     float *values[INPUTS] = {normal(n[X])}, *grads[INPUTS] = {zeros(n[X])},
-          *y = zeros((size_t)(T * N)), *low = r > 0 ? zeros((size_t)(T * r)) : NULL;
+          *y = zeros((size_t)(T * N));
     layer_make(&m, UM_SLOT_Q, &l, true);
     made_open(&m, dir, &how);
     if (um_linear_load(&w, &m.ps, made_at(UM_SLOT_Q), &err) != UM_OK) fail_msg("%s", err.msg);
+    train(&m.ps, trains_all, NULL);
     for (int i = W; i < inputs; i++) {
-        um_param *p = trained(&m, UM_SLOT_Q, leaf[i]);
+        um_param *p = param(&m, UM_SLOT_Q, leaf[i]);
         n[i] = um_spec_values(&p->spec);
         values[i] = p->master;
         grads[i] = p->grad;
     }
     um_linear_fwd(d, y, values[X], T, &w);
-    um_linear_lora(d, y, low, values[X], T, &w);
-    um_linear_bwd(d, grads[X], &w, l.c, values[X], low, T, &scratch);
+    um_linear_bwd(d, grads[X], &w, l.c, values[X], T, &scratch);
     check_directions(linear_loss, &l, values, grads, n, inputs);
     made_close(&m);
 }
@@ -184,15 +184,16 @@ static void gradients_accumulate(void **state)
     (void)state;
     made_params m = {.a = &arena};
     um_linear w = small_layer(&m, UM_SLOT_Q);
-    um_param *p = trained(&m, UM_SLOT_Q, UM_LEAF_WEIGHT), *b = trained(&m, UM_SLOT_Q, UM_LEAF_BIAS);
+    train(&m.ps, trains_all, NULL);
+    um_param *p = param(&m, UM_SLOT_Q, UM_LEAF_WEIGHT), *b = param(&m, UM_SLOT_Q, UM_LEAF_BIAS);
     float *x = normal(6), *dy = normal(4), *once = zeros(6), *twice = zeros(6), first[8];
-    um_linear_bwd(&dev, once, &w, dy, x, NULL, 2, &scratch);
+    um_linear_bwd(&dev, once, &w, dy, x, 2, &scratch);
     memcpy(first, p->grad, 6 * sizeof *first);
     memcpy(first + 6, b->grad, 2 * sizeof *first);
     um_params_zero_grads(&m.ps);
     for (int i = 0; i < 6; i++) assert_true(p->grad[i] == 0.0f && (i > 1 || b->grad[i] == 0.0f));
-    um_linear_bwd(&dev, twice, &w, dy, x, NULL, 2, &scratch);
-    um_linear_bwd(&dev, twice, &w, dy, x, NULL, 2, &scratch);
+    um_linear_bwd(&dev, twice, &w, dy, x, 2, &scratch);
+    um_linear_bwd(&dev, twice, &w, dy, x, 2, &scratch);
     for (int i = 0; i < 6; i++) {
         assert_float_equal(twice[i], 2 * once[i], 1e-5f);
         assert_float_equal(p->grad[i], 2 * first[i], 1e-5f);
@@ -207,10 +208,11 @@ static void a_step_changes_what_is_packed(void **state)
     (void)state;
     made_params m = {.a = &arena};
     um_linear w = small_layer(&m, UM_SLOT_Q);
-    um_param *p = trained(&m, UM_SLOT_Q, UM_LEAF_WEIGHT);
+    um_param *p = param(&m, UM_SLOT_Q, UM_LEAF_WEIGHT);
+    train(&m.ps, trains_name, p->spec.name);
     float one[3] = {1, 0, 0}, y[2], before[2], dy[2] = {0, 1}, *dx = zeros(3);
     um_linear_fwd(&dev, before, one, 1, &w);
-    um_linear_bwd(&dev, dx, &w, dy, one, NULL, 1, &scratch);
+    um_linear_bwd(&dev, dx, &w, dy, one, 1, &scratch);
     for (int k = 0; k < 3; k++) assert_float_equal(dx[k], p->master[3 + k], 0.0f);
     for (int i = 0; i < 6; i++) p->master[i] += (float)(i + 1);
     um_linear_fwd(&dev, y, one, 1, &w);
@@ -220,9 +222,15 @@ static void a_step_changes_what_is_packed(void **state)
     um_linear_fwd(&dev, y, one, 1, &w);
     for (int n = 0; n < 2; n++) assert_float_equal(y[n], before[n] + (float)(3 * n + 1), 1e-6f);
     memset(dx, 0, 3 * sizeof *dx);
-    um_linear_bwd(&dev, dx, &w, dy, one, NULL, 1, &scratch);
+    um_linear_bwd(&dev, dx, &w, dy, one, 1, &scratch);
     for (int k = 0; k < 3; k++) assert_float_equal(dx[k], p->master[3 + k], 0.0f);
     made_close(&m);
+}
+
+static bool trains_keys(const void *ctx, const um_spec *s)
+{
+    (void)ctx;
+    return s->at.slot == UM_SLOT_K;
 }
 
 /* Of a stack whose middle matrix is trained: its gradient is that of the layer alone, the others stay untrained; a step changes its rows
@@ -252,15 +260,15 @@ static void one_of_a_stack_is_trained(void **state)
     if (um_linear_load_stacked(&all, &m.ps, at, 3, &err) != UM_OK ||
         um_linear_load(&one, &apart, at[1], &err) != UM_OK)
         fail_msg("%s", err.msg);
-    um_param *p = trained(&m, UM_SLOT_K, UM_LEAF_WEIGHT), *b = trained(&m, UM_SLOT_K, UM_LEAF_BIAS);
+    um_param *p = param(&m, UM_SLOT_K, UM_LEAF_WEIGHT), *b = param(&m, UM_SLOT_K, UM_LEAF_BIAS);
     um_param *q = um_params_find(&apart, at[1], UM_LEAF_WEIGHT),
              *c = um_params_find(&apart, at[1], UM_LEAF_BIAS);
-    assert_int_equal(um_param_train(q, &dev, &arena, &err), UM_OK);
-    assert_int_equal(um_param_train(c, &dev, &arena, &err), UM_OK);
+    train(&m.ps, trains_keys, NULL);
+    train(&apart, trains_keys, NULL);
     assert_memory_equal(p->master, q->master, 20 * K * sizeof(float));
     for (int t = 0; t < T; t++) memcpy(part + t * 20, dy + t * 41 + 5, 20 * sizeof *part);
-    um_linear_bwd(&dev, NULL, &all, dy, x, NULL, T, &scratch);
-    um_linear_bwd(&dev, NULL, &one, part, x, NULL, T, &scratch);
+    um_linear_bwd(&dev, NULL, &all, dy, x, T, &scratch);
+    um_linear_bwd(&dev, NULL, &one, part, x, T, &scratch);
     assert_memory_equal(p->grad, q->grad, 20 * K * sizeof(float));
     assert_memory_equal(b->grad, c->grad, 20 * sizeof(float));
     assert_false(um_params_find(&m.ps, at[0], UM_LEAF_WEIGHT)->trained);
@@ -327,14 +335,15 @@ static void check_ffn(int T, int D, int F, int r)
     }
     made_open(&m, dir, &how);
     if (um_ffn_load(&w, &m.ps, UM_PART_BACKBONE, -1, -1, &err) != UM_OK) fail_msg("%s", err.msg);
+    train(&m.ps, trains_all, NULL);
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < (r > 0 ? 3 : 1); k++, inputs++) {
-            um_param *p = trained(&m, slot[i], leaf[k]);
+            um_param *p = param(&m, slot[i], leaf[k]);
             n[inputs] = um_spec_values(&p->spec);
             values[inputs] = p->master;
             grads[inputs] = p->grad;
         }
-    um_ffn_acts_bind(&acts, &arena, T, F, r);
+    um_ffn_acts_bind(&acts, &arena, T, F);
     um_ffn_fwd(&dev, y, &acts, &w, values[0], T);
     um_ffn_bwd(&dev, grads[0], &w, f.c, values[0], &acts, T, &scratch);
     check_directions(ffn_loss, &f, values, grads, n, inputs);

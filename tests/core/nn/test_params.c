@@ -29,6 +29,9 @@ typedef struct rank {
     um_arena host, device;
 } rank;
 
+static um_arena lora_scratch;
+static um_lora lora = {.scratch = &lora_scratch};
+
 static void rank_open(rank *r, const um_checkpoint *ck, const um_owner *who, uint32_t reads,
                       bool live)
 {
@@ -36,7 +39,8 @@ static void rank_open(rank *r, const um_checkpoint *ck, const um_owner *who, uin
     const um_selection sel = um_topology_selection(who, reads);
     um_arena_init(&r->host, "host", 1 << 16);
     um_dev_arena(&r->device, &dev, "device", 1 << 16);
-    const um_loading how = {.dev = &dev, .host = &r->host, .device = &r->device, .lora_live = live};
+    const um_loading how = {
+        .dev = &dev, .host = &r->host, .device = &r->device, .lora_live = live, .lora = &lora};
     if (um_params_open(&r->ps, ck, &sel, &how, &err) != UM_OK) fail_msg("%s", err.msg);
 }
 
@@ -76,13 +80,13 @@ static void all_used(const rank *r)
 {
     for (size_t i = 0; i < r->ps.n; i++) {
         const um_param *p = &r->ps.list[i];
-        const bool lora = p->spec.leaf == UM_LEAF_LORA_A || p->spec.leaf == UM_LEAF_LORA_B;
+        const bool factor = p->spec.leaf == UM_LEAF_LORA_A || p->spec.leaf == UM_LEAF_LORA_B;
         if (p->stored == NULL && !p->spec.optional) fail_msg("%s is missing", p->spec.name);
         if (p->stored != NULL && !p->loaded) fail_msg("%s is not used", p->spec.name);
-        if (p->stored == NULL || p->derived || p->spec.mapped) continue;
+        if (p->stored == NULL || p->derived || p->computed || p->spec.mapped) continue;
         if (um_spec_is_matrix(&p->spec) ? p->weight == NULL : p->vector == NULL)
             fail_msg("%s is not loaded", p->spec.name);
-        assert_true(!lora || r->ps.how.lora_live);
+        assert_true(!factor || r->ps.how.lora_live);
     }
 }
 
@@ -209,6 +213,13 @@ static void loaders_know_no_names(void **state)
     um_checkpoint_close(&ck);
 }
 
+static bool trains_some(const void *ctx, const um_spec *s)
+{
+    (void)ctx;
+    return s->at.slot == UM_SLOT_EMBED || (s->at.slot == UM_SLOT_NORM && s->at.layer < 0) ||
+           (s->at.slot == UM_SLOT_Q && s->at.layer == 0);
+}
+
 /* What may be trained: a tensor that is loaded as it is. The table of tokens moves from the file into device memory. */
 static void training_needs_the_tensor_itself(void **state)
 {
@@ -226,14 +237,12 @@ static void training_needs_the_tensor_itself(void **state)
         um_params_find(&ps, um_place_of(UM_PART_BACKBONE, UM_SLOT_EMBED, -1, -1), UM_LEAF_WEIGHT);
     um_param *norm =
         um_params_find(&ps, um_place_of(UM_PART_BACKBONE, UM_SLOT_NORM, -1, -1), UM_LEAF_WEIGHT);
-    assert_int_equal(um_param_train(q, &dev, &arena, &err), UM_E_USAGE);
+    assert_int_equal(um_params_train(&ps, trains_name, q->spec.name, &err), UM_E_USAGE);
     has(&err, "it is not loaded");
     ok(um_backbone_load(&b, &ps, &err), &err);
-    assert_int_equal(um_param_train(merged, &dev, &arena, &err), UM_E_USAGE);
+    assert_int_equal(um_params_train(&ps, trains_name, merged->spec.name, &err), UM_E_USAGE);
     has(&err, merged->spec.name);
-    ok(um_param_train(q, &dev, &arena, &err), &err);
-    ok(um_param_train(embed, &dev, &arena, &err), &err);
-    ok(um_param_train(norm, &dev, &arena, &err), &err);
+    train(&ps, trains_some, NULL);
     assert_true(q->trained && q->master == q->weight->master && q->grad != NULL);
     assert_ptr_equal(norm->master, norm->vector);
     float *want = um_arena_f32(&arena, 1, um_spec_values(&embed->spec));
@@ -244,7 +253,7 @@ static void training_needs_the_tensor_itself(void **state)
 }
 
 /* Every feed-forward block of the golden models with a LoRA: the branch gives what merging gives, each matrix and the whole block. */
-static void blocks_match(const um_ffn *merged, const um_ffn *live, int D, int F, int r)
+static void blocks_match(const um_ffn *merged, const um_ffn *live, int D, int F)
 {
     enum { T = 5 };
     um_ffn_acts a, b;
@@ -253,8 +262,8 @@ static void blocks_match(const um_ffn *merged, const um_ffn *live, int D, int F,
     float *x = um_arena_f32(&arena, T, (size_t)D), *y = um_arena_f32(&arena, T, (size_t)D),
           *z = um_arena_f32(&arena, T, (size_t)D);
     um_rng_normal_f32(&rng, x, n[2], 1.0f);
-    um_ffn_acts_bind(&a, &arena, T, F, 0);
-    um_ffn_acts_bind(&b, &arena, T, F, r);
+    um_ffn_acts_bind(&a, &arena, T, F);
+    um_ffn_acts_bind(&b, &arena, T, F);
     um_ffn_fwd(&dev, y, &a, merged, x, T);
     um_ffn_fwd(&dev, z, &b, live, x, T);
     const float *const want[] = {a.gate, a.up, y}, *const got[] = {b.gate, b.up, z};
@@ -279,6 +288,7 @@ static void golden_lora_branches_match(void **state)
         ok(um_checkpoint_open(&ck, um_arena_fmt(&arena, MODELS "%s", names[i]), NULL, &err), &err);
         const um_model *m = &ck.model;
         um_params ps = params_of(&ck, UM_ALL_PARTS, "auto", &dev, &arena, &arena);
+        ps.how.lora = &lora;
         for (int l = 0; l < m->layers; l++)
             for (int e = m->moe_layer[l] ? 0 : -1; e < (m->moe_layer[l] ? m->experts : 0); e++) {
                 const um_part part = e < 0 ? UM_PART_BACKBONE : UM_PART_EXPERT;
@@ -287,8 +297,8 @@ static void golden_lora_branches_match(void **state)
                 ok(um_ffn_load(&merged, &ps, part, l, e, &err), &err);
                 ps.how.lora_live = true;
                 ok(um_ffn_load(&live, &ps, part, l, e, &err), &err);
-                if (live.gate.lora_a == NULL) continue;
-                blocks_match(&merged, &live, m->dim, live.gate.w.N, m->lora_r);
+                if (live.gate.branches == 0) continue;
+                blocks_match(&merged, &live, m->dim, live.gate.w.N);
                 blocks++;
             }
         um_checkpoint_close(&ck);
@@ -299,7 +309,14 @@ static void golden_lora_branches_match(void **state)
 static int setup(void **state)
 {
     folder_setup(state);
+    um_arena_init(&lora_scratch, "scratch", 1 << 16);
     return um_dev_open_cpu(&dev, UM_ISA_AUTO, 1, NULL) == UM_OK ? 0 : 1;
+}
+
+static int teardown(void **state)
+{
+    um_arena_free(&lora_scratch);
+    return folder_teardown(state);
 }
 
 int main(void)
@@ -312,5 +329,5 @@ int main(void)
         cmocka_unit_test(training_needs_the_tensor_itself),
         cmocka_unit_test(golden_lora_branches_match),
     };
-    return cmocka_run_group_tests(tests, setup, folder_teardown);
+    return cmocka_run_group_tests(tests, setup, teardown);
 }
