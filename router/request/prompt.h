@@ -6,8 +6,9 @@
 #include "router/request/request.h"
 #include "router/request/tokenizer.h"
 
-/* Ids that stand where the rows of an image, sound or video will be spliced in (spec 0.3). */
-enum { UM_ID_IMAGE = -200, UM_ID_AUDIO = -300, UM_ID_VIDEO = -400 };
+/* Ids that stand where the rows of an image, sound or video will be spliced in, and the label of ids that the loss does not cover (spec
+ * 0.3). */
+enum { UM_ID_IMAGE = -200, UM_ID_AUDIO = -300, UM_ID_VIDEO = -400, UM_LABEL_IGNORED = -100 };
 
 /* The whole text: system sentence, then the turns; it ends in "ASSISTANT:" when the answer is left out or empty. */
 char *um_prompt_text(const um_request *r, um_arena *arena);
