@@ -8,7 +8,7 @@
 
 /* "UMX1" in memory order */
 #define MAGIC 0x31584D55u
-enum { CRC_AT = 60, PAIR_BYTES = 8 };
+enum { CRC_AT = 60, PAIR_BYTES = 8, REDUCE_BYTES = 8 };
 
 static const char *const kind_names[UM_KINDS] = {
     [UM_KIND_HELLO] = "hello",
@@ -30,6 +30,7 @@ static const char *const kind_names[UM_KINDS] = {
     [UM_KIND_REDUCE] = "reduce",
     [UM_KIND_TOKEN] = "token",
     [UM_KIND_CANCEL] = "cancel",
+    [UM_KIND_ENCODE_GRAD] = "encode-grad",
 };
 
 const char *um_kind_name(um_kind kind)
@@ -116,10 +117,13 @@ static um_status sizes_ok(const um_frame *f, size_t len, um_err *err)
                        "dispatch frame: meta of %u bytes, want whole pairs of %d", f->meta_bytes,
                        PAIR_BYTES);
     bool bare = f->kind == UM_KIND_COMBINE || f->kind == UM_KIND_DISPATCH_GRAD ||
-                f->kind == UM_KIND_COMBINE_GRAD;
+                f->kind == UM_KIND_COMBINE_GRAD || f->kind == UM_KIND_ENCODE_GRAD;
     if (bare && f->meta_bytes != 0)
         return UM_FAIL(err, UM_E_CORRUPT, "%s frame: meta of %u bytes, want none", kind,
                        f->meta_bytes);
+    if (f->kind == UM_KIND_REDUCE && f->meta_bytes != REDUCE_BYTES)
+        return UM_FAIL(err, UM_E_CORRUPT, "reduce frame: meta of %u bytes, want %d", f->meta_bytes,
+                       REDUCE_BYTES);
     size_t values = 0, bytes = f->payload_bytes - f->meta_bytes;
     if (!um_mul_ok(&values, f->rows, f->cols) ||
         !um_codec_plausible(f->codec, f->dtype, values, bytes))

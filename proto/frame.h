@@ -14,7 +14,9 @@
  * All little-endian. payload = meta, then rows x cols values of dtype, encoded by codec.
  * Meta is: for dispatch, {u32 row, u32 expert} for every (row, expert) pair, by rising expert, then rising row; for control frames
  * the packed protobuf message; for UM_KIND_ENCODED the packed EncodeResult. Combine has no meta: row i answers pair i. Nor have the
- * frames of the backward pass: their row i belongs to pair i of the dispatch with the same step, layer and micro-batch.
+ * frames of the backward pass: their row i belongs to pair i of the dispatch with the same step, layer and micro-batch; those of
+ * UM_KIND_ENCODE_GRAD to row i of the medium, whose number in the micro-batch (EncodeTraining.item) stands as layer. For
+ * UM_KIND_REDUCE it is a u64 (core/train/reduce.h).
  *
  * Every field is checked by the receiver, in release builds too: length, magic and version, limits, checksums, in that order. */
 #pragma once
@@ -43,14 +45,16 @@ typedef enum um_kind {
     UM_KIND_SHUTDOWN,
     UM_KIND_ERROR,   /* a rank cannot continue, and why */
     UM_KIND_ROUTING, /* both ways: request (empty) and counters of the gates */
-    /* training; nothing sends these yet */
+    /* training */
     UM_KIND_DISPATCH_GRAD, /* router -> expert: the gradient of every row of a combine frame */
     UM_KIND_COMBINE_GRAD,  /* expert -> router: the gradient of every pair's input */
-    UM_KIND_STEP_END,      /* router -> all: the step's micro-batches are through */
-    UM_KIND_REDUCE,        /* router -> router: a partial sum of gradients */
+    UM_KIND_STEP_END,      /* both ways: how a step ends (core/train/step.h) */
+    UM_KIND_REDUCE,        /* router -> router: a piece of a sum of gradients, or room for more */
     /* requests that live */
     UM_KIND_TOKEN,  /* router -> router 0: a token of a request */
     UM_KIND_CANCEL, /* router 0 -> router, router -> encoder: a request that nobody wants any more */
+    /* training */
+    UM_KIND_ENCODE_GRAD, /* router -> encoder: the gradient of the rows of an encoded medium */
     UM_KINDS,
 } um_kind;
 const char *um_kind_name(um_kind kind);
