@@ -30,7 +30,7 @@ static um_status answer(worker *w, int peer, const Um__EncodeResult *res, const 
     return um_link_send_rows(&w->base.link, peer, &f, &w->base.step, err);
 }
 
-static um_status work(void *ctx, const um_inbound *in, um_err *err)
+static um_status work(void *ctx, um_inbound *in, um_err *err)
 {
     worker *w = ctx;
     um_mark mark = um_arena_mark(&w->base.step);
@@ -96,13 +96,13 @@ static um_status load(worker *w, um_err *err)
 um_status um_encoder_run(const um_config *cfg, um_comm *comm, um_err *err)
 {
     worker w = {0};
+    const um_role_task tasks[] = {{UM_KIND_ENCODE, work, false}};
     um_status st = um_role_begin(&w.base, cfg, comm, err);
     if (st == UM_OK) st = um_role_join(&w.base, err);
     if (st == UM_OK && cfg->image_aspect[0] != '\0')
         w.base.ck.model.vision.pad_square = cfg->image_aspect[0] == 'p';
     if (st == UM_OK) st = load(&w, err);
-    if (st == UM_OK)
-        st = um_role_serve(&w.base, UM_KIND_ENCODE, "waiting for media", work, &w, err);
+    if (st == UM_OK) st = um_role_serve(&w.base, tasks, 1, "waiting for media", &w, err);
     um_decoder_close(w.encode.decoder);
     um_role_end(&w.base, st, err);
     return st;

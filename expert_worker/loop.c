@@ -11,7 +11,7 @@ typedef struct worker {
     um_experts experts;
 } worker;
 
-static um_status work(void *ctx, const um_inbound *in, um_err *err)
+static um_status work(void *ctx, um_inbound *in, um_err *err)
 {
     worker *w = ctx;
     um_role_base *b = &w->base;
@@ -59,11 +59,11 @@ static um_status load(worker *w, um_err *err)
 um_status um_expert_run(const um_config *cfg, um_comm *comm, um_err *err)
 {
     worker w = {0};
+    const um_role_task tasks[] = {{UM_KIND_DISPATCH, work, false}};
     um_status st = um_role_begin(&w.base, cfg, comm, err);
     if (st == UM_OK) st = um_role_join(&w.base, err);
     if (st == UM_OK) st = load(&w, err);
-    if (st == UM_OK)
-        st = um_role_serve(&w.base, UM_KIND_DISPATCH, "waiting for rows", work, &w, err);
+    if (st == UM_OK) st = um_role_serve(&w.base, tasks, 1, "waiting for rows", &w, err);
     um_role_end(&w.base, st, err);
     return st;
 }

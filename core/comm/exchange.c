@@ -15,9 +15,20 @@ enum { REMEMBERED = 64 };
 /* Of an entry, with one peer. */
 enum { NOT_SENT, SENT, ANSWERED };
 
+/* The two ways a plan is used. */
+typedef enum way { FORWARD, BACKWARD } way;
+static const um_kind sent_kind[] = {UM_KIND_DISPATCH, UM_KIND_DISPATCH_GRAD},
+                     answer_kind[] = {UM_KIND_COMBINE, UM_KIND_COMBINE_GRAD};
+
+/* What stands in the table. */
+typedef struct ticket {
+    way way;
+    um_exchange_key key;
+} ticket;
+
 /* What was dispatched and is not combined yet. */
 typedef struct entry {
-    um_exchange_key key;
+    ticket id;
     const um_dispatch_plan *plan;
     float *rows;     /* device */
     int owed;        /* peers that have not answered */
@@ -31,29 +42,33 @@ struct um_exchange {
     int D, peers;
     entry *open; /* [n_open]; the lists of those behind are kept */
     int n_open, cap_open;
-    um_exchange_key ended[REMEMBERED];
+    ticket ended[REMEMBERED];
     uint64_t n_ended, repeats;
     uint64_t *under_way; /* [peers] bytes of rows */
     int64_t *came_ns;    /* [peers] when an answer came last */
     um_arena staging;    /* host: what codecs need */
+    um_arena device;     /* ones, and a sum on its way into dx */
+    float *ones, *sum;   /* device [ones_n], [sum_n] */
+    size_t ones_n, sum_n;
 };
 
-static bool same_key(um_exchange_key a, um_exchange_key b)
+static bool same(ticket a, ticket b)
 {
-    return a.step == b.step && a.layer == b.layer && a.batch == b.batch;
+    return a.way == b.way && a.key.step == b.key.step && a.key.layer == b.key.layer &&
+           a.key.batch == b.key.batch;
 }
 
-static entry *find(const um_exchange *x, um_exchange_key key)
+static entry *find(const um_exchange *x, ticket id)
 {
     for (int i = 0; i < x->n_open; i++)
-        if (same_key(x->open[i].key, key)) return &x->open[i];
+        if (same(x->open[i].id, id)) return &x->open[i];
     return NULL;
 }
 
-static bool has_ended(const um_exchange *x, um_exchange_key key)
+static bool has_ended(const um_exchange *x, ticket id)
 {
     for (uint64_t i = 0; i < REMEMBERED && i < x->n_ended; i++)
-        if (same_key(x->ended[i], key)) return true;
+        if (same(x->ended[i], id)) return true;
     return false;
 }
 
@@ -62,16 +77,16 @@ static uint64_t frame_bytes(const um_exchange *x, const um_dispatch_plan *plan, 
     return (uint64_t)plan->pairs_n[peer] * (uint64_t)x->D * um_dtype_size(x->link->wire);
 }
 
-static um_exchange_key key_of(const um_frame *f)
+um_exchange_key um_exchange_key_of(const um_frame *f)
 {
     return (um_exchange_key){.step = f->step, .layer = f->layer, .batch = f->batch};
 }
 
 /* --- the table --- */
 
-static entry *enter(um_exchange *x, const um_dispatch_plan *plan, float *rows, um_exchange_key key)
+static entry *enter(um_exchange *x, const um_dispatch_plan *plan, float *rows, ticket id)
 {
-    UM_CHECK(find(x, key) == NULL && plan->peers == x->peers);
+    UM_CHECK(find(x, id) == NULL && plan->peers == x->peers);
     if (x->n_open == x->cap_open) {
         int cap = x->cap_open == 0 ? 4 : 2 * x->cap_open;
         x->open = um_realloc(x->open, (size_t)cap * sizeof *x->open);
@@ -80,7 +95,7 @@ static entry *enter(um_exchange *x, const um_dispatch_plan *plan, float *rows, u
         x->cap_open = cap;
     }
     entry *e = &x->open[x->n_open++];
-    *e = (entry){.key = key, .plan = plan, .rows = rows, .owed = x->peers, .state = e->state};
+    *e = (entry){.id = id, .plan = plan, .rows = rows, .owed = x->peers, .state = e->state};
     memset(e->state, NOT_SENT, (size_t)x->peers);
     return e;
 }
@@ -88,14 +103,14 @@ static entry *enter(um_exchange *x, const um_dispatch_plan *plan, float *rows, u
 static void leave(um_exchange *x, entry *e)
 {
     entry gone = *e, *last = &x->open[--x->n_open];
-    x->ended[x->n_ended++ % REMEMBERED] = gone.key;
+    x->ended[x->n_ended++ % REMEMBERED] = gone.id;
     *e = *last;
     *last = gone; /* for its list */
 }
 
 /* --- answers --- */
 
-/* Puts the rows of one combine frame in their place. */
+/* Puts the rows of one answer in their place. */
 static um_status take_in(um_exchange *x, entry *e, const um_inbound *in, const char *label,
                          um_err *err)
 {
@@ -103,11 +118,11 @@ static um_status take_in(um_exchange *x, entry *e, const um_inbound *in, const c
     const um_dispatch_plan *plan = e->plan;
     int peer = x->link->comm->topo.ranks[in->msg.peer].index, n = plan->pairs_n[peer];
     if ((int)f->rows != n || (n > 0 && (int)f->cols != x->D))
-        return UM_FAIL(err, UM_E_CORRUPT, "combine frame of %s: %u rows x %u, want %d x %d", label,
-                       f->rows, f->cols, n, x->D);
+        return UM_FAIL(err, UM_E_CORRUPT, "%s frame of %s: %u rows x %u, want %d x %d",
+                       um_kind_name(f->kind), label, f->rows, f->cols, n, x->D);
     float *to = e->rows + um_at((size_t)plan->pair_at[peer], 0, (size_t)x->D);
     UM_TRY(um_wrap(err, um_link_rows_in(x->link, x->dev, to, in, &x->staging, err),
-                   "combine frame of %s", label));
+                   "%s frame of %s", um_kind_name(f->kind), label));
     e->state[peer] = ANSWERED;
     x->came_ns[peer] = um_now_ns();
     e->owed--;
@@ -115,29 +130,28 @@ static um_status take_in(um_exchange *x, entry *e, const um_inbound *in, const c
     return UM_OK;
 }
 
-/* Called by the link with every combine frame. */
-static um_status combine_in(void *ctx, const um_inbound *in, um_err *err)
+/* Called by the link with every answer, of either way. */
+static um_status answer_in(void *ctx, const um_inbound *in, um_err *err)
 {
     um_exchange *x = ctx;
     const um_topology *topo = &x->link->comm->topo;
     const um_frame *f = &in->frame;
     const um_rank *from = &topo->ranks[in->msg.peer];
+    const char *kind = um_kind_name(f->kind);
     char label[128];
     um_topology_label(topo, in->msg.peer, label);
     if (from->role != UM_ROLE_EXPERT)
-        return UM_FAIL(err, UM_E_CORRUPT, "combine frame of %s, which owns no experts", label);
-    um_exchange_key key = key_of(f);
-    entry *e = find(x, key);
-    if (e == NULL ? !has_ended(x, key) : e->state[from->index] == NOT_SENT)
-        return UM_FAIL(
-            err, UM_E_CORRUPT,
-            "combine frame of %s: step %llu, layer %u, micro-batch %u was not dispatched", label,
-            (unsigned long long)f->step, f->layer, f->batch);
+        return UM_FAIL(err, UM_E_CORRUPT, "%s frame of %s, which owns no experts", kind, label);
+    ticket id = {f->kind == UM_KIND_COMBINE ? FORWARD : BACKWARD, um_exchange_key_of(f)};
+    entry *e = find(x, id);
+    if (e == NULL ? !has_ended(x, id) : e->state[from->index] == NOT_SENT)
+        return UM_FAIL(err, UM_E_CORRUPT,
+                       "%s frame of %s: step %llu, layer %u, micro-batch %u was not dispatched",
+                       kind, label, (unsigned long long)f->step, f->layer, f->batch);
     if (e == NULL || e->state[from->index] == ANSWERED) {
         x->repeats++;
-        um_log_debug(
-            "%s: a repeated combine frame of step %llu, layer %u, micro-batch %u is dropped", label,
-            (unsigned long long)f->step, f->layer, f->batch);
+        um_log_debug("%s: a repeated %s frame of step %llu, layer %u, micro-batch %u is dropped",
+                     label, kind, (unsigned long long)f->step, f->layer, f->batch);
         return UM_OK;
     }
     return take_in(x, e, in, label, err);
@@ -158,8 +172,9 @@ static bool owed(void *ctx, um_owed *out)
             out->peer = x->link->comm->topo.of_role[UM_ROLE_EXPERT][peer];
             out->since_ns = since;
             snprintf(out->what, sizeof out->what,
-                     "the combine frame of step %llu, layer %u, micro-batch %u",
-                     (unsigned long long)e->key.step, e->key.layer, e->key.batch);
+                     "the %s frame of step %llu, layer %u, micro-batch %u",
+                     um_kind_name(answer_kind[e->id.way]), (unsigned long long)e->id.key.step,
+                     e->id.key.layer, e->id.key.batch);
         }
     }
     return found;
@@ -197,7 +212,8 @@ um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D)
     x->under_way = um_zalloc((size_t)x->peers * sizeof *x->under_way);
     um_arena_init(&x->staging, "frames", 1 << 16);
     x->came_ns = um_zalloc((size_t)x->peers * sizeof *x->came_ns);
-    um_link_handle(l, UM_KIND_COMBINE, combine_in, x);
+    um_dev_arena(&x->device, dev, "gradients of rows", 1 << 16);
+    for (int w = FORWARD; w <= BACKWARD; w++) um_link_handle(l, answer_kind[w], answer_in, x);
     um_link_owes(l, owed, x);
     return x;
 }
@@ -205,72 +221,140 @@ um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D)
 void um_exchange_close(um_exchange *x)
 {
     if (x == NULL) return;
-    um_link_handle(x->link, UM_KIND_COMBINE, NULL, NULL);
+    for (int w = FORWARD; w <= BACKWARD; w++) um_link_handle(x->link, answer_kind[w], NULL, NULL);
     um_link_owes_end(x->link, x);
     for (int i = 0; i < x->cap_open; i++) um_free(x->open[i].state);
     um_free(x->open);
     um_free(x->under_way);
     um_free(x->came_ns);
     um_arena_free(&x->staging);
+    um_arena_free(&x->device);
     um_free(x);
 }
 
 um_link *um_exchange_link(const um_exchange *x) { return x->link; }
 uint64_t um_exchange_repeats(const um_exchange *x) { return x->repeats; }
 
+static bool is_answered(const um_exchange *x, ticket id)
+{
+    const entry *e = find(x, id);
+    return e != NULL && e->owed == 0;
+}
+
 bool um_exchange_answered(const um_exchange *x, um_exchange_key key)
 {
-    const entry *e = find(x, key);
-    return e != NULL && e->owed == 0;
+    return is_answered(x, (ticket){FORWARD, key});
+}
+
+bool um_exchange_answered_grad(const um_exchange *x, um_exchange_key key)
+{
+    return is_answered(x, (ticket){BACKWARD, key});
 }
 
 /* --- dispatch and combine --- */
 
-static um_status send_to(um_exchange *x, um_exchange_key key, int peer, const float *input,
-                         um_err *err)
+/* The part of a frame that only one of the two ways has: forward sends each row once, and says which pairs it has; backward sends a row
+ * for each pair, which the expert knows. */
+static um_data_frame frame_for(const um_exchange *x, const entry *e, int peer, const float *input)
 {
-    entry *e = find(x, key);
     const um_dispatch_plan *plan = e->plan;
-    int rank = x->link->comm->topo.of_role[UM_ROLE_EXPERT][peer];
-    um_data_frame f = {.kind = UM_KIND_DISPATCH,
-                       .layer = key.layer,
-                       .step = key.step,
-                       .batch = key.batch,
-                       .meta = plan->meta + (size_t)plan->pair_at[peer] * UM_PAIR_BYTES,
-                       .meta_bytes = (uint32_t)plan->pairs_n[peer] * UM_PAIR_BYTES,
+    const size_t pair = (size_t)plan->pair_at[peer];
+    um_data_frame f = {.kind = sent_kind[e->id.way],
+                       .layer = e->id.key.layer,
+                       .step = e->id.key.step,
+                       .batch = e->id.key.batch,
                        .dev = x->dev,
-                       .rows = input,
-                       .index = plan->device_row + plan->row_at[peer],
-                       .n = (uint32_t)plan->rows_n[peer],
                        .cols = (uint32_t)x->D};
-    uint64_t bytes = frame_bytes(x, plan, peer);
+    if (e->id.way == BACKWARD) {
+        f.rows = input + um_at(pair, 0, (size_t)x->D);
+        f.n = (uint32_t)plan->pairs_n[peer];
+        return f;
+    }
+    f.meta = plan->meta + pair * UM_PAIR_BYTES;
+    f.meta_bytes = (uint32_t)plan->pairs_n[peer] * UM_PAIR_BYTES;
+    f.rows = input;
+    f.index = plan->device_row + plan->row_at[peer];
+    f.n = (uint32_t)plan->rows_n[peer];
+    return f;
+}
+
+static um_status send_to(um_exchange *x, ticket id, int peer, const float *input, um_err *err)
+{
+    entry *e = find(x, id);
+    int rank = x->link->comm->topo.of_role[UM_ROLE_EXPERT][peer];
+    um_data_frame f = frame_for(x, e, peer, input);
+    uint64_t bytes = frame_bytes(x, e->plan, peer);
     UM_TRY(wait_for_credit(x, peer, bytes, err));
     e->state[peer] = SENT;
     e->sent_ns = um_now_ns();
     x->under_way[peer] += bytes;
-    x->link->stats.pairs += (uint64_t)plan->pairs_n[peer];
+    x->link->stats.pairs += (uint64_t)e->plan->pairs_n[peer];
     return um_link_send_rows(x->link, rank, &f, &x->staging, err);
+}
+
+static um_status dispatch(um_exchange *x, const um_dispatch_plan *plan, float *rows,
+                          const float *input, ticket id, um_err *err)
+{
+    um_status st = UM_OK;
+    enter(x, plan, rows, id);
+    for (int peer = 0; st == UM_OK && peer < x->peers; peer++)
+        st = send_to(x, id, peer, input, err);
+    return told(err, st);
 }
 
 um_status um_exchange_dispatch(um_exchange *x, const um_dispatch_plan *plan, float *rows,
                                const float *input, um_exchange_key key, um_err *err)
 {
-    um_status st = UM_OK;
-    enter(x, plan, rows, key);
-    for (int peer = 0; st == UM_OK && peer < x->peers; peer++)
-        st = send_to(x, key, peer, input, err);
-    return told(err, st);
+    return dispatch(x, plan, rows, input, (ticket){FORWARD, key}, err);
 }
 
-um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um_exchange_key key,
-                              um_err *err)
+um_status um_exchange_dispatch_grad(um_exchange *x, const um_dispatch_plan *plan, float *dinput,
+                                    const float *drows, um_exchange_key key, um_err *err)
 {
-    entry *e = find(x, key);
+    return dispatch(x, plan, dinput, drows, (ticket){BACKWARD, key}, err);
+}
+
+/* y = the answers of an entry, added up with weights; the entry ends. */
+static um_status combine(um_exchange *x, float *y, const float *weights, ticket id, um_err *err)
+{
+    entry *e = find(x, id);
     UM_CHECK(e != NULL);
     while (e->owed > 0) UM_TRY(told(err, receive(x, -1, err)));
     const um_dispatch_plan *p = e->plan;
     x->dev->ops->combine(x->dev, y, e->rows, p->device_slot, weights, p->T, p->K, x->D);
     leave(x, e);
+    return UM_OK;
+}
+
+um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um_exchange_key key,
+                              um_err *err)
+{
+    return combine(x, y, weights, (ticket){FORWARD, key}, err);
+}
+
+/* Room for T rows on their way into dx, and a weight of one for each of their slots. */
+static void room_for(um_exchange *x, size_t T, size_t K)
+{
+    const size_t D = (size_t)x->D;
+    if (T * K <= x->ones_n && T * D <= x->sum_n) return;
+    um_arena_free(&x->device);
+    um_dev_arena(&x->device, x->dev, "gradients of rows", 1 << 16);
+    x->ones_n = T * K > x->ones_n ? T * K : x->ones_n;
+    x->sum_n = T * D > x->sum_n ? T * D : x->sum_n;
+    x->ones = um_arena_f32(&x->device, 1, x->ones_n);
+    x->sum = um_arena_f32(&x->device, 1, x->sum_n);
+    x->dev->ops->fill(x->dev, x->ones, 1.0f, x->ones_n);
+}
+
+um_status um_exchange_combine_grad(um_exchange *x, float *dx, um_exchange_key key, um_err *err)
+{
+    const ticket id = {BACKWARD, key};
+    const entry *e = find(x, id);
+    UM_CHECK(e != NULL);
+    const size_t T = (size_t)e->plan->T;
+    room_for(x, T, (size_t)e->plan->K);
+    UM_TRY(combine(x, x->sum, x->ones, id, err));
+    x->dev->ops->add(x->dev, dx, x->sum, T * (size_t)x->D);
     return UM_OK;
 }
 
@@ -324,7 +408,7 @@ um_status um_dispatch_batch_read(um_dispatch_batch *out, um_link *l, const um_in
     um_dispatch_batch b = {.rows = (int)f->rows,
                            .pairs = (int)(f->meta_bytes / UM_PAIR_BYTES),
                            .D = D,
-                           .key = key_of(f)};
+                           .key = um_exchange_key_of(f)};
     size_t value = um_dtype_size(l->wire), pairs = (size_t)b.pairs;
     if (f->rows > 0 && f->cols != (uint32_t)D)
         return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: %u columns, want %d", f->cols, D);
@@ -355,5 +439,29 @@ um_status um_dispatch_batch_answer(um_link *l, int peer, const um_dispatch_batch
                        .rows = y,
                        .n = (uint32_t)batch->pairs,
                        .cols = (uint32_t)batch->D};
+    return um_link_send_rows(l, peer, &f, scratch, err);
+}
+
+um_status um_dispatch_grad_read(float *dy, int pairs, um_link *l, const um_inbound *in, int D,
+                                um_dev *dev, um_arena *scratch, um_err *err)
+{
+    const um_frame *f = &in->frame;
+    if (f->rows != (uint32_t)pairs || (pairs > 0 && f->cols != (uint32_t)D))
+        return UM_FAIL(err, UM_E_CORRUPT, "dispatch-grad frame: %u rows x %u, want %d x %d",
+                       f->rows, f->cols, pairs, D);
+    return um_wrap(err, um_link_rows_in(l, dev, dy, in, scratch, err), "dispatch-grad frame");
+}
+
+um_status um_dispatch_grad_answer(um_link *l, int peer, um_exchange_key key, const float *dx,
+                                  int pairs, int D, um_dev *dev, um_arena *scratch, um_err *err)
+{
+    um_data_frame f = {.kind = UM_KIND_COMBINE_GRAD,
+                       .layer = key.layer,
+                       .step = key.step,
+                       .batch = key.batch,
+                       .dev = dev,
+                       .rows = dx,
+                       .n = (uint32_t)pairs,
+                       .cols = (uint32_t)D};
     return um_link_send_rows(l, peer, &f, scratch, err);
 }

@@ -10,7 +10,10 @@
  * frame, an empty one where it has no rows, and gets one back. A row that goes to several experts of one rank crosses once. Results
  * come back one row per (row, expert) pair, so that the router can add them in slot order: answers do not depend on the placement.
  *
- * What is under way is a table: dispatch enters (step, layer, micro-batch), combine waits for its entry. Several may be under way
+ * The backward pass uses the same plan the other way round. The gradient of every pair's output goes out as a frame of its own kind and the
+ * gradient of every pair's input comes back; a row that went to several experts gets their sum, in slot order too.
+ *
+ * What is under way is a table: dispatch enters (kind, step, layer, micro-batch), combine waits for its entry. Several may be under way
  * at once, and their answers may come in any order: whoever waits for a frame on this link puts those of every entry where they belong.
  *
  *   dispatch 0 ─► attention of batch 1 ─► dispatch 1 ─► combine 0 (answers of 1 are taken in too) ─► ... ─► combine 1
@@ -36,6 +39,8 @@ typedef struct um_exchange_key {
     uint64_t step;
     uint32_t layer, batch; /* batch: micro-batch of the step */
 } um_exchange_key;
+/* In a training job, added to the number of a micro-batch that is only computed forward, as in an evaluation: experts keep nothing. */
+#define UM_BATCH_FORWARD 0x80000000u
 
 /* D: width of a row. From here on the link gives combine frames to this exchange, whoever receives them. */
 um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D);
@@ -53,6 +58,18 @@ um_status um_exchange_combine(um_exchange *x, float *y, const float *weights, um
                               um_err *err);
 /* Whether all answers of key have come, so that combine would not wait. */
 bool um_exchange_answered(const um_exchange *x, um_exchange_key key);
+
+/* Backward, in a training job. Sends drows (device) [pairs,D], the gradient of every pair's output row in the plan's order of pairs (it
+ * contains the gate's weight already). The answers will stand in dinput (device) [pairs,D]: the gradient of every pair's input row. plan is
+ * that of the dispatch with the same key, which has been combined; plan, drows and dinput must live until um_exchange_combine_grad. drows
+ * and dinput may be the same memory. */
+um_status um_exchange_dispatch_grad(um_exchange *x, const um_dispatch_plan *plan, float *dinput,
+                                    const float *drows, um_exchange_key key, um_err *err);
+/* Waits for its answers, which ends the entry; then dx (device) [T,D] += the sum over the slots that have an expert of their pair's row of
+ * dinput, in slot order: whichever ranks own the experts, the bits are the same. Errors as um_exchange_combine. */
+um_status um_exchange_combine_grad(um_exchange *x, float *dx, um_exchange_key key, um_err *err);
+bool um_exchange_answered_grad(const um_exchange *x, um_exchange_key key);
+
 um_link *um_exchange_link(const um_exchange *x);
 uint64_t
 um_exchange_repeats(const um_exchange *x); /* answers that were dropped because they had come */
@@ -76,3 +93,10 @@ um_status um_dispatch_batch_read(um_dispatch_batch *out, um_link *l, const um_in
 /* Sends y (device) [pairs, D] back to peer. */
 um_status um_dispatch_batch_answer(um_link *l, int peer, const um_dispatch_batch *batch,
                                    const float *y, um_dev *dev, um_arena *scratch, um_err *err);
+/* The rows of a dispatch-grad frame into dy (device) [pairs,D], where pairs are those of the dispatch frame that it belongs to. */
+um_status um_dispatch_grad_read(float *dy, int pairs, um_link *l, const um_inbound *in, int D,
+                                um_dev *dev, um_arena *scratch, um_err *err);
+/* Sends dx (device) [pairs,D] back to peer. */
+um_status um_dispatch_grad_answer(um_link *l, int peer, um_exchange_key key, const float *dx,
+                                  int pairs, int D, um_dev *dev, um_arena *scratch, um_err *err);
+um_exchange_key um_exchange_key_of(const um_frame *f);

@@ -40,15 +40,24 @@ um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err)
     return um_params_open(&w->params, &w->ck, &sel, &how, err);
 }
 
-/* Whether the sender of a frame may send it to an expert or encoder rank. */
-static bool sender_ok(const um_comm *c, const um_inbound *in, um_kind kind)
+/* The task of a frame's kind, NULL without one. */
+static const um_role_task *task_of(const um_role_task *task, int tasks, um_kind kind)
 {
-    if (in->frame.kind == kind) return c->topo.ranks[in->msg.peer].role == UM_ROLE_ROUTER;
-    return in->msg.peer == um_join_leader(c) &&
-           (in->frame.kind == UM_KIND_STATS || in->frame.kind == UM_KIND_SHUTDOWN);
+    for (int i = 0; i < tasks; i++)
+        if (task[i].kind == kind) return &task[i];
+    return NULL;
 }
 
-um_status um_role_serve(um_role_base *w, um_kind kind, const char *idle, um_role_work work,
+/* Whether the sender of a frame may send it to an expert or encoder rank. */
+static bool sender_ok(const um_comm *c, const um_inbound *in, const um_role_task *task)
+{
+    bool leader = in->msg.peer == um_join_leader(c);
+    if (task != NULL)
+        return task->leader ? leader : c->topo.ranks[in->msg.peer].role == UM_ROLE_ROUTER;
+    return leader && (in->frame.kind == UM_KIND_STATS || in->frame.kind == UM_KIND_SHUTDOWN);
+}
+
+um_status um_role_serve(um_role_base *w, const um_role_task *task, int tasks, const char *idle,
                         void *ctx, um_err *err)
 {
     um_link *l = &w->link;
@@ -59,10 +68,11 @@ um_status um_role_serve(um_role_base *w, um_kind kind, const char *idle, um_role
         l->phase = idle;
         UM_TRY(um_link_next(l, &in, -1, err));
         um_kind got = in.frame.kind;
-        if (!sender_ok(l->comm, &in, kind)) {
+        const um_role_task *t = task_of(task, tasks, got);
+        if (!sender_ok(l->comm, &in, t)) {
             st = um_link_unwanted(l, &in, idle, err);
-        } else if (got == kind) {
-            st = work(ctx, &in, err);
+        } else if (t != NULL) {
+            st = t->work(ctx, &in, err);
         } else if (got == UM_KIND_STATS) {
             um_join_stats(l, &s);
             st = um_link_control(l, in.msg.peer, UM_KIND_STATS, &s.base, err);

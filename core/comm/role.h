@@ -29,11 +29,17 @@ um_status um_role_begin(um_role_base *w, const um_config *cfg, um_comm *comm, um
 um_status um_role_join(um_role_base *w, um_err *err);
 /* Lists the parameters of this rank in w->params; after um_role_join. modalities: of an encoder. */
 um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err);
-/* One frame of the kind that the role works on, from a router. */
-typedef um_status (*um_role_work)(void *ctx, const um_inbound *in, um_err *err);
-/* Experts and encoders: works on frames of `kind` and answers router 0's question for counters, until router 0 says that the job is
- * done. Frames of other kinds, or of ranks that may not send them, are UM_E_CORRUPT. idle: for messages, what it does in between. */
-um_status um_role_serve(um_role_base *w, um_kind kind, const char *idle, um_role_work work,
+/* One frame of a kind that the role works on. Who keeps it for later takes it over (um_link_defer does) and leaves *in empty. */
+typedef um_status (*um_role_work)(void *ctx, um_inbound *in, um_err *err);
+typedef struct um_role_task {
+    um_kind kind;
+    um_role_work work;
+    bool leader; /* only router 0 may send it; else any router */
+} um_role_task;
+/* Experts and encoders: works on frames of the kinds that have a task and answers router 0's question for counters, until router 0 says
+ * that the job is done. Frames of other kinds, or of ranks that may not send them, are UM_E_CORRUPT. idle: for messages, what it does in
+ * between. */
+um_status um_role_serve(um_role_base *w, const um_role_task *task, int tasks, const char *idle,
                         void *ctx, um_err *err);
 /* Reports a failure to the others, when this rank is the first of its host that has one to report, and closes. */
 void um_role_end(um_role_base *w, um_status st, const um_err *err);
