@@ -259,11 +259,11 @@ static int audio_text(char *s, size_t size, const um_model *m)
                      p->names.prefix);
     return n +
            snprintf(s + n, size - (size_t)n,
-                    " sound %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %08x %d %d %s",
+                    " sound %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %08x %d %d %s",
                     q->present, q->dim, q->layers, q->heads, q->ffn_dim, q->patch, q->patch_dim,
-                    q->conv_pos, q->conv_groups, q->buckets, q->max_distance, q->gated, q->q_dim,
-                    q->q_layers, q->q_heads, q->q_ffn_dim, q->q_cross, q->queries,
-                    um_f32_bits(q->q_eps), q->proj, q->proj_layers, q->names.prefix);
+                    q->conv_pos, q->conv_groups, q->buckets, q->max_distance, q->gated,
+                    q->window_seconds, q->q_dim, q->q_layers, q->q_heads, q->q_ffn_dim, q->q_cross,
+                    q->queries, um_f32_bits(q->q_eps), q->proj, q->proj_layers, q->names.prefix);
 }
 
 /* The settings of dropping are left out, because they do not affect answers. */

@@ -95,6 +95,7 @@ typedef struct um_sound_model {
     int dim, layers, heads, ffn_dim, patch, patch_dim; /* patch_dim = the cfg's embed_dim */
     int conv_pos, conv_groups, buckets, max_distance;
     bool gated; /* gru_rel_pos */
+    int window_seconds; /* of sound that become the rows of one window: 30, unless the cfg says "window_seconds" */
     /* connector; counted or measured in the tensors where mm_audio_qformer is absent */
     um_aligner_names names;
     int q_dim, q_layers, q_heads, q_ffn_dim, q_cross,

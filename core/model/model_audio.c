@@ -146,6 +146,7 @@ static um_status read_beats(um_sound_model *s, um_reader *r)
     s->conv_groups = 16;
     s->buckets = 320;
     s->max_distance = 1280;
+    s->window_seconds = 30;
     um_take_int(r, "encoder_embed_dim", true, 1, UM_MAX_WIDTH, &s->dim);
     um_take_int(r, "encoder_layers", true, 1, UM_MAX_LAYERS, &s->layers);
     um_take_int(r, "encoder_attention_heads", true, 1, UM_MAX_HEADS, &s->heads);
@@ -157,6 +158,7 @@ static um_status read_beats(um_sound_model *s, um_reader *r)
     um_take_int(r, "num_buckets", false, 4, UM_MAX_ROWS, &s->buckets);
     um_take_int(r, "max_distance", false, 1, UM_MAX_POSITIONS, &s->max_distance);
     um_take_bool(r, "gru_rel_pos", &s->gated);
+    um_take_int(r, "window_seconds", false, 1, MAX_SECONDS, &s->window_seconds);
     beats_switches(r);
     check_heads(r, "encoder_attention_heads", s->heads, "encoder_embed_dim", s->dim);
     check_heads(r, "conv_pos_groups", s->conv_groups, "encoder_embed_dim", s->dim);

@@ -113,11 +113,12 @@ static void print_audio(FILE *out, const um_model *m)
     if (q->present) {
         fprintf(
             out,
-            "              BEATs: hidden %d, layers %d, heads %d, patch %d\n"
+            "              BEATs: hidden %d, layers %d, heads %d, patch %d; windows of %d s\n"
             "              connector: hidden %d, %d layer%s, %d queries, projector of %d linear "
             "layer%s; tensors %s*\n",
-            q->dim, q->layers, q->heads, q->patch, q->q_dim, q->q_layers, plural(q->q_layers),
-            q->queries, q->proj_layers, plural(q->proj_layers), q->names.prefix);
+            q->dim, q->layers, q->heads, q->patch, q->window_seconds, q->q_dim, q->q_layers,
+            plural(q->q_layers), q->queries, q->proj_layers, plural(q->proj_layers),
+            q->names.prefix);
     }
 }
 

@@ -169,7 +169,8 @@ static void test_small(void **state)
                "become 1500 rows\n"
                "              connector: 2 layers, ");
     says(said, "tensors model.mm_speech_aligner.*");
-    says(said, "sound_tower\n              BEATs: hidden 64, layers 2, heads 4, patch 16\n");
+    says(said, "sound_tower\n              BEATs: hidden 64, layers 2, heads 4, patch 16; windows "
+               "of 30 s\n");
     says(said, "  speech_aligner ");
     says(said, " MiB  f32\n");
     said = inspect(s.out, true, UM_OK);

@@ -102,6 +102,15 @@ static void test_audio(void **state)
     audio_folders(&(edit){"max_source_positions", "500"}, &(edit){"chunk_length", "10"}, NULL);
     m = read_ok((edit[]){{"mm_audio_tower", "\"speech\""}}, 1);
     assert_true(m.speech.positions == 500 && m.speech.window_seconds == 10);
+    m = read_ok((edit[]){{"mm_audio_tower", "\"sound\""}}, 1);
+    assert_int_equal(m.sound.window_seconds, 30);
+    const uint64_t usual = m.fingerprint;
+    audio_folders(NULL, NULL, &(edit){"window_seconds", "4"});
+    m = read_ok((edit[]){{"mm_audio_tower", "\"sound\""}}, 1);
+    assert_true(m.sound.window_seconds == 4 && m.fingerprint != usual);
+    audio_folders(NULL, NULL, &(edit){"window_seconds", "0"});
+    assert_int_equal(read_with(&m, (edit[]){{"mm_audio_tower", "\"sound\""}}, 1, &err), UM_E_MODEL);
+    has(&err, "sound/config.json: window_seconds: 0");
 }
 
 /* Which folder is used for which kind, and the message when there is none. */
