@@ -21,7 +21,7 @@ static int64_t touched(int64_t n, int64_t block, int64_t blocks)
 
 int um_beats_real_rows(const um_beats *b, int64_t n)
 {
-    const int64_t frames = touched(n, UM_WAVE_WINDOW / b->frames, b->frames);
+    const int64_t frames = touched(n, um_beats_window(b->model) / b->frames, b->frames);
     return (int)touched(frames, b->frames / b->rows, b->rows);
 }
 
@@ -46,11 +46,16 @@ static void unfold(float *cols, const float *bank, int real, int patch)
     }
 }
 
-int um_beats_frames(void) { return um_fbank_frames(UM_WAVE_WINDOW); }
+int64_t um_beats_window(const um_sound_model *m)
+{
+    return (int64_t)UM_WAVE_RATE * m->window_seconds;
+}
+
+int um_beats_frames(const um_sound_model *m) { return um_fbank_frames(um_beats_window(m)); }
 
 int um_beats_rows(const um_sound_model *m)
 {
-    return um_beats_frames() / m->patch * (UM_FBANK_BINS / m->patch);
+    return um_beats_frames(m) / m->patch * (UM_FBANK_BINS / m->patch);
 }
 
 um_attention_shape um_beats_attention(const um_sound_model *m)
@@ -76,7 +81,7 @@ static void embed_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device,
 {
     const size_t T = (size_t)um_beats_rows(m), D = (size_t)m->dim, E = (size_t)m->patch_dim,
                  P = (size_t)m->patch;
-    a->bank = um_arena_f32(host, (size_t)um_beats_frames(), UM_FBANK_BINS);
+    a->bank = um_arena_f32(host, (size_t)um_beats_frames(m), UM_FBANK_BINS);
     a->staged = um_arena_f32(host, T, P * P);
     a->cols = um_arena_f32(device, T, P * P);
     a->raw = um_arena_f32(device, T, E);
@@ -197,7 +202,7 @@ static void layer_fwd(um_dev *dev, um_beats_layer_acts *a, const um_beats *b,
 void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
                      um_arena *host)
 {
-    UM_ASSERT(n >= 1 && n <= UM_WAVE_WINDOW);
+    UM_ASSERT(n >= 1 && n <= um_beats_window(b->model));
     const um_sound_model *m = b->model;
     const int real = um_beats_real_rows(b, n), T = distinct_rows(b, real);
     const size_t D = (size_t)m->dim;

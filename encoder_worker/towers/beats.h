@@ -17,16 +17,22 @@ typedef struct um_beats_layer {
 typedef struct um_beats {
     const um_sound_model *model;
     um_fbank fbank;
-    int frames, rows;      /* of one window: filter bank, patches */
-    um_linear patch;       /* [patch_dim, patch*patch] */
-    um_norm patch_norm;    /* [patch_dim] */
-    um_linear project;     /* [D, patch_dim]; unset where D = patch_dim */
-    const um_matrix *conv; /* [groups] of [D/groups, conv_pos * D/groups] */
+    int frames, rows;    /* of one window: filter bank, patches */
+    um_linear patch;     /* [patch_dim, patch*patch] */
+    um_norm patch_norm;  /* [patch_dim] */
+    um_linear project;   /* [D, patch_dim]; unset where D = patch_dim */
+    um_matrix *conv;     /* [groups] of [D/groups, conv_pos * D/groups]: g v / |v| */
+    const float *conv_g; /* [conv_pos] */
     const float *conv_bias;
+    um_param *conv_v; /* [D, D/groups, conv_pos]; not in device memory unless it is trained */
     um_norm norm;
-    const float *table; /* [heads, 2 rows - 1] bias for every distance */
-    int reach;          /* keys at least this far before a query all have the same bias */
+    const float *bias; /* [buckets, heads] */
+    int32_t *buckets;  /* [2 rows - 1] the bucket of every distance */
+    float *table;      /* [heads, 2 rows - 1] bias for every distance */
+    float *gathered;   /* [2 rows - 1, heads] on the way from one to the other */
+    int reach;         /* keys at least this far before a query all have the same bias */
     um_beats_layer *layers;
+    um_params *params; /* of which all this was loaded */
 } um_beats;
 
 um_attention_shape um_beats_attention(const um_sound_model *m);
@@ -61,23 +67,28 @@ typedef struct um_beats_acts {
 void um_beats_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device, const um_sound_model *m,
                         bool keep);
 
-/* Frames of the filter bank of a window, and the rows that its patches make. */
-int um_beats_frames(void);
+/* Samples of a window, frames of its filter bank, and the rows that its patches make. */
+int64_t um_beats_window(const um_sound_model *m);
+int um_beats_frames(const um_sound_model *m);
 int um_beats_rows(const um_sound_model *m);
 
-/* Loads the tower, which ps lists, and releases its mapped pages. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
+/* Loads the tower, which ps lists and which must outlive it, and releases its mapped pages. It can encode after um_beats_prepare.
+ * UM_E_MODEL names the tensor, its expected shape and its actual shape. */
 um_status um_beats_load(um_beats *out, um_params *ps, um_err *err);
+/* Computes what is made of weights and kept: the normalised convolution, and the bias of every distance. Once after loading, and again
+ * after each change of the weights. UM_E_MODEL when a tap of the convolution is zero. */
+um_status um_beats_prepare(um_beats *b, um_err *err);
 
 /* Bucket of the distance from a query to a key (key - query), out of `buckets`: each short distance has a bucket of its own, longer
  * ones share buckets logarithmically up to max_distance. The upper half of the buckets is for keys after the query. */
 int um_beats_bucket(int distance, int buckets, int max_distance);
 
-/* Rows of a window that belong to the n samples before its padding (1..UM_WAVE_WINDOW). Two reductions by "all" (spec 2.5): a frame is
+/* Rows of a window that belong to the n samples before its padding (1..um_beats_window). Two reductions by "all" (spec 2.5): a frame is
  * padding when its whole block of samples is padding, and a row when its whole block of frames is. The remainder of a division is left
  * out at the end. */
 int um_beats_real_rows(const um_beats *b, int64_t n);
 
-/* a->out[b->rows, D] of wave[n] on the host, 1 <= n <= UM_WAVE_WINDOW. The last value of the wave is repeated to the end of the window;
+/* a->out[b->rows, D] of wave[n] on the host, 1 <= n <= um_beats_window. The last value of the wave is repeated to the end of the window;
  * this padding is not attended to. Memory: host, released before returning. */
 void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
                      um_arena *host);

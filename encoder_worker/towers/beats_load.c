@@ -1,4 +1,4 @@
-/* Loads BEATs (beats.h): packs its weights and precomputes what depends on them alone, the normalised convolution and the bias of every
+/* Loads BEATs (beats.h): packs its weights and computes what depends on them alone, the normalised convolution and the bias of every
  * distance. */
 #include "encoder_worker/towers/beats.h"
 
@@ -13,21 +13,6 @@ int um_beats_bucket(int distance, int buckets, int max_distance)
     if (n < exact) return base + n;
     const double far = um_log((double)n / exact) / um_log((double)max_distance / exact);
     return base + um_min_int(half - 1, exact + (int)(far * (half - exact)));
-}
-
-/* out[heads, 2 rows - 1]: the bias of distance d of head h is out[h, rows-1 + d]. */
-static const float *spread_table(const float *by_bucket, const um_sound_model *m, int rows,
-                                 um_arena *scratch)
-{
-    const size_t width = 2 * (size_t)rows - 1;
-    float *out = um_arena_f32(scratch, (size_t)m->heads, width);
-    for (size_t i = 0; i < width; i++) {
-        const int d = (int)i - (rows - 1);
-        const size_t bucket = (size_t)um_beats_bucket(d, m->buckets, m->max_distance);
-        for (size_t h = 0; h < (size_t)m->heads; h++)
-            out[um_at(h, i, width)] = by_bucket[um_at(bucket, h, (size_t)m->heads)];
-    }
-    return out;
 }
 
 static int reach_of(const um_sound_model *m, int rows)
@@ -46,19 +31,28 @@ static um_place place(um_slot slot, int layer)
 static um_status load_table(um_beats *b, um_params *ps, um_err *err)
 {
     const um_sound_model *m = b->model;
-    float *by_bucket = NULL;
+    const size_t width = 2 * (size_t)b->rows - 1, heads = (size_t)m->heads;
     um_arena scratch;
-    um_arena_init(&scratch, "position bias", 1 << 16);
-    um_status st = um_values_read(&by_bucket, ps, place(UM_SLOT_RELATIVE_BIAS, 0), UM_LEAF_WEIGHT,
-                                  &scratch, err);
-    if (st == UM_OK) {
-        const float *spread = spread_table(by_bucket, m, b->rows, &scratch);
-        b->table = um_dev_put_f32(ps->how.dev, ps->how.device, spread,
-                                  (size_t)m->heads * (2 * (size_t)b->rows - 1));
-        b->reach = reach_of(m, b->rows);
-    }
+    UM_TRY(um_vector_load(&b->bias, ps, place(UM_SLOT_RELATIVE_BIAS, 0), UM_LEAF_WEIGHT, err));
+    um_arena_init(&scratch, "buckets", width * sizeof(int32_t));
+    int32_t *bucket = um_arena_i32(&scratch, width);
+    for (size_t i = 0; i < width; i++)
+        bucket[i] = um_beats_bucket((int)i - (b->rows - 1), m->buckets, m->max_distance);
+    b->buckets = um_dev_put_i32(ps->how.dev, ps->how.device, bucket, width);
     um_arena_free(&scratch);
-    return st;
+    b->gathered = um_arena_f32(ps->how.device, width, heads);
+    b->table = um_arena_f32(ps->how.device, heads, width);
+    b->reach = reach_of(m, b->rows);
+    return UM_OK;
+}
+
+/* table[h, rows-1 + d] = bias[bucket of distance d, h] */
+static void spread_table(um_beats *b)
+{
+    um_dev *dev = b->params->how.dev;
+    const int width = 2 * b->rows - 1, heads = b->model->heads;
+    dev->ops->gather(dev, b->gathered, b->bias, b->buckets, width, heads);
+    dev->ops->transpose(dev, b->table, b->gathered, width, heads);
 }
 
 /* by[k] = g[k] / |v[:,:,k]|, the norm over all outputs and inputs of tap k. */
@@ -81,8 +75,8 @@ static um_status tap_scales(double *by, const float *g, const float *v, int D, i
 }
 
 /* Packs group q: outputs q*C .. q*C+C-1 as rows of [tap][input], the order in which a window of the group's rows is stored. */
-static um_matrix pack_group(const um_loading *how, const float *v, const double *by, int q, int C,
-                            int K, um_arena *scratch)
+static void pack_group(um_dev *dev, um_matrix *out, const float *v, const double *by, int q, int C,
+                       int K, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
     const size_t c = (size_t)C, taps = (size_t)K;
@@ -92,34 +86,62 @@ static um_matrix pack_group(const um_loading *how, const float *v, const double 
             for (size_t k = 0; k < taps; k++)
                 w[(o * taps + k) * c + i] =
                     (float)((double)v[(((size_t)q * c + o) * c + i) * taps + k] * by[k]);
-    const um_matrix m = um_matrix_pack(how, w, C, K * C, UM_F32);
+    dev->ops->pack(dev, out, w, UM_F32, K * C, false);
     um_arena_reset(scratch, mark);
-    return m;
 }
 
-/* w = g v / |v|. Stored in f32, because the product has already been rounded once. */
 static um_status load_conv(um_beats *b, um_params *ps, um_err *err)
 {
     const um_sound_model *m = b->model;
     const int K = m->conv_pos, groups = m->conv_groups, C = m->dim / groups;
+    UM_TRY(um_vector_load(&b->conv_g, ps, place(UM_SLOT_POS_CONV_G, -1), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_params_want(ps, &b->conv_v, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_vector_load(&b->conv_bias, ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_BIAS, err));
+    b->conv_v->computed = true;
+    b->conv = um_arena_zero(ps->how.host, (size_t)groups * sizeof *b->conv);
+    for (int q = 0; q < groups; q++) {
+        b->conv[q] = (um_matrix){.dtype = UM_F32, .N = C, .K = K * C};
+        b->conv[q].data = um_arena_alloc(ps->how.device, um_matrix_bytes(UM_F32, C, K * C));
+    }
+    return UM_OK;
+}
+
+/* The direction of the convolution: as the file has it, until it is trained. */
+static void read_v(float *v, const um_param *p, um_dev *dev)
+{
+    if (p->trained) {
+        dev->ops->get(dev, v, p->master, um_spec_values(&p->spec) * sizeof *v);
+        return;
+    }
+    um_tensor_to_f32(v, p->stored);
+    um_tensors_forget(p->set, p->stored);
+}
+
+/* conv = g v / |v|. Kept in f32, because the product has already been rounded once. */
+static um_status normalise_conv(um_beats *b, um_err *err)
+{
+    const um_sound_model *m = b->model;
+    const int K = m->conv_pos, groups = m->conv_groups, C = m->dim / groups;
+    um_dev *dev = b->params->how.dev;
     um_arena scratch;
-    float *g = NULL, *v = NULL;
     um_arena_init(&scratch, "conv", 1 << 20);
     double *by = um_arena_alloc(&scratch, (size_t)K * sizeof *by);
-    um_status st =
-        um_values_read(&g, ps, place(UM_SLOT_POS_CONV_G, -1), UM_LEAF_WEIGHT, &scratch, err);
-    if (st == UM_OK)
-        st = um_values_read(&v, ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_WEIGHT, &scratch, err);
-    const um_param *p = um_params_find(ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_WEIGHT);
-    if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, p->spec.name, err);
-    if (st == UM_OK) {
-        um_matrix *conv = um_arena_zero(ps->how.host, (size_t)groups * sizeof *conv);
-        for (int q = 0; q < groups; q++) conv[q] = pack_group(&ps->how, v, by, q, C, K, &scratch);
-        b->conv = conv;
-        st = um_vector_load(&b->conv_bias, ps, place(UM_SLOT_POS_CONV_V, -1), UM_LEAF_BIAS, err);
-    }
+    float *g = um_arena_f32(&scratch, 1, (size_t)K),
+          *v = um_arena_f32(&scratch, 1, um_spec_values(&b->conv_v->spec));
+    dev->ops->get(dev, g, b->conv_g, (size_t)K * sizeof *g);
+    read_v(v, b->conv_v, dev);
+    um_status st = um_dev_sync(dev, err);
+    if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, b->conv_v->spec.name, err);
+    for (int q = 0; q < groups && st == UM_OK; q++)
+        pack_group(dev, &b->conv[q], v, by, q, C, K, &scratch);
     um_arena_free(&scratch);
     return st;
+}
+
+um_status um_beats_prepare(um_beats *b, um_err *err)
+{
+    spread_table(b);
+    return normalise_conv(b, err);
 }
 
 static um_status load_layer(um_beats_layer *b, um_params *ps, int layer, um_err *err)
@@ -143,7 +165,7 @@ static um_status load_layer(um_beats_layer *b, um_params *ps, int layer, um_err 
 static um_status count_rows(um_beats *b, um_err *err)
 {
     const int P = b->model->patch;
-    b->frames = um_beats_frames();
+    b->frames = um_beats_frames(b->model);
     b->rows = um_beats_rows(b->model);
     if (b->rows < 1 || b->rows > b->frames)
         return UM_FAIL(err, UM_E_MODEL,
@@ -157,7 +179,7 @@ um_status um_beats_load(um_beats *out, um_params *ps, um_err *err)
 {
     const um_sound_model *m = &ps->ck->model.sound;
     const um_tower_layer l = {ps, UM_PART_SOUND, -1};
-    um_beats b = {.model = m};
+    um_beats b = {.model = m, .params = ps};
     UM_TRY(count_rows(&b, err));
     um_fbank_init(&b.fbank, ps->how.host);
     UM_TRY(um_tower_load_linear(&l, &b.patch, UM_SLOT_PATCH, err));

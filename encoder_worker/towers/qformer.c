@@ -36,21 +36,12 @@ static um_status load_layer(um_qformer_layer *out, um_params *ps, int layer, um_
     return um_tower_load_norm(&l, &out->norm, UM_SLOT_NORM2, err);
 }
 
-/* The queries are the same for every window, so their first norm is computed once, here. */
 static um_status load_queries(um_qformer *f, um_params *ps, um_err *err)
 {
-    const um_sound_model *m = f->model;
-    const um_loading *how = &ps->how;
     const um_tower_layer l = {ps, UM_PART_SOUND_ALIGNER, -1};
-    um_norm norm;
-    const float *raw = NULL;
-    UM_TRY(um_tower_load_norm(&l, &norm, UM_SLOT_QUERY_NORM, err));
-    UM_TRY(um_vector_load(&raw, ps, um_place_of(l.part, UM_SLOT_QUERIES, -1, -1), UM_LEAF_WEIGHT,
-                          err));
-    float *queries = um_arena_f32(how->device, (size_t)m->queries, (size_t)m->q_dim);
-    um_norm_fwd(how->dev, queries, raw, &norm, m->queries, m->q_dim, m->q_eps);
-    f->queries = queries;
-    return UM_OK;
+    UM_TRY(um_tower_load_norm(&l, &f->query_norm, UM_SLOT_QUERY_NORM, err));
+    return um_vector_load(&f->queries, ps, um_place_of(l.part, UM_SLOT_QUERIES, -1, -1),
+                          UM_LEAF_WEIGHT, err);
 }
 
 um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err)
@@ -126,8 +117,7 @@ void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, 
     const um_sound_model *m = f->model;
     const run r = {m, dev, &a->pages};
     um_attention_pages_start(dev, &a->pages);
-    dev->ops->copy(dev, a->first, f->queries,
-                   um_at((size_t)m->queries, 0, (size_t)m->q_dim) * sizeof(float));
+    um_norm_fwd(dev, a->first, f->queries, &f->query_norm, m->queries, m->q_dim, m->q_eps);
     for (int i = 0; i < m->q_layers; i++) {
         const um_qformer_layer *l = &f->layers[i];
         um_qformer_layer_acts *s = &a->layer[i];

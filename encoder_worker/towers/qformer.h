@@ -38,7 +38,8 @@ void um_qformer_acts_bind(um_qformer_acts *a, um_arena *host, um_arena *device,
 
 typedef struct um_qformer {
     const um_sound_model *model;
-    const float *queries; /* [queries, Q], normalised */
+    const float *queries; /* [queries, Q] */
+    um_norm query_norm;
     um_qformer_layer *layers;
 } um_qformer;
 

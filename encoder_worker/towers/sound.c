@@ -28,13 +28,17 @@ um_status um_sound_load(um_sound **out, um_params *ps, um_err *err)
     UM_TRY(um_beats_load(&s->beats, ps, err));
     UM_TRY(um_qformer_load(&s->qformer, ps, err));
     UM_TRY(um_tower_load_projector(&s->projector, ps, UM_PART_SOUND_ALIGNER, m->proj_layers, err));
+    UM_TRY(um_sound_prepare(s, err));
     *out = s;
     return UM_OK;
 }
 
+um_status um_sound_prepare(um_sound *s, um_err *err) { return um_beats_prepare(&s->beats, err); }
+
 int64_t um_sound_rows(const um_sound_model *m, int64_t n)
 {
-    return (n + UM_WAVE_WINDOW - 1) / UM_WAVE_WINDOW * m->queries;
+    const int64_t window = um_beats_window(m);
+    return (n + window - 1) / window * m->queries;
 }
 
 um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
@@ -52,10 +56,10 @@ um_status um_sound_encode(float *rows, const um_sound *s, um_sound_acts *a, cons
 {
     const um_sound_model *m = s->model;
     UM_TRY(um_tower_check_finite(wave, n, "sample", err));
-    for (int64_t at = 0; at < n; at += UM_WAVE_WINDOW) {
+    const int64_t window = um_beats_window(m);
+    for (int64_t at = 0; at < n; at += window) {
         const int64_t left = n - at;
-        um_beats_encode(&a->beats, &s->beats, wave + at,
-                        left < UM_WAVE_WINDOW ? left : UM_WAVE_WINDOW, dev, host);
+        um_beats_encode(&a->beats, &s->beats, wave + at, left < window ? left : window, dev, host);
         um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev);
         um_tower_project(dev, rows, a->projector, s->projector, m->proj_layers, a->qformer.last,
                          m->queries);

@@ -11,13 +11,17 @@ typedef struct um_sound um_sound;
  * its host arena. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
 um_status um_sound_load(um_sound **out, um_params *ps, um_err *err);
 
+/* Computes again what is kept of weights that have changed (um_beats_prepare); um_sound_load has done it once. */
+um_status um_sound_prepare(um_sound *s, um_err *err);
+
 typedef struct um_sound_acts um_sound_acts;
 
 /* Activations of one window, in host. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
                                   int dim_out, bool keep);
 
-/* Number of rows for n samples: windows of 480000 samples x queries (spec 2.3). 0 for an empty wave. */
+/* Number of rows for n samples: windows x queries, where a window is window_seconds of the model, by default 480000 samples (spec 2.3).
+ * 0 for an empty wave. */
 int64_t um_sound_rows(const um_sound_model *m, int64_t n);
 
 /* rows[um_sound_rows, dim], device memory, of wave[n] on the host, 16 kHz mono; its windows one after another use the same a. The result

@@ -165,10 +165,11 @@ static void window_fwd(const run *r, float *rows, const float *wave, int64_t n, 
     const um_speech_model *m = s->model;
     um_dev *d = r->dev;
     um_speech_acts *a = r->a;
+    const size_t queries = um_at((size_t)m->queries, 0, (size_t)m->dim);
     embed(r, wave, n, host);
     stack_fwd(r, &a->encoder, s->encoder, m->layers, &s->encoder_norm, m->positions, false);
-    d->ops->copy(d, a->decoder.first, s->queries,
-                 um_at((size_t)m->queries, 0, (size_t)m->dim) * sizeof(float));
+    d->ops->copy(d, a->decoder.first, s->queries, queries * sizeof(float));
+    d->ops->add(d, a->decoder.first, s->query_positions, queries);
     stack_fwd(r, &a->decoder, s->decoder, m->dec_layers, &s->decoder_norm, m->queries, true);
     um_tower_project(d, rows, a->projector, s->projector, m->proj_layers, a->decoder.normed,
                      m->queries);

@@ -42,22 +42,13 @@ static um_status load_encoder(um_speech *s, um_params *ps, um_err *err)
     return um_tower_load_norm(&l, &s->encoder_norm, UM_SLOT_NORM, err);
 }
 
-/* The queries stand at positions 0, 1, ...: the position embeddings are added to them once, here. */
 static um_status load_queries(um_speech *s, um_params *ps, um_err *err)
 {
     const um_part part = UM_PART_SPEECH_ALIGNER;
-    const um_loading *how = &ps->how;
-    const size_t n = um_at((size_t)s->model->queries, 0, (size_t)s->model->dim);
-    const float *raw, *positions;
-    UM_TRY(
-        um_vector_load(&raw, ps, um_place_of(part, UM_SLOT_QUERIES, -1, -1), UM_LEAF_WEIGHT, err));
-    UM_TRY(um_vector_load(&positions, ps, um_place_of(part, UM_SLOT_POSITIONS, -1, -1),
+    UM_TRY(um_vector_load(&s->queries, ps, um_place_of(part, UM_SLOT_QUERIES, -1, -1),
                           UM_LEAF_WEIGHT, err));
-    float *q = um_arena_f32(how->device, 1, n);
-    how->dev->ops->copy(how->dev, q, raw, n * sizeof *q);
-    how->dev->ops->add(how->dev, q, positions, n);
-    s->queries = q;
-    return UM_OK;
+    return um_vector_load(&s->query_positions, ps, um_place_of(part, UM_SLOT_POSITIONS, -1, -1),
+                          UM_LEAF_WEIGHT, err);
 }
 
 static um_status load_decoder(um_speech *s, um_params *ps, um_err *err)

@@ -51,8 +51,9 @@ struct um_speech {
     const float *positions;   /* [model->positions, D] */
     um_speech_layer *encoder; /* [layers] */
     um_norm encoder_norm;
-    const float *queries;     /* [queries, D], with their positions added */
-    um_speech_layer *decoder; /* [dec_layers] */
+    const float *queries;         /* [queries, D] */
+    const float *query_positions; /* [dec_positions, D]; the queries stand at 0, 1, ... */
+    um_speech_layer *decoder;     /* [dec_layers] */
     um_norm decoder_norm;
     um_linear *projector; /* [proj_layers] */
     int dim_out;          /* width of the language model */

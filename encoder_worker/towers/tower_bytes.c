@@ -2,6 +2,7 @@
 #include "encoder_worker/towers/tower_bytes.h"
 
 #include "encoder_worker/frontend/fbank.h"
+#include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/sound.h"
 #include "encoder_worker/towers/speech.h"
 #include "encoder_worker/towers/vision.h"
@@ -34,7 +35,7 @@ static medium bind_speech(const um_model *m, um_arena *host, um_arena *device)
 static medium bind_sound(const um_model *m, um_arena *host, um_arena *device)
 {
     um_sound_acts_bind(host, device, &m->sound, m->dim, false);
-    return (medium){UM_WAVE_WINDOW * sizeof(float) + front_bytes(UM_FBANK_FFT),
+    return (medium){(size_t)um_beats_window(&m->sound) * sizeof(float) + front_bytes(UM_FBANK_FFT),
                     (size_t)m->sound.queries};
 }
 

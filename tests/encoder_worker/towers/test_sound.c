@@ -8,6 +8,7 @@
 
 #include "encoder_worker/towers/beats.h"
 #include "encoder_worker/towers/sound.h"
+#include "tests/support/folder.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
 #include "tests/support/tower_fixture.h"
@@ -40,6 +41,27 @@ static void load_tower(bench *b, const char *weights)
     um_err err = {0};
     b->params = params_of(&b->ck, UM_ALL_PARTS, weights, &b->dev, &b->arena, &b->device);
     if (um_sound_load(&b->sound, &b->params, &err) != UM_OK) fail_msg("%s", err.msg);
+}
+
+/* Loads it with values of t (f32) in place of the tensor of its name. Close *set when the tower has been used. */
+static void load_with(bench *b, um_tensors **set, const um_tensor *t)
+{
+    um_err err = {0};
+    char *dir = folder_make();
+    const char *path = um_arena_fmt(&b->arena, "%s/other.safetensors", dir);
+    b->params = params_of(&b->ck, UM_ALL_PARTS, "auto", &b->dev, &b->arena, &b->device);
+    um_status st = um_tensors_write(path, t, 1, NULL, &err);
+    if (st == UM_OK) st = um_tensors_open(set, path, &err);
+    for (size_t i = 0; i < b->params.n && st == UM_OK; i++) {
+        um_param *p = &b->params.list[i];
+        if (strcmp(p->spec.name, t->name) != 0) continue;
+        p->set = *set;
+        p->stored = um_tensors_find(*set, t->name);
+    }
+    if (st == UM_OK) st = um_sound_load(&b->sound, &b->params, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+    folder_remove(dir);
+    um_free(dir);
 }
 
 static void open_tower(bench *b, um_isa isa, int threads)
@@ -149,7 +171,7 @@ static void test_same_bits(void **state)
 static void test_rows(void **state)
 {
     (void)state;
-    const um_sound_model m = {.queries = 50};
+    const um_sound_model m = {.queries = 50, .window_seconds = 30};
     assert_int_equal(um_sound_rows(&m, 0), 0);
     assert_int_equal(um_sound_rows(&m, 1), 50);
     assert_int_equal(um_sound_rows(&m, 480000), 50);
@@ -238,7 +260,8 @@ static void test_real_rows(void **state)
     static const int known[][2] = {{160000, 500},  {1, 1},         {160, 1},       {320, 1},
                                    {321, 2},       {640, 2},       {478400, 1495}, {478401, 1496},
                                    {478720, 1496}, {479680, 1496}, {480000, 1496}};
-    const um_beats b = {.frames = 2998, .rows = 1496};
+    const um_sound_model m = {.window_seconds = 30};
+    const um_beats b = {.model = &m, .frames = 2998, .rows = 1496};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         assert_int_equal(um_beats_real_rows(&b, known[i][0]), known[i][1]);
 }
@@ -267,7 +290,9 @@ static void test_far_rows_are_copies(void **state)
     open_model(&b, "a4", UM_ISA_AUTO, 2);
     const um_sound_model *m = &b.ck.model.sound;
     b.params = params_of(&b.ck, 1u << UM_PART_SOUND, "auto", &b.dev, &b.arena, &b.device);
-    if (um_beats_load(&beats, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
+    um_status st = um_beats_load(&beats, &b.params, &err);
+    if (st == UM_OK) st = um_beats_prepare(&beats, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
     assert_int_equal(beats.rows, 1496);
     assert_int_equal(beats.reach, 778); /* 80 x 10^(79/80) = 777.4: the last bucket begins behind */
     const size_t D = (size_t)m->dim, values = 1496 * D;
@@ -284,6 +309,89 @@ static void test_far_rows_are_copies(void **state)
                                 lengths[i] == 229760));
     }
     close_model(&b);
+}
+
+/* Windows of another length: as many rows as fit, and those of a wave that fills them have the bits that they have in a longer window. */
+static void test_short_windows(void **state)
+{
+    (void)state;
+    enum { FULL = 384 * 160 }; /* samples whose rows fill a window of 4 s */
+    bench b;
+    um_err err = {0};
+    um_beats beats;
+    open_model(&b, "a4", UM_ISA_AUTO, 2);
+    um_sound_model *m = &b.ck.model.sound;
+    const float *wave = long_wave(&b, 70000);
+    const float *rows[2];
+    for (int i = 0; i < 2; i++) {
+        m->window_seconds = i == 0 ? 30 : 4;
+        b.params = params_of(&b.ck, 1u << UM_PART_SOUND, "auto", &b.dev, &b.arena, &b.device);
+        um_status st = um_beats_load(&beats, &b.params, &err);
+        if (st == UM_OK) st = um_beats_prepare(&beats, &err);
+        if (st != UM_OK) fail_msg("%s", err.msg);
+        assert_int_equal(um_beats_real_rows(&beats, FULL), 192);
+        rows[i] = window_of(&b, &beats, wave, FULL);
+    }
+    assert_int_equal(beats.rows, 192);
+    assert_memory_equal(rows[0], rows[1], 192 * (size_t)m->dim * sizeof *rows[0]);
+    load_tower(&b, "auto");
+    assert_int_equal(um_sound_rows(m, 64000), 50);
+    assert_int_equal(um_sound_rows(m, 64001), 100);
+    const size_t window = values_of(&b, 64000);
+    const float *all = encode(&b, wave, 70000);
+    assert_memory_equal(all, encode(&b, wave, 64000), window * sizeof *all);
+    assert_memory_equal(all + window, encode(&b, wave + 64000, 6000), window * sizeof *all);
+    close_model(&b);
+}
+
+static bool is_tensor(const void *name, const um_spec *s) { return strcmp(s->name, name) == 0; }
+
+/* What is computed from weights follows them: after a change and um_sound_prepare the tower answers as one that was loaded with the new
+ * weights. */
+static void test_prepared_again(void **state)
+{
+    (void)state;
+    static const struct {
+        um_part part;
+        um_slot slot;
+    } kinds[] = {{UM_PART_SOUND, UM_SLOT_POS_CONV_V},
+                 {UM_PART_SOUND, UM_SLOT_POS_CONV_G},
+                 {UM_PART_SOUND, UM_SLOT_RELATIVE_BIAS},
+                 {UM_PART_SOUND_ALIGNER, UM_SLOT_QUERIES}};
+    um_err err = {0};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        bench b;
+        open_tower(&b, UM_ISA_AUTO, 2);
+        um_wave w = sound_of(&b, "siren.wav");
+        const size_t bytes = values_of(&b, w.n) * sizeof(float);
+        const int layer = kinds[i].slot == UM_SLOT_RELATIVE_BIAS ? 0 : -1;
+        const float *before = encode(&b, w.samples, w.n);
+        um_param *p = um_params_find(
+            &b.params, um_place_of(kinds[i].part, kinds[i].slot, layer, -1), UM_LEAF_WEIGHT);
+        const size_t n = um_spec_values(&p->spec);
+        if (um_params_train(&b.params, is_tensor, p->spec.name, &err) != UM_OK)
+            fail_msg("%s", err.msg);
+        assert_int_equal(um_sound_prepare(b.sound, &err), UM_OK);
+        assert_memory_equal(encode(&b, w.samples, w.n), before, bytes); /* as the file has it */
+        float *x = um_arena_f32(&b.arena, 1, n);
+        b.dev.ops->get(&b.dev, x, p->master, n * sizeof *x);
+        for (size_t k = 0; k < n; k++) x[k] = x[n - 1 - k] + 0.25f;
+        b.dev.ops->put(&b.dev, p->master, x, n * sizeof *x);
+        um_param_changed(p);
+        um_params_repack(&b.params);
+        assert_int_equal(um_sound_prepare(b.sound, &err), UM_OK);
+        const float *after = encode(&b, w.samples, w.n);
+        assert_memory_not_equal(after, before, bytes);
+        um_tensors *set = NULL;
+        um_tensor changed = *p->stored;
+        changed.data = (const void *)x;
+        changed.dtype = UM_F32;
+        changed.bytes = n * sizeof *x;
+        load_with(&b, &set, &changed);
+        assert_memory_equal(encode(&b, w.samples, w.n), after, bytes);
+        um_tensors_close(set);
+        close_model(&b);
+    }
 }
 
 static void test_bf16_weights(void **state)
@@ -415,6 +523,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_buckets),
         cmocka_unit_test(test_real_rows),
         cmocka_unit_test(test_far_rows_are_copies),
+        cmocka_unit_test(test_short_windows),
+        cmocka_unit_test(test_prepared_again),
         cmocka_unit_test(test_bf16_weights),
         cmocka_unit_test(test_misfits),
         cmocka_unit_test(test_ungated),
