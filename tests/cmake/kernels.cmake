@@ -5,4 +5,5 @@ um_test(test_guarded SOURCES core/tensor/test_guarded.c support/guarded_ops.c LI
 um_test(test_ops_memory SOURCES core/tensor/test_ops_memory.c support/guarded_ops.c LIBS um_tensor)
 um_test(test_attention SOURCES core/tensor/test_attention.c LIBS um_tensor)
 um_test(test_attention_spans SOURCES core/tensor/test_attention_spans.c LIBS um_tensor)
+um_test(test_attention_bwd SOURCES core/tensor/test_attention_bwd.c LIBS um_tensor)
 um_test(test_grad SOURCES core/tensor/test_grad.c LIBS um_tensor)

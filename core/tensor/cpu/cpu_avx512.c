@@ -12,5 +12,6 @@
 #include "core/tensor/cpu/kernels_attention.inc"
 #include "core/tensor/cpu/kernels_rows.inc"
 #include "core/tensor/cpu/train/kernels_backward.inc"
+#include "core/tensor/cpu/train/kernels_attention_bwd.inc"
 #include "core/tensor/cpu/train/kernels_train.inc"
 #include "core/tensor/cpu/kernels_table.inc"

@@ -54,6 +54,22 @@ static void ops_work(void **state)
     um_dev_close_guarded(&d);
 }
 
+/* Every op of the CPU's table has its place in the guarded one, which is not the CPU's. */
+static void wraps_every_op(void **state)
+{
+    (void)state;
+    um_dev cpu, d = guarded();
+    um_err err;
+    void (*own)(void), (*its)(void);
+    assert_int_equal(um_dev_open_cpu(&cpu, UM_ISA_AUTO, 1, &err), UM_OK);
+    for (size_t at = sizeof cpu.ops->name; at < sizeof(um_ops); at += sizeof own) {
+        memcpy(&own, (const char *)d.ops + at, sizeof own);
+        memcpy(&its, (const char *)cpu.ops + at, sizeof its);
+        if (own == NULL || its == NULL || own == its) fail_msg("entry at byte %zu", at);
+    }
+    um_dev_close_guarded(&d);
+}
+
 /* What a child may do wrong. */
 static void reads(um_dev *d, float *p)
 {
@@ -156,6 +172,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ops_work),
+        cmocka_unit_test(wraps_every_op),
         cmocka_unit_test(touching_it_is_fatal),
         cmocka_unit_test(memory_comes_back),
         cmocka_unit_test(devices_are_apart),

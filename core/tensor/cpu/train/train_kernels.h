@@ -4,7 +4,12 @@
 
 #include "core/tensor/cpu/kernels.h"
 
-enum { UM_SQUARES_BLOCK = 4096 }; /* values whose squares are summed from zero */
+enum {
+    UM_SQUARES_BLOCK = 4096, /* values whose squares are summed from zero */
+    UM_BWD_BLOCK = 64,    /* queries, and positions, whose products are summed from zero: ops.h */
+    UM_BWD_COLUMNS = 256, /* of head_dim in one packed row of attention_bwd, */
+    UM_BWD_COLUMNS_LD = UM_BWD_COLUMNS + 16, /* an odd number of cache lines from row to row */
+};
 
 /* AdamW's numbers as the kernel uses them. */
 typedef struct um_adamw_f32 {
@@ -14,7 +19,45 @@ typedef struct um_adamw_f32 {
     float step, root2, eps; /* lr / bias1; sqrt(bias2) */
 } um_adamw_f32;
 
+/* One call of attention_bwd or attention_biased_bwd (table is not NULL). */
+typedef struct um_attn_bwd {
+    float *dq, *dk, *dv;
+    const float *dout, *out, *lse, *q, *k, *v;
+    size_t ldo, ldq, ldkv;
+    int heads, kv_heads, head_dim;
+    float scale;
+    bool causal;
+    float *dtable, *dgate;
+    const float *table, *gate;
+    size_t ldtable, centre; /* centre: the column of distance 0 */
+} um_attn_bwd;
+
+/* Positions that row t of a span sees. */
+static inline int um_attn_bwd_seen(const um_attn_bwd *a, const um_span *s, int t)
+{
+    return a->causal ? s->pos + t + 1 : s->n;
+}
+
+/* Floats of a block of packed rows. */
+static inline size_t um_bwd_packed_rows(int head_dim)
+{
+    const size_t D = (size_t)head_dim;
+    return (D + UM_BWD_COLUMNS - 1) / UM_BWD_COLUMNS * UM_BWD_BLOCK * UM_BWD_COLUMNS_LD;
+}
+
+/* Floats that attention_bwd of a kernel table needs for T queries of `group` heads that share a key head: four blocks of panels, three of
+ * packed rows, two of scores, and a number for each query. */
+static inline size_t um_attn_bwd_floats(int T, int group, int head_dim)
+{
+    return 4 * um_round_up((size_t)head_dim, UM_PANEL) * UM_BWD_BLOCK +
+           3 * um_bwd_packed_rows(head_dim) + 2 * UM_BWD_BLOCK * (UM_BWD_BLOCK + UM_PANEL) +
+           um_round_up((size_t)T * (size_t)group, UM_PANEL);
+}
+
 typedef struct um_train_kernels {
+    /* One key head of one span with T > 0, whose position 0 is row key_row of k. memory: um_attn_bwd_floats(). */
+    void (*attention_bwd)(const um_attn_bwd *a, const um_span *span, size_t key_row, int kv_head,
+                          float *memory);
     void (*rope_bwd)(float *dx, size_t ldx, const float *cs, const int32_t *pos, int T, int heads,
                      int head_dim);
     /* stats [T,2]: mean and rstd of every row, which layernorm_bwd_w reads. */
@@ -47,6 +90,17 @@ void um_cpu_combine_bwd(um_dev *d, float *drows, float *dweight, const float *dy
                         const int32_t *index, const float *weight, int T, int K, int D);
 void um_cpu_scatter_add(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D);
 void um_cpu_windows_add(um_dev *d, float *x, const float *cols, int T, int K, int step);
+void um_cpu_attention_bwd(um_dev *d, float *dq, float *dk, float *dv, const float *dout,
+                          const float *out, int ldo, const float *lse, const float *q, int ldq,
+                          const float *k, const float *v, int ldkv, const um_span *span,
+                          const int32_t *key_row, int spans, int heads, int kv_heads, int head_dim,
+                          float scale, bool causal);
+void um_cpu_attention_biased_bwd(um_dev *d, float *dq, float *dk, float *dv, const float *dout,
+                                 const float *out, int ldo, const float *lse, const float *q,
+                                 int ldq, const float *k, const float *v, int ldkv,
+                                 const um_span *span, const int32_t *key_row, int spans, int heads,
+                                 int kv_heads, int head_dim, float scale, float *dtable,
+                                 const float *table, int ldtable, float *dgate, const float *gate);
 
 void um_cpu_softmax(um_dev *d, float *y, const float *x, int T, int E);
 void um_cpu_softmax_bwd(um_dev *d, float *dx, const float *dp, int lddp, const float *p, int T,
