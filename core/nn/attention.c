@@ -118,3 +118,94 @@ void um_attention_fwd(um_dev *d, um_attention_acts *a, const um_attention *w,
     um_attention_write(d, a, &kv, &keys, 1);
     um_attention_attend(d, a, &w->shape, &kv, &rows, 1, causal);
 }
+
+/* --- backward --- */
+
+static float *zeroed(um_dev *d, um_arena *a, size_t rows, size_t cols)
+{
+    float *x = um_arena_f32(a, rows, cols);
+    d->ops->fill(d, x, 0.0f, rows * cols);
+    return x;
+}
+
+void um_attention_grads_start(um_dev *d, um_attention_grads *g, um_arena *scratch,
+                              const um_attention_shape *s, int T, int n)
+{
+    const size_t q = (size_t)q_cols(s), kv = (size_t)kv_cols(s), rows = (size_t)T, keys = (size_t)n;
+    switch (s->layers) {
+    case UM_ATTENTION_Q_K_V:
+        g->q = zeroed(d, scratch, rows, q);
+        g->k = zeroed(d, scratch, keys, kv);
+        g->v = zeroed(d, scratch, keys, kv);
+        break;
+    case UM_ATTENTION_Q_KV:
+        g->q = zeroed(d, scratch, rows, q);
+        g->k = zeroed(d, scratch, keys, 2 * kv);
+        g->v = g->k + kv;
+        break;
+    case UM_ATTENTION_QKV:
+        UM_ASSERT(n == T);
+        g->q = zeroed(d, scratch, rows, q + 2 * kv);
+        g->k = g->q + q;
+        g->v = g->k + kv;
+        break;
+    }
+    g->heads = zeroed(d, scratch, rows, q);
+}
+
+/* Forward was y = in + out(heads). */
+void um_attention_output_bwd(um_dev *d, um_attention_grads *g, const um_attention_acts *a,
+                             const um_attention *w, const float *dy, int T, um_arena *scratch)
+{
+    um_linear_bwd(d, g->heads, &w->out, dy, a->heads, T, scratch);
+}
+
+void um_attention_attend_bwd(um_dev *d, um_attention_grads *g, const um_attention_acts *a,
+                             const um_attention_shape *s, const um_span *spans,
+                             const int32_t *key_row, int n, bool causal)
+{
+    d->ops->attention_bwd(d, g->q, g->k, g->v, g->heads, a->heads, q_cols(s), a->lse, a->q, a->ldq,
+                          a->k, a->v, a->ldkv, spans, key_row, n, s->heads, s->kv_heads,
+                          s->head_dim, scale_of(s), causal);
+}
+
+void um_attention_attend_biased_bwd(um_dev *d, um_attention_grads *g, const um_attention_acts *a,
+                                    const um_attention_shape *s, const um_span *spans,
+                                    const int32_t *key_row, int n, float *dtable,
+                                    const float *table, int ldtable, float *dgate,
+                                    const float *gate)
+{
+    d->ops->attention_biased_bwd(d, g->q, g->k, g->v, g->heads, a->heads, q_cols(s), a->lse, a->q,
+                                 a->ldq, a->k, a->v, a->ldkv, spans, key_row, n, s->heads,
+                                 s->kv_heads, s->head_dim, scale_of(s), dtable, table, ldtable,
+                                 dgate, gate);
+}
+
+/* Forward was q = x Wq^T, k = from Wk^T, v = from Wv^T, some of them stacked. */
+void um_attention_project_bwd(um_dev *d, float *dx, float *dfrom, const um_attention_grads *g,
+                              const um_attention *w, const float *x, int T, const float *from,
+                              int n, um_arena *scratch)
+{
+    um_linear_bwd(d, dx, &w->q, g->q, x, T, scratch);
+    if (w->shape.layers == UM_ATTENTION_QKV)
+        UM_ASSERT(from == x && dfrom == dx && n == T);
+    else
+        um_linear_bwd(d, dfrom, &w->k, g->k, from, n, scratch);
+    if (w->shape.layers == UM_ATTENTION_Q_K_V)
+        um_linear_bwd(d, dfrom, &w->v, g->v, from, n, scratch);
+}
+
+void um_attention_bwd(um_dev *d, float *dx, float *dfrom, const um_attention_acts *a,
+                      const um_attention *w, const float *dy, const float *x, int T,
+                      const float *from, int n, bool causal, um_arena *scratch)
+{
+    const um_span rows = {.T = T, .n = n};
+    const int32_t key_row = 0;
+    um_attention_grads g;
+    um_mark mark = um_arena_mark(scratch);
+    um_attention_grads_start(d, &g, scratch, &w->shape, T, n);
+    um_attention_output_bwd(d, &g, a, w, dy, T, scratch);
+    um_attention_attend_bwd(d, &g, a, &w->shape, &rows, &key_row, 1, causal);
+    um_attention_project_bwd(d, dx, dfrom, &g, w, x, T, from, n, scratch);
+    um_arena_reset(scratch, mark);
+}

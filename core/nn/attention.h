@@ -63,6 +63,47 @@ void um_attention_attend_biased(um_dev *d, um_attention_acts *a, const um_attent
 void um_attention_output(um_dev *d, float *y, const um_attention_acts *a, const um_attention *w,
                          const float *in, int T);
 
+/* --- backward: the same steps from the end ---
+ *
+ *   um_attention_output_bwd ─► um_attention_attend_bwd ─► (RoPE back) ─► um_attention_project_bwd
+ *     dheads, dW of out          dq, dk, dv                  caller's        dx, dfrom, dW of q, k and v
+ *
+ * It reads what forward wrote into the acts, as um_attention_project and the caller left q, k and v: not the pages. */
+
+/* The gradients of what is in the acts, laid out as they are. */
+typedef struct um_attention_grads {
+    float *q, *k, *v; /* ldq, ldkv apart */
+    float *heads;     /* [T, H*hd] */
+} um_attention_grads;
+
+/* All zero, in scratch. */
+void um_attention_grads_start(um_dev *d, um_attention_grads *g, um_arena *scratch,
+                              const um_attention_shape *s, int T, int n);
+/* From dy[T,D], the gradient of out(heads): g->heads += ..., and that of the output layer +=. The gradient of the residual stream `in` is
+ * dy itself, which the caller adds. */
+void um_attention_output_bwd(um_dev *d, um_attention_grads *g, const um_attention_acts *a,
+                             const um_attention *w, const float *dy, int T, um_arena *scratch);
+/* g->q, g->k, g->v += ... from g->heads. key_row[i] (host): the row of k and v that is position 0 of span i; several spans may share
+ * their keys. */
+void um_attention_attend_bwd(um_dev *d, um_attention_grads *g, const um_attention_acts *a,
+                             const um_attention_shape *s, const um_span *spans,
+                             const int32_t *key_row, int n, bool causal);
+/* The same for um_attention_attend_biased. dtable [heads, ldtable] and dgate [T, heads] += ...; either may be NULL. */
+void um_attention_attend_biased_bwd(um_dev *d, um_attention_grads *g, const um_attention_acts *a,
+                                    const um_attention_shape *s, const um_span *spans,
+                                    const int32_t *key_row, int n, float *dtable,
+                                    const float *table, int ldtable, float *dgate,
+                                    const float *gate);
+/* dx[T,D] += ..., dfrom[n, ...] += ..., and the gradients of the layers +=, from g->q, g->k and g->v. In self-attention dfrom is dx. Either
+ * may be NULL. */
+void um_attention_project_bwd(um_dev *d, float *dx, float *dfrom, const um_attention_grads *g,
+                              const um_attention *w, const float *x, int T, const float *from,
+                              int n, um_arena *scratch);
+/* All of it for what um_attention_fwd and then um_attention_output computed of one sequence; dy as in um_attention_output_bwd. */
+void um_attention_bwd(um_dev *d, float *dx, float *dfrom, const um_attention_acts *a,
+                      const um_attention *w, const float *dy, const float *x, int T,
+                      const float *from, int n, bool causal, um_arena *scratch);
+
 /* The pages of one sequence that is written whole before it is read, so that every layer, and every stack of layers, may use the same
  * ones. */
 typedef struct um_attention_pages {

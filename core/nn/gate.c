@@ -22,27 +22,53 @@ void um_gate_bwd(um_dev *d, float *dlogits, const float *dweights, const um_rout
     d->ops->gate_topk_bwd(d, dlogits, dweights, r->weights, r->experts, r->T, r->E, r->K);
 }
 
-static int largest(const float *z, int E)
+/* --- balance without a loss --- */
+
+/* The K chosen experts of a row, larger clean logit first (ties to the lower index), and the softmax over them. */
+static void weigh(int32_t *experts, float *weights, const float *z, int K)
 {
-    int best = 0;
-    for (int e = 1; e < E; e++)
-        if (z[e] > z[best]) best = e;
-    return best;
+    float all = 0.0f;
+    for (int i = 1; i < K; i++)
+        for (int j = i; j > 0; j--) {
+            const int32_t a = experts[j - 1], b = experts[j];
+            if (z[a] > z[b] || (!(z[a] < z[b]) && a < b)) break;
+            experts[j - 1] = b;
+            experts[j] = a;
+        }
+    for (int i = 0; i < K; i++) {
+        weights[i] = um_expf(z[experts[i]] - z[experts[0]]);
+        all += weights[i];
+    }
+    for (int i = 0; i < K; i++) weights[i] /= all;
 }
 
-double um_gate_balance(const um_route *r)
+void um_gate_choose_biased(um_dev *d, um_route *r, const float *bias, um_arena *host,
+                           um_arena *device)
 {
-    const size_t E = (size_t)r->E;
-    double value = 0, *p = um_zalloc(2 * E * sizeof *p), *first = p + E;
-    for (size_t t = 0; t < (size_t)r->T; t++) {
-        const float *z = r->logits + t * E;
-        const int top = largest(z, r->E);
-        float all = 0.0f;
-        for (size_t e = 0; e < E; e++) all += um_expf(z[e] - z[top]);
-        for (size_t e = 0; e < E; e++) p[e] += (double)(um_expf(z[e] - z[top]) / all);
-        first[top]++;
+    const size_t T = (size_t)r->T, E = (size_t)r->E, K = (size_t)r->K;
+    if (T == 0) return;
+    um_mark h = um_arena_mark(host), v = um_arena_mark(device);
+    float *biased = um_arena_f32(device, T, E);
+    d->ops->copy_2d(d, biased, r->E, um_dev_put_f32(d, device, bias, E), 0, r->T, r->E);
+    d->ops->add(d, biased, r->logits, T * E);
+    d->ops->gate_topk(d, r->experts, r->weights, biased, r->T, r->E, r->K, false, 0, NULL);
+    int32_t *experts = um_arena_i32(host, T * K);
+    float *weights = um_arena_f32(host, T, K), *z = um_arena_f32(host, T, E);
+    d->ops->get(d, z, r->logits, T * E * sizeof *z);
+    d->ops->get(d, experts, r->experts, T * K * sizeof *experts);
+    for (size_t t = 0; t < T; t++) weigh(experts + t * K, weights + t * K, z + t * E, r->K);
+    d->ops->put(d, r->experts, experts, T * K * sizeof *experts);
+    d->ops->put(d, r->weights, weights, T * K * sizeof *weights);
+    um_arena_reset(device, v);
+    um_arena_reset(host, h);
+}
+
+void um_gate_bias_update(float *bias, const int64_t *load, int E, float rate)
+{
+    int64_t all = 0;
+    for (int e = 0; e < E; e++) all += load[e];
+    for (int e = 0; e < E; e++) {
+        const int64_t more = load[e] * E - all; /* load - mean, times E */
+        if (more != 0) bias[e] += more > 0 ? -rate : rate;
     }
-    for (size_t e = 0; e < E; e++) value += p[e] / r->T * (first[e] / r->T);
-    um_free(p);
-    return value * r->E;
 }

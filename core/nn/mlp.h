@@ -27,3 +27,8 @@ void um_mlp_output(um_dev *d, float *y, const um_mlp_acts *a, const um_mlp *w, c
 /* Both: y[T,D] = in + fc2(act(fc1(x))). Backward needs x: where it will run, y is another buffer. */
 void um_mlp_fwd(um_dev *d, float *y, um_mlp_acts *a, const um_mlp *w, const float *x,
                 const float *in, int T);
+
+/* Backward of um_mlp_fwd, from dy[T,D] and the acts, which are kept: dx[T,D] += ..., and the gradients of the layers +=. The gradient of
+ * `in` is dy itself, which the caller adds. dx may be NULL. */
+void um_mlp_bwd(um_dev *d, float *dx, const um_mlp *w, const um_mlp_acts *a, const float *dy,
+                const float *x, int T, um_arena *scratch);
