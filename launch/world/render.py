@@ -1,0 +1,73 @@
+"""Makes the media files of a world from their recipes, on all cores. A file is written beside its place and renamed, so what exists is whole."""
+import concurrent.futures
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import time
+
+import clips
+import draw
+import sounds
+import speak
+import waves
+
+KINDS = {"picture": lambda recipe, path, ending, _scratch: draw.render(recipe, path, ending),
+         "speech": speak.render, "sound": sounds.render, "clip": clips.render, "frame": clips.render}
+
+
+def one(target, recipe):
+    """Makes one file; the message when that fails, else None."""
+    target = pathlib.Path(target)
+    with tempfile.TemporaryDirectory() as scratch:
+        part = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            KINDS[recipe["kind"]](recipe, part, target.suffix[1:], scratch)
+            part.replace(target)
+        except (waves.ToolFailed, OSError, ValueError) as e:
+            part.unlink(missing_ok=True)
+            return f"{target}: {e}"
+    return None
+
+
+def some(jobs):
+    return [message for message in (one(*job) for job in jobs) if message]
+
+
+def ignore_interrupt():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+
+
+def progress(done, count, started, last):
+    """Says how far it is, at most every 5 seconds; returns when it last did."""
+    now = time.monotonic()
+    if now - last < 5 and done < count:
+        return last
+    left = (now - started) / max(done, 1) * (count - done)
+    print(f"  {done} of {count} files, about {left:.0f} s left" if done < count else f"  {count} files in {now - started:.0f} s", file=sys.stderr)
+    return now
+
+
+def everything(folder, recipes, cores):
+    """Makes the files that do not exist yet. Returns the messages of those that failed."""
+    root = pathlib.Path(folder)
+    for parent in {(root / path).parent for path in recipes}:
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(".*"):  # of a run that was interrupted
+            left.unlink()
+    jobs = [(str(root / path), recipe) for path, recipe in sorted(recipes.items()) if not (root / path).exists()]
+    if len(jobs) < len(recipes):
+        print(f"  {len(recipes) - len(jobs)} files exist already", file=sys.stderr)
+    failed, started, last, done = [], time.monotonic(), time.monotonic(), 0
+    with concurrent.futures.ProcessPoolExecutor(cores, initializer=ignore_interrupt) as pool:
+        tasks = [pool.submit(some, jobs[i:i + 16]) for i in range(0, len(jobs), 16)]
+        try:
+            for task in concurrent.futures.as_completed(tasks):
+                failed += task.result()
+                done = min(done + 16, len(jobs))
+                last = progress(done, len(jobs), started, last)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failed
