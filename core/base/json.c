@@ -461,3 +461,18 @@ um_status um_json_read_str(const um_json *object, const char *key, bool required
     value_text(text, v);
     return UM_FAIL(err, UM_E_MODEL, "%s: %s, allowed a string", key, text);
 }
+
+static int keep_text(const char *buffer, size_t size, void *ctx)
+{
+    um_text_add(ctx, buffer, size);
+    return 0;
+}
+
+const char *um_json_write(const um_json *j, um_arena *arena)
+{
+    um_text t = {0};
+    json_dump_callback(value_of(j), keep_text, &t, JSON_COMPACT | JSON_ENCODE_ANY);
+    const char *s = um_arena_str(arena, t.s == NULL ? "" : t.s);
+    um_text_free(&t);
+    return s;
+}

@@ -1,0 +1,41 @@
+/* What is known of one step when it is over: one line of trainer_log.jsonl, and of the console. Everything that is drawn or told about a
+ * training comes from these records. */
+#pragma once
+
+#include "core/base/json.h"
+#include "core/base/text.h"
+#include "core/model/modality.h"
+
+#include <stdint.h>
+
+enum { UM_RECORD_TERMS = 4 }; /* auxiliary losses: balance, multimodal, kl, z */
+
+typedef struct um_train_record {
+    uint64_t step, steps; /* of all */
+    double epoch;
+    double loss; /* mean over target tokens, with what auxiliary losses add */
+    double cross_entropy;
+    double aux[UM_RECORD_TERMS]; /* without coefficient, summed over layers */
+    double by_modality
+        [UM_MODALITIES]; /* mean cross-entropy of samples with the modality; NaN: there were none */
+    double lr, norm;     /* norm of the gradient, before clipping */
+    uint64_t samples, targets, rows, lost; /* lost: samples left out */
+    const char *media;                     /* combination of media of the step: "image+audio" */
+    double seconds, rows_per_second;       /* of this step */
+    double left_seconds;                   /* until the end, at this speed */
+    const char *skipped;                   /* why no weight changed; NULL: they did */
+    double eval_loss;                      /* NaN: not measured at this step */
+    const char *saved;                     /* the checkpoint written after this step, or NULL */
+} um_train_record;
+
+/* The record as one JSON object; numbers that are not finite are null. */
+void um_record_json(um_text *out, const um_train_record *r);
+/* The same read back: strings live as long as the JSON. False: it is no record. */
+bool um_record_read(um_train_record *out, const um_json *j);
+/* "step 120/1000  loss 1.2345  lr 3.0e-05  norm 1.23  8.1k tokens/s  12 min left  image 1.1 speech 1.4" */
+void um_record_line(um_text *out, const um_train_record *r);
+
+/* trainer_log.jsonl of a run: opens it for appending, without the records of steps behind `step`, which a run that goes on from there makes
+ * again. */
+um_status um_record_log_open(int *fd, const char *out, uint64_t step, um_err *err);
+um_status um_record_log_add(int fd, const um_train_record *r, um_err *err);
