@@ -19,8 +19,10 @@ enum {
 
 static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
-static void keep(um_json_lines *l, const char *data, size_t n)
+/* at: where data stands in the stream. */
+static void keep(um_json_lines *l, const char *data, size_t n, uint64_t at)
 {
+    if (l->bytes == 0) l->at = at;
     l->bytes += n;
     if (l->bytes > l->limit) {
         n = l->n < HEAD ? (n < HEAD - l->n ? n : HEAD - l->n) : 0;
@@ -39,7 +41,12 @@ static void emit(um_json_lines *l, um_json_item *out, uint64_t number, bool elem
     size_t mark = !element && l->n >= 3 && memcmp(l->buf, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
     size_t n = l->n - mark;
     l->buf[l->n] = '\0';
-    *out = (um_json_item){l->buf + mark, n, number, element, l->bytes > l->limit ? l->bytes : n};
+    *out = (um_json_item){.text = l->buf + mark,
+                          .n = n,
+                          .number = number,
+                          .element = element,
+                          .at = l->at + mark,
+                          .bytes = l->bytes > l->limit ? l->bytes : n};
     l->n = l->bytes = 0;
 }
 
@@ -61,7 +68,7 @@ static size_t start_read(um_json_lines *l, const char *data, size_t n)
     }
     if (i == n) return n;
     if (l->bom > 0 && l->bom < 3) { /* not a mark after all */
-        keep(l, mark, (size_t)l->bom);
+        keep(l, mark, (size_t)l->bom, 0);
         l->state = LINE;
     }
     l->bom = -1;
@@ -75,11 +82,12 @@ static size_t start_read(um_json_lines *l, const char *data, size_t n)
     return i;
 }
 
-static size_t line_read(um_json_lines *l, um_json_item *out, const char *data, size_t n)
+static size_t line_read(um_json_lines *l, um_json_item *out, const char *data, size_t n,
+                        uint64_t at)
 {
     const char *end = memchr(data, '\n', n);
     size_t take = end != NULL ? (size_t)(end - data) : n;
-    keep(l, data, take);
+    keep(l, data, take, at);
     if (end == NULL) return n;
     l->line++;
     if (is_blank(l))
@@ -121,7 +129,8 @@ static int element_step(um_json_lines *l, char c)
     return l->depth <= 0 ? 1 : -1;
 }
 
-static size_t element_read(um_json_lines *l, um_json_item *out, const char *data, size_t n)
+static size_t element_read(um_json_lines *l, um_json_item *out, const char *data, size_t n,
+                           uint64_t at)
 {
     int end = -1;
     size_t i = 0;
@@ -130,7 +139,7 @@ static size_t element_read(um_json_lines *l, um_json_item *out, const char *data
         end = element_step(l, data[i]);
     }
     if (end == 0) i--; /* the byte behind the element stays */
-    keep(l, data, i);
+    keep(l, data, i, at);
     if (end < 0) return n;
     if (end == 0 && data[i] == '\n') l->line--; /* will be read, and counted, again */
     l->state = BETWEEN;
@@ -149,16 +158,17 @@ size_t um_json_lines_read(um_json_lines *l, um_json_item *out, const char *data,
             i += start_read(l, data + i, n - i);
             break;
         case LINE:
-            i += line_read(l, out, data + i, n - i);
+            i += line_read(l, out, data + i, n - i, l->read + i);
             break;
         case BETWEEN:
             i += between_read(l, data + i, n - i);
             break;
         default:
-            i += element_read(l, out, data + i, n - i);
+            i += element_read(l, out, data + i, n - i, l->read + i);
             break;
         }
     }
+    l->read += i;
     return i;
 }
 
@@ -166,7 +176,7 @@ void um_json_lines_end(um_json_lines *l, um_json_item *out)
 {
     *out = (um_json_item){0};
     if (l->state == START && l->bom > 0 && l->bom < 3) { /* nothing but a part of a mark */
-        keep(l, "\xEF\xBB\xBF", (size_t)l->bom);
+        keep(l, "\xEF\xBB\xBF", (size_t)l->bom, 0);
         l->bom = -1;
         l->state = LINE;
     }

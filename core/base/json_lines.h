@@ -14,6 +14,7 @@ typedef struct um_json_item {
     size_t n;
     uint64_t number; /* from 1: of the line, empty ones counted too, or of the element */
     bool element;    /* of an array */
+    uint64_t at;     /* byte of the stream at which text begins */
     size_t
         bytes; /* n, or when that is more than the limit, the item's size; text is then its beginning */
 } um_json_item;
@@ -24,6 +25,7 @@ typedef struct um_json_lines {
     char *buf;    /* the beginning of the item that is being read */
     size_t n, cap, bytes;
     uint64_t line, elements; /* lines ended so far; elements begun */
+    uint64_t read, at;       /* bytes read before this call; where the item begins */
     int state, bom, depth;
     bool string, escape; /* within an element */
 } um_json_lines;

@@ -23,6 +23,14 @@ static void note(um_text *seen, const um_json_item *item)
     um_text_add(seen, "|", 1);
 }
 
+/* The item stands where it says, so that it can be read again. */
+static void note_at(um_text *seen, const um_json_item *item, const char *data, size_t n)
+{
+    assert_true(item->at <= n && item->n <= n - item->at);
+    assert_memory_equal(data + item->at, item->text, item->n);
+    note(seen, item);
+}
+
 /* The items of data[0..n), which arrives step bytes at a time. */
 static void cut(um_text *seen, const char *data, size_t n, size_t step)
 {
@@ -35,12 +43,12 @@ static void cut(um_text *seen, const char *data, size_t n, size_t step)
         for (size_t used = 0; used < here;) {
             used += um_json_lines_read(&l, &item, data + at + used, here - used);
             assert_true(used <= here);
-            if (item.text != NULL) note(seen, &item);
+            if (item.text != NULL) note_at(seen, &item, data, n);
         }
         at += here;
     }
     um_json_lines_end(&l, &item);
-    if (item.text != NULL) note(seen, &item);
+    if (item.text != NULL) note_at(seen, &item, data, n);
     um_json_lines_free(&l);
 }
 
