@@ -38,7 +38,7 @@ static um_status content_read(um_media_set *media, um_turn *turn, const um_json 
 }
 
 um_status um_messages_read(um_request *r, um_media_set *media, const um_json *list, bool cut,
-                           const char *folder, um_err *err)
+                           bool answered, const char *folder, um_err *err)
 {
     size_t n = um_json_size(list);
     bool alone = r->system == NULL; /* else "system" stands beside the messages */
@@ -71,7 +71,7 @@ um_status um_messages_read(um_request *r, um_media_set *media, const um_json *li
         UM_TRY(content_read(media, turn, content, cut, folder, where, err));
     }
     if (r->n_turns == 0) return UM_FAIL(err, UM_E_DATA, "messages: none is the user's");
-    if (!r->turns[r->n_turns - 1].human && r->turns[r->n_turns - 1].n > 0)
+    if (!answered && !r->turns[r->n_turns - 1].human && r->turns[r->n_turns - 1].n > 0)
         return UM_FAIL(err, UM_E_DATA, "messages[%zu]: the last message must be the user's", n - 1);
     return UM_OK;
 }

@@ -18,6 +18,7 @@ typedef struct um_media_set {
     int seen[UM_PLACEHOLDERS]; /* in the texts, by spelling */
     bool lacking;              /* one found no medium */
     const char *track;         /* "speech" or "sound": videos bring their sound track; else NULL */
+    bool voice_is_sound;       /* what the key "voice" means */
     um_arena *arena;
 } um_media_set;
 

@@ -14,8 +14,17 @@
 typedef struct sink {
     void (*text)(void *ctx, const char *text);
     void (*medium)(void *ctx, um_modality modality);
+    void (*answer)(
+        void *ctx,
+        bool
+            begins); /* an answer begins behind what came so far, or ends there; NULL: nobody asks */
     void *ctx;
 } sink;
+
+static void mark(const sink *to, bool begins)
+{
+    if (to->answer != NULL) to->answer(to->ctx, begins);
+}
 
 /* The template, byte for byte (spec 1.2). */
 static void compose(const um_request *r, const sink *to)
@@ -25,8 +34,9 @@ static void compose(const um_request *r, const sink *to)
     if (system[0] != '\0') to->text(to->ctx, " ");
     for (int i = 0; i < r->n_turns; i++) {
         const um_turn *t = &r->turns[i];
-        to->text(to->ctx, t->human ? "USER" : "ASSISTANT");
-        to->text(to->ctx, t->n == 0 ? ":" : ": ");
+        to->text(to->ctx, t->human ? "USER:" : "ASSISTANT:");
+        if (!t->human && t->n > 0) mark(to, true);
+        if (t->n > 0) to->text(to->ctx, " ");
         for (int k = 0; k < t->n; k++) {
             if (t->parts[k].text != NULL)
                 to->text(to->ctx, t->parts[k].text);
@@ -34,6 +44,7 @@ static void compose(const um_request *r, const sink *to)
                 to->medium(to->ctx, r->items[t->parts[k].item].modality);
         }
         if (t->n > 0) to->text(to->ctx, t->human ? " " : "</s>");
+        if (!t->human && t->n > 0) mark(to, false);
     }
     if (r->turns[r->n_turns - 1].human) to->text(to->ctx, "ASSISTANT:"); /* the answer wanted */
 }
@@ -47,11 +58,18 @@ static void write_medium(void *ctx, um_modality modality)
 char *um_prompt_text(const um_request *r, um_arena *arena)
 {
     um_text text = {0};
-    compose(r, &(sink){write_text, write_medium, &text});
+    compose(r, &(sink){.text = write_text, .medium = write_medium, .ctx = &text});
     char *out = um_arena_strn(arena, text.s, text.n);
     um_text_free(&text);
     return out;
 }
+
+/* Where the answers of a conversation begin and end, in turn: first as bytes of the piece that is being written, then, once it is
+ * encoded, as places in ids. */
+typedef struct answer_marks {
+    size_t *at; /* [n], room for two a turn */
+    size_t n, placed;
+} answer_marks;
 
 /* Ids in the making. Grown by doubling, so that a text of nothing but placeholders costs no more than its length. */
 typedef struct encoding {
@@ -62,6 +80,7 @@ typedef struct encoding {
     size_t n, cap;
     um_status st;
     um_err *err;
+    answer_marks *marks; /* NULL: labels are not wanted */
 } encoding;
 
 static void grow(encoding *e, const int32_t *ids, size_t n)
@@ -76,15 +95,29 @@ static void grow(encoding *e, const int32_t *ids, size_t n)
     e->n += n;
 }
 
+/* The answers among the ids [from, e->n), which begin at the bytes at[] of the piece: their places become places in ids. */
+static void answers_find(encoding *e, size_t from, const int32_t *at)
+{
+    answer_marks *m = e->marks;
+    size_t i = from;
+    for (; m->placed < m->n; m->placed++) {
+        size_t byte = m->at[m->placed];
+        while (i < e->n && (size_t)at[i - from] < byte) i++;
+        m->at[m->placed] = i;
+    }
+}
+
 /* Every part is encoded alone and comes back with BOS, which stands only once (spec 1.3). */
 static void piece_encode(encoding *e)
 {
     int n = 0, skip = e->n == 0 ? 0 : 1;
-    int32_t *ids = NULL;
+    int32_t *ids = NULL, *at = NULL;
+    size_t from = e->n;
     if (e->st != UM_OK) return;
-    e->st = um_tokenizer_encode(e->tok, e->part.s == NULL ? "" : e->part.s, e->part.n, &ids, &n,
-                                e->arena, e->err);
+    e->st = um_tokenizer_encode_at(e->tok, e->part.s == NULL ? "" : e->part.s, e->part.n, &ids,
+                                   e->marks != NULL ? &at : NULL, &n, e->arena, e->err);
     if (e->st == UM_OK) grow(e, ids + skip, (size_t)(n - skip));
+    if (e->st == UM_OK && e->marks != NULL) answers_find(e, from, at + skip);
     e->part.n = 0;
 }
 
@@ -96,16 +129,46 @@ static void encode_medium(void *ctx, um_modality modality)
     grow(ctx, &id, 1);
 }
 
+static void encode_answer(void *ctx, bool begins)
+{
+    encoding *e = ctx;
+    UM_ASSERT((e->marks->n % 2 == 0) == begins);
+    e->marks->at[e->marks->n++] = e->part.n;
+}
+
 um_status um_prompt_ids(const um_tokenizer *t, const um_request *r, int32_t **ids, int *n,
                         um_arena *arena, um_err *err)
 {
     encoding e = {.tok = t, .arena = arena, .err = err};
-    compose(r, &(sink){encode_text, encode_medium, &e});
+    compose(r, &(sink){.text = encode_text, .medium = encode_medium, .ctx = &e});
     piece_encode(&e);
     um_text_free(&e.part);
     if (e.st != UM_OK) return e.st;
     *ids = e.ids;
     *n = (int)e.n;
+    return UM_OK;
+}
+
+um_status um_prompt_labelled(const um_tokenizer *t, const um_request *r, um_labelled *out,
+                             um_arena *arena, um_err *err)
+{
+    answer_marks marks = {um_arena_alloc(arena, 2 * (size_t)r->n_turns * sizeof(size_t)), 0, 0};
+    encoding e = {.tok = t, .arena = arena, .err = err, .marks = &marks};
+    compose(r, &(sink){encode_text, encode_medium, encode_answer, &e});
+    piece_encode(&e);
+    um_text_free(&e.part);
+    if (e.st != UM_OK) return e.st;
+    UM_ASSERT(marks.placed == marks.n && marks.n % 2 == 0);
+    um_labelled l = {.ids = e.ids, .n = (int)e.n, .rounds = (int)(marks.n / 2)};
+    l.labels = um_arena_i32(arena, e.n);
+    l.round_end = um_arena_i32(arena, (size_t)l.rounds);
+    for (int i = 0; i < l.n; i++) l.labels[i] = UM_LABEL_IGNORED;
+    for (int k = 0; k < l.rounds; k++) {
+        l.round_end[k] = (int)marks.at[2 * k + 1];
+        for (int i = (int)marks.at[2 * k]; i < l.round_end[k]; i++)
+            if (l.ids[i] >= 0) l.labels[i] = l.ids[i];
+    }
+    *out = l;
     return UM_OK;
 }
 

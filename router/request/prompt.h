@@ -22,6 +22,19 @@ int32_t um_prompt_id(um_modality modality);
  * in arena. */
 um_status um_prompt_ids(const um_tokenizer *t, const um_request *r, int32_t **ids, int *n,
                         um_arena *arena, um_err *err);
+/* A conversation as ids and labels, for training (spec 1.4). */
+typedef struct um_labelled {
+    int32_t *ids;    /* [n] as um_prompt_ids gives them */
+    int32_t *labels; /* [n] UM_LABEL_IGNORED, or in an answer the id itself */
+    int n;
+    int *round_end; /* [rounds] where in ids the round ends: behind the </s> of its answer */
+    int rounds;
+} um_labelled;
+
+/* The labels cover of every answer that is not empty what stands between "ASSISTANT:" and the </s> behind it, and that </s>; media in an
+ * answer are ignored. An id that begins before the answer does, as the tokenizer's offsets say, is ignored. Lives in arena. */
+um_status um_prompt_labelled(const um_tokenizer *t, const um_request *r, um_labelled *out,
+                             um_arena *arena, um_err *err);
 /* Only kinds of media that this model has a tower for, and ids of its vocabulary. */
 um_status um_prompt_check(const um_request *r, const int32_t *ids, int n, const um_model *m,
                           um_err *err);

@@ -137,15 +137,23 @@ static const char *near_conversations(const um_json *sample)
     return NULL;
 }
 
-/* Turn i of n of a data file. A leading turn that is not human is dropped (spec 1.1), and so is the answer at the end. */
+/* Turn i of n of a data file. A leading turn that is not human is dropped (spec 1.1), and so is the answer at the end of a request. */
 static um_status turn_read(um_request *r, um_media_set *media, const um_json *turn, size_t i,
-                           size_t n, const char *folder, const char *where, um_err *err)
+                           size_t n, const um_request_source *source, const char *where,
+                           um_err *err)
 {
-    const um_json *value = um_json_get(turn, "value");
-    const char *from = um_json_str(um_json_get(turn, "from"), "");
-    bool human = strcmp(from, "human") == 0, last = i + 1 == n;
+    bool role = um_json_get(turn, "from") == NULL && um_json_get(turn, "role") != NULL;
+    const char *key = role ? "content" : "value";
+    const um_json *value = um_json_get(turn, key);
+    const char *from = um_json_str(um_json_get(turn, role ? "role" : "from"), "");
+    bool chat = role || source->answered, last = i + 1 == n; /* "user" and "assistant" count */
+    bool human = strcmp(from, "human") == 0 || (chat && strcmp(from, "user") == 0);
+    bool machine = strcmp(from, "gpt") == 0 || (chat && strcmp(from, "assistant") == 0);
     char here[80];
-    if ((!human && strcmp(from, "gpt") != 0) ||
+    snprintf(here, sizeof here, "%s[%zu].%s", where, i, key);
+    if (i == 0 && strcmp(from, "system") == 0)
+        return um_system_read(r, value, here, media->arena, err);
+    if ((!human && !machine) ||
         (!is_content(value) && (human || !last || um_json_kind_of(value) != UM_JSON_NULL)))
         return UM_FAIL(err, UM_E_DATA,
                        "%s[%zu]: want {\"from\": \"human\" or \"gpt\", \"value\": text or list of "
@@ -156,13 +164,12 @@ static um_status turn_read(um_request *r, um_media_set *media, const um_json *tu
         return UM_FAIL(err, UM_E_DATA, "%s[%zu]: turns must alternate, human first", where, i);
     um_turn *out = &r->turns[r->n_turns++];
     out->human = human;
-    if (last && !human) return UM_OK;
-    snprintf(here, sizeof here, "%s[%zu].value", where, i);
-    return content_read(out, media, value, folder, here, err);
+    if (last && !human && !source->answered) return UM_OK;
+    return content_read(out, media, value, source->folder, here, err);
 }
 
 static um_status conversations_read(um_request *r, um_media_set *media, const um_json *sample,
-                                    const char *folder, const char *where, um_err *err)
+                                    const um_request_source *source, const char *where, um_err *err)
 {
     const um_json *list = um_json_get(sample, "conversations");
     size_t n = um_json_size(list);
@@ -174,7 +181,7 @@ static um_status conversations_read(um_request *r, um_media_set *media, const um
     }
     r->turns = um_arena_zero(media->arena, n * sizeof *r->turns);
     for (size_t i = 0; i < n; i++)
-        UM_TRY(turn_read(r, media, um_json_at(list, i), i, n, folder, where, err));
+        UM_TRY(turn_read(r, media, um_json_at(list, i), i, n, source, where, err));
     if (r->n_turns == 0) return UM_FAIL(err, UM_E_DATA, "%s: no human turn", where);
     return UM_OK;
 }
@@ -272,6 +279,21 @@ static um_status options_read(um_request *r, const um_json *j, um_arena *arena, 
 
 /* --- the whole --- */
 
+/* Which of the forms a training sample has. */
+static um_status sample_form_find(const char **form, const um_json *j, um_err *err)
+{
+    static const char *const forms[] = {"conversations", "messages", "sample"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
+        if (given(j, forms[i]) != NULL) {
+            *form = forms[i];
+            return UM_OK;
+        }
+    const char *near = near_conversations(j);
+    return UM_FAIL(err, UM_E_DATA, "want a list of turns, under conversations or messages%s%s%s",
+                   near != NULL ? " (" : "", near != NULL ? near : "",
+                   near != NULL ? ": unknown key, did you mean conversations)" : "");
+}
+
 /* Which of the forms it is; two at once are refused. */
 static um_status form_find(const char **form, const um_json *j, um_err *err)
 {
@@ -295,21 +317,23 @@ static bool has_media(const um_media_set *m)
 }
 
 static um_status turns_read(um_request *r, um_media_set *media, const um_json *j, const char *form,
-                            const char *folder, um_err *err)
+                            const um_request_source *from, um_err *err)
 {
     const um_json *body = um_json_get(j, form);
+    const char *folder = from->folder;
     if (strcmp(form, "sample") == 0) {
         if (um_json_kind_of(body) != UM_JSON_OBJECT)
             return UM_FAIL(err, UM_E_DATA, "sample: want an object");
         UM_TRY(keys_check(r, body, true, false, media->arena, err));
         UM_TRY(um_wrap(err, um_request_media_read(media, body, folder, err), "sample"));
-        return conversations_read(r, media, body, folder, "sample.conversations", err);
+        return conversations_read(r, media, body, from, "sample.conversations", err);
     }
     UM_TRY(um_request_media_read(media, j, folder, err));
     if (strcmp(form, "conversations") == 0)
-        return conversations_read(r, media, j, folder, "conversations", err);
+        return conversations_read(r, media, j, from, "conversations", err);
     if (strcmp(form, "messages") == 0)
-        return um_messages_read(r, media, body, has_media(media), folder, err);
+        return um_messages_read(r, media, body, from->answered || has_media(media), from->answered,
+                                folder, err);
     return prompt_read(r, media, body, folder, err);
 }
 
@@ -334,18 +358,44 @@ static um_status body_find(const um_json **body, const um_json *j, um_err *err)
     return UM_OK;
 }
 
+/* "tokens" of a sample, or those of its "multi_info"; -1 when it has neither. */
+static int64_t tokens_of(const um_json *sample)
+{
+    int64_t n = um_json_int(um_json_get(sample, "tokens"), -1);
+    return n >= 0 ? n : um_json_int(um_json_get(um_json_get(sample, "multi_info"), "tokens"), -1);
+}
+
+/* Of a training sample: its form, and what stands beside the turns. */
+static um_status sample_read(um_request *r, const um_json *j, const char **form, um_arena *arena,
+                             um_err *err)
+{
+    if (um_json_kind_of(j) != UM_JSON_OBJECT)
+        return UM_FAIL(err, UM_E_DATA, "want a JSON object: {\"conversations\": [...], ...}");
+    UM_TRY(sample_form_find(form, j, err));
+    const um_json *inner = strcmp(*form, "sample") == 0 ? um_json_get(j, "sample") : j;
+    const um_json *system = given(inner, "system");
+    r->tokens = tokens_of(inner);
+    return system != NULL ? um_system_read(r, system, "system", arena, err) : UM_OK;
+}
+
 static um_status body_read(um_request *r, const um_json *root, const um_request_source *from,
                            um_arena *arena, um_err *err)
 {
-    um_media_set media = {.arena = arena};
-    const um_json *j = NULL;
+    um_media_set media = {.arena = arena, .voice_is_sound = from->voice_is_sound};
+    const um_json *j = root;
     const char *form = NULL;
-    UM_TRY(body_find(&j, root, err));
-    UM_TRY(form_find(&form, j, err));
-    UM_TRY(keys_check(r, j, strcmp(form, "conversations") == 0, from->recorded, arena, err));
-    UM_TRY(options_read(r, j, arena, err));
-    UM_TRY(turns_read(r, &media, j, form, from->folder, err));
-    UM_TRY(um_placeholder_check(&media, err));
+    if (from->answered) {
+        UM_TRY(sample_read(r, j, &form, arena, err));
+    } else {
+        UM_TRY(body_find(&j, root, err));
+        UM_TRY(form_find(&form, j, err));
+        UM_TRY(keys_check(r, j, strcmp(form, "conversations") == 0, from->recorded, arena, err));
+        UM_TRY(options_read(r, j, arena, err));
+    }
+    UM_TRY(turns_read(r, &media, j, form, from, err));
+    um_status st = um_placeholder_check(&media, err);
+    r->mismatched = st != UM_OK;
+    if (st != UM_OK) return st;
     r->items = media.used.items;
     r->n_items = media.used.n;
     return UM_OK;
@@ -355,13 +405,14 @@ static um_status body_read(um_request *r, const um_json *root, const um_request_
 static const char *const id_names[] = {"id", "custom_id", "question_id"};
 enum { ID_NAMES = sizeof id_names / sizeof id_names[0] };
 
-static um_status id_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
+/* any: an id of another kind counts as none. */
+static um_status id_read(um_request *r, const um_json *j, bool any, um_arena *arena, um_err *err)
 {
     for (int i = 0; i < ID_NAMES; i++) {
         const um_json *id = given(j, id_names[i]);
         if (id == NULL) continue;
         r->id = id_text(id, arena);
-        if (r->id != NULL) return UM_OK;
+        if (r->id != NULL || any) return UM_OK;
         return UM_FAIL(err, UM_E_DATA, "%s: want a text or a whole number", id_names[i]);
     }
     return UM_OK;
@@ -397,14 +448,15 @@ um_status um_request_parse(um_request *out, const um_request_source *from, um_ar
                            um_err *err)
 {
     um_json *root = NULL;
-    um_request r = {.max_new_tokens = -1, .top_k = -1, .temperature = -1, .top_p = -1};
+    um_request r = {
+        .max_new_tokens = -1, .top_k = -1, .temperature = -1, .top_p = -1, .tokens = -1};
     um_status st = UM_OK;
     if (from->bytes > from->n)
         st = UM_FAIL(err, UM_E_DATA, "%zu bytes, one request may have %zu", from->bytes,
                      UM_REQUEST_BYTES_MAX);
     if (st == UM_OK) st = um_json_parse_large(&root, from->json, from->n, err);
     if (st == UM_OK)
-        st = id_read(&r, root, arena, err);
+        st = id_read(&r, root, from->answered, arena, err);
     else
         r.id = um_request_id(from->json, from->n, arena);
     if (r.id == NULL) r.id = um_arena_fmt(arena, "%llu", (unsigned long long)from->number);
@@ -415,7 +467,8 @@ um_status um_request_parse(um_request *out, const um_request_source *from, um_ar
     if (st == UM_OK)
         *out = r;
     else
-        *out = (um_request){.id = r.id, .number = r.number, .element = r.element};
+        *out = (um_request){
+            .id = r.id, .number = r.number, .element = r.element, .mismatched = r.mismatched};
     return st == UM_OK ? UM_OK : UM_E_DATA;
 }
 

@@ -8,9 +8,10 @@
  *   {"sample": {"conversations": [{"from": "human", "value": TEXT}, {"from": "gpt", "value": ""}], "image": PATH}}
  *   {"conversations": [...], "image": PATH, ...}
  *
- * The last two are an element of a Uni-MoE or LLaVA data file (spec 1.1). Its last question is asked: an answer behind it is left out,
- * earlier ones stay. Keys of a sample that mean nothing here are ignored, and listed in um_request; anywhere else a key that nobody
- * knows is an error that offers the nearest.
+ * The last two are an element of a Uni-MoE or LLaVA data file (spec 1.1), whose turns may also say {"role": "user", "content": TEXT};
+ * a first turn from "system" is the system text. Its last question is asked: an answer behind it is left out, earlier ones stay. Keys
+ * of a sample that mean nothing here are ignored, and listed in um_request; anywhere else a key that nobody knows is an error that
+ * offers the nearest.
  *
  * A medium is a path, a file: or data: URL, or base64, or a list of those; null, "" and [] are none. "voice" is another name of
  * "speech". A video is a video file or a list of its frames: a list of images under "video" is one video (the original's form), other
@@ -76,6 +77,9 @@ typedef struct um_request {
     bool logprobs;        /* the result shall have the log-probability of each token */
     const char **ignored; /* [n_ignored]: keys of a sample that mean nothing here */
     int n_ignored;
+    int64_t
+        tokens; /* of a training sample: its "tokens", or those of its "multi_info"; -1: neither */
+    bool mismatched; /* it could not be parsed because its placeholders and media do not match */
 } um_request;
 
 /* Where a request comes from. */
@@ -87,10 +91,15 @@ typedef struct um_request_source {
     bool element;
     bool
         recorded; /* a traced run: what is noted there about its answer ("answer", "smallest_...") is passed over */
+    bool
+        answered; /* a training sample: of the forms only conversations, messages and sample; the answer at the end is kept, and keys
+                   * other than theirs, "system" and those of media are passed over. Texts of messages are cut at placeholders too */
+    bool
+        voice_is_sound; /* "voice" means sounds, as in the original's files for models that hear no speech */
 } um_request_source;
 
-/* UM_E_DATA names the key ("sample.conversations[2]"). On failure only id (if it can be read at all, else the number), number and
- * element of out are set. Everything that out points to lives in arena. */
+/* UM_E_DATA names the key ("sample.conversations[2]"). On failure only id (if it can be read at all, else the number), number, element
+ * and mismatched of out are set. Everything that out points to lives in arena. */
 um_status um_request_parse(um_request *out, const um_request_source *from, um_arena *arena,
                            um_err *err);
 /* The id of a request that may not parse, as a text in arena; NULL when it cannot be read. */

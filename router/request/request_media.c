@@ -130,9 +130,11 @@ static um_status track_read(const char **out, const um_json *j, const char *key,
 um_status um_request_media_read(um_media_set *m, const um_json *object, const char *folder,
                                 um_err *err)
 {
-    for (int i = 0; i < KEYS; i++)
-        UM_TRY(kind_read(m, um_json_get(object, keys[i].key), keys[i].key, keys[i].modality, folder,
-                         err));
+    for (int i = 0; i < KEYS; i++) {
+        bool sound = m->voice_is_sound && strcmp(keys[i].key, "voice") == 0;
+        UM_TRY(kind_read(m, um_json_get(object, keys[i].key), keys[i].key,
+                         sound ? UM_SOUND : keys[i].modality, folder, err));
+    }
     return track_read(&m->track, um_json_get(object, "video_audio"), "video_audio", err);
 }
 

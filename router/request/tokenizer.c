@@ -83,21 +83,29 @@ void um_tokenizer_close(um_tokenizer *t)
 
 int um_tokenizer_vocab(const um_tokenizer *t) { return um_sp_vocab(t->sp); }
 size_t um_tokenizer_longest(const um_tokenizer *t) { return t->longest; }
+int32_t um_tokenizer_eos(const um_tokenizer *t) { return um_sp_eos(t->sp); }
+int32_t um_tokenizer_unk(const um_tokenizer *t) { return um_sp_unk(t->sp); }
 
 typedef struct id_list {
-    int32_t *ids;
+    int32_t *ids, *at; /* at NULL: nobody asks */
     int n, cap;
+    size_t from; /* where the string begins that is being encoded */
+    bool want_at;
 } id_list;
 
-static void push(void *ctx, int32_t id)
+static void push_at(void *ctx, int32_t id, size_t at)
 {
     id_list *l = ctx;
     if (l->n == l->cap) {
         l->cap = l->cap == 0 ? 64 : 2 * l->cap;
         l->ids = um_realloc(l->ids, (size_t)l->cap * sizeof *l->ids);
+        if (l->want_at) l->at = um_realloc(l->at, (size_t)l->cap * sizeof *l->at);
     }
+    if (l->want_at) l->at[l->n] = (int32_t)(l->from + at);
     l->ids[l->n++] = id;
 }
+
+static void push(void *ctx, int32_t id) { push_at(ctx, id, 0); }
 
 /* The id of the special piece at the start of text, or -1. */
 static int special_at(const um_tokenizer *t, const char *text, size_t n, size_t *bytes)
@@ -111,26 +119,47 @@ static int special_at(const um_tokenizer *t, const char *text, size_t n, size_t 
     return -1;
 }
 
-um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
-                              int *count, um_arena *arena, um_err *err)
+/* Encodes text[0..n) into l. Returns 0, or -1 on failure. */
+static int encode(const um_tokenizer *t, id_list *l, const char *text, size_t n)
 {
-    id_list list = {0};
     int failed = 0;
-    push(&list, um_sp_bos(t->sp));
-    for (size_t from = 0, at = 0; at <= n && failed == 0; at++) {
+    push(l, um_sp_bos(t->sp));
+    for (size_t at = 0; at <= n && failed == 0; at++) {
         size_t bytes = 0;
         int special = at < n && text[at] == '<' ? special_at(t, text + at, n - at, &bytes) : -1;
         if (special < 0 && at < n) continue;
-        if (at > from) failed = um_sp_encode(t->sp, text + from, at - from, push, &list);
-        if (special >= 0) push(&list, special);
+        if (at > l->from && l->want_at)
+            failed = um_sp_encode_at(t->sp, text + l->from, at - l->from, push_at, l);
+        else if (at > l->from)
+            failed = um_sp_encode(t->sp, text + l->from, at - l->from, push, l);
+        l->from = at;
+        if (special >= 0) push(l, special);
         if (special >= 0) at += bytes - 1;
-        from = at + 1;
+        l->from = at + 1;
     }
+    return failed;
+}
+
+um_status um_tokenizer_encode_at(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
+                                 int32_t **at, int *count, um_arena *arena, um_err *err)
+{
+    id_list list = {.want_at = at != NULL};
+    int failed = n > INT32_MAX ? -1 : encode(t, &list, text, n);
+    size_t bytes = (size_t)list.n * sizeof *list.ids;
     *ids = um_arena_i32(arena, (size_t)list.n);
-    memcpy(*ids, list.ids, (size_t)list.n * sizeof *list.ids);
+    if (bytes > 0) memcpy(*ids, list.ids, bytes);
+    if (at != NULL) *at = um_arena_i32(arena, (size_t)list.n);
+    if (at != NULL && bytes > 0) memcpy(*at, list.at, bytes);
     *count = list.n;
     um_free(list.ids);
+    um_free(list.at);
     return failed == 0 ? UM_OK : UM_FAIL(err, UM_E_DATA, "the text could not be encoded");
+}
+
+um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
+                              int *count, um_arena *arena, um_err *err)
+{
+    return um_tokenizer_encode_at(t, text, n, ids, NULL, count, arena, err);
 }
 
 typedef struct text_out {

@@ -19,6 +19,12 @@ int um_tokenizer_vocab(const um_tokenizer *t);
 /* BOS and the ids of text[0..n), in arena. SentencePiece decides how bytes that are not UTF-8 are encoded. Thread: any. */
 um_status um_tokenizer_encode(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
                               int *count, um_arena *arena, um_err *err);
+/* The same, with *at [count]: the byte of text at which what each id stands for begins; 0 for BOS. at NULL: not wanted. */
+um_status um_tokenizer_encode_at(const um_tokenizer *t, const char *text, size_t n, int32_t **ids,
+                                 int32_t **at, int *count, um_arena *arena, um_err *err);
+/* The id that ends an answer, which </s> in a text stands for; and the id of what is not in the vocabulary. */
+int32_t um_tokenizer_eos(const um_tokenizer *t);
+int32_t um_tokenizer_unk(const um_tokenizer *t);
 /* Maximum bytes of text that one token represents, so that a text of n bytes has at least n divided by it tokens. 0: unknown, because
  * this model may omit or merge characters. */
 size_t um_tokenizer_longest(const um_tokenizer *t);

@@ -70,6 +70,18 @@ int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void 
     }
 }
 
+int um_sp_encode_at(const um_sp *sp, const char *text, size_t n,
+                    void (*take)(void *ctx, int32_t id, size_t at), void *ctx)
+{
+    try {
+        const auto pieces = sp->processor.EncodeAsImmutableProto(std::string(text, n));
+        for (const auto &p : pieces.pieces()) take(ctx, (int32_t)p.id(), p.begin());
+        return 0;
+    } catch (...) {
+        return -1;
+    }
+}
+
 int um_sp_decode(const um_sp *sp, const int32_t *ids, int n,
                  void (*take)(void *ctx, const char *text, size_t n), void *ctx)
 {

@@ -24,6 +24,9 @@ int um_sp_byte(const um_sp *sp, int32_t id);
 /* Calls take for every id of text. Returns 0, or -1 on failure. */
 int um_sp_encode(const um_sp *sp, const char *text, size_t n, void (*take)(void *ctx, int32_t id),
                  void *ctx);
+/* The same, with the byte of text at which what the id stands for begins. */
+int um_sp_encode_at(const um_sp *sp, const char *text, size_t n,
+                    void (*take)(void *ctx, int32_t id, size_t at), void *ctx);
 /* Calls take once with the text of ids. Returns 0, or -1 on failure. */
 int um_sp_decode(const um_sp *sp, const int32_t *ids, int n,
                  void (*take)(void *ctx, const char *text, size_t n), void *ctx);
