@@ -3,22 +3,6 @@
 
 #include "router/data/dataset.h"
 
-typedef enum um_data_fault_kind {
-    UM_FAULT_JSON,        /* no JSON object, or none of the forms of sample.h */
-    UM_FAULT_PLACEHOLDER, /* placeholders and media do not match */
-    UM_FAULT_ANSWER,      /* no round has an answer */
-    UM_FAULT_MEDIA, /* a file that is missing, cannot be read or cannot be decoded; a kind that the model has no tower for */
-    UM_FAULT_LONG,  /* not even its first round fits */
-    UM_FAULT_CUT,   /* usable: rounds at its end are left out, because the sample is too long */
-    UM_FAULT_MASKED,     /* usable: the original would have masked it whole */
-    UM_FAULT_UNANSWERED, /* usable: its last question has no answer and is left out */
-    UM_DATA_FAULT_KINDS
-} um_data_fault_kind;
-/* "bad JSON", "placeholders", ... */
-const char *um_data_fault_name(um_data_fault_kind kind);
-/* Whether a sample with such a fault is trained on all the same. */
-bool um_data_fault_usable(um_data_fault_kind kind);
-
 typedef struct um_data_fault {
     um_data_fault_kind kind;
     const char *where;  /* "train.json[3]" */
@@ -28,6 +12,7 @@ typedef struct um_data_fault {
 
 typedef struct um_data_report {
     int64_t samples, usable; /* usable: without a fault that is not usable */
+    int64_t files_bad;       /* files that cannot be read or have no samples */
     int64_t faults
         [UM_DATA_FAULT_KINDS]; /* samples with a fault of the kind; one sample may have several */
     int64_t kinds[UM_KINDS];   /* usable samples of each combination of media */
@@ -46,7 +31,7 @@ typedef struct um_data_checker {
     void *ctx;
 } um_data_checker;
 
-/* Checks every sample of the files, in their order. Fails only where the check itself cannot go on: UM_E_DATA for a file that cannot be
- * read, UM_E_STOPPED, and what decode returns other than UM_E_DATA. Bad samples are no failure. */
+/* Checks every sample of the files, in their order. Bad samples and files are no failure. Fails only where the check itself cannot go
+ * on: UM_E_STOPPED, UM_E_MODEL (as um_sample_make), and what decode returns other than UM_E_DATA. */
 um_status um_dataset_check(um_data_report *out, const um_data_file *files, int n_files,
                            const um_dataset_how *how, const um_data_checker *checker, um_err *err);

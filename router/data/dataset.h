@@ -35,9 +35,13 @@ typedef struct um_data_entry {
         length; /* as given ("tokens" of the sample) or estimated: to sort by, not to allocate by */
     uint16_t file;
     uint8_t kinds; /* UM_KIND_* */
+    bool element;  /* of an array, else a line */
 } um_data_entry;
 
-enum { UM_DATA_FILES_MAX = 1024, UM_DATA_FAULTS_KEPT = 8 };
+enum { UM_DATA_FILES_MAX = 256, UM_DATA_FAULTS_KEPT = 8 };
+/* Weights of files. */
+#define UM_DATA_WEIGHT_MIN 0.001
+#define UM_DATA_WEIGHT_MAX 1000.0
 
 typedef struct um_dataset um_dataset;
 

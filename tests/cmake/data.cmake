@@ -1,0 +1,5 @@
+# Training data: samples and their labels, files, their order, their faults.
+um_test(test_sample SOURCES router/data/test_sample.c LIBS um_test_fixture um_test_support um_router)
+um_test(test_dataset SOURCES router/data/test_dataset.c LIBS um_test_fixture um_test_support um_router)
+um_test(test_order SOURCES router/data/test_order.c LIBS um_test_fixture um_test_support um_router)
+um_test(test_data_check SOURCES router/data/test_data_check.c LIBS um_test_fixture um_test_support um_router)
