@@ -468,7 +468,7 @@ static int keep_text(const char *buffer, size_t size, void *ctx)
     return 0;
 }
 
-const char *um_json_write(const um_json *j, um_arena *arena)
+const char *um_json_compact(const um_json *j, um_arena *arena)
 {
     um_text t = {0};
     json_dump_callback(value_of(j), keep_text, &t, JSON_COMPACT | JSON_ENCODE_ANY);

@@ -37,7 +37,7 @@ void um_json_free(um_json *root);
 const char *um_json_find(const char *text, size_t size, const char *key, um_arena *arena);
 
 /* The text of a node, without needless white space, in arena. */
-const char *um_json_write(const um_json *j, um_arena *arena);
+const char *um_json_compact(const um_json *j, um_arena *arena);
 
 um_json_kind um_json_kind_of(const um_json *j);
 const um_json *um_json_get(const um_json *object, const char *key); /* NULL when absent */
