@@ -308,30 +308,37 @@ size_t um_link_values_max(const um_link *l)
     return (size_t)most / um_dtype_size(l->wire);
 }
 
+um_dtype um_link_type(const um_link *l, um_kind kind)
+{
+    return kind == UM_KIND_REDUCE ? UM_F32 : l->wire;
+}
+
 /* Encodes the rows of a frame at `to`; returns their bytes. With codec none they go there straight from the device. */
 static size_t rows_encode(um_link *l, uint8_t *to, const um_data_frame *f, um_arena *scratch)
 {
-    size_t values = (size_t)f->n * f->cols, raw = values * um_dtype_size(l->wire);
+    const um_dtype wire = um_link_type(l, f->kind);
+    size_t values = (size_t)f->n * f->cols, raw = values * um_dtype_size(wire);
     bool plain = um_codec_id_of(l->codec) == UM_CODEC_NONE;
     const void *src = f->rows;
-    if (f->dev != NULL || l->wire != UM_F32) {
+    if (f->dev != NULL || wire != UM_F32) {
         void *rounded = plain ? to : um_arena_alloc(scratch, raw);
         if (f->dev != NULL)
-            f->dev->ops->rows_out(f->dev, rounded, l->wire, f->rows, f->index, (int)f->n,
+            f->dev->ops->rows_out(f->dev, rounded, wire, f->rows, f->index, (int)f->n,
                                   (int)f->cols);
         else
-            um_from_f32(rounded, l->wire, f->rows, values);
+            um_from_f32(rounded, wire, f->rows, values);
         if (plain) return raw;
         src = rounded;
     }
-    return um_codec_encode(l->codec, to, src, l->wire, values);
+    return um_codec_encode(l->codec, to, src, wire, values);
 }
 
 um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
                             um_err *err)
 {
-    size_t values = (size_t)f->n * f->cols, raw = values * um_dtype_size(l->wire);
-    size_t room = UM_FRAME_HEADER + (size_t)f->meta_bytes + um_codec_bound(l->wire, values);
+    const um_dtype wire = um_link_type(l, f->kind);
+    size_t values = (size_t)f->n * f->cols, raw = values * um_dtype_size(wire);
+    size_t room = UM_FRAME_HEADER + (size_t)f->meta_bytes + um_codec_bound(wire, values);
     if (raw > l->credit || room > UM_FRAME_MAX)
         return UM_FAIL(err, UM_E_LIMIT,
                        "%s frame of %u rows x %u is %zu bytes, the credit is %llu: raise --credit "
@@ -351,7 +358,7 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
         return st;
     }
     um_frame h = {.kind = f->kind,
-                  .dtype = l->wire,
+                  .dtype = wire,
                   .codec = (uint8_t)um_codec_id_of(l->codec),
                   .epoch = l->epoch,
                   .source = (uint32_t)l->comm->rank,
@@ -379,23 +386,23 @@ um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_are
 static um_status rows_decode(um_link *l, um_dev *dev, float *to, const um_frame *f,
                              um_arena *scratch, um_err *err)
 {
+    const um_dtype wire = um_link_type(l, f->kind);
     size_t values = (size_t)f->rows * f->cols, coded = f->payload_bytes - f->meta_bytes;
     const uint8_t *from = f->payload + f->meta_bytes;
     const void *plain = from; /* values of the wire type */
     if (values == 0) return UM_OK;
     if (f->codec != UM_CODEC_NONE) {
-        bool there = dev == NULL && l->wire == UM_F32;
-        void *p = there ? to : um_arena_alloc(scratch, values * um_dtype_size(l->wire));
-        UM_TRY(
-            um_codec_decode(l->codec, (um_codec_id)f->codec, p, l->wire, values, from, coded, err));
+        bool there = dev == NULL && wire == UM_F32;
+        void *p = there ? to : um_arena_alloc(scratch, values * um_dtype_size(wire));
+        UM_TRY(um_codec_decode(l->codec, (um_codec_id)f->codec, p, wire, values, from, coded, err));
         if (there) return UM_OK;
         plain = p;
     }
     if (dev == NULL) {
-        um_to_f32(to, plain, l->wire, values);
+        um_to_f32(to, plain, wire, values);
         return UM_OK;
     }
-    dev->ops->rows_in(dev, to, plain, l->wire, values);
+    dev->ops->rows_in(dev, to, plain, wire, values);
     return dev->st == UM_OK ? UM_OK : um_dev_sync(dev, err);
 }
 
@@ -408,10 +415,11 @@ um_status um_link_rows_in(um_link *l, um_dev *dev, float *to, const um_inbound *
                           um_arena *scratch, um_err *err)
 {
     const um_frame *f = &in->frame;
-    size_t raw = (size_t)f->rows * f->cols * um_dtype_size(l->wire);
-    if (f->dtype != l->wire)
+    const um_dtype wire = um_link_type(l, f->kind);
+    size_t raw = (size_t)f->rows * f->cols * um_dtype_size(wire);
+    if (f->dtype != wire)
         return UM_FAIL(err, UM_E_CORRUPT, "rows of type %s, agreed is %s", um_dtype_name(f->dtype),
-                       um_dtype_name(l->wire));
+                       um_dtype_name(wire));
     int64_t start = um_now_ns();
     um_mark mark = um_arena_mark(scratch);
     um_status st = rows_decode(l, dev, to, f, scratch, err);

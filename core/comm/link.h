@@ -130,8 +130,10 @@ typedef struct um_data_frame {
     const int32_t *index; /* [n] or NULL */
     uint32_t n, cols;
 } um_data_frame;
-/* Values that one such frame holds at most: what --credit allows, and what is left of the largest frame beside meta bytes and the
- * few that a codec may add. */
+/* The type of the rows of a kind on the wire: the one that was agreed, but f32 for sums of gradients, which are never rounded. */
+um_dtype um_link_type(const um_link *l, um_kind kind);
+/* Values of the agreed type that one such frame holds at most: what --credit allows, and what is left of the largest frame beside meta
+ * bytes and the few that a codec may add. */
 size_t um_link_values_max(const um_link *l);
 um_status um_link_send_rows(um_link *l, int peer, const um_data_frame *f, um_arena *scratch,
                             um_err *err);

@@ -31,9 +31,10 @@ void um_grad_tree_clear(um_grad_tree *t);
 /* Adds a copy of node (level, index), whose place and whose descendants must be empty. */
 void um_grad_tree_add(um_grad_tree *t, uint32_t level, uint32_t index, const float *sum,
                       const uint8_t *touched);
-/* An empty vector for a node: to be filled, and given back by um_grad_tree_put. */
+/* An empty vector for a node: to be filled, and given back by um_grad_tree_put, or by um_grad_tree_drop as it is not wanted any more. */
 um_grad_node um_grad_tree_new(um_grad_tree *t, uint32_t level, uint32_t index);
 void um_grad_tree_put(um_grad_tree *t, um_grad_node node);
+void um_grad_tree_drop(um_grad_tree *t, um_grad_node node);
 /* The nodes that there are, by rising micro-batch. */
 int um_grad_tree_nodes(const um_grad_tree *t);
 const um_grad_node *um_grad_tree_node(const um_grad_tree *t, int i);

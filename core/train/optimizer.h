@@ -36,9 +36,9 @@ size_t um_optimizer_params(const um_optimizer *o);
 um_param *um_optimizer_param(const um_optimizer *o, size_t i);
 um_optimizer_rule um_optimizer_rule_of(const um_optimizer *o, size_t i);
 
-/* State, for checkpoints: first and second moment (host, as many values as the parameter has, in the order of its gradient) and steps.
+/* State, for checkpoints: first and second moment (host, as many values as the parameter has, in the file's layout) and steps.
  * The parameter is named as its tensor is. UM_E_DATA names one that is not trained here. */
-um_status um_optimizer_read(const um_optimizer *o, const char *name, float *m, float *v,
-                            uint64_t *steps, um_err *err);
+um_status um_optimizer_read(um_optimizer *o, const char *name, float *m, float *v, uint64_t *steps,
+                            um_err *err);
 um_status um_optimizer_write(um_optimizer *o, const char *name, const float *m, const float *v,
                              uint64_t steps, um_err *err);

@@ -1,6 +1,8 @@
 /* How a step of training ends: when all micro-batches are through, the sums of all ranks come together, router 0 decides what becomes of
  * them, and every rank changes its own weights.
  *
+ *   router 0        ─ begin: all are ready, first step ──►        router r           once
+ *
  *   router r        ─ done: its micro-batches, loss sums ─►       router 0
  *   router r + s    ─ reduce: sums of gradients ────────►         router r           s = 1, 2, 4 ...: the tree goes on between routers
  *   router 0        ─ finish: micro-batches, totals ────►         every rank         (and to the routers the sum of all)
@@ -67,11 +69,15 @@ typedef struct um_step_norm {
 typedef struct um_step um_step;
 
 /* values: of um_step_batch. ps and o (NULL when no parameter of the routers is trained) must outlive it. save may be NULL. From here on
- * the link gives step-end, reduce and tensor frames to it. */
+ * the link gives step-end and reduce frames to it. */
 um_step *um_step_open(um_link *l, um_params *ps, um_optimizer *o, int values, um_step_saver save,
                       void *save_ctx);
 void um_step_close(um_step *s); /* accepts NULL */
 
+/* Once, before the first step: router 0, for which all ranks are ready (um_join_all_ready), says so to the other routers, which wait for
+ * it; before that, a rank could get rows while it is still joining. *first, the number of the first step, is router 0's on all of them.
+ * Collective over the routers. */
+um_status um_step_begin(um_step *s, uint64_t *first, um_err *err);
 /* Micro-batch b is through: its gradients go into the tree, and those of ps are zero again. */
 void um_step_take(um_step *s, uint32_t b);
 /* Ends step number `step`. own: this router's micro-batches, none or more, by rising number. A number that no
@@ -96,16 +102,19 @@ typedef struct um_step_follower {
     um_optimizer *optimizer; /* NULL: nothing is trained here */
     um_step_saver save;      /* or NULL */
     void *save_ctx;
-    uint64_t step;    /* whose frames are worked on; 0 until the first comes */
+    uint64_t step;    /* whose frames are worked on */
     bool finishing;   /* "finish" has come, and the norms have not been sent */
+    bool finished;    /* "finish" has come, and "apply" has not */
+    int leader;       /* the rank of router 0 */
     uint32_t batches; /* then: micro-batches of the step */
     um_inbound *held; /* [n_held] frames of later steps, in the order they came */
     int n_held, cap_held;
     int replay; /* of these, how many are due */
 } um_step_follower;
 
+/* first: the number of the first step, 1 or what follows a checkpoint. */
 void um_step_follower_open(um_step_follower *f, um_link *l, um_params *ps, um_optimizer *o,
-                           um_step_saver save, void *save_ctx);
+                           um_step_saver save, void *save_ctx, uint64_t first);
 void um_step_follower_close(um_step_follower *f); /* releases what is held */
 /* A frame of `step` has come. *later: it belongs to a step that has not begun here, and is to be held. UM_E_CORRUPT: it belongs to one that
  * is over. */
