@@ -29,11 +29,10 @@ um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *pl
     return UM_OK;
 }
 
-/* The groups of pairs from .. from+n-1, one for each expert that is among them. Returns how many. */
-static int groups_of(um_ffn_group *group, const um_experts *e, const um_dispatch_batch *batch,
-                     int moe, int from, int n)
+int um_experts_groups(um_ffn_group *group, const um_experts *e, const um_dispatch_batch *batch,
+                      int from, int n)
 {
-    int groups = 0;
+    int groups = 0, moe = e->moe_index[batch->key.layer];
     for (int i = 0; i < n; i++) {
         int expert = batch->expert[from + i];
         if (i > 0 && expert == batch->expert[from + i - 1]) {
@@ -47,17 +46,21 @@ static int groups_of(um_ffn_group *group, const um_experts *e, const um_dispatch
     return groups;
 }
 
+um_status um_experts_layer(const um_experts *e, uint32_t layer, um_err *err)
+{
+    if (layer < (uint32_t)e->model->layers && e->moe_index[layer] >= 0) return UM_OK;
+    return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", layer);
+}
+
 um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
                          um_expert_acts *acts, um_dev *dev, um_arena *scratch, um_err *err)
 {
-    uint32_t layer = batch->key.layer;
-    if (layer >= (uint32_t)e->model->layers || e->moe_index[layer] < 0)
-        return UM_FAIL(err, UM_E_CORRUPT, "dispatch frame: layer %u has no experts", layer);
+    UM_TRY(um_experts_layer(e, batch->key.layer, err));
     um_mark mark = um_arena_mark(scratch);
     um_ffn_group *group = um_arena_alloc(scratch, (size_t)acts->most * sizeof *group);
     for (int from = 0, n; from < batch->pairs; from += n) {
         n = um_min_int(acts->most, batch->pairs - from);
-        int groups = groups_of(group, e, batch, e->moe_index[layer], from, n);
+        int groups = um_experts_groups(group, e, batch, from, n);
         dev->ops->gather(dev, acts->x, batch->x, batch->pair_row + from, n, batch->D);
         um_ffn_grouped_fwd(dev, y + um_at((size_t)from, 0, (size_t)batch->D), acts, group, groups,
                            n, scratch);

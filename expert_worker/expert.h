@@ -1,5 +1,6 @@
-/* An expert rank: owns some experts of every MoE layer for the whole job and answers dispatch frames, in whatever order they come. It
- * keeps nothing between frames: one that comes twice is answered twice, with the same rows. */
+/* An expert rank: owns some experts of every MoE layer for the whole job and answers dispatch frames, in whatever order they come. When
+ * the job does not train it keeps nothing between frames: one that comes twice is answered twice, with the same rows. What it keeps in
+ * training is in kept.h. */
 #pragma once
 
 #include "core/options/config.h"
@@ -24,6 +25,13 @@ um_status um_experts_load(um_experts *out, um_params *ps, const um_placement *pl
  * result of a row does not depend on the other rows. scratch: host. */
 um_status um_experts_run(const um_experts *e, float *y, const um_dispatch_batch *batch,
                          um_expert_acts *acts, um_dev *dev, um_arena *scratch, um_err *err);
+
+/* The groups of a batch's pairs from .. from+n-1, one for each expert that is among them, rows counted from `from`. Returns how many; group
+ * has room for n. */
+int um_experts_groups(um_ffn_group *group, const um_experts *e, const um_dispatch_batch *batch,
+                      int from, int n);
+/* UM_E_CORRUPT when the layer of a frame has no experts. */
+um_status um_experts_layer(const um_experts *e, uint32_t layer, um_err *err);
 
 /* The role: joins, loads, serves until shutdown. The caller keeps ownership of comm. Thread: the calling thread is the rank's main
  * thread. */

@@ -5,10 +5,12 @@
 #include "core/base/log.h"
 #include "core/comm/join.h"
 #include "core/comm/role.h"
+#include "expert_worker/train.h"
 
 typedef struct worker {
     um_role_base base;
     um_experts experts;
+    um_expert_training training; /* of a job that trains */
 } worker;
 
 static um_status work(void *ctx, um_inbound *in, um_err *err)
@@ -39,6 +41,13 @@ static um_status work(void *ctx, um_inbound *in, um_err *err)
     return st;
 }
 
+/* The same in a job that trains. */
+static um_status training_work(void *ctx, um_inbound *in, um_err *err)
+{
+    worker *w = ctx;
+    return um_expert_training_frame(&w->training, in, err);
+}
+
 static um_status load(worker *w, um_err *err)
 {
     um_role_base *b = &w->base;
@@ -46,6 +55,7 @@ static um_status load(worker *w, um_err *err)
     const um_model *m = &b->ck.model;
     b->link.phase = "loading experts";
     UM_TRY(um_role_own(b, 0, err));
+    if (b->cfg->train) UM_TRY(um_expert_training_choose(&w->training, b, err));
     UM_TRY(um_wrap(err,
                    um_experts_load(&w->experts, &b->params, &topo->place,
                                    topo->ranks[b->link.comm->rank].index, err),
@@ -53,17 +63,29 @@ static um_status load(worker *w, um_err *err)
     um_log_info("owns %d of %d experts of %d layers, %.1f MiB", w->experts.owned,
                 m->experts * m->moe_layers, m->moe_layers,
                 (double)w->experts.weight_bytes / 1048576.0);
+    if (b->cfg->train) UM_TRY(um_expert_training_begin(&w->training, &w->experts, err));
     return um_join_ready(&b->link, w->experts.weight_bytes, w->experts.owned, err);
+}
+
+static um_status serve(worker *w, um_err *err)
+{
+    const char *idle = "waiting for rows";
+    const um_role_task answers[] = {{UM_KIND_DISPATCH, work, false}},
+                       trains[] = {{UM_KIND_DISPATCH, training_work, false},
+                                   {UM_KIND_DISPATCH_GRAD, training_work, false},
+                                   {UM_KIND_STEP_END, training_work, true}};
+    if (w->base.cfg->train) return um_role_serve(&w->base, trains, 3, idle, w, err);
+    return um_role_serve(&w->base, answers, 1, idle, w, err);
 }
 
 um_status um_expert_run(const um_config *cfg, um_comm *comm, um_err *err)
 {
     worker w = {0};
-    const um_role_task tasks[] = {{UM_KIND_DISPATCH, work, false}};
     um_status st = um_role_begin(&w.base, cfg, comm, err);
     if (st == UM_OK) st = um_role_join(&w.base, err);
     if (st == UM_OK) st = load(&w, err);
-    if (st == UM_OK) st = um_role_serve(&w.base, tasks, 1, "waiting for rows", &w, err);
+    if (st == UM_OK) st = serve(&w, err);
+    um_expert_training_close(&w.training);
     um_role_end(&w.base, st, err);
     return st;
 }
