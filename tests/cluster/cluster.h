@@ -15,6 +15,9 @@ typedef struct cluster {
     /* NULL, or what router 0 does instead of um_router_run_to, in the thread that called cluster_run */
     um_status (*lead)(void *ctx, const um_config *cfg, um_comm *comm, um_err *err);
     void *lead_ctx;
+    /* NULL, or what all ranks of a role do instead of their own function, but router 0 when it has a lead */
+    um_status (*role[UM_ROLES])(void *ctx, const um_config *cfg, um_comm *comm, um_err *err);
+    void *role_ctx;
     um_emit tap; /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
     void *tap_ctx;
     const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */

@@ -88,18 +88,22 @@ static void test_all(void **state)
 {
     (void)state;
     folder_text(dir, "all.json",
-                "[" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"good.png\"") ",\n"
-                                                                                   "{\"conversation"
-                                                                                   "s\": "
-                                                                                   "7},\n" TALK(
-                                                                                       ASK("<image>"
-                                                                                           " a") "," SAY(
-                                                                                           "b"),
-                                                                                       "") ","
-                                                                                           "\n" TALK(ASK("a"), "") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"missing.png\"") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"bad.png\"") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"empty.png\"") ",\n" TALK(ASK("<image> <image> a") "," SAY("b"), ",\"image\":[\"bad.png\",\"missing.png\"]") ",\n" TALK(ASK("a") "," SAY("b") "," ASK("c"),
-                                                                                                                                                                                                                                                                                                                                                                                                                                              "") ",\n" TALK(ASK("an <unk>") "," SAY("b"), "") ",\n" TALK(ASK("a") "," SAY("b"), "") ",\n" TALK(ASK("<image><audio> a") "," SAY("b"),
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                ",\"image\":\"good.png\",\"voice\":\"a.wav\"") ",\n"
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                               "{\"conversations\":");
+                "[" TALK(ASK("<image> a") "," SAY("b"),
+                         ",\"image\":\"good.png\"") ",\n"
+                                                    "{\"conversation"
+                                                    "s\": "
+                                                    "7},\n" TALK(ASK("<image>"
+                                                                     " a") "," SAY("b"),
+                                                                 "") ","
+                                                                     "\n" TALK(
+                                                                         ASK("a"), "") ",\n" TALK(ASK("<image> a") "," SAY("b"),
+                                                                                                  ",\"image\":\"missing.png\"") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"bad.png\"") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"empty.png\"") ",\n" TALK(ASK("<image> <image> a") "," SAY("b"),
+                                                                                                                                                                                                                                                                                     ",\"image\":[\"bad.png\",\"missing.png\"]") ",\n" TALK(ASK("a") "," SAY("b") "," ASK("c"),
+                                                                                                                                                                                                                                                                                                                                            "") ",\n" TALK(ASK("an <unk>") "," SAY("b"),
+                                                                                                                                                                                                                                                                                                                                                           "") ",\n" TALK(ASK("a") "," SAY("b"),
+                                                                                                                                                                                                                                                                                                                                                                          "") ",\n" TALK(ASK("<image><audio> a") "," SAY("b"),
+                                                                                                                                                                                                                                                                                                                                                                                         ",\"image\":\"good.png\",\"voice\":\"a.wav\"") ",\n"
+                                                                                                                                                                                                                                                                                                                                                                                                                                        "{\"conversations\":");
     static const char *const names[] = {"none.json", "all.json"};
     um_data_report r = {0};
     found o = {0};
