@@ -9,12 +9,15 @@ import time
 
 import clips
 import draw
+import others
 import sounds
 import speak
 import waves
 
 KINDS = {"picture": lambda recipe, path, ending, _scratch: draw.render(recipe, path, ending),
-         "speech": speak.render, "sound": sounds.render, "clip": clips.render, "frame": clips.render}
+         "speech": speak.render, "sound": sounds.render, "clip": clips.render, "frame": clips.render, "drawn": others.render}
+sounds.MAKERS["lavfi"] = others.computed
+speak.PROGRAMS["festival"] = others.festival
 
 
 def one(target, recipe):

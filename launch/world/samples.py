@@ -2,6 +2,7 @@
 
 A split has its own media: nothing is shared between training, validation and the tests. Files of one split are shared among its samples.
 """
+import others
 import questions
 import recipes
 import scenes
@@ -12,17 +13,21 @@ from words import HELD_OUT, INSTRUMENTS, NOISES, SHAPES, THINGS, a, plural
 
 TWO = "two modalities"
 PLAYABLE = [name for name in INSTRUMENTS if name in THINGS]
+WEIGHTS = {"read": 3, "thing": 3, "transcribe": 4, "count": 2, "sound": 2, "event": 2, "exists": 2}  # of tasks; the others have 1
+CAPTIONS = {"image": ("describe", "read", "thing", "none"), "speech": ("transcribe", "none"), "sound": ("sound",), "video": ("event",)}
 TAGS = {"image": "<image>\n", "voice": "<audio>\n", "sound": "<audio>\n", "video": "<video>\n"}
 
 
 class Split:
-    """The samples of one split. held_out, unheard, unseen: only held-out combinations, voices, fonts."""
+    """The samples of one split. held_out, unheard, unseen: only held-out combinations, voices, fonts.
+    voices: draws the recipe of an utterance."""
 
-    def __init__(self, media, seed, name, held_out=False, unheard=False, unseen=False):
+    def __init__(self, media, seed, name, held_out=False, unheard=False, unseen=False, voices=speak.recipe_of):
         self.media, self.name = media, name
         self.rng = recipes.random_of(seed, name)
         self.held_out, self.unheard, self.unseen = held_out, unheard, unseen
-        self.samples = []
+        self.voices = voices
+        self.samples, self.captions = [], []
         self.spoken = {}  # text -> the clips that say it
         self.pictures, self.clips, self.sounds = [], [], []
 
@@ -37,8 +42,9 @@ class Split:
         """A clip that says the text; once there are that many of them, one of those."""
         known = self.spoken.setdefault(text, [])
         if len(known) < copies:
-            recipe = speak.recipe_of(self.rng, text, self.unheard)
+            recipe = self.voices(self.rng, text, self.unheard)
             known.append((self.audio("speech", recipe), recipe["voice"]))
+            self.caption("speech", {"voice": [known[-1][0]]}, questions.of_speech(self.rng, {"text": text}))
             return known[-1]
         return self.rng.choice(known)
 
@@ -63,30 +69,43 @@ class Split:
 
     # --- samples ---
 
-    def add(self, modality, media, turns, speaker=None):
+    def sample(self, number, modality, media, turns, speaker=None):
         """A sample: modality names its kind; media = {key of the data format: path or paths}; turns = questions, the first one's
         placeholders are put in front."""
-        front = "".join(TAGS[key] * (len(media[key]) if key in ("voice", "sound") else 1) for key in ("image", "voice", "sound", "video") if key in media)
-        turns = [{**turn, "ask": ((front if i == 0 else "") + turn["ask"]).strip("\n") if turn["ask"] else front.strip("\n")}
-                 for i, turn in enumerate(turns)]
-        sample = {"id": f"{self.name}-{len(self.samples):05d}", "split": self.name, "modality": modality, "media": media, "turns": turns}
-        self.samples.append({**sample, "speaker": speaker} if speaker else sample)
+        front = "".join(TAGS[key] * (len(media[key]) if key in ("voice", "sound") else 1) for key in TAGS if key in media)
+        turns = [{**turn, "ask": ((front if i == 0 else "") + turn["ask"]).strip("\n")} for i, turn in enumerate(turns)]
+        made = {"id": f"{self.name}-{number}", "split": self.name, "modality": modality, "media": media, "turns": turns}
+        return {**made, "speaker": speaker} if speaker else made
+
+    def add(self, modality, media, turns, speaker=None):
+        self.samples.append(self.sample(f"{len(self.samples):05d}", modality, media, turns, speaker))
+
+    def caption(self, modality, media, found):
+        """One more sample, for stage 1, that says what a medium is."""
+        found = [q for task in CAPTIONS[modality] for q in found if q["task"] == task][:1]
+        if found:
+            self.captions.append(self.sample(f"caption-{len(self.captions):05d}", modality, media, found))
+
+    def one_of(self, found):
+        """A question: its task first, by weight, so that tasks with many questions do not crowd out the others."""
+        task = recipes.pick(self.rng, {q["task"]: WEIGHTS.get(q["task"], 1) for q in found})
+        return self.rng.choice([q for q in found if q["task"] == task])
 
     def some(self, found, most=3):
-        """Some of the questions, none twice, of different tasks where possible."""
-        self.rng.shuffle(found)
-        chosen, tasks = [], set()
-        for q in found:
-            if q["task"] not in tasks and len(chosen) < most:
-                chosen.append(q)
-                tasks.add(q["task"])
+        """Questions of different tasks."""
+        chosen = []
+        while found and len(chosen) < most:
+            chosen.append(self.one_of(found))
+            found = [q for q in found if q["task"] != chosen[-1]["task"]]
         return chosen
 
     def ask(self, modality, media, found, talks, speaker=None):
-        """One sample with one question, and in that share of cases another with two or three."""
-        self.add(modality, media, [self.rng.choice(found)], speaker)
+        """One sample with one question, in that share of cases another with two or three; and what the medium is."""
+        self.add(modality, media, [self.one_of(found)], speaker)
         if self.rng.random() < talks:
             self.add(modality, media, self.some(found), speaker)
+        if modality != "speech":  # voice() does it
+            self.caption(modality, media, found)
 
     def add_pictures(self, n, talks=0.0, kinds=None):
         for _ in range(n):
@@ -165,7 +184,7 @@ class Split:
 
     def speak_question(self, media, found, copies):
         """A question that a voice asks about the media."""
-        q = self.rng.choice([q for q in found if len(q["ask"]) <= 44] or found)
+        q = self.one_of([q for q in found if len(q["ask"]) <= 44] or found)
         path, speaker = self.voice(q["ask"].replace("?", "").replace(".", ""), copies)
         self.add(TWO, {**media, "voice": [path]}, [{**q, "task": f"spoken {q['task']}", "ask": self.rng.choice(questions.PHRASES["answer"])}], speaker)
 
@@ -275,6 +294,15 @@ class Split:
                       "hz": round(440 * 2 ** (self.rng.randint(-9, 7) / 12), 2), "seconds": round(self.rng.uniform(0.8, 1.6), 3),
                       "how": sounds.recording_of(self.rng)}
             self.heard_questions(recipe)
+
+    def add_others(self, pictures, heard):
+        """Pictures and sounds of other programs."""
+        for _ in range(pictures):
+            path, facts = self.picture(others.scene(self.rng))
+            self.ask("image", {"image": path}, self.of_picture(facts), 0)
+        for _ in range(heard):
+            path, recipe = self.sound(others.sound_recipe(self.rng))
+            self.ask("sound", {"sound": [path]}, questions.of_sound(self.rng, recipe), 0)
 
     def heard_questions(self, recipe):
         path, _ = self.sound(recipe)

@@ -31,18 +31,23 @@ def recipe_of(rng, text, unheard=False):
                     "seed": rng.getrandbits(32)}}
 
 
-def spoken(recipe, scratch):
-    """The wave of the text as the program says it, and its rate."""
+def by_flite(recipe, scratch):
     path = pathlib.Path(scratch, "speech.wav")
-    if recipe["program"] == "flite":
-        waves.run(["flite", "-voice", recipe["voice"], "--setf", f"duration_stretch={1 / recipe['speed']:.3f}", "-t", recipe["text"], "-o", path])
-    else:
-        waves.run(["espeak-ng", "-v", recipe["voice"], "-s", round(155 * recipe["speed"]), "-p", recipe["pitch"], "-w", path, recipe["text"]])
+    waves.run(["flite", "-voice", recipe["voice"], "--setf", f"duration_stretch={1 / recipe['speed']:.3f}", "-t", recipe["text"], "-o", path])
     return waves.read(path)
 
 
+def by_espeak(recipe, scratch):
+    path = pathlib.Path(scratch, "speech.wav")
+    waves.run(["espeak-ng", "-v", recipe["voice"], "-s", round(155 * recipe["speed"]), "-p", recipe["pitch"], "-w", path, recipe["text"]])
+    return waves.read(path)
+
+
+PROGRAMS = {"flite": by_flite, "espeak-ng": by_espeak}  # each: the wave of a text as the program says it, and its rate
+
+
 def wave_of(recipe, scratch):
-    x, rate = spoken(recipe, scratch)
+    x, rate = PROGRAMS[recipe["program"]](recipe, scratch)
     x = waves.trim(x, rate)
     room = recipe["how"]["seconds"] - recipe["how"]["lead"] - recipe["how"]["tail"]
     length = min(len(x) / rate / recipe["shift"], room)

@@ -6,9 +6,11 @@ import collections
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 
+import others
 import questions
 import recipes
 import recordings
@@ -20,7 +22,7 @@ from words import HELD_OUT
 
 SYSTEM = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the "
           "user's questions. USER: ASSISTANT:")
-VOCABULARY = 1500  # pieces
+VOCABULARY = 1280  # pieces: all words of the full world are whole with 1145
 
 # How many media or samples of each kind a split draws, at full size. "small" has a hundredth.
 TRAIN = {"pictures": 6500, "digits": 1000, "speech": 5200, "sounds": 2800, "clips": 2000, "texts": 1800, "copying": 700, "spoken": 4200, "named": 1200,
@@ -29,7 +31,7 @@ VAL = {"pictures": 200, "digits": 40, "speech": 160, "sounds": 120, "clips": 120
        "counts": 30, "tracks": 30, "named sounds": 30}
 TEST = {"pictures": 600, "digits": 0, "speech": 400, "sounds": 400, "clips": 400, "texts": 160, "copying": 140, "spoken": 500, "named": 150, "fits": 100,
         "counts": 100, "tracks": 100, "named sounds": 100}
-TESTS = ["new-instances", "combinations", "voices", "fonts", "real"]
+TESTS = ["new-instances", "combinations", "voices", "fonts", "real", "programs"]
 
 
 def amounts(table, size):
@@ -60,7 +62,7 @@ def two_modalities(split, n, copies):
 
 
 def draw(seed, size):
-    """All splits and their media: dict of name -> samples, and recipes.Media."""
+    """All splits, the captions of training, and the media: dict of name -> samples, samples, and recipes.Media."""
     media = recipes.Media()
     some = (lambda n: n) if size == "full" else (lambda n: max(2, n // 100))
     trained, kept = recordings.digits()
@@ -93,12 +95,25 @@ def draw(seed, size):
     real.add_recordings(recordings.icons())
     if recordings.patches():
         real.add_patches(some(150), recordings.patches())
-    return {s.name: s.samples for s in (train, val, new, combined, voices, fonts, real)}, used(media, (train, val, new, combined, voices, fonts, real))
+    programs = other_programs(samples.Split(media, seed, "programs", voices=others.speech_recipe), some)
+    splits = {s.name: s.samples for s in (train, val, new, combined, voices, fonts, real, programs)}
+    return splits, train.captions, used(media, splits.values())
+
+
+def other_programs(split, some):
+    """What other programs than training's draw, say and play, as far as they are installed."""
+    if others.GRAPHICS.exists():
+        split.add_others(some(200), some(120))
+    if others.voices():
+        split.add_speech(some(120))
+        if split.pictures:
+            split.add_named(some(60), 1)
+    return split
 
 
 def used(media, splits):
     """The media without those that no sample has."""
-    paths = {path for split in splits for sample in split.samples for path in files_of(sample)}
+    paths = {path for found in splits for sample in found for path in files_of(sample)}
     media.recipes = {path: recipe for path, recipe in media.recipes.items() if path in paths}
     return media
 
@@ -136,36 +151,23 @@ def write_json(path, items):
     write(path, b"[\n" + ",\n".join(json.dumps(i, ensure_ascii=False) for i in items).encode() + b"\n]\n")
 
 
-def tasks_of(sample):
-    return {turn["task"] for turn in sample["turns"]}
+def mixtures(train, captions):
+    """Data files of the training stages: name -> samples. Captions say what a medium is, one for each."""
+    def of(modality, found=train):
+        return [s for s in found if s["modality"] == modality]
+    two = of(samples.TWO)
+    files = {"stage0.json": [s for s in train if s["modality"] != samples.TWO] + captions}
+    files.update({f"stage1-{m}.json": of(m, captions) for m in ("image", "video", "speech", "sound")})
+    files.update({f"stage2-{m}.json": of(m) for m in ("image", "video", "text")})
+    files["stage2-speech.json"] = of("speech") + [s for s in two if "voice" in s["media"]]
+    files["stage2-sound.json"] = of("sound") + [s for s in two if "sound" in s["media"] and "voice" not in s["media"]]
+    return {**files, "stage3.json": train}
 
 
-def mixtures(train):
-    """Data files of the training stages: name -> samples."""
-    def of(modality):
-        return [s for s in train if s["modality"] == modality]
-
-    def only(modality, *tasks):
-        return [s for s in of(modality) if tasks_of(s) <= set(tasks)]
-    spoken = [s for s in train if s["modality"] == samples.TWO and "voice" in s["media"]]
-    return {
-        "stage0.json": [s for s in train if s["modality"] != samples.TWO],
-        "stage1-image.json": only("image", "describe", "shape", "colour", "read", "thing", "count"),
-        "stage1-speech.json": only("speech", "transcribe", "none"),
-        "stage1-sound.json": only("sound", "sound", "instrument", "none"),
-        "stage2-image.json": of("image"),
-        "stage2-video.json": of("video"),
-        "stage2-speech.json": of("speech") + spoken,
-        "stage2-sound.json": of("sound") + [s for s in train if s["modality"] == samples.TWO and "sound" in s["media"] and "voice" not in s["media"]],
-        "stage2-text.json": of("text"),
-        "stage3.json": train,
-    }
-
-
-def write_data(folder, splits, seed):
+def write_data(folder, splits, captions, seed):
     """Data and evaluation files; how many samples each has."""
     counts = {}
-    for name, chosen in {**mixtures(splits["train"]), "val.json": splits["val"]}.items():
+    for name, chosen in {**mixtures(splits["train"], captions), "val.json": splits["val"]}.items():
         chosen = list(chosen)
         recipes.random_of(seed, "order", name).shuffle(chosen)
         write_json(folder / name, [conversation(s) for s in chosen])
@@ -181,7 +183,7 @@ def write_vocabulary(folder, splits):
     """vocabulary.txt, the words that occur; and tokenizer.model. The tests' words are all in training but for held-out combinations."""
     lines = [SYSTEM] * 50
     for sample in splits["train"]:
-        lines += [turn[key] for turn in sample["turns"] for key in ("ask", "answer")]
+        lines += [re.sub("<[a-z]+>", "", turn[key]) for turn in sample["turns"] for key in ("ask", "answer")]
     lines += texts.all_words() * 3
     lines += [phrase.replace("{0}", "").replace("{1}", "") for phrases in questions.PHRASES.values() for phrase in phrases]
     model, learned = vocabulary_model.model(lines, VOCABULARY)
@@ -196,7 +198,7 @@ def manifest(folder, seed, size, versions, splits, media, counts):
     files = collections.Counter(path.split("/")[1] for path in media.recipes)
     sizes = sum((folder / path).stat().st_size for path in media.recipes)
     told = {"seed": seed, "size": size, "versions": versions, "held_out_combinations": sorted(" ".join(p) for p in HELD_OUT),
-            "held_out_voices": [" ".join(v) for v in samples.speak.UNHEARD], "without_recordings_of": recordings.lacking(), "samples": by, "files": counts,
+            "held_out_voices": [" ".join(v) for v in samples.speak.UNHEARD], "left_out": recordings.lacking() + others.lacking(), "samples": by, "files": counts,
             "media_files": dict(sorted(files.items())), "media_bytes": sizes}
     write(folder / "world.json", json.dumps(told, indent=1).encode() + b"\n")
     return told
@@ -206,7 +208,7 @@ def make(out, seed, size, cores, versions):
     """Makes a world in the folder; 0, or 1 when a file could not be made."""
     folder, started = pathlib.Path(out), time.monotonic()
     (folder / "eval").mkdir(parents=True, exist_ok=True)
-    splits, media = draw(seed, size)
+    splits, captions, media = draw(seed, size)
     print(f"{sum(map(len, splits.values()))} samples with {len(media.recipes)} media files, drawn in {time.monotonic() - started:.0f} s", file=sys.stderr)
     for kind in ("pictures", "frames", "clips", "sounds", "speech"):
         chosen = {path: recipe for path, recipe in media.recipes.items() if path.split("/")[1] == kind}
@@ -218,7 +220,7 @@ def make(out, seed, size, cores, versions):
     write_vocabulary(folder, splits)
     lines = [json.dumps({"file": path, "recipe": recipe}, ensure_ascii=False) + "\n" for path, recipe in sorted(media.recipes.items())]
     write(folder / "media.jsonl", "".join(lines).encode())
-    told = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, seed))
+    told = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, captions, seed))
     print(f"{folder}: {told['media_bytes'] / 1e6:.0f} MB of media, {sum(map(len, splits.values()))} samples, in {time.monotonic() - started:.0f} s",
           file=sys.stderr)
     return 0
