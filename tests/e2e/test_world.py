@@ -58,11 +58,11 @@ class World(unittest.TestCase):
                                 yield path, item[key], item["shape"]
 
     def test_every_split_has_samples(self):
-        self.assertEqual(set(self.asked), {"val", "new-instances", "combinations", "voices", "fonts", "real"})
+        self.assertEqual(set(self.asked), {"val", "new-instances", "combinations", "voices", "fonts", "real", "programs"})
         for name, lines in self.asked.items():
-            self.assertTrue(lines or name == "real", name)
-        for name in ("stage0", "stage1-image", "stage1-speech", "stage1-sound", "stage2-image", "stage2-video", "stage2-speech", "stage2-sound", "stage2-text",
-                     "stage3", "val"):
+            self.assertTrue(lines or name in ("real", "programs"), name)
+        for name in ("stage0", "stage1-image", "stage1-video", "stage1-speech", "stage1-sound", "stage2-image", "stage2-video", "stage2-speech", "stage2-sound",
+                     "stage2-text", "stage3", "val"):
             self.assertTrue(self.data[name + ".json"], name)
         self.assertEqual({m["modality"] for m in self.asked["new-instances"]}, {"image", "speech", "sound", "video", "text", "two modalities"})
         tasks = {m["task"] for m in self.asked["new-instances"]} | {m["task"] for m in self.asked["val"]}
@@ -101,7 +101,7 @@ class World(unittest.TestCase):
     def test_held_out_combinations(self):
         from words import COLOURS, HELD_OUT, SHAPES
         self.assertEqual(len(HELD_OUT), len(COLOURS))
-        for path, colour, shape in self.items_shown({*TRAINED, "new-instances", "voices"}):
+        for path, colour, shape in self.items_shown({*TRAINED, "new-instances", "voices", "programs"}):
             self.assertNotIn((colour, shape), HELD_OUT, path)
         named = re.compile("|".join(f"{c} {s}" for c, s in HELD_OUT))
         for name, found in self.data.items():
@@ -126,7 +126,7 @@ class World(unittest.TestCase):
                 spoken[self.split_of(path)].add((recipe["program"], recipe["voice"]))
         self.assertTrue(spoken["voices"] and spoken["voices"] <= set(UNHEARD))
         kinds = {part for _, name in UNHEARD for part in name.split("+")} - {"en-us", "en-gb"}
-        for split in set(spoken) - {"voices"}:
+        for split in set(spoken) - {"voices", "programs"}:
             for program, name in spoken[split]:
                 self.assertFalse(set(name.split("+")) & kinds, (split, program, name))
         fonts = collections.defaultdict(set)
@@ -134,6 +134,11 @@ class World(unittest.TestCase):
             fonts[self.split_of(path) == "fonts"] |= {i["font"] for i in recipe.get("items", []) if "font" in i}
         self.assertTrue(fonts[True] and fonts[False])
         self.assertFalse(fonts[True] & fonts[False])
+
+    def test_other_programs_are_only_in_their_split(self):
+        for path, recipe in self.media.items():
+            other = recipe["kind"] == "drawn" or recipe.get("maker") == "lavfi" or recipe.get("program") == "festival"
+            self.assertEqual(other, self.split_of(path) == "programs", path)
 
     def test_texts_are_asked_in_new_words(self):
         trained = {t["value"] for s in self.data["stage3.json"] if not set(s) & {"image", "voice", "sound", "video"} for t in s["conversations"]}
@@ -147,14 +152,14 @@ class World(unittest.TestCase):
         from PIL import Image
         seen = 0
         for path, recipe in self.media.items():
-            if recipe["kind"] != "picture":
+            if recipe["kind"] not in ("picture", "drawn"):
                 continue
             with Image.open(self.folder / path) as image:
                 pixels = numpy.asarray(image.convert("RGB"), float)
             self.assertEqual(pixels.shape, (recipe["size"], recipe["size"], 3))
             self.assertTrue(64 <= recipe["size"] <= 128)
             for item in recipe["items"]:
-                if item.get("shape") not in (None, "ring"):
+                if item.get("shape") not in (None, "ring") and "rgb" in item:
                     there = pixels[round(item["y"] * recipe["size"]), round(item["x"] * recipe["size"])]
                     self.assertLess(numpy.abs(there - item["rgb"]).max(), 60, (path, item))
                     seen += 1
@@ -202,9 +207,20 @@ class World(unittest.TestCase):
     def test_the_seed_decides(self):
         import world
         drawn = [world.draw(seed, "small") for seed in (1, 1, 2)]
-        self.assertEqual(drawn[0][0], drawn[1][0])
-        self.assertEqual(set(drawn[0][1].recipes), set(self.media))
-        self.assertFalse({p for p in drawn[2][1].recipes if "/real/" not in p} & set(self.media))
+        self.assertEqual(drawn[0][:2], drawn[1][:2])
+        self.assertEqual(set(drawn[0][2].recipes), set(self.media))
+        self.assertFalse({p for p in drawn[2][2].recipes if "/real/" not in p} & set(self.media))
+
+    def test_look_shows_every_split(self):
+        run = subprocess.run([SOURCE / "launch/world/look", self.folder, "--samples", "5"], capture_output=True, text=True, check=True, timeout=60)
+        page = pathlib.Path(run.stdout.strip()).read_text()
+        pathlib.Path(run.stdout.strip()).unlink()
+        for name in ("train", *self.asked):
+            self.assertIn(f'<h2 id="{name}">', page)
+        shown = re.findall(r'src="([^"]*)"', page)
+        self.assertGreater(len(shown), 20)
+        self.assertEqual({p for p in shown if not (self.folder / p).is_file()}, set())
+        self.assertEqual(subprocess.run([SOURCE / "launch/world/look", self.folder / "eval"], capture_output=True, check=False, timeout=60).returncode, 2)
 
     def test_a_missing_package_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
