@@ -120,6 +120,7 @@ void um_ffn_grouped_bwd(um_dev *d, float *dx, um_expert_acts *a, const um_ffn_gr
     um_mark mark = um_arena_mark(device);
     um_ffn_acts *f = &a->ffn;
     const um_ffn *w = group[0].w;
+    UM_ASSERT(w->gate.weight->device != device);
     const size_t n = (size_t)T * (size_t)w->gate.w.N, in = (size_t)T * (size_t)w->gate.w.K;
     float *dact = um_arena_f32(device, 1, n), *d2 = um_arena_f32(device, 2, n), *dgate = d2,
           *dup = d2 + n, *more = um_arena_f32(device, 1, in);

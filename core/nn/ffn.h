@@ -46,7 +46,7 @@ void um_ffn_grouped_fwd(um_dev *d, float *y, um_expert_acts *a, const um_ffn_gro
 
 /* Backward of um_ffn_grouped_fwd for the inputs: dx[T,D] = (not +=) the gradients of a->x's rows from those of y, dy[T,D]. Afterwards
  * a->ffn.gate and a->ffn.up have their own gradients in place of their values, which um_ffn_group_grads reads. Rows of a group have the
- * bits that they have alone. host, device: scratch. */
+ * bits that they have alone. host, device: scratch, not the weights' arenas. */
 void um_ffn_grouped_bwd(um_dev *d, float *dx, um_expert_acts *a, const um_ffn_group *group,
                         int groups, const float *dy, int T, um_arena *host, um_arena *device);
 /* Adds the gradients of what is trained in one group's block, after um_ffn_grouped_bwd and as late as the caller likes: += the sums over

@@ -137,7 +137,8 @@ typedef struct um_ops {
     /* Packs src (host, of src_type, [N, K] with ld elements a row; transposed: src is [K, N]) into dst->data, converting to dst->dtype. */
     void (*pack)(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed);
-    /* The same from f32 in device memory: trained weights, activations as the factor of a gradient. */
+    /* The same from f32 in device memory: trained weights, activations as the factor of a gradient. Transposed, ld may be less than N:
+     * rows of src that overlap are the windows of a convolution. */
     void (*pack_device)(um_dev *d, um_matrix *dst, const float *src, int ld, bool transposed);
     /* dst [K,N] = the transpose of src [N,K], both packed, of one type. */
     void (*pack_transpose)(um_dev *d, um_matrix *dst, const um_matrix *src);

@@ -63,17 +63,25 @@ static void pack_part(void *ctx, int part, int parts)
     }
 }
 
-void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
+static void pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
                  bool transposed)
 {
-    UM_ASSERT(dst->N > 0 && dst->K > 0 && ld >= (transposed ? dst->N : dst->K));
+    UM_ASSERT(dst->N > 0 && dst->K > 0 && ld > 0);
     pack_job j = {dst, src, src_type, (size_t)ld, transposed};
     um_team_run(um_team_size(d, (size_t)dst->N * (size_t)dst->K, THREAD_WORK), pack_part, &j);
 }
 
+void um_cpu_pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, int ld,
+                 bool transposed)
+{
+    UM_ASSERT(ld >= (transposed ? dst->N : dst->K));
+    pack(d, dst, src, src_type, ld, transposed);
+}
+
 void um_cpu_pack_device(um_dev *d, um_matrix *dst, const float *src, int ld, bool transposed)
 {
-    um_cpu_pack(d, dst, src, UM_F32, ld, transposed); /* both memories are the same here */
+    UM_ASSERT(transposed || ld >= dst->K);
+    pack(d, dst, src, UM_F32, ld, transposed); /* both memories are the same here */
 }
 
 typedef struct turn_job {
