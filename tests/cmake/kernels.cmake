@@ -6,4 +6,6 @@ um_test(test_ops_memory SOURCES core/tensor/test_ops_memory.c support/guarded_op
 um_test(test_attention SOURCES core/tensor/test_attention.c LIBS um_tensor)
 um_test(test_attention_spans SOURCES core/tensor/test_attention_spans.c LIBS um_tensor)
 um_test(test_attention_bwd SOURCES core/tensor/test_attention_bwd.c LIBS um_tensor)
+um_test(test_train_ops SOURCES core/tensor/test_train_ops.c LIBS um_tensor)
+um_test(test_ops_golden SOURCES core/tensor/test_ops_golden.c LIBS um_nn um_tensor)
 um_test(test_grad SOURCES core/tensor/test_grad.c LIBS um_tensor)
