@@ -25,8 +25,8 @@ static void bind_shared(um_acts *a, um_acts_arenas to, const um_model *m, int T,
     a->part_weight = um_arena_f32(to.device, rows, 1 + F);
 }
 
-static void bind_moe(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, int T,
-                     bool keep)
+/* What a layer of experts must keep even where the rest is computed again: routing, plan and the experts' rows. */
+static void bind_routed(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, int T)
 {
     size_t rows = (size_t)T, D = (size_t)m->dim, K = (size_t)m->top_k;
     if (m->gate == UM_GATE_DYNAMIC) {
@@ -37,7 +37,6 @@ static void bind_moe(um_acts *a, um_acts_arenas to, const um_model *m, int exper
                               .logits = a->dynamic.logits,
                               .experts = a->dynamic.experts,
                               .weights = a->dynamic.slots};
-        if (m->dynamic.shared > 0) bind_shared(a, to, m, T, keep);
     } else {
         um_route_bind(&a->route, to.device, T, m->top_k, m->experts);
     }
@@ -46,31 +45,77 @@ static void bind_moe(um_acts *a, um_acts_arenas to, const um_model *m, int exper
     um_dispatch_plan_bind(&a->plan, to.host, to.device, T, m->top_k, expert_ranks);
 }
 
-void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, float *in,
-                  int T, bool keep)
+/* Which kinds of layers the activations are for. */
+typedef struct kinds {
+    bool moe, dense;
+} kinds;
+
+/* What can be computed again from a layer's input and its routing. */
+static void bind_inner(um_acts *a, um_acts_arenas to, const um_model *m, int T, bool keep, kinds of)
 {
     size_t rows = (size_t)T, D = (size_t)m->dim;
     um_attention_shape shape = um_backbone_attention(m);
     um_arena *d = to.device;
-    *a = (um_acts){.in = in, .mid = in, .out = in};
-    if (keep) {
-        a->mid = um_arena_f32(d, rows, D);
-        a->out = um_arena_f32(d, rows, D);
-    }
     a->ln1 = um_arena_f32(d, rows, D);
     a->ln2 = um_arena_f32(d, rows, D);
     a->rstd1 = um_arena_f32(d, 1, rows);
     a->rstd2 = um_arena_f32(d, 1, rows);
     um_attention_acts_bind(&a->attention, d, &shape, T, T);
-    a->gate_in = a->ln2;
-    if (m->fm_block) {
-        a->gate_in = um_arena_f32(d, rows, D);
-        a->fm_in = um_arena_f32(d, rows, D);
-        a->fm_out = um_arena_f32(d, rows, D);
+    a->gate_in = of.moe && m->fm_block ? um_arena_f32(d, rows, D) : a->ln2;
+    if (of.moe && m->dynamic.shared > 0) bind_shared(a, to, m, T, keep);
+    if (of.dense) um_ffn_acts_bind(&a->dense, d, T, m->ffn_dim);
+}
+
+/* What ends with its layer, also when something is to go backwards. */
+static void bind_brief(um_acts *a, um_arena *device, const um_model *m, int T)
+{
+    size_t rows = (size_t)T, D = (size_t)m->dim;
+    a->y = um_arena_f32(device, rows, D);
+    a->fm_in = m->fm_block ? um_arena_f32(device, rows, D) : NULL;
+    a->fm_out = m->fm_block ? um_arena_f32(device, rows, D) : NULL;
+}
+
+/* The kinds of layers that the model has. */
+static kinds kinds_of(const um_model *m)
+{
+    return (kinds){.moe = m->experts > 0, .dense = m->moe_layers < m->layers};
+}
+
+void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, float *in,
+                  int T, bool keep)
+{
+    size_t rows = (size_t)T, D = (size_t)m->dim;
+    *a = (um_acts){.in = in, .mid = in, .out = in};
+    if (keep) {
+        a->mid = um_arena_f32(to.device, rows, D);
+        a->out = um_arena_f32(to.device, rows, D);
     }
-    if (m->experts > 0) bind_moe(a, to, m, expert_ranks, T, keep);
-    if (m->moe_layers < m->layers) um_ffn_acts_bind(&a->dense, d, T, m->ffn_dim);
-    a->y = um_arena_f32(d, rows, D);
+    bind_inner(a, to, m, T, keep, kinds_of(m));
+    if (m->experts > 0) bind_routed(a, to, m, expert_ranks, T);
+    bind_brief(a, to.device, m, T);
+}
+
+void um_acts_bind_layers(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks,
+                         float *in, int T, bool recompute)
+{
+    size_t rows = (size_t)T, D = (size_t)m->dim;
+    um_acts work = {0};
+    bind_brief(&work, to.device, m, T);
+    if (recompute) {
+        work.mid = um_arena_f32(to.device, rows, D);
+        bind_inner(&work, to, m, T, true, kinds_of(m));
+    }
+    for (int l = 0; l < m->layers; l++) {
+        const bool moe = m->moe_layer[l];
+        a[l] = work;
+        if (!recompute) {
+            a[l].mid = um_arena_f32(to.device, rows, D);
+            bind_inner(&a[l], to, m, T, true, (kinds){.moe = moe, .dense = !moe});
+        }
+        if (moe) bind_routed(&a[l], to, m, expert_ranks, T);
+        a[l].in = l == 0 ? in : a[l - 1].out;
+        a[l].out = um_arena_f32(to.device, rows, D);
+    }
 }
 
 size_t um_acts_bytes(const um_model *m, int expert_ranks, int T)

@@ -7,9 +7,13 @@ enum { LOGIT_ROWS_AT_ONCE = 64 };
 
 void um_backbone_embed(const um_backbone *t, float *out, int32_t id)
 {
+    const um_param *p = t->embedding.table;
+    const um_tensor *e = p->stored;
     size_t D = (size_t)t->model->dim;
-    um_to_f32(out, t->embed->data + (size_t)id * D * um_dtype_size(t->embed->dtype),
-              t->embed->dtype, D);
+    if (p->trained)
+        p->dev->ops->get(p->dev, out, p->master + (size_t)id * D, D * sizeof *out);
+    else
+        um_to_f32(out, e->data + (size_t)id * D * um_dtype_size(e->dtype), e->dtype, D);
 }
 
 void um_batch_modalities(um_batch *b, um_dev *dev, um_arena *device, um_arena *scratch)
@@ -34,21 +38,22 @@ static void residual(um_dev *dev, float *out, const float *in, const float *delt
 }
 
 /* mid = in + O(attention(RMSNorm(in))), each segment attending to its own keys and values. */
-static void attention(const um_pass *p, um_acts *a)
+static void attention(const um_pass *p, int layer, um_acts *a)
 {
     const um_model *m = p->backbone->model;
-    const um_layer *w = &p->backbone->blocks[p->layer];
+    const um_layer *w = &p->backbone->blocks[layer];
     const um_batch *b = p->batch;
-    const um_kv *kv = &b->kv[p->layer];
+    const um_kv *kv = &b->kv[layer];
     um_attention_acts *t = &a->attention;
     um_dev *dev = p->dev;
-    dev->ops->rmsnorm_fwd(dev, a->ln1, a->rstd1, a->in, w->norm1, b->T, m->dim, m->rms_eps);
+    um_rmsnorm_fwd(dev, a->ln1, a->rstd1, a->in, &w->norm1, b->T, m->dim, m->rms_eps);
     um_attention_project(dev, t, &w->attention, a->ln1, b->T, a->ln1, b->T);
     dev->ops->rope(dev, t->q, t->ldq, p->backbone->rope.cs, b->pos, b->T, m->heads, m->head_dim);
     dev->ops->rope(dev, t->k, t->ldkv, p->backbone->rope.cs, b->pos, b->T, m->kv_heads,
                    m->head_dim);
     um_attention_write(dev, t, kv, b->span, b->segs);
     um_attention_attend(dev, t, &w->attention.shape, kv, b->span, b->segs, true);
+    if (b->pads > 0) um_attention_attend(dev, t, &w->attention.shape, kv, b->pad, b->pads, false);
     um_attention_output(dev, a->mid, t, &w->attention, a->in, b->T);
 }
 
@@ -95,9 +100,8 @@ static void run_shared(const um_pass *p, const um_layer *w, um_acts *a)
                    &w->shared[j], a->ln2, T);
 }
 
-/* y = parts[0] + sum over shared experts, in ascending order, of weight * parts[1+j]. This continues the sum over the routed experts in
- * order, since 1 * parts[0] is exact. */
-static void add_shared(const um_pass *p, um_acts *a)
+/* The parts of y and their weights: the routed sum with 1, then the shared experts' rows. */
+static void weigh_shared(const um_pass *p, um_acts *a)
 {
     const um_dynamic *g = &a->dynamic;
     um_dev *dev = p->dev;
@@ -111,8 +115,15 @@ static void add_shared(const um_pass *p, um_acts *a)
     um_arena_reset(p->host, mark);
     dev->ops->fill(dev, a->part_weight, 1.0f, (size_t)T * (size_t)slots);
     dev->ops->copy_2d(dev, a->part_weight + 1, slots, g->weights + (g->C - F), g->C, T, F);
-    dev->ops->combine(dev, a->y, a->parts, a->part_index, a->part_weight, T, slots,
-                      p->backbone->model->dim);
+}
+
+/* y = parts[0] + sum over shared experts, in ascending order, of weight * parts[1+j]. This continues the sum over the routed experts in
+ * order, since 1 * parts[0] is exact. */
+static void add_shared(const um_pass *p, um_acts *a)
+{
+    weigh_shared(p, a);
+    p->dev->ops->combine(p->dev, a->y, a->parts, a->part_index, a->part_weight, p->batch->T,
+                         1 + a->dynamic.m->shared, p->backbone->model->dim);
 }
 
 /* Counts the gate's choices, each segment under its phase. Rows that are read again were counted the first time. */
@@ -134,7 +145,7 @@ static void count(const um_pass *p, int layer, const um_acts *a)
     um_arena_reset(p->host, mark);
 }
 
-static um_exchange_key key_of(const um_pass *p, int layer)
+um_exchange_key um_pass_key(const um_pass *p, int layer)
 {
     return (um_exchange_key){
         .step = p->batch->step, .layer = (uint32_t)layer, .batch = p->batch->micro};
@@ -153,7 +164,7 @@ static um_status moe_send(const um_pass *p, int layer, um_acts *a, um_err *err)
     if (b->routing != NULL) count(p, layer, a);
     UM_TRY(um_dispatch_plan_build(&a->plan, &um_exchange_link(p->exchange)->comm->topo.place, layer,
                                   a->routed, b->T, p->dev, p->host, err));
-    return um_exchange_dispatch(p->exchange, &a->plan, a->rows, a->ln2, key_of(p, layer), err);
+    return um_exchange_dispatch(p->exchange, &a->plan, a->rows, a->ln2, um_pass_key(p, layer), err);
 }
 
 /* Waits for the experts' rows and adds them up into y. */
@@ -162,7 +173,7 @@ static um_status moe_receive(const um_pass *p, int layer, um_acts *a, um_err *er
     bool shared = p->backbone->model->dynamic.shared > 0;
     if (shared) run_shared(p, &p->backbone->blocks[layer], a); /* while the expert ranks compute */
     UM_TRY(um_exchange_combine(p->exchange, shared ? a->parts : a->y, a->route.weights,
-                               key_of(p, layer), err));
+                               um_pass_key(p, layer), err));
     if (shared) add_shared(p, a);
     return UM_OK;
 }
@@ -217,20 +228,46 @@ static void layer_end(um_pass *p, um_acts *a)
     p->away = false;
 }
 
+/* The two norms and attention. */
+static void upper_half(const um_pass *p, int layer, um_acts *a)
+{
+    const um_model *m = p->backbone->model;
+    um_dev *dev = p->dev;
+    attention(p, layer, a);
+    um_rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, &p->backbone->blocks[layer].norm2, p->batch->T,
+                   m->dim, m->rms_eps);
+}
+
+um_status um_pass_again(const um_pass *p, int layer, um_err *err)
+{
+    const um_model *m = p->backbone->model;
+    const um_layer *w = &p->backbone->blocks[layer];
+    um_acts *a = &p->acts[layer];
+    UM_ASSERT(p->keep);
+    upper_half(p, layer, a);
+    if (!w->moe) {
+        um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
+        return UM_OK;
+    }
+    if (m->fm_block) UM_TRY(pre_project(p, w, a, err));
+    if (m->dynamic.shared > 0) {
+        run_shared(p, w, a);
+        weigh_shared(p, a);
+    }
+    return UM_OK;
+}
+
 /* Attention and the second norm of a layer; then a dense layer ends, and one of experts has sent its rows. */
 static um_status layer_begin(um_pass *p, um_acts *a, um_err *err)
 {
-    const um_model *m = p->backbone->model;
     const um_layer *w = &p->backbone->blocks[p->layer];
-    um_dev *dev = p->dev;
-    attention(p, a);
-    dev->ops->rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, w->norm2, p->batch->T, m->dim, m->rms_eps);
+    upper_half(p, p->layer, a);
     if (w->moe) {
         UM_TRY(moe_send(p, p->layer, a, err));
         p->away = true;
         return UM_OK;
     }
-    um_ffn_fwd(dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
+    um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
     layer_end(p, a);
     return UM_OK;
 }
@@ -241,6 +278,7 @@ um_status um_pass_run(um_pass *p, um_err *err)
     UM_ASSERT(!um_pass_done(p));
     link->phase = "running the backbone";
     link->step = p->batch->step;
+    um_pass_seed(p);
     if (p->away) {
         um_acts *a = acts_of(p);
         link->layer = (uint32_t)p->layer;
@@ -266,7 +304,7 @@ um_status um_backbone_logits(const um_backbone *t, float *out, const float *h, c
         float *x = um_arena_f32(device, (size_t)T, D), *y = um_arena_f32(device, (size_t)T, D);
         float *logits = um_arena_f32(device, (size_t)T, V);
         dev->ops->gather(dev, x, h, rows + from, T, m->dim);
-        dev->ops->rmsnorm_fwd(dev, y, NULL, x, t->norm, T, m->dim, m->rms_eps);
+        um_rmsnorm_fwd(dev, y, NULL, x, &t->norm, T, m->dim, m->rms_eps);
         um_linear_fwd(dev, logits, y, T, &t->head);
         dev->ops->get(dev, out + um_at((size_t)from, 0, V), logits, (size_t)T * V * sizeof *out);
         um_arena_reset(device, mark);

@@ -16,14 +16,16 @@
 #include "core/comm/exchange.h"
 #include "core/nn/attention.h"
 #include "core/nn/dynamic.h"
+#include "core/nn/embedding.h"
 #include "core/nn/ffn.h"
 #include "core/nn/gate.h"
+#include "core/nn/norm.h"
 #include "router/backbone/rope.h"
 #include "router/backbone/routing.h"
 #include "router/backbone/trace.h"
 
 typedef struct um_layer {
-    const float *norm1, *norm2; /* [D] */
+    um_rmsnorm norm1, norm2; /* [D] */
     um_attention attention;
     bool moe;
     um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
@@ -34,9 +36,9 @@ typedef struct um_layer {
 
 typedef struct um_backbone {
     const um_model *model;
-    const um_tensor *embed; /* [V,D], read row by row from the mapped file */
+    um_embedding embedding; /* [V,D]; its rows are read from the mapped file unless it is trained */
     um_layer *blocks;       /* [layers] */
-    const float *norm;      /* [D] */
+    um_rmsnorm norm;        /* [D] */
     um_linear head;         /* [V,D] */
     um_rope rope;
     size_t weight_bytes;
@@ -71,7 +73,12 @@ typedef struct um_batch {
     um_segment *seg;     /* host [segs] */
     const um_span *span; /* host [segs]: the same rows, with their positions and pages */
     int segs;
-    const um_kv *kv;     /* host [layers] */
+    const um_kv *kv; /* host [layers] */
+    const um_span *
+        pad; /* host [pads]: pad rows of a sequence of training, pos 0: each sees all n positions of it and writes none */
+    int pads;
+    const int32_t *key_row,
+        *pad_key_row; /* host [segs], [pads], for backward: the row that is position 0 of their sequence */
     um_routing *routing; /* counts the gates' choices; may be NULL */
     uint64_t step;       /* number of this micro-batch, rising */
     uint32_t micro;      /* its place among those in flight */
@@ -114,6 +121,11 @@ typedef struct um_acts_arenas {
 void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, float *in,
                   int T, bool keep);
 
+/* Binds all layers for a backward pass: a [layers], each with an input, an output and a routing of its own. They share what ends with
+ * its layer. recompute: they also share everything that um_pass_again computes from the input and the routing. */
+void um_acts_bind_layers(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks,
+                         float *in, int T, bool recompute);
+
 /* Bytes of one micro-batch of T rows when serving: what um_acts_bind takes, and the residual stream. For plans of memory. */
 size_t um_acts_bytes(const um_model *m, int expert_ranks, int T);
 
@@ -122,11 +134,14 @@ typedef struct um_pass {
     um_batch *batch;
     um_acts *acts; /* [1], or [layers] when `keep` */
     bool keep;
+    bool recompute; /* what acts do not keep is to be computed again (um_pass_again) */
     um_exchange *exchange;
     um_dev *dev;
     um_arena *host, *device; /* scratch; left as they were by every call */
-    int layer;               /* in work; model->layers: done */
-    bool away;               /* the rows of this layer are under way */
+    um_lora *lora;           /* training: whose seed is set for this micro-batch; else NULL */
+    uint64_t lora_seed;
+    int layer; /* in work; model->layers: done */
+    bool away; /* the rows of this layer are under way */
 } um_pass;
 
 /* Runs the pass until its rows are under way or it is done (um_pass_done). Waits for the answers that it needs. Group: the router and all
@@ -138,6 +153,18 @@ static inline const float *um_pass_out(const um_pass *p)
 {
     return p->acts[p->keep ? p->layer - 1 : 0].out;
 }
+
+/* What LoRA branches drop from now on is drawn for this micro-batch. */
+static inline void um_pass_seed(const um_pass *p)
+{
+    if (p->lora != NULL) p->lora->seed = p->lora_seed;
+}
+
+/* Under which a layer's rows are at the experts. */
+um_exchange_key um_pass_key(const um_pass *p, int layer);
+
+/* Computes again what a layer has not kept (um_acts_bind_layers), with the same bits; its input, routing and experts' rows are there. */
+um_status um_pass_again(const um_pass *p, int layer, um_err *err);
 
 /* The MoE block of one layer by itself: acts.y = routed and shared experts of acts.ln2. */
 um_status um_pass_moe(um_pass *p, int layer, um_acts *a, um_err *err);

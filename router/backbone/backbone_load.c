@@ -27,8 +27,8 @@ static um_status shared_load(um_layer *b, um_params *ps, int layer, um_err *err)
 
 static um_status layer_load(um_layer *b, um_params *ps, int layer, um_err *err)
 {
-    UM_TRY(um_vector_load(&b->norm1, ps, at(UM_SLOT_NORM1, layer), UM_LEAF_WEIGHT, err));
-    UM_TRY(um_vector_load(&b->norm2, ps, at(UM_SLOT_NORM2, layer), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_rmsnorm_load(&b->norm1, ps, at(UM_SLOT_NORM1, layer), err));
+    UM_TRY(um_rmsnorm_load(&b->norm2, ps, at(UM_SLOT_NORM2, layer), err));
     UM_TRY(um_linear_load(&b->attention.q, ps, at(UM_SLOT_Q, layer), err));
     UM_TRY(um_linear_load(&b->attention.k, ps, at(UM_SLOT_K, layer), err));
     UM_TRY(um_linear_load(&b->attention.v, ps, at(UM_SLOT_V, layer), err));
@@ -45,12 +45,10 @@ um_status um_backbone_load(um_backbone *out, um_params *ps, um_err *err)
     const um_model *m = &ps->ck->model;
     size_t before = ps->how.device->used;
     um_backbone t = {.model = m};
-    um_param *embed;
-    UM_TRY(um_params_want(ps, &embed, at(UM_SLOT_EMBED, -1), UM_LEAF_WEIGHT, err));
-    t.embed = embed->stored;
+    UM_TRY(um_embedding_load(&t.embedding, ps, at(UM_SLOT_EMBED, -1), err));
     t.blocks = um_arena_zero(ps->how.host, (size_t)m->layers * sizeof *t.blocks);
     for (int l = 0; l < m->layers; l++) UM_TRY(layer_load(&t.blocks[l], ps, l, err));
-    UM_TRY(um_vector_load(&t.norm, ps, at(UM_SLOT_NORM, -1), UM_LEAF_WEIGHT, err));
+    UM_TRY(um_rmsnorm_load(&t.norm, ps, at(UM_SLOT_NORM, -1), err));
     UM_TRY(um_linear_load(&t.head, ps, at(m->tied ? UM_SLOT_EMBED : UM_SLOT_HEAD, -1), err));
     um_rope_open(&t.rope, ps->how.dev, m->head_dim, m->rope_theta, m->rope_factor);
     t.weight_bytes = ps->how.device->used - before;

@@ -115,9 +115,9 @@ static void layer_holds(bench *b, um_acts *a, int l)
     size_t n = (size_t)T * (size_t)m->dim;
     float *y = um_arena_f32(&b->base.device, 1, n);
     if (l > 0) assert_ptr_equal(a[l].in, a[l - 1].out);
-    dev->ops->rmsnorm_fwd(dev, y, NULL, a[l].in, w->norm1, T, m->dim, m->rms_eps);
+    dev->ops->rmsnorm_fwd(dev, y, NULL, a[l].in, w->norm1.w, T, m->dim, m->rms_eps);
     same(b, y, a[l].ln1, n, "ln1 is not the norm of in", l);
-    dev->ops->rmsnorm_fwd(dev, y, NULL, a[l].mid, w->norm2, T, m->dim, m->rms_eps);
+    dev->ops->rmsnorm_fwd(dev, y, NULL, a[l].mid, w->norm2.w, T, m->dim, m->rms_eps);
     same(b, y, a[l].ln2, n, "ln2 is not the norm of mid", l);
     um_attention_output(dev, y, &a[l].attention, &w->attention, a[l].in, T);
     same(b, y, a[l].mid, n, "mid is not in + attention", l);
