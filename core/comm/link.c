@@ -126,7 +126,7 @@ static um_status progress(um_link *l, um_err *err)
         um_owed o = {0};
         if (l->waiter[i] == NULL || !l->waiter[i](l->waiter_ctx[i], &o)) continue;
         int64_t since = o.since_ns > l->present_ns ? o.since_ns : l->present_ns;
-        if (now - since <= l->stall_ns) continue;
+        if (now - since <= l->stall_ns + o.grace_ns) continue;
         char label[128];
         um_topology_label(&l->comm->topo, o.peer, label);
         return UM_FAIL(err, UM_E_PEER,

@@ -38,12 +38,14 @@ typedef um_status (*um_link_take)(void *ctx, const um_inbound *in, um_err *err);
 typedef struct um_owed {
     int peer;
     int64_t
-        since_ns;  /* when it was asked for, or when something else came of the peer after that */
+        since_ns; /* when it was asked for, or when something else came of the peer after that */
+    int64_t
+        grace_ns; /* it may take so much longer, since it may itself wait for an answer: whoever waits for that reports first */
     char what[96]; /* "the combine frame of step 5, layer 3, micro-batch 0" */
 } um_owed;
 /* Fills in what has been owed for the longest time; false: nothing is. */
 typedef bool (*um_link_owed)(void *ctx, um_owed *out);
-enum { UM_LINK_WAITERS = 4 };
+enum { UM_LINK_WAITERS = 8 };
 
 typedef struct um_link {
     um_comm *comm;

@@ -35,6 +35,7 @@ struct um_reduce {
     bool ended;             /* no more nodes */
     uint64_t step;
     int64_t since_ns;
+    int waits; /* ranks that the sender may wait for one after another */
 };
 
 static int rank_of(const um_reduce *r, int router)
@@ -116,7 +117,13 @@ static um_status frame_in(void *ctx, const um_inbound *in, um_err *err)
         return UM_FAIL(err, UM_E_CORRUPT,
                        "reduce frame of %s: nobody has asked for its sums of step %llu", label,
                        (unsigned long long)in->frame.step);
-    if (in->frame.rows == 0 && in->frame.layer == LEVEL_END && !r->open) {
+    if (in->frame.rows == 0 && in->frame.layer == LEVEL_END) {
+        const uint64_t sent = um_get_u64(in->frame.payload);
+        if (r->open || sent != r->came)
+            return UM_FAIL(err, UM_E_CORRUPT,
+                           "reduce frame of %s: %llu values of step %llu have come, it sent %llu",
+                           label, (unsigned long long)r->came, (unsigned long long)r->step,
+                           (unsigned long long)sent);
         r->ended = true;
         return UM_OK;
     }
@@ -130,6 +137,7 @@ static bool owed(void *ctx, um_owed *out)
     if (r->from < 0) return false;
     out->peer = rank_of(r, r->from);
     out->since_ns = r->since_ns;
+    out->grace_ns = r->waits * r->link->stall_ns;
     snprintf(out->what, sizeof out->what, "the sums of gradients of step %llu",
              (unsigned long long)r->step);
     return true;
@@ -211,7 +219,7 @@ static um_status nodes_send(um_reduce *r, const um_grad_tree *t, int router, um_
     UM_TRY(room_wait(r, router, 1, err)); /* it listens */
     for (int i = 0; i < um_grad_tree_nodes(t); i++)
         UM_TRY(node_send(r, um_grad_tree_node(t, i), router, &sent, err));
-    return signal_send(r, router, LEVEL_END, 0, err);
+    return signal_send(r, router, LEVEL_END, sent, err);
 }
 
 /* And from it into a tree. */
@@ -238,7 +246,8 @@ static um_status told(um_err *err, um_status st)
 um_status um_reduce_gather(um_reduce *r, um_grad_tree *t, uint64_t step, um_err *err)
 {
     r->step = step;
-    for (int s = 1; s < r->routers && r->values > 0; s *= 2) {
+    r->waits = 0;
+    for (int s = 1; s < r->routers && r->values > 0; s *= 2, r->waits++) {
         if (r->me % (2 * s) == s) return told(err, nodes_send(r, t, r->me - s, err));
         if (r->me + s < r->routers) UM_TRY(told(err, nodes_receive(r, t, r->me + s, err)));
     }
@@ -253,7 +262,7 @@ um_status um_reduce_spread(um_reduce *r, um_grad_tree *t, uint64_t step, um_err 
     UM_ASSERT(r->me > 0 || um_grad_tree_nodes(t) <= 1);
     if (r->me > 0) um_grad_tree_clear(t);
     while (s < r->routers) s *= 2;
-    for (s /= 2; s > 0; s /= 2) {
+    for (s /= 2; s > 0; s /= 2, r->waits++) {
         if (r->me % (2 * s) == s)
             UM_TRY(told(err, nodes_receive(r, t, r->me - s, err)));
         else if (r->me % (2 * s) == 0 && r->me + s < r->routers)

@@ -119,6 +119,8 @@ static bool owed(void *ctx, um_owed *out)
         if (s->has[r]) continue;
         out->peer = r;
         out->since_ns = s->since_ns;
+        /* a router that computes waits for expert ranks */
+        if (s->wanted == UM__STEP_PHASE__STEP_PHASE_DONE) out->grace_ns = s->link->stall_ns;
         snprintf(out->what, sizeof out->what, "\"%s\" of step %llu", um_step_phase_name(s->wanted),
                  (unsigned long long)s->step);
         return true;
