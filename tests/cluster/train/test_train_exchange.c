@@ -279,10 +279,123 @@ static void any_ranks_learn_the_same(void **state)
     um_arena_free(&a);
 }
 
+/* A job of two routers and three expert ranks that is started in another way learns the same. */
+typedef void (*change_fn)(train_job *j);
+
+static void recompute(train_job *j) { j->c.cfg.recompute = "ffn"; }
+static void compressed(train_job *j) { j->c.cfg.codec = "zstd"; }
+/* of an expert rank nothing fits beside the largest frame, and sums cross in small pieces */
+static void little_credit(train_job *j) { j->c.cfg.credit = TRAIN_ROWS * 2 * 64 * 4; }
+static void guarded(train_job *j) { j->c.guarded = true; }
+static void guarded_recompute(train_job *j)
+{
+    j->c.guarded = true;
+    j->c.cfg.recompute = "ffn";
+}
+
+static void other_ways_learn_the_same(void **state)
+{
+    const struct {
+        const char *what;
+        change_fn change;
+    } way[] = {{"--recompute ffn", recompute},
+               {"--codec zstd", compressed},
+               {"little credit", little_credit},
+               {"guarded memory", guarded},
+               {"guarded memory, --recompute ffn", guarded_recompute}};
+    um_arena a;
+    train_job want, got;
+    uint64_t peak[sizeof way / sizeof *way];
+    (void)state;
+    um_arena_init(&a, "test", 4096);
+    learn_alone(&want, golden_path(&a, "models/s4"), false);
+    for (size_t i = 0; i < sizeof way / sizeof *way; i++) {
+        train_job_open(&got, "s4", 2, 3, &a);
+        way[i].change(&got);
+        runs(&got);
+        same(&got, &want, way[i].what);
+        peak[i] = got.kept_peak;
+        train_job_close(&got);
+    }
+    assert_true(peak[0] > 0 && peak[0] < peak[1]); /* rows only */
+    train_job_close(&want);
+    um_arena_free(&a);
+}
+
+/* LoRA branches inside the experts, which drop a quarter of their inputs: by step, micro-batch and name, not by rank. */
+static void dropped_inputs_do_not_depend_on_ranks(void **state)
+{
+    const int ranks[][2] = {{1, 1}, {2, 3}, {3, 2}, {4, 4}};
+    um_arena a;
+    train_job first, got, plain;
+    (void)state;
+    um_arena_init(&a, "test", 4096);
+    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
+        train_job *j = i == 0 ? &first : &got;
+        train_job_open(j, "s8", ranks[i][0], ranks[i][1], &a);
+        j->c.cfg.lora = "live";
+        j->dropout = 0.25f;
+        if (i == 2) j->c.cfg.recompute = "ffn"; /* what was dropped is dropped again */
+        runs(j);
+        if (i == 0) continue;
+        same(&got, &first, "with dropout");
+        train_job_close(&got);
+    }
+    train_job_open(&plain, "s8", 1, 1, &a);
+    plain.c.cfg.lora = "live";
+    runs(&plain);
+    int differ = 0;
+    for (int i = 0; i < plain.n; i++) {
+        const train_result *x = &plain.result[i], *y = train_job_get(&first, x->name);
+        assert_non_null(y);
+        differ += memcmp(x->value, y->value, x->n * sizeof(float)) != 0;
+    }
+    assert_true(differ > plain.n / 4);
+    train_job_close(&plain);
+    train_job_close(&first);
+    um_arena_free(&a);
+}
+
+/* The last expert has no tokens in the first step: its gradient does not exist, and no weight of it changes. */
+static void an_expert_without_tokens_takes_no_part(void **state)
+{
+    um_arena a;
+    alone start;
+    train_job got, initial;
+    int none = 0, some = 0;
+    (void)state;
+    um_arena_init(&a, "test", 4096);
+    memset(&initial, 0, sizeof initial);
+    pthread_mutex_init(&initial.lock, NULL);
+    alone_open(&start, &initial, golden_path(&a, "models/s4"));
+    keep_all(&start, &start.experts);
+    train_job_open(&got, "s4", 2, 2, &a);
+    got.steps = 1;
+    runs(&got);
+    for (size_t i = 0; i < start.experts.n; i++) {
+        const um_spec *s = &start.experts.list[i].spec;
+        const bool idle = s->at.index == start.ck.model.experts - 1;
+        const train_result *x = train_job_get(&initial, s->name), *y = train_job_get(&got, s->name);
+        const bool changed = memcmp(x->value, y->value, x->n * sizeof(float)) != 0,
+                   has_grad = train_job_get(&got, um_arena_fmt(&a, "grad.%s", s->name)) != NULL;
+        if (changed == idle || has_grad == idle) fail_msg("%s", s->name);
+        none += idle;
+        some += !idle;
+    }
+    assert_true(none > 0 && some > 0);
+    alone_close(&start);
+    train_job_close(&initial);
+    train_job_close(&got);
+    um_arena_free(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_ranks_learn_the_same),
+        cmocka_unit_test(other_ways_learn_the_same),
+        cmocka_unit_test(dropped_inputs_do_not_depend_on_ranks),
+        cmocka_unit_test(an_expert_without_tokens_takes_no_part),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

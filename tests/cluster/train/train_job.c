@@ -153,11 +153,16 @@ static um_optimizer *optimizer_of(um_params *ps)
 typedef struct expert {
     um_experts experts;
     um_expert_training training;
+    train_job *j;
+    int frames;
 } expert;
 
 static um_status expert_frame(void *ctx, um_inbound *in, um_err *err)
 {
     expert *x = ctx;
+    const um_comm *c = x->training.base->link.comm;
+    if (x->j->fails_after > 0 && c->rank == c->topo.n - 1 && ++x->frames > x->j->fails_after)
+        return UM_FAIL(err, UM_E_IO, "its memory is on fire");
     return um_expert_training_frame(&x->training, in, err);
 }
 
@@ -171,6 +176,7 @@ static um_status expert_serve(expert *x, um_role_base *b, saver *s, um_err *err)
     UM_TRY(um_experts_load(&x->experts, &b->params, &topo->place,
                            topo->ranks[b->link.comm->rank].index, err));
     UM_TRY(um_params_train(&b->params, trains_all, NULL, err));
+    b->lora.dropout = s->j->dropout;
     UM_TRY(um_expert_training_open(&x->training, b, &x->experts, optimizer_of(&b->params), save, s,
                                    1, err));
     UM_TRY(um_join_ready(&b->link, 0, x->experts.owned, err));
@@ -181,7 +187,7 @@ static um_status expert_run(void *ctx, const um_config *cfg, um_comm *comm, um_e
 {
     train_job *j = ctx;
     um_role_base b = {0};
-    expert x = {0};
+    expert x = {.j = j};
     saver s = {j, &b};
     um_status st = um_role_begin(&b, cfg, comm, err);
     if (st == UM_OK) st = um_role_join(&b, err);

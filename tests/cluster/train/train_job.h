@@ -25,6 +25,8 @@ typedef struct train_job {
     pthread_mutex_t lock;
     train_result result[TRAIN_MAX];
     int n;
+    float dropout;   /* of the experts' LoRA branches */
+    int fails_after; /* frames that the last expert rank works on before it fails; 0: it does not */
     uint64_t repeats;   /* answers that routers dropped */
     uint64_t kept_peak; /* most bytes that an expert rank kept */
 } train_job;

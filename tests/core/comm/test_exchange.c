@@ -24,6 +24,7 @@ typedef struct flight {
     int T;
     int32_t experts[T_MAX * K];
     float x[T_MAX * D], weights[T_MAX * K], rows[T_MAX * K * D], y[T_MAX * D];
+    float dslot[T_MAX * K * D], drows[T_MAX * K * D], dinput[T_MAX * K * D], dx[T_MAX * D];
 } flight;
 
 typedef struct fixture {
@@ -355,6 +356,117 @@ static void the_micro_batch_that_is_owed_is_named(void **state)
                      UM_E_PEER);
 }
 
+/* --- backward --- */
+
+/* The gradient of every slot's row, in the plan's order of pairs. */
+static void dispatch_back(fixture *t, int i)
+{
+    um_rng rng = um_rng_seed(6, (uint64_t)i);
+    um_err err = {0};
+    flight *f = &t->f[i];
+    um_rng_normal_f32(&rng, f->dslot, T_MAX * K * D, 1.0f);
+    um_rng_normal_f32(&rng, f->dx, T_MAX * D, 1.0f);
+    for (int s = 0; s < f->T * K; s++)
+        if (f->plan.slot[s] >= 0)
+            memcpy(f->drows + f->plan.slot[s] * D, f->dslot + s * D, D * sizeof(float));
+    um_status st = um_exchange_dispatch_grad(t->ex, &f->plan, f->dinput, f->drows, f->key, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+}
+
+/* Expert rank r receives a gradient, of the pairs that it was sent, and answers it: backward of "times e + 1". again: twice. */
+static void answered_back(fixture *t, int r, const um_dispatch_batch *b, bool again)
+{
+    um_inbound in = {0};
+    um_err err = {0};
+    float *dy = um_arena_f32(&t->arena, (size_t)b->pairs, D);
+    um_status st = um_link_next(&t->link[r], &in, LONG_US, &err);
+    if (st == UM_OK && in.frame.kind != UM_KIND_DISPATCH_GRAD) fail_msg("another kind");
+    if (st == UM_OK)
+        st = um_dispatch_grad_read(dy, b->pairs, &t->link[r], &in, D, &t->dev, &t->arena, &err);
+    um_link_release(&t->link[r], &in);
+    for (int p = 0; p < b->pairs; p++)
+        for (int d = 0; d < D; d++) dy[p * D + d] *= (float)(b->expert[p] + 1);
+    for (int n = 0; st == UM_OK && n <= again; n++)
+        st = um_dispatch_grad_answer(&t->link[r], 0, b->key, dy, b->pairs, D, &t->dev, &t->arena,
+                                     &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+}
+
+/* dx += the sums over the slots, in slot order: these very bits. */
+static void combined_back(fixture *t, int i)
+{
+    flight *f = &t->f[i];
+    um_err err = {0};
+    float want[T_MAX * D];
+    for (int r = 0; r < f->T; r++)
+        for (int d = 0; d < D; d++) {
+            float sum = 0;
+            for (int k = 0; k < K; k++)
+                if (f->experts[r * K + k] != UM_NO_EXPERT)
+                    sum += f->dslot[(r * K + k) * D + d] * (float)(f->experts[r * K + k] + 1);
+            want[r * D + d] = f->dx[r * D + d] + sum;
+        }
+    um_status st = um_exchange_combine_grad(t->ex, f->dx, f->key, &err);
+    if (st != UM_OK) fail_msg("%s", err.msg);
+    assert_memory_equal(f->dx, want, (size_t)(f->T * D) * sizeof(float));
+}
+
+/* Forward of all four, then backward from the last to the first while the next forward is under way; both have the same keys. */
+static void gradients_go_the_same_way_back(void **state)
+{
+    fixture *t = at(state);
+    um_dispatch_batch b[1 + RANKS][BATCHES];
+    for (int i = 0; i < BATCHES; i++) dispatch(t, i);
+    for (int r = 1; r <= RANKS; r++)
+        for (int i = 0; i < BATCHES; i++) {
+            b[r][i] = received(t, r);
+            answered(t, r, &b[r][i]);
+        }
+    for (int i = 0; i < BATCHES; i++) combined(t, i);
+    for (int i = BATCHES - 1; i >= 0; i--) dispatch_back(t, i);
+    dispatch(t, 0); /* another pass of the same name, forward */
+    for (int r = 1; r <= RANKS; r++)
+        for (int i = BATCHES - 1; i >= 0; i--) answered_back(t, r, &b[r][i], i == 2);
+    for (int r = 1; r <= RANKS; r++) {
+        b[r][0] = received(t, r);
+        answered(t, r, &b[r][0]);
+    }
+    for (int i = 0; i < BATCHES; i++) combined_back(t, i);
+    combined(t, 0);
+    assert_int_equal(um_exchange_repeats(t->ex), RANKS);
+    assert_false(um_exchange_answered_grad(t->ex, t->f[0].key));
+}
+
+/* A gradient is refused when it was not dispatched, or has other rows; and the one that is owed is named. */
+static void gradients_are_checked(void **state)
+{
+    fixture *t = at(state);
+    um_err err = {0};
+    um_dispatch_batch a, b;
+    float none[T_MAX * K * D] = {0};
+    dispatch(t, 0);
+    a = received(t, 1);
+    b = received(t, 2);
+    assert_int_equal(
+        um_dispatch_grad_answer(&t->link[2], 0, b.key, none, b.pairs, D, &t->dev, &t->arena, &err),
+        UM_OK);
+    poll_fails(t, "combine-grad frame of expert/1 (rank 2, host ");
+    answered(t, 1, &a);
+    answered(t, 2, &b);
+    combined(t, 0);
+    um_link_stall(&t->link[0], 300);
+    dispatch_back(t, 0);
+    assert_int_equal(um_dispatch_grad_answer(&t->link[2], 0, b.key, none, b.pairs + 1, D, &t->dev,
+                                             &t->arena, &err),
+                     UM_OK);
+    poll_fails(t, "combine-grad frame of expert/1");
+    answered_back(t, 1, &a, false);
+    assert_int_equal(um_exchange_combine_grad(t->ex, t->f[0].dx, t->f[0].key, &err), UM_E_PEER);
+    if (strstr(err.msg, "expert/1 (rank 2, host ") != err.msg ||
+        strstr(err.msg, "has owed the combine-grad frame of step 7, layer 3") == NULL)
+        fail_msg("%s", err.msg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +477,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_dispatch_waits_for_credit, setup, teardown),
         cmocka_unit_test_setup_teardown(the_micro_batch_that_is_owed_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(little_credit_does_not_block, setup, teardown),
+        cmocka_unit_test_setup_teardown(gradients_go_the_same_way_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(gradients_are_checked, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
