@@ -32,23 +32,29 @@ def frame(recipe, i):
     return draw.picture({**{k: recipe[k] for k in ("size", "ground", "noise", "seed")}, "items": items})
 
 
-def encode(recipe, path, ending, scratch):
-    """A film of all frames; codecs run on one thread and leave out what differs from run to run."""
-    frames = b"".join(frame(recipe, i).tobytes() for i in range(recipe["frames"]))
-    command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{recipe['size']}x{recipe['size']}", "-r", recipe["fps"],
-               "-i", "pipe:0"]
-    if recipe.get("track"):
-        track = pathlib.Path(scratch, "track.wav")
-        sounds.render(recipe["track"], track, "wav", scratch)
-        command += ["-i", track, "-c:a", "aac" if ending == "mp4" else "libvorbis", "-flags:a", "+bitexact"]
-    video = ["libx264", "-preset", "veryfast", "-crf", 16] if ending == "mp4" else ["libvpx", "-crf", 8, "-b:v", "2M", "-cpu-used", 5]
-    command += ["-c:v", *video, "-pix_fmt", "yuv420p", "-threads", 1, "-map_metadata", -1, "-fflags", "+bitexact", "-flags:v", "+bitexact",
-                "-f", ending, path]
-    waves.run(command, input=frames)
+def encode(films, scratch):
+    """Encodes films = (recipe, path, ending), all by one ffmpeg, whose start takes longer than a film. Codecs run on one thread and leave out
+    what differs from run to run, so a film's bytes do not depend on the others."""
+    inputs, outputs, n = [], [], 0
+    for i, (recipe, path, ending) in enumerate(films):
+        frames = pathlib.Path(scratch, f"frames{i}")
+        frames.write_bytes(b"".join(frame(recipe, k).tobytes() for k in range(recipe["frames"])))
+        inputs += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{recipe['size']}x{recipe['size']}", "-r", recipe["fps"], "-i", frames]
+        outputs += ["-map", f"{n}:v"]
+        n += 1
+        if recipe.get("track"):
+            track = pathlib.Path(scratch, f"track{i}.wav")
+            sounds.render(recipe["track"], track, "wav", scratch)
+            inputs += ["-i", track]
+            outputs += ["-map", f"{n}:a", "-c:a", "aac" if ending == "mp4" else "libvorbis", "-flags:a", "+bitexact"]
+            n += 1
+        video = ["libx264", "-preset", "veryfast", "-crf", 16] if ending == "mp4" else ["libvpx", "-crf", 8, "-b:v", "2M", "-cpu-used", 5]
+        outputs += ["-c:v", *video, "-pix_fmt", "yuv420p", "-threads", 1, "-map_metadata", -1, "-fflags", "+bitexact", "-flags:v", "+bitexact",
+                    "-f", ending, path]
+    waves.run(["ffmpeg", "-v", "error", "-y", *inputs, *outputs])
 
 
 def render(recipe, path, ending, scratch):
-    if recipe["kind"] == "frame":
-        draw.save(frame(recipe["clip"], recipe["index"]), path, ending, 90)
-    else:
-        encode(recipe, path, ending, scratch)
+    """One frame as a picture."""
+    del scratch
+    draw.save(frame(recipe["clip"], recipe["index"]), path, ending, 90)

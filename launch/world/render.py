@@ -15,27 +15,42 @@ import speak
 import waves
 
 KINDS = {"picture": lambda recipe, path, ending, _scratch: draw.render(recipe, path, ending),
-         "speech": speak.render, "sound": sounds.render, "clip": clips.render, "frame": clips.render, "drawn": others.render}
+         "speech": speak.render, "sound": sounds.render, "frame": clips.render, "drawn": others.render}
 sounds.MAKERS["lavfi"] = others.computed
 speak.PROGRAMS["festival"] = others.festival
 
 
-def one(target, recipe):
-    """Makes one file; the message when that fails, else None."""
-    target = pathlib.Path(target)
+def beside(target):
+    return target.with_name(f".{target.name}.{os.getpid()}")
+
+
+def attempt(targets, make):
+    """Calls make(paths, scratch folder) for files beside the targets, then renames them; a message when that fails, else None."""
+    parts = [beside(target) for target in targets]
     with tempfile.TemporaryDirectory() as scratch:
-        part = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            KINDS[recipe["kind"]](recipe, part, target.suffix[1:], scratch)
-            part.replace(target)
+            make(parts, scratch)
+            for part, target in zip(parts, targets):
+                part.replace(target)
         except (waves.ToolFailed, OSError, ValueError) as e:
-            part.unlink(missing_ok=True)
-            return f"{target}: {e}"
+            for part in parts:
+                part.unlink(missing_ok=True)
+            return f"{targets[0]}: {e}"
     return None
 
 
 def some(jobs):
-    return [message for message in (one(*job) for job in jobs) if message]
+    """Makes the files of jobs = (path, recipe), films together; the messages of those that failed."""
+    jobs = [(pathlib.Path(path), recipe) for path, recipe in jobs]
+    films = [job for job in jobs if job[1]["kind"] == "clip"]
+    messages = []
+    if films:
+        messages.append(attempt([target for target, _ in films], lambda parts, scratch: clips.encode(
+            [(recipe, part, target.suffix[1:]) for part, (target, recipe) in zip(parts, films)], scratch)))
+    for target, recipe in jobs:
+        if recipe["kind"] != "clip":
+            messages.append(attempt([target], lambda parts, scratch, t=target, r=recipe: KINDS[r["kind"]](r, parts[0], t.suffix[1:], scratch)))
+    return [message for message in messages if message]
 
 
 def ignore_interrupt():
