@@ -1,5 +1,6 @@
 """Makes the media files of a world from their recipes, on all cores. A file is written beside its place and renamed, so what exists is whole."""
 import concurrent.futures
+import ctypes
 import os
 import pathlib
 import signal
@@ -14,6 +15,7 @@ import sounds
 import speak
 import waves
 
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 KINDS = {"picture": lambda recipe, path, ending, _scratch: draw.render(recipe, path, ending),
          "speech": speak.render, "sound": sounds.render, "frame": clips.render, "drawn": others.render}
 sounds.MAKERS["lavfi"] = others.computed
@@ -53,8 +55,11 @@ def some(jobs):
     return [message for message in messages if message]
 
 
-def ignore_interrupt():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+def follow_parent():
+    """In a worker: the parent decides when to stop; a parent that is killed takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def progress(done, count, started, last):
@@ -78,7 +83,7 @@ def everything(folder, recipes, cores):
     if len(jobs) < len(recipes):
         print(f"  {len(recipes) - len(jobs)} files exist already", file=sys.stderr)
     failed, started, last, done = [], time.monotonic(), time.monotonic(), 0
-    with concurrent.futures.ProcessPoolExecutor(cores, initializer=ignore_interrupt) as pool:
+    with concurrent.futures.ProcessPoolExecutor(cores, initializer=follow_parent) as pool:
         tasks = [pool.submit(some, jobs[i:i + 16]) for i in range(0, len(jobs), 16)]
         try:
             for task in concurrent.futures.as_completed(tasks):

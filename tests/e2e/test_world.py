@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -203,6 +204,21 @@ class World(unittest.TestCase):
         run = make(self.folder, "--cores", "1")
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(digests(self.folder), before)
+
+    def test_stopped_by_a_signal(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for stop, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
+                with subprocess.Popen([MAKE, "--out", folder, "--size", "small"], stderr=subprocess.PIPE, text=True) as run:
+                    while "pictures:" not in run.stderr.readline():
+                        pass
+                    run.send_signal(stop)
+                    told = run.stderr.read()  # ends when no worker has it open any more
+                    self.assertEqual(run.wait(60), code)
+                self.assertEqual("the same command goes on" in told, stop == signal.SIGTERM, told)
+            self.assertFalse(pathlib.Path(folder, "world.json").exists())
+            for path in pathlib.Path(folder).rglob("*.*"):
+                if not path.name.startswith(".") and path.is_file():
+                    self.assertEqual(path.read_bytes(), (self.folder / path.relative_to(folder)).read_bytes())
 
     def test_the_seed_decides(self):
         import world
