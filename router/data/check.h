@@ -15,10 +15,10 @@ typedef struct um_data_report {
     int64_t files_bad;       /* files that cannot be read or have no samples */
     int64_t faults
         [UM_DATA_FAULT_KINDS]; /* samples with a fault of the kind; one sample may have several */
-    int64_t kinds[UM_KINDS];   /* usable samples of each combination of media */
-    int64_t ids, targets;      /* of all usable samples */
-    int longest;               /* ids of the longest */
-    int64_t media;             /* files and data looked at, each once */
+    int64_t kinds[UM_MEDIA_SETS]; /* usable samples of each combination of media */
+    int64_t ids, targets;         /* of all usable samples */
+    int longest;                  /* ids of the longest */
+    int64_t media;                /* files and data looked at, each once */
 } um_data_report;
 
 /* What the check asks its caller for. Messages and faults are valid during the call only. */

@@ -10,7 +10,7 @@
 enum { POOL_STEPS = 64, SHIFT = 20 /* bits of a fraction of a weight */ };
 
 /* Streams of random numbers, of one seed. An epoch has 16: one for each combination, and one for the order of the steps. */
-enum { STREAMS = 16, STREAM_STEPS = UM_KINDS };
+enum { STREAMS = 16, STREAM_STEPS = UM_MEDIA_SETS };
 #define STREAM_FILE ((uint64_t)1 << 63) /* + file: which of its samples are seen once more */
 
 typedef struct planned_step {
@@ -124,23 +124,23 @@ static unsigned group_of(const um_order *o, size_t i)
 }
 
 /* Samples of each combination in an epoch. */
-static void epoch_count(const um_order *o, int64_t epoch, size_t count[UM_KINDS])
+static void epoch_count(const um_order *o, int64_t epoch, size_t count[UM_MEDIA_SETS])
 {
-    memset(count, 0, UM_KINDS * sizeof *count);
+    memset(count, 0, UM_MEDIA_SETS * sizeof *count);
     for (size_t i = 0; i < um_dataset_size(o->ds); i++)
         count[group_of(o, i)] += (size_t)times(o, i, epoch);
 }
 
-static int64_t steps_of(const um_order *o, const size_t count[UM_KINDS])
+static int64_t steps_of(const um_order *o, const size_t count[UM_MEDIA_SETS])
 {
     size_t n = 0, batch = (size_t)o->how.batch;
-    for (int k = 0; k < UM_KINDS; k++) n += (count[k] + batch - 1) / batch;
+    for (int k = 0; k < UM_MEDIA_SETS; k++) n += (count[k] + batch - 1) / batch;
     return (int64_t)n;
 }
 
 int64_t um_order_steps(um_order *o, int64_t epoch)
 {
-    size_t count[UM_KINDS];
+    size_t count[UM_MEDIA_SETS];
     if (epoch == o->epoch) return (int64_t)o->n_steps;
     epoch_count(o, epoch, count);
     return steps_of(o, count);
@@ -148,9 +148,9 @@ int64_t um_order_steps(um_order *o, int64_t epoch)
 
 int64_t um_order_samples(um_order *o, int64_t epoch)
 {
-    size_t count[UM_KINDS], n = 0;
+    size_t count[UM_MEDIA_SETS], n = 0;
     epoch_count(o, epoch, count);
-    for (int k = 0; k < UM_KINDS; k++) n += count[k];
+    for (int k = 0; k < UM_MEDIA_SETS; k++) n += count[k];
     return (int64_t)n;
 }
 
@@ -211,9 +211,9 @@ static void steps_shuffle(um_order *o, int64_t epoch)
 
 static void epoch_plan(um_order *o, int64_t epoch)
 {
-    size_t count[UM_KINDS], at[UM_KINDS], n = 0;
+    size_t count[UM_MEDIA_SETS], at[UM_MEDIA_SETS], n = 0;
     epoch_count(o, epoch, count);
-    for (int k = 0; k < UM_KINDS; k++) {
+    for (int k = 0; k < UM_MEDIA_SETS; k++) {
         at[k] = n;
         n += count[k];
     }
@@ -225,7 +225,8 @@ static void epoch_plan(um_order *o, int64_t epoch)
         for (uint64_t k = times(o, i, epoch); k > 0; k--)
             o->seq[at[group_of(o, i)]++] = (uint32_t)i;
     o->n_steps = 0;
-    for (unsigned k = 0; k < UM_KINDS; k++) group_plan(o, epoch, k, at[k] - count[k], count[k]);
+    for (unsigned k = 0; k < UM_MEDIA_SETS; k++)
+        group_plan(o, epoch, k, at[k] - count[k], count[k]);
     if (o->how.shuffle) steps_shuffle(o, epoch);
     UM_ASSERT(o->n_steps == steps);
     o->epoch = epoch;

@@ -7,10 +7,10 @@
 
 const char *um_kinds_name(unsigned kinds)
 {
-    static const char *const names[UM_KINDS] = {
+    static const char *const names[UM_MEDIA_SETS] = {
         "text",  "image",       "audio",       "image+audio",
         "video", "image+video", "audio+video", "image+audio+video"};
-    UM_ASSERT(kinds < UM_KINDS);
+    UM_ASSERT(kinds < UM_MEDIA_SETS);
     return names[kinds];
 }
 

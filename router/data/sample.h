@@ -15,7 +15,7 @@
 #include "router/request/prompt.h"
 
 /* Kinds of media, a bit each: a combination of them is what a training step has in common (spec 4.7). */
-enum { UM_KIND_IMAGE = 1, UM_KIND_AUDIO = 2, UM_KIND_VIDEO = 4, UM_KINDS = 8 };
+enum { UM_KIND_IMAGE = 1, UM_KIND_AUDIO = 2, UM_KIND_VIDEO = 4, UM_MEDIA_SETS = 8 };
 /* "text", "image", "image+audio" ...: a combination, for messages and logs. */
 const char *um_kinds_name(unsigned kinds);
 

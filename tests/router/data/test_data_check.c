@@ -80,59 +80,72 @@ static um_status check(um_data_report *r, found *o, const char *const *names, in
     return um_dataset_check(r, files, n, &how, &checker, err);
 }
 
-#define ASK(text) "{\"from\":\"human\",\"value\":\"" text "\"}"
-#define SAY(text) "{\"from\":\"gpt\",\"value\":\"" text "\"}"
-#define TALK(turns, rest) "{\"conversations\":[" turns "]" rest "}"
+/* Writes JSON that is spelled with single quotes. */
+static void json_write(const char *name, const char *text)
+{
+    char *s = um_arena_str(&arena, text);
+    for (char *p = s; (p = strchr(p, '\'')) != NULL;) *p = '"';
+    folder_text(dir, name, s);
+}
+
+/* TALK question SAYS answer ASKS question ... DONE, then what else the sample holds. */
+#define TALK "{'conversations':[{'from':'human','value':'"
+#define SAYS "'},{'from':'gpt','value':'"
+#define ASKS "'},{'from':'human','value':'"
+#define DONE "'}]"
+
+/* One of each fault, and what is said of it; NULL: nothing. */
+static const struct {
+    const char *sample, *says;
+} rows[] = {
+    {TALK "<image> a" SAYS "b" DONE ",'image':'good.png'}", NULL},
+    {"{'conversations': 7}", "bad JSON: conversations: want a list of 1 to"},
+    {TALK "<image> a" SAYS "b" DONE "}", "placeholders: 1 <image> placeholder, but 0 images given"},
+    {TALK "a" DONE "}", "no answer: no question has an answer"},
+    {TALK "<image> a" SAYS "b" DONE ",'image':'missing.png'}", "media: "},
+    {TALK "<image> a" SAYS "b" DONE ",'image':'bad.png'}", "media: "},
+    {TALK "<image> a" SAYS "b" DONE ",'image':'empty.png'}", "media: "},
+    {TALK "<image> <image> a" SAYS "b" DONE ",'image':['bad.png','missing.png']}", "media: "},
+    {TALK "a" SAYS "b" ASKS "c" DONE "}", "last question unanswered: "},
+    {TALK "an <unk>" SAYS "b" DONE "}", "masked by the original: "},
+    {TALK "a" SAYS "b" DONE "}", NULL},
+    {TALK "<image><audio> a" SAYS "b" DONE ",'image':'good.png','voice':'a.wav'}", NULL},
+    {"{'conversations':", "bad JSON: "}, /* the file ends here */
+};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+/* The lines of out begin with those wanted: of the file that is missing, of each row, and twice of the one with two bad media. */
+static void lines_match(const char *out)
+{
+    char want[200] = "none.json file: ";
+    for (int i = -1; i < ROWS; i++) {
+        if (i >= 0 && rows[i].says == NULL) continue;
+        if (i >= 0) snprintf(want, sizeof want, "all.json[%d] %s", i, rows[i].says);
+        for (int k = i == 7 ? 2 : 1; k > 0; k--) {
+            if (strncmp(out, want, strlen(want)) != 0) fail_msg("%s, want %s", out, want);
+            out = strchr(out, '\n') + 1;
+        }
+    }
+    assert_string_equal(out, "");
+}
 
 static void test_all(void **state)
 {
     (void)state;
-    folder_text(dir, "all.json",
-                "[" TALK(ASK("<image> a") "," SAY("b"),
-                         ",\"image\":\"good.png\"") ",\n"
-                                                    "{\"conversation"
-                                                    "s\": "
-                                                    "7},\n" TALK(ASK("<image>"
-                                                                     " a") "," SAY("b"),
-                                                                 "") ","
-                                                                     "\n" TALK(
-                                                                         ASK("a"), "") ",\n" TALK(ASK("<image> a") "," SAY("b"),
-                                                                                                  ",\"image\":\"missing.png\"") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"bad.png\"") ",\n" TALK(ASK("<image> a") "," SAY("b"), ",\"image\":\"empty.png\"") ",\n" TALK(ASK("<image> <image> a") "," SAY("b"),
-                                                                                                                                                                                                                                                                                     ",\"image\":[\"bad.png\",\"missing.png\"]") ",\n" TALK(ASK("a") "," SAY("b") "," ASK("c"),
-                                                                                                                                                                                                                                                                                                                                            "") ",\n" TALK(ASK("an <unk>") "," SAY("b"),
-                                                                                                                                                                                                                                                                                                                                                           "") ",\n" TALK(ASK("a") "," SAY("b"),
-                                                                                                                                                                                                                                                                                                                                                                          "") ",\n" TALK(ASK("<image><audio> a") "," SAY("b"),
-                                                                                                                                                                                                                                                                                                                                                                                         ",\"image\":\"good.png\",\"voice\":\"a.wav\"") ",\n"
-                                                                                                                                                                                                                                                                                                                                                                                                                                        "{\"conversations\":");
+    um_text file = {0};
+    for (int i = 0; i < ROWS; i++) um_text_fmt(&file, "%s%s", i == 0 ? "[" : ",\n", rows[i].sample);
+    json_write("all.json", file.s);
+    um_text_free(&file);
     static const char *const names[] = {"none.json", "all.json"};
     um_data_report r = {0};
     found o = {0};
     um_err err = {0};
     assert_int_equal(check(&r, &o, names, 2, 2048, &err), UM_OK);
-    static const char *const lines[] = {
-        "none.json file: ",
-        "all.json[1] bad JSON: conversations: want a list of 1 to",
-        "all.json[2] placeholders: 1 <image> placeholder, but 0 images given",
-        "all.json[3] no answer: no question has an answer",
-        "all.json[4] media: ",
-        "all.json[5] media: ",
-        "all.json[6] media: ",
-        "all.json[7] media: ",
-        "all.json[7] media: ",
-        "all.json[8] last question unanswered: ",
-        "all.json[9] masked by the original: ",
-        "all.json[12] bad JSON: ",
-    };
-    const char *at = o.text.s;
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-        if (strncmp(at, lines[i], strlen(lines[i])) != 0) fail_msg("%s, want %s", at, lines[i]);
-        at = strchr(at, '\n') + 1;
-    }
-    assert_string_equal(at, "");
+    lines_match(o.text.s);
     says(o.text.s, "missing.png");
     says(o.text.s, "bad.png: no image");
     says(o.text.s, "empty.png: is empty");
-    assert_int_equal(r.samples, 13);
+    assert_int_equal(r.samples, ROWS);
     assert_int_equal(r.usable, 5);
     assert_int_equal(r.files_bad, 1);
     assert_int_equal(r.faults[UM_FAULT_JSON], 2);
@@ -149,10 +162,9 @@ static void test_all(void **state)
 static void test_lengths(void **state)
 {
     (void)state;
-    folder_text(
-        dir, "long.jsonl",
-        TALK(ASK("a") "," SAY("b") "," ASK("c") "," SAY("d d d d d d d d d d d d"), "") "\n" TALK(
-            ASK("a a a a a a a a a a a a a a a a a a a a a a a a a a a a") "," SAY("b"), "") "\n");
+    json_write("long.jsonl",
+               TALK "a" SAYS "b" ASKS "c c c c c c c c c c" SAYS "b" DONE "}\n" TALK
+                    "a a a a a a a a a a a a a a a a a a a a a a a a a a" SAYS "b" DONE "}\n");
     static const char *const names[] = {"long.jsonl"};
     um_data_report r = {0};
     found o = {0};

@@ -46,11 +46,14 @@ static int teardown(void **state)
     return arena_teardown(state);
 }
 
+/* Single quotes of json count as double ones. */
 static um_status make(um_data_sample *s, const opened *o, const char *json, int max, um_err *err)
 {
     um_sample_maker maker = {&o->model, o->tok, max};
     size_t n = strlen(json);
-    um_request_source from = {.json = json, .n = n, .bytes = n, .folder = "f", .number = 13};
+    char *text = um_arena_str(&arena, json);
+    for (char *p = text; (p = strchr(p, '\'')) != NULL;) *p = '"';
+    um_request_source from = {.json = text, .n = n, .bytes = n, .folder = "f", .number = 13};
     return um_sample_make(s, &maker, &from, "x.jsonl", &arena, err);
 }
 
@@ -215,26 +218,24 @@ static const char *learnt(const um_data_sample *s)
     return um_tokenizer_decode(s4.tok, ids, n, &arena);
 }
 
-#define TURN(from, value) "{\"from\":\"" from "\",\"value\":\"" value "\"}"
-#define TALK(turns) "{\"conversations\":[" turns "]"
+/* Conversations in JSON that is spelled with single quotes: TALK question SAYS answer ASKS question ... DONE, then what else it holds. */
+#define TALK "{'conversations':[{'from':'human','value':'"
+#define SAYS "'},{'from':'gpt','value':'"
+#define ASKS "'},{'from':'human','value':'"
+#define DONE "'}]"
 
 /* What the loss covers are the answers, whatever they hold. */
 static void test_spans(void **state)
 {
     (void)state;
     um_data_sample s;
-    must_make(&s, &s4,
-              TALK(TURN("human", "say ASSISTANT: x") "," TURN("gpt", "USER: y ASSISTANT: z")) "}");
+    must_make(&s, &s4, TALK "say ASSISTANT: x" SAYS "USER: y ASSISTANT: z" DONE "}");
     assert_string_equal(learnt(&s), "USER: y ASSISTANT: z");
     assert_true(s.reference_masks);
-    must_make(&s, &s4,
-              TALK(TURN("human", "one") "," TURN("gpt", "red") "," TURN("human", "two") "," TURN(
-                  "gpt", "") "," TURN("human", "three") "," TURN("gpt", "blue")) "}");
+    must_make(&s, &s4, TALK "one" SAYS "red" ASKS "two" SAYS "" ASKS "three" SAYS "blue" DONE "}");
     assert_string_equal(learnt(&s), "red blue");
     assert_int_equal(s.rounds, 2);
-    must_make(
-        &s, &s4,
-        TALK(TURN("human", "q") "," TURN("gpt", "left <image> right")) ",\"image\":\"a.png\"}");
+    must_make(&s, &s4, TALK "q" SAYS "left <image> right" DONE ",'image':'a.png'}");
     assert_string_equal(learnt(&s),
                         "left   right"); /* two texts; the medium between them is no target */
     assert_int_equal(s.n_items, 1);
@@ -246,19 +247,17 @@ static void test_forms(void **state)
 {
     (void)state;
     static const char *const same[] = {
-        TALK(TURN("human", "<image>\\nhi") "," TURN("gpt", "red")) ",\"image\":\"a.png\"}",
-        TALK("{\"role\":\"user\",\"content\":\"<image>\\nhi\"},{\"role\":\"assistant\",\"content\":"
-             "\"red\"}") ",\"image\":[\"a.png\"]}",
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>\\nhi\"},{\"role\":\"assistant\","
-        "\"content\":\"red\"}],\"image\":\"a.png\",\"category\":[1,{}]}",
-        "{\"messages\":[{\"role\":\"user\",\"content\":[{\"image\":\"a.png\"},\"\\nhi\"]},"
-        "{\"role\":\"assistant\",\"content\":\"red\"}],\"id\":{}}",
-        "{\"sample\":" TALK(
-            TURN("human", "<image>\\nhi") "," TURN("gpt", "red")) ",\"image\":\"a.png\"},"
-                                                                  "\"note\":1}",
-        TALK(TURN("gpt", "dropped") "," TURN("human", "<image>\\nhi") "," TURN(
-            "gpt", "red")) ","
-                           "\"image\":\"a.png\",\"temperature\":\"hot\",\"prompt\":7}",
+        TALK "<image>\\nhi" SAYS "red" DONE ",'image':'a.png'}",
+        "{'conversations':[{'role':'user','content':'<image>\\nhi'},"
+        "{'role':'assistant','content':'red'}],'image':['a.png']}",
+        "{'messages':[{'role':'user','content':'<image>\\nhi'},{'role':'assistant','content':'red'}"
+        "],'image':'a.png','category':[1,{}]}",
+        "{'messages':[{'role':'user','content':[{'image':'a.png'},'\\nhi']},{'role':'assistant','"
+        "content':'red'}],'id':{}}",
+        "{'sample':" TALK "<image>\\nhi" SAYS "red" DONE ",'image':'a.png'},'note':1}",
+        "{'conversations':[{'from':'gpt','value':'"
+        "dropped" ASKS "<image>\\nhi" SAYS "red" DONE
+        ",'image':'a.png','temperature':'hot','prompt':7}",
     };
     um_data_sample want, s;
     must_make(&want, &s4, same[0]);
@@ -272,11 +271,13 @@ static void test_forms(void **state)
         assert_string_equal(s.items[0].paths[0], "f/a.png");
     }
     must_make(&s, &s4,
-              TALK(TURN("system", "Be brief.") "," TURN("human", "hi") "," TURN("gpt", "red")) "}");
+              "{'conversations':[{'from':'system','value':'"
+              "Be brief." ASKS "hi" SAYS "red" DONE "}");
     assert_true(s.n < want.n - 20); /* instead of the template's own sentence */
     must_make(&want, &s4,
-              "{\"system\":\"Be brief.\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},"
-              "{\"role\":\"assistant\",\"content\":\"red\"}]}");
+              "{'system':'Be "
+              "brief.','messages':[{'role':'user','content':'hi'},{'role':'assistant','content':'"
+              "red'}]}");
     ids_equal("system", s.ids, s.n, want.ids, want.n);
 }
 
@@ -284,12 +285,10 @@ static void test_ids_and_tokens(void **state)
 {
     (void)state;
     um_data_sample s;
-    must_make(&s, &s4,
-              TALK(TURN("human", "a") "," TURN("gpt", "b")) ",\"id\":\"000\",\"tokens\":77}");
+    must_make(&s, &s4, TALK "a" SAYS "b" DONE ",'id':'000','tokens':77}");
     assert_string_equal(s.id, "000");
     assert_int_equal(s.tokens, 77);
-    must_make(&s, &s4,
-              TALK(TURN("human", "a") "," TURN("gpt", "b")) ",\"multi_info\":{\"tokens\":78}}");
+    must_make(&s, &s4, TALK "a" SAYS "b" DONE ",'multi_info':{'tokens':78}}");
     assert_string_equal(s.id, "13");
     assert_int_equal(s.tokens, 78);
     assert_string_equal(um_sample_where("d/x.json", 1, true, &arena), "d/x.json[0]");
@@ -301,16 +300,15 @@ static void test_ids_and_tokens(void **state)
 static void test_voice(void **state)
 {
     (void)state;
-    static const char voice[] =
-        TALK(TURN("human", "<audio>\\na") "," TURN("gpt", "b")) ",\"voice\":[\"a.wav\"]}";
+    static const char voice[] = TALK "<audio>\\na" SAYS "b" DONE ",'voice':['a.wav']}";
     um_data_sample s;
     must_make(&s, &s4, voice);
     assert_int_equal(s.items[0].modality, UM_SPEECH);
     must_make(&s, &a4, voice);
     assert_int_equal(s.items[0].modality, UM_SOUND);
     assert_int_equal(s.kinds, UM_KIND_AUDIO);
-    fails(&a4, TALK(TURN("human", "<audio>\\na") "," TURN("gpt", "b")) ",\"speech\":[\"a.wav\"]}",
-          UM_FAULT_MEDIA, "the model has no speech tower");
+    fails(&a4, TALK "<audio>\\na" SAYS "b" DONE ",'speech':['a.wav']}", UM_FAULT_MEDIA,
+          "the model has no speech tower");
 }
 
 /* --- faults --- */
@@ -318,29 +316,26 @@ static void test_voice(void **state)
 static void test_faults(void **state)
 {
     (void)state;
-    fails(&s4, "{\"conversations\": [", UM_FAULT_JSON, "");
+    fails(&s4, "{'conversations': [", UM_FAULT_JSON, "");
     fails(&s4, "[1]", UM_FAULT_JSON, "want a JSON object");
     fails(&s4, "{}", UM_FAULT_JSON, "want a list of turns, under conversations or messages");
-    fails(&s4, "{\"conversation\":[]}", UM_FAULT_JSON, "did you mean conversations");
-    fails(&s4, TALK("") "}", UM_FAULT_JSON, "list of 1 to");
-    fails(&s4, TALK(TURN("human", "a") "," TURN("human", "b")) "}", UM_FAULT_JSON, "alternate");
-    fails(&s4, TALK(TURN("human", "a") ",{\"from\":\"gpt\"}") "}", UM_FAULT_JSON,
-          "conversations[1]: want");
-    fails(&s4, TALK(TURN("human", "a")) "}", UM_FAULT_ANSWER, "no question has an answer");
-    fails(&s4, TALK(TURN("human", "a") "," TURN("gpt", "")) "}", UM_FAULT_ANSWER,
-          "nothing to learn");
-    fails(&s4, TALK(TURN("human", "<image> a") "," TURN("gpt", "b")) "}", UM_FAULT_PLACEHOLDER,
+    fails(&s4, "{'conversation':[]}", UM_FAULT_JSON, "did you mean conversations");
+    fails(&s4, "{'conversations':[]}", UM_FAULT_JSON, "list of 1 to");
+    fails(&s4, TALK "a" ASKS "b" DONE "}", UM_FAULT_JSON, "alternate");
+    fails(&s4, TALK "a'},{'from':'gpt'}]}", UM_FAULT_JSON, "conversations[1]: want");
+    fails(&s4, TALK "a" DONE "}", UM_FAULT_ANSWER, "no question has an answer");
+    fails(&s4, TALK "a" SAYS "" DONE "}", UM_FAULT_ANSWER, "nothing to learn");
+    fails(&s4, TALK "<image> a" SAYS "b" DONE "}", UM_FAULT_PLACEHOLDER,
           "1 <image> placeholder, but 0 images given");
-    fails(&s4, TALK(TURN("human", "a") "," TURN("gpt", "b")) ",\"image\":\"a.png\"}",
-          UM_FAULT_PLACEHOLDER, "0 <image> placeholders, but 1 image given");
+    fails(&s4, TALK "a" SAYS "b" DONE ",'image':'a.png'}", UM_FAULT_PLACEHOLDER,
+          "0 <image> placeholders, but 1 image given");
     fails(&s4,
-          "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>\"},{\"role\":\"assistant\","
-          "\"content\":\"b\"}]}",
+          "{'messages':[{'role':'user','content':'<image>'},{'role':'assistant','content':'b'}]}",
           UM_FAULT_PLACEHOLDER, "1 <image> placeholder");
-    fails(&s4, TALK(TURN("human", "<sound> a") "," TURN("gpt", "b")) ",\"sound\":\"a.wav\"}",
-          UM_FAULT_MEDIA, "no sound tower");
-    fails(&s4, TALK(TURN("human", "a") "," TURN("gpt", "b")) ",\"image\":[\"http://x/a.png\"]}",
-          UM_FAULT_JSON, "nothing is fetched");
+    fails(&s4, TALK "<sound> a" SAYS "b" DONE ",'sound':'a.wav'}", UM_FAULT_MEDIA,
+          "no sound tower");
+    fails(&s4, TALK "a" SAYS "b" DONE ",'image':['http://x/a.png']}", UM_FAULT_JSON,
+          "nothing is fetched");
 }
 
 /* A question at the end that nobody answered goes, with its media. */
@@ -348,13 +343,10 @@ static void test_unanswered(void **state)
 {
     (void)state;
     um_data_sample want, s;
-    must_make(&want, &s4,
-              TALK(TURN("human", "<image> a") "," TURN("gpt", "b")) ",\"image\":\"a.png\"}");
+    must_make(&want, &s4, TALK "<image> a" SAYS "b" DONE ",'image':'a.png'}");
     assert_false(want.unanswered || want.reference_masks);
     must_make(&s, &s4,
-              TALK(TURN("human", "<image> a") "," TURN("gpt", "b") "," TURN(
-                  "human", "<audio> c")) ","
-                                         "\"image\":\"a.png\",\"voice\":\"b.wav\"}");
+              TALK "<image> a" SAYS "b" ASKS "<audio> c" DONE ",'image':'a.png','voice':'b.wav'}");
     ids_equal("ids", s.ids, s.n, want.ids, want.n);
     assert_int_equal(s.n_items, 1);
     assert_int_equal(s.kinds, UM_KIND_IMAGE);
@@ -367,13 +359,8 @@ static void test_unanswered(void **state)
 static void test_cut(void **state)
 {
     (void)state;
-    static const char long_one[] = TALK(
-        TURN("human", "<image> a") "," TURN("gpt", "red") "," TURN("human", "<audio> b") "," TURN(
-            "gpt",
-            "blue") "," TURN("human",
-                             "c") "," TURN("gpt",
-                                           "green")) ","
-                                                     "\"image\":\"a.png\",\"voice\":[\"b.wav\"]}";
+    static const char long_one[] = TALK "<image> a" SAYS "red" ASKS "<audio> b" SAYS "blue" ASKS
+                                        "c" SAYS "green" DONE ",'image':'a.png','voice':['b.wav']}";
     um_data_sample all, s;
     um_err err = {0};
     must_make(&all, &s4, long_one);
@@ -402,14 +389,9 @@ static void test_cut(void **state)
 static void test_estimate(void **state)
 {
     (void)state;
-    um_sample_maker maker = {&s4.model, NULL, MAX_IDS};
-    static const char json[] =
-        TALK(TURN("human", "<image> abcd") "," TURN("gpt", "efgh")) ",\"image\":\"a.png\"}";
-    um_request_source from = {
-        .json = json, .n = strlen(json), .bytes = strlen(json), .folder = ".", .number = 1};
+    opened bare = {.model = s4.model};
     um_data_sample s;
-    um_err err = {0};
-    assert_int_equal(um_sample_make(&s, &maker, &from, "x", &arena, &err), UM_OK);
+    must_make(&s, &bare, TALK "<image> abcd" SAYS "efgh" DONE ",'image':'a.png'}");
     assert_true(s.ids == NULL && s.n_items == 1 && s.kinds == UM_KIND_IMAGE);
     assert_in_range(s.length, 16 + 20, 16 + 100);
 }
