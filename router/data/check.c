@@ -97,11 +97,13 @@ static um_status medium_look(checking *c, const um_item *item, const char **why,
 
 /* --- samples --- */
 
+static const char *id_of(const um_data_sample *s) { return s->id != s->where ? s->id : NULL; }
+
 static void report(checking *c, const um_data_sample *s, um_data_fault_kind kind,
                    const char *reason)
 {
     c->report.faults[kind]++;
-    c->checker->fault(c->checker->ctx, &(um_data_fault){kind, s->where, s->id, reason});
+    c->checker->fault(c->checker->ctx, &(um_data_fault){kind, s->where, id_of(s), reason});
 }
 
 /* What is odd about a sample that is used all the same. */
@@ -129,7 +131,7 @@ static um_status sample_check(checking *c, const um_data_sample *s, um_err *err)
         if (why == NULL) continue;
         if (!fine) { /* a sample counts once, but each of its bad media is named */
             c->checker->fault(c->checker->ctx,
-                              &(um_data_fault){UM_FAULT_MEDIA, s->where, s->id, why});
+                              &(um_data_fault){UM_FAULT_MEDIA, s->where, id_of(s), why});
             continue;
         }
         report(c, s, UM_FAULT_MEDIA, why);

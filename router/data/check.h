@@ -6,7 +6,7 @@
 typedef struct um_data_fault {
     um_data_fault_kind kind;
     const char *where;  /* "train.json[3]" */
-    const char *id;     /* of the sample; NULL when it has none that can be read */
+    const char *id;     /* of the sample; NULL: it has none that can be read */
     const char *reason; /* one sentence */
 } um_data_fault;
 

@@ -191,7 +191,9 @@ um_status um_sample_make(um_data_sample *out, const um_sample_maker *maker,
     um_data_sample s = {.where = um_sample_where(file, from->number, from->element, arena)};
     um_status st = um_request_parse(&r, &source, arena, err);
     s.fault = r.mismatched ? UM_FAULT_PLACEHOLDER : UM_FAULT_JSON;
-    s.id = r.id;
+    bool named = r.id != NULL &&
+                 strcmp(r.id, um_arena_fmt(arena, "%llu", (unsigned long long)from->number)) != 0;
+    s.id = named ? r.id : s.where;
     if (st == UM_OK) st = make(&s, maker, &r, arena, err);
     if (st == UM_OK)
         *out = s;

@@ -289,7 +289,7 @@ static void test_ids_and_tokens(void **state)
     assert_string_equal(s.id, "000");
     assert_int_equal(s.tokens, 77);
     must_make(&s, &s4, TALK "a" SAYS "b" DONE ",'multi_info':{'tokens':78}}");
-    assert_string_equal(s.id, "13");
+    assert_string_equal(s.id, "x.jsonl:13"); /* it has none */
     assert_int_equal(s.tokens, 78);
     assert_string_equal(um_sample_where("d/x.json", 1, true, &arena), "d/x.json[0]");
     assert_string_equal(um_sample_where("d/x.json", 1, false, &arena), "d/x.json:1");

@@ -1,0 +1,120 @@
+/* unimoe train --check-data with the real decoder: good media pass, broken and missing ones are named, and the exit status tells. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "core/base/file.h"
+#include "launch/train/check_data.h"
+#include "tests/support/fixture.h"
+#include "tests/support/folder.h"
+#include "tests/support/test_support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Checks dir/name, whose media lie in the golden folder, and returns what it wrote. */
+static um_status check(const char *name, const char **wrote, um_err *err)
+{
+    um_config cfg;
+    um_config_default(&cfg);
+    cfg.model = golden_path(&arena, "models/s4");
+    cfg.media_folder = dir;
+    cfg.decoder = UM_DECODER;
+    cfg.quiet = true;
+    const char *path = um_arena_fmt(&arena, "%s/out.txt", dir);
+    FILE *to = fopen(path, "w");
+    assert_non_null(to);
+    um_data_file file = {um_arena_fmt(&arena, "%s/%s", dir, name), 1};
+    um_status st = um_check_data(&cfg, &file, 1, to, err);
+    fclose(to);
+    uint8_t *text = NULL;
+    size_t n = 0;
+    um_err why = {0};
+    assert_int_equal(um_file_read(&text, &n, path, 1 << 20, &arena, &why), UM_OK);
+    *wrote = (const char *)text;
+    return st;
+}
+
+/* One sample a line, in JSON spelled with single quotes. */
+static void lines_write(const char *name, const char *text)
+{
+    char *s = um_arena_str(&arena, text);
+    for (char *p = s; (p = strchr(p, '\'')) != NULL;) *p = '"';
+    folder_text(dir, name, s);
+}
+
+#define TALK "{'conversations':[{'from':'human','value':'"
+#define SAYS "'},{'from':'gpt','value':'"
+#define DONE "'}]"
+
+static int setup(void **state)
+{
+    static const char *const names[] = {"tall.png", "photo.jpg", "long.flac", "small.png"};
+    folder_setup(state);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        folder_link(dir, names[i], golden_path(&arena, "media/%s", names[i]));
+    folder_text(dir, "noise.png", "this is no image");
+    return 0;
+}
+
+static void test_good(void **state)
+{
+    (void)state;
+    lines_write("good.jsonl",
+                TALK "<image> a" SAYS "b" DONE ",'image':'tall.png'}\n" TALK "<image> c" SAYS
+                     "d" DONE ",'image':'photo.jpg'}\n" TALK "<audio> e" SAYS "f" DONE
+                     ",'voice':['long.flac']}\n" TALK "<video> g" SAYS "h" DONE
+                     ",'video':['tall.png','small.png']}\n" TALK "i" SAYS "j" DONE "}\n");
+    const char *wrote = NULL;
+    um_err err = {0};
+    if (check("good.jsonl", &wrote, &err) != UM_OK) fail_msg("%s\n%s", err.msg, wrote);
+    says(wrote, "5 of 5 samples can be used: ");
+    says(wrote, "; 4 media");
+    says(wrote, "2  image\n");
+    says(wrote, "1  video\n");
+    says(wrote, "1  text\n");
+}
+
+static void test_bad(void **state)
+{
+    (void)state;
+    lines_write("bad.jsonl",
+                TALK "<image> a" SAYS "b" DONE ",'image':'tall.png','id':'one'}\n" TALK
+                     "<image> a" SAYS "b" DONE ",'image':'noise.png','id':'two'}\n" TALK
+                     "<image> a" SAYS "b" DONE ",'image':'none.png'}\n" TALK "<audio> a" SAYS
+                     "b" DONE ",'voice':'tall.png'}\n" TALK "an <unk>" SAYS "b" DONE "}\n");
+    const char *wrote = NULL;
+    um_err err = {0};
+    assert_int_equal(check("bad.jsonl", &wrote, &err), UM_E_DATA);
+    has(&err, "3 of 5 samples cannot be used");
+    says(wrote, "bad.jsonl:2 (id two): ");
+    says(wrote, "noise.png");
+    says(wrote, "bad.jsonl:3: ");
+    says(wrote, "none.png");
+    says(wrote, "bad.jsonl:4: ");
+    says(wrote, "bad.jsonl:5: used, but: ");
+    says(wrote, "2 of 5 samples can be used");
+    says(wrote, "3  left out: media\n");
+    says(wrote, "1  used, but: masked by the original\n");
+}
+
+/* What no file is to blame for ends the check. */
+static void test_no_model(void **state)
+{
+    (void)state;
+    um_config cfg = {.model = dir, .vision_tower = "", .speech_tower = "", .sound_tower = ""};
+    um_err err = {0};
+    assert_int_equal(um_check_data(&cfg, &(um_data_file){"x", 1}, 1, stdout, &err), UM_E_MODEL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_no_model),
+    };
+    return cmocka_run_group_tests(tests, setup, folder_teardown);
+}
