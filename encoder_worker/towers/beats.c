@@ -8,10 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float NORM_EPS = 1e-5f; /* not in the model's config */
-
-enum { GREP = 8 }; /* outputs of the gate's linear layer: two sums of four values */
-
 /* Blocks of `block` elements, `blocks` in all, that contain at least one of the first n elements. */
 static int64_t touched(int64_t n, int64_t block, int64_t blocks)
 {
@@ -25,13 +21,13 @@ int um_beats_real_rows(const um_beats *b, int64_t n)
     return (int)touched(frames, b->frames / b->rows, b->rows);
 }
 
-/* Rows to compute for a window with `real` rows before its padding. Rows of padding are never keys. A row that is so far behind the
+/* Rows of padding are never keys. A row that is so far behind the
  * real rows that its convolution reaches none of them, and that has the same bias for all keys, equals every row behind it in every
  * layer, bit for bit. The rows behind it are therefore copied from it. */
-static int distinct_rows(const um_beats *b, int real)
+um_beats_extent um_beats_extent_of(const um_beats *b, int real)
 {
     const int first = um_max_int(real + b->model->conv_pos / 2, real - 1 + b->reach);
-    return um_min_int(b->rows, first + 1);
+    return (um_beats_extent){um_min_int(b->rows, first + 1), real};
 }
 
 /* cols[real, P*P]: the rows of a patch one after another, in the order of the convolution's weight; patches of the same time are
@@ -70,7 +66,7 @@ static void layer_acts_bind(um_beats_layer_acts *l, um_arena *device, const um_s
     const size_t rows = (size_t)T, heads = (size_t)m->heads;
     um_attention_acts_bind(&l->attention, device, &shape, T, T);
     if (m->gated) {
-        l->grep = um_arena_f32(device, rows * heads, GREP);
+        l->grep = um_arena_f32(device, rows * heads, UM_BEATS_GREP);
         l->gate = um_arena_f32(device, rows, heads);
     }
     um_mlp_acts_bind(&l->mlp, device, T, m->ffn_dim, keep);
@@ -116,22 +112,14 @@ void um_beats_acts_bind(um_beats_acts *a, um_arena *host, um_arena *device, cons
     a->out = chain.in;
 }
 
-/* The rows of one window that are computed, and of these the real ones. */
-typedef struct extent {
-    int T, real;
-} extent;
-
 /* rows[T,D] = project(norm(patches)); rows of padding are zero. */
-static void embed(const um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, extent e,
-                  um_dev *dev, um_arena *host)
+static void embed(const um_beats_acts *a, const um_beats *b, um_beats_extent e, um_dev *dev)
 {
     const um_sound_model *m = b->model;
     const size_t rows = (size_t)e.real, D = (size_t)m->dim;
-    um_fbank_run(a->bank, &b->fbank, b->frames, wave, n, host);
-    unfold(a->staged, a->bank, e.real, m->patch);
     dev->ops->put(dev, a->cols, a->staged, rows * (size_t)b->patch.w.K * sizeof(float));
     um_linear_fwd(dev, a->raw, a->cols, e.real, &b->patch);
-    um_norm_fwd(dev, a->normed, a->raw, &b->patch_norm, e.real, m->patch_dim, NORM_EPS);
+    um_norm_fwd(dev, a->normed, a->raw, &b->patch_norm, e.real, m->patch_dim, UM_BEATS_EPS);
     if (a->normed != a->rows) um_linear_fwd(dev, a->rows, a->normed, e.real, &b->project);
     dev->ops->fill(dev, a->rows + rows * D, 0.0f, ((size_t)e.T - rows) * D);
 }
@@ -158,7 +146,7 @@ static void add_positions(const um_beats_acts *a, const um_beats *b, int T, um_d
 
 /* a->heads[T,D] = softmax(q k^T / sqrt(head_dim) + gate bias) v over the rows that are not padding */
 static void attend(um_dev *dev, um_beats_layer_acts *a, const um_beats *b, const um_beats_layer *l,
-                   const um_attention_pages *pages, extent e)
+                   const um_attention_pages *pages, um_beats_extent e)
 {
     const um_sound_model *m = b->model;
     const um_kv kv = um_attention_pages_kv(pages, &l->attention.shape);
@@ -175,6 +163,8 @@ static void attend(um_dev *dev, um_beats_layer_acts *a, const um_beats *b, const
                                m->gated ? a->gate : NULL);
 }
 
+float um_beats_alpha(const um_sound_model *m) { return (float)sqrt(sqrt(2.0 * m->layers)); }
+
 /* sum[n] = a in */
 static void scaled(um_dev *dev, const um_postnorm_acts *s, float a, size_t n)
 {
@@ -183,37 +173,50 @@ static void scaled(um_dev *dev, const um_postnorm_acts *s, float a, size_t n)
 }
 
 static void layer_fwd(um_dev *dev, um_beats_layer_acts *a, const um_beats *b,
-                      const um_beats_layer *l, const um_attention_pages *pages, extent e)
+                      const um_beats_layer *l, const um_attention_pages *pages, um_beats_extent e)
 {
     const um_sound_model *m = b->model;
     const size_t n = um_at((size_t)e.T, 0, (size_t)m->dim);
-    const float alpha = (float)sqrt(sqrt(2.0 * m->layers));
+    const float alpha = um_beats_alpha(m);
     attend(dev, a, b, l, pages, e);
     scaled(dev, &a->attend, alpha, n);
     um_attention_output(dev, a->attend.sum, &a->attention, &l->attention, a->attend.sum, e.T);
-    um_norm_fwd(dev, a->attend.out, a->attend.sum, &l->attn_norm, e.T, m->dim, NORM_EPS);
+    um_norm_fwd(dev, a->attend.out, a->attend.sum, &l->attn_norm, e.T, m->dim, UM_BEATS_EPS);
 
     um_mlp_hidden(dev, &a->mlp, &l->mlp, a->feed.in, e.T);
     scaled(dev, &a->feed, alpha, n);
     um_mlp_output(dev, a->feed.sum, &a->mlp, &l->mlp, a->feed.sum, e.T);
-    um_norm_fwd(dev, a->feed.out, a->feed.sum, &l->end_norm, e.T, m->dim, NORM_EPS);
+    um_norm_fwd(dev, a->feed.out, a->feed.sum, &l->end_norm, e.T, m->dim, UM_BEATS_EPS);
+}
+
+int um_beats_input(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n,
+                   um_arena *host)
+{
+    UM_ASSERT(n >= 1 && n <= um_beats_window(b->model));
+    const int real = um_beats_real_rows(b, n);
+    um_fbank_run(a->bank, &b->fbank, b->frames, wave, n, host);
+    unfold(a->staged, a->bank, real, b->model->patch);
+    return real;
+}
+
+void um_beats_fwd(um_beats_acts *a, const um_beats *b, int real, um_dev *dev)
+{
+    const um_sound_model *m = b->model;
+    const um_beats_extent e = um_beats_extent_of(b, real);
+    const size_t D = (size_t)m->dim, T = (size_t)e.T;
+    um_attention_pages_start(dev, &a->pages);
+    embed(a, b, e, dev);
+    add_positions(a, b, e.T, dev);
+    um_norm_fwd(dev, a->first, a->sum, &b->norm, e.T, m->dim, UM_BEATS_EPS);
+    for (int i = 0; i < m->layers; i++)
+        layer_fwd(dev, &a->layer[i], b, &b->layers[i], &a->pages, e);
+    if (e.T < b->rows)
+        dev->ops->copy_2d(dev, a->out + T * D, m->dim, a->out + (T - 1) * D, 0, b->rows - e.T,
+                          m->dim);
 }
 
 void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
                      um_arena *host)
 {
-    UM_ASSERT(n >= 1 && n <= um_beats_window(b->model));
-    const um_sound_model *m = b->model;
-    const int real = um_beats_real_rows(b, n), T = distinct_rows(b, real);
-    const size_t D = (size_t)m->dim;
-    const extent e = {T, real};
-    um_attention_pages_start(dev, &a->pages);
-    embed(a, b, wave, n, e, dev, host);
-    add_positions(a, b, T, dev);
-    um_norm_fwd(dev, a->first, a->sum, &b->norm, T, m->dim, NORM_EPS);
-    for (int i = 0; i < m->layers; i++)
-        layer_fwd(dev, &a->layer[i], b, &b->layers[i], &a->pages, e);
-    if (T < b->rows)
-        dev->ops->copy_2d(dev, a->out + (size_t)T * D, m->dim, a->out + (size_t)(T - 1) * D, 0,
-                          b->rows - T, m->dim);
+    um_beats_fwd(a, b, um_beats_input(a, b, wave, n, host), dev);
 }

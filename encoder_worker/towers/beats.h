@@ -31,11 +31,27 @@ typedef struct um_beats {
     float *table;      /* [heads, 2 rows - 1] bias for every distance */
     float *gathered;   /* [2 rows - 1, heads] on the way from one to the other */
     int reach;         /* keys at least this far before a query all have the same bias */
+    um_matrix *conv_t; /* [groups] the transposed conv; NULL until backward has run */
+    float *
+        conv_grad; /* [D, conv_pos, D/groups] that of conv, summed since um_beats_grads; likewise */
+    float *table_grad; /* [heads, 2 rows - 1] that of table, likewise */
+    bool summed;       /* there is something in them */
     um_beats_layer *layers;
     um_params *params; /* of which all this was loaded */
 } um_beats;
 
+#define UM_BEATS_EPS 1e-5f  /* of its norms; not in the model's config */
+enum { UM_BEATS_GREP = 8 }; /* outputs of the gate's linear layer: two sums of four values */
+
 um_attention_shape um_beats_attention(const um_sound_model *m);
+/* What the input of a layer is multiplied by on the way past it (DeepNorm). */
+float um_beats_alpha(const um_sound_model *m);
+
+/* The rows of one window that are computed, and of these the ones before its padding. */
+typedef struct um_beats_extent {
+    int T, real;
+} um_beats_extent;
+um_beats_extent um_beats_extent_of(const um_beats *b, int real);
 
 /* y = norm(a in + out(attention(in)));   out = norm(a y + mlp(y)),   a = (2 layers)^(1/4) */
 typedef struct um_beats_layer_acts {
@@ -88,7 +104,19 @@ int um_beats_bucket(int distance, int buckets, int max_distance);
  * out at the end. */
 int um_beats_real_rows(const um_beats *b, int64_t n);
 
-/* a->out[b->rows, D] of wave[n] on the host, 1 <= n <= um_beats_window. The last value of the wave is repeated to the end of the window;
- * this padding is not attended to. Memory: host, released before returning. */
+/* What um_beats_fwd reads, into a->staged, of wave[n] on the host, 1 <= n <= um_beats_window. The last value of the wave is repeated to the
+ * end of the window. Returns the rows before this padding. Memory: host, released before returning. */
+int um_beats_input(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n,
+                   um_arena *host);
+/* a->out[b->rows, D] of a->staged with `real` rows before the padding, which is not attended to. */
+void um_beats_fwd(um_beats_acts *a, const um_beats *b, int real, um_dev *dev);
+/* Its backward, with the kept a that it has written, from dout [b->rows, D]: the gradients of what is trained += ...; those of the
+ * convolution over positions and of the bias are summed in b until um_beats_grads. scratch: device memory. */
+void um_beats_bwd(um_beats *b, const um_beats_acts *a, int real, const float *dout, um_dev *dev,
+                  um_arena *scratch);
+/* Adds the gradients of the weights of which um_beats_prepare computes something, and forgets what was summed. */
+um_status um_beats_grads(um_beats *b, um_err *err);
+
+/* Both: a->out[b->rows, D] of wave[n] on the host, 1 <= n <= um_beats_window. Memory: host, released before returning. */
 void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
                      um_arena *host);

@@ -106,17 +106,6 @@ static um_status load_conv(um_beats *b, um_params *ps, um_err *err)
     return UM_OK;
 }
 
-/* The direction of the convolution: as the file has it, until it is trained. */
-static void read_v(float *v, const um_param *p, um_dev *dev)
-{
-    if (p->trained) {
-        dev->ops->get(dev, v, p->master, um_spec_values(&p->spec) * sizeof *v);
-        return;
-    }
-    um_tensor_to_f32(v, p->stored);
-    um_tensors_forget(p->set, p->stored);
-}
-
 /* conv = g v / |v|. Kept in f32, because the product has already been rounded once. */
 static um_status normalise_conv(um_beats *b, um_err *err)
 {
@@ -129,11 +118,13 @@ static um_status normalise_conv(um_beats *b, um_err *err)
     float *g = um_arena_f32(&scratch, 1, (size_t)K),
           *v = um_arena_f32(&scratch, 1, um_spec_values(&b->conv_v->spec));
     dev->ops->get(dev, g, b->conv_g, (size_t)K * sizeof *g);
-    read_v(v, b->conv_v, dev);
+    um_param_read(b->conv_v, v);
     um_status st = um_dev_sync(dev, err);
     if (st == UM_OK) st = tap_scales(by, g, v, m->dim, C, K, b->conv_v->spec.name, err);
-    for (int q = 0; q < groups && st == UM_OK; q++)
+    for (int q = 0; q < groups && st == UM_OK; q++) {
         pack_group(dev, &b->conv[q], v, by, q, C, K, &scratch);
+        if (b->conv_t != NULL) dev->ops->pack_transpose(dev, &b->conv_t[q], &b->conv[q]);
+    }
     um_arena_free(&scratch);
     return st;
 }

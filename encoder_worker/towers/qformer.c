@@ -47,7 +47,7 @@ static um_status load_queries(um_qformer *f, um_params *ps, um_err *err)
 um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err)
 {
     const um_sound_model *m = &ps->ck->model.sound;
-    um_qformer f = {.model = m};
+    um_qformer f = {.model = m, .params = ps};
     UM_TRY(load_queries(&f, ps, err));
     f.layers = um_arena_zero(ps->how.host, (size_t)m->q_layers * sizeof *f.layers);
     for (int i = 0; i < m->q_layers; i++) UM_TRY(load_layer(&f.layers[i], ps, i, err));
@@ -86,7 +86,7 @@ void um_qformer_acts_bind(um_qformer_acts *a, um_arena *host, um_arena *device,
                             um_kv_page_floats(shape.kv_heads, shape.head_dim), um_max_int(N, T));
 }
 
-/* What every step of one forward pass needs. */
+/* What every step of one pass needs. */
 typedef struct run {
     const um_sound_model *m;
     um_dev *dev;
@@ -125,4 +125,73 @@ void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, 
         if (has_cross(m, i)) attend(&r, &s->cross, &s->cross_attention, &l->cross, x, T);
         feed_forward(&r, &s->feed, &s->mlp, l);
     }
+}
+
+/* --- backward --- */
+
+/* Forward was s->out = norm(s->sum), s->sum = s->in + f(s->in). d [N,Q]: the gradient of out, which becomes that of sum, and so also what
+ * goes past f to in. */
+static void norm_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_norm *norm,
+                     um_arena *scratch)
+{
+    const um_mark mark = um_arena_mark(scratch);
+    const int N = r->m->queries, Q = r->m->q_dim;
+    const size_t n = um_at((size_t)N, 0, (size_t)Q);
+    float *dsum = um_tower_zeros(r->dev, scratch, n);
+    um_norm_bwd(r->dev, dsum, d, s->sum, norm, N, Q, r->m->q_eps);
+    r->dev->ops->copy(r->dev, d, dsum, n * sizeof *d);
+    um_arena_reset(scratch, mark);
+}
+
+/* d: the gradient of s->out, which becomes that of s->in. dfrom: that of the rows attended to += ...; NULL: nobody wants it; in
+ * self-attention they are s->in. */
+static void attend_bwd(const run *r, float *d, float *dfrom, const um_postnorm_acts *s,
+                       const um_attention_acts *a, const um_qformer_attention *w, const float *from,
+                       int n, um_arena *scratch)
+{
+    const um_mark mark = um_arena_mark(scratch);
+    const int N = r->m->queries;
+    const size_t all = um_at((size_t)N, 0, (size_t)r->m->q_dim);
+    norm_bwd(r, d, s, &w->norm, scratch);
+    float *dy = um_arena_f32(scratch, 1, all);
+    r->dev->ops->copy(r->dev, dy, d, all * sizeof *dy);
+    um_attention_bwd(r->dev, d, from == s->in ? d : dfrom, a, &w->block, dy, s->in, N, from, n,
+                     false, scratch);
+    um_arena_reset(scratch, mark);
+}
+
+static void feed_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_mlp_acts *a,
+                     const um_qformer_layer *l, um_arena *scratch)
+{
+    const um_mark mark = um_arena_mark(scratch);
+    const int N = r->m->queries;
+    const size_t all = um_at((size_t)N, 0, (size_t)r->m->q_dim);
+    norm_bwd(r, d, s, &l->norm, scratch);
+    float *dy = um_arena_f32(scratch, 1, all);
+    r->dev->ops->copy(r->dev, dy, d, all * sizeof *dy);
+    um_mlp_bwd(r->dev, d, &l->mlp, a, dy, s->in, N, scratch);
+    um_arena_reset(scratch, mark);
+}
+
+void um_qformer_bwd(const um_qformer_acts *a, const um_qformer *f, float *dx, float *dlast,
+                    const float *x, int T, um_dev *dev, um_arena *scratch)
+{
+    const um_sound_model *m = f->model;
+    const run r = {m, dev, &a->pages};
+    const um_mark mark = um_arena_mark(scratch);
+    for (int i = m->q_layers - 1; i >= 0; i--) {
+        const um_qformer_layer *l = &f->layers[i];
+        const um_qformer_layer_acts *s = &a->layer[i];
+        feed_bwd(&r, dlast, &s->feed, &s->mlp, l, scratch);
+        if (has_cross(m, i))
+            attend_bwd(&r, dlast, dx, &s->cross, &s->cross_attention, &l->cross, x, T, scratch);
+        attend_bwd(&r, dlast, NULL, &s->self, &s->self_attention, &l->self, s->self.in, m->queries,
+                   scratch);
+    }
+    float *queries =
+        um_tower_grad(f->params, UM_PART_SOUND_ALIGNER, UM_SLOT_QUERIES, -1, UM_LEAF_WEIGHT);
+    if (queries == NULL) /* the norm's own gradients are wanted all the same */
+        queries = um_tower_zeros(dev, scratch, um_at((size_t)m->queries, 0, (size_t)m->q_dim));
+    um_norm_bwd(dev, queries, dlast, f->queries, &f->query_norm, m->queries, m->q_dim, m->q_eps);
+    um_arena_reset(scratch, mark);
 }

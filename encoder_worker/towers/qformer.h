@@ -41,6 +41,7 @@ typedef struct um_qformer {
     const float *queries; /* [queries, Q] */
     um_norm query_norm;
     um_qformer_layer *layers;
+    um_params *params; /* of which all this was loaded */
 } um_qformer;
 
 /* ps lists its tensors. UM_E_MODEL names the tensor, its expected shape and its actual shape. */
@@ -48,3 +49,8 @@ um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err);
 
 /* a->last[queries, Q] of x[T, D]. The queries attend to every row of x, including padding (spec 12 #8). */
 void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev);
+
+/* Its backward, with the kept a that it has written: the gradients of what is trained += ..., and dx[T, D] += ..., from dlast
+ * [queries, Q], which is overwritten. dx may be NULL. scratch: device memory. */
+void um_qformer_bwd(const um_qformer_acts *a, const um_qformer *f, float *dx, float *dlast,
+                    const float *x, int T, um_dev *dev, um_arena *scratch);

@@ -41,6 +41,8 @@ int64_t um_sound_rows(const um_sound_model *m, int64_t n)
     return (n + window - 1) / window * m->queries;
 }
 
+int64_t um_sound_window(const um_sound_model *m) { return um_beats_window(m); }
+
 um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
                                   int dim_out, bool keep)
 {
@@ -51,19 +53,88 @@ um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sou
     return a;
 }
 
+um_sound_acts *um_sound_acts_bind_from(um_arena *host, um_arena *device, const um_sound_model *m,
+                                       int dim_out, um_tower_point from)
+{
+    if (from == UM_AT_INPUT) return um_sound_acts_bind(host, device, m, dim_out, true);
+    um_sound_acts *a = um_arena_zero(host, sizeof *a);
+    if (from == UM_AT_TOWER) {
+        a->beats.out = um_arena_f32(device, (size_t)um_beats_rows(m), (size_t)m->dim);
+        um_qformer_acts_bind(&a->qformer, host, device, m, um_beats_rows(m), true);
+    } else {
+        a->qformer.last = um_arena_f32(device, (size_t)m->queries, (size_t)m->q_dim);
+    }
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, true);
+    return a;
+}
+
+float *um_sound_at(const um_sound_acts *a, um_tower_point at)
+{
+    UM_ASSERT(at != UM_AT_ROWS);
+    return at == UM_AT_INPUT ? a->beats.staged : at == UM_AT_TOWER ? a->beats.out : a->qformer.last;
+}
+
+size_t um_sound_values(const um_sound_model *m, um_tower_point at, int real)
+{
+    UM_ASSERT(at != UM_AT_ROWS);
+    if (at == UM_AT_INPUT) return (size_t)real * (size_t)m->patch * (size_t)m->patch;
+    if (at == UM_AT_TOWER) return (size_t)um_beats_rows(m) * (size_t)m->dim;
+    return (size_t)m->queries * (size_t)m->q_dim;
+}
+
+um_status um_sound_input(um_sound_acts *a, int *real, const um_sound *s, const float *wave,
+                         int64_t n, um_arena *host, um_err *err)
+{
+    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
+    *real = um_beats_input(&a->beats, &s->beats, wave, n, host);
+    return UM_OK;
+}
+
+void um_sound_fwd(float *rows, const um_sound *s, um_sound_acts *a, um_tower_point from,
+                  um_tower_point to, int real, um_dev *dev)
+{
+    const um_sound_model *m = s->model;
+    if (from == UM_AT_INPUT) um_beats_fwd(&a->beats, &s->beats, real, dev);
+    if (from <= UM_AT_TOWER && to > UM_AT_TOWER)
+        um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev);
+    if (to == UM_AT_ROWS)
+        um_tower_project(dev, rows, a->projector, s->projector, m->proj_layers, a->qformer.last,
+                         m->queries);
+}
+
 um_status um_sound_encode(float *rows, const um_sound *s, um_sound_acts *a, const float *wave,
                           int64_t n, um_dev *dev, um_arena *host, um_err *err)
 {
     const um_sound_model *m = s->model;
-    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
     const int64_t window = um_beats_window(m);
+    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
     for (int64_t at = 0; at < n; at += window) {
         const int64_t left = n - at;
-        um_beats_encode(&a->beats, &s->beats, wave + at, left < window ? left : window, dev, host);
-        um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev);
-        um_tower_project(dev, rows, a->projector, s->projector, m->proj_layers, a->qformer.last,
-                         m->queries);
+        const int real =
+            um_beats_input(&a->beats, &s->beats, wave + at, left < window ? left : window, host);
+        um_sound_fwd(rows, s, a, UM_AT_INPUT, UM_AT_ROWS, real, dev);
         rows += (size_t)m->queries * (size_t)s->dim_out;
     }
     return UM_OK;
 }
+
+void um_sound_bwd(um_sound *s, const um_sound_acts *a, um_tower_point from, int real,
+                  const float *drows, um_dev *dev, um_arena *scratch)
+{
+    const um_sound_model *m = s->model;
+    const um_mark mark = um_arena_mark(scratch);
+    const size_t Q = um_sound_values(m, UM_AT_CONNECTOR, real),
+                 T = um_sound_values(m, UM_AT_TOWER, real);
+    float *dlast = from <= UM_AT_TOWER ? um_tower_zeros(dev, scratch, Q) : NULL;
+    um_tower_project_bwd(dev, dlast, a->projector, s->projector, m->proj_layers, drows,
+                         a->qformer.last, m->queries, scratch);
+    if (from <= UM_AT_TOWER) {
+        float *dout = from == UM_AT_INPUT ? um_tower_zeros(dev, scratch, T) : NULL;
+        um_qformer_bwd(&a->qformer, &s->qformer, dout, dlast, a->beats.out, s->beats.rows, dev,
+                       scratch);
+        if (from == UM_AT_INPUT) um_beats_bwd(&s->beats, &a->beats, real, dout, dev, scratch);
+    }
+    um_arena_reset(scratch, mark);
+}
+
+um_status um_sound_grads(um_sound *s, um_err *err) { return um_beats_grads(&s->beats, err); }

@@ -2,8 +2,8 @@
  * of the language model's width (spec 3.3). */
 #pragma once
 
-#include "core/nn/params.h"
 #include "encoder_worker/frontend/wave.h"
+#include "encoder_worker/towers/tower_parts.h"
 
 typedef struct um_sound um_sound;
 
@@ -19,6 +19,34 @@ typedef struct um_sound_acts um_sound_acts;
 /* Activations of one window, in host. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
                                   int dim_out, bool keep);
+
+/* The same for backward down to a point: of what stands before it nothing is bound but the values there (um_sound_at). */
+um_sound_acts *um_sound_acts_bind_from(um_arena *host, um_arena *device, const um_sound_model *m,
+                                       int dim_out, um_tower_point from);
+
+/* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
+float *um_sound_at(const um_sound_acts *a, um_tower_point at);
+/* How many there are; at UM_AT_INPUT of a window with `real` rows before its padding. */
+size_t um_sound_values(const um_sound_model *m, um_tower_point at, int real);
+
+/* Samples of a window. */
+int64_t um_sound_window(const um_sound_model *m);
+
+/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, 1 <= n <= um_sound_window. *real: rows before its padding.
+ * UM_E_DATA when a sample is not finite. Memory: host, released before returning. */
+um_status um_sound_input(um_sound_acts *a, int *real, const um_sound *s, const float *wave,
+                         int64_t n, um_arena *host, um_err *err);
+/* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [queries, dim_out]. real: of the window;
+ * used from UM_AT_INPUT only. */
+void um_sound_fwd(float *rows, const um_sound *s, um_sound_acts *a, um_tower_point from,
+                  um_tower_point to, int real, um_dev *dev);
+/* Backward of um_sound_fwd from a point to UM_AT_ROWS, with the a that it has written: the gradients of what is trained += ..., from drows
+ * [queries, dim_out]. Those of what is computed from weights are complete after um_sound_grads. scratch: device memory. */
+void um_sound_bwd(um_sound *s, const um_sound_acts *a, um_tower_point from, int real,
+                  const float *drows, um_dev *dev, um_arena *scratch);
+/* Adds what backward has summed up for weights that are used through a form computed from them (um_beats_grads). After the last window
+ * whose gradients belong together. */
+um_status um_sound_grads(um_sound *s, um_err *err);
 
 /* Number of rows for n samples: windows x queries, where a window is window_seconds of the model, by default 480000 samples (spec 2.3).
  * 0 for an empty wave. */

@@ -2,8 +2,8 @@
  * a fixed number of rows of the language model's width (spec 3.2). */
 #pragma once
 
-#include "core/nn/params.h"
 #include "encoder_worker/frontend/wave.h"
+#include "encoder_worker/towers/tower_parts.h"
 
 typedef struct um_speech um_speech;
 
@@ -16,6 +16,31 @@ typedef struct um_speech_acts um_speech_acts;
 /* Activations of one window, in host. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 um_speech_acts *um_speech_acts_bind(um_arena *host, um_arena *device, const um_speech_model *m,
                                     int dim_out, bool keep);
+
+/* The same for backward down to a point: of what stands before it nothing is bound but the values there (um_speech_at). */
+um_speech_acts *um_speech_acts_bind_from(um_arena *host, um_arena *device, const um_speech_model *m,
+                                         int dim_out, um_tower_point from);
+
+/* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
+float *um_speech_at(const um_speech_acts *a, um_tower_point at);
+/* How many there are. */
+size_t um_speech_values(const um_speech_model *m, um_tower_point at);
+
+/* Samples of a window, and between the starts of two adjacent ones. */
+int64_t um_speech_window(const um_speech_model *m);
+int64_t um_speech_step(const um_speech_model *m, bool exact);
+
+/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, n at most um_speech_window. UM_E_DATA when a sample is not
+ * finite. Memory: host, released before returning. */
+um_status um_speech_input(um_speech_acts *a, const um_speech *s, const float *wave, int64_t n,
+                          um_arena *host, um_err *err);
+/* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [queries, dim_out]. */
+void um_speech_fwd(float *rows, const um_speech *s, um_speech_acts *a, um_tower_point from,
+                   um_tower_point to, um_dev *dev);
+/* Backward of um_speech_fwd from a point to UM_AT_ROWS, with the a that it has written: the gradients of what is trained += ..., from drows
+ * [queries, dim_out]. scratch: device memory. */
+void um_speech_bwd(const um_speech *s, const um_speech_acts *a, um_tower_point from,
+                   const float *drows, um_dev *dev, um_arena *scratch);
 
 /* Number of rows for n samples: windows x queries. exact: windows of 480000 samples; else the reference's rule, which uses 480001 and
  * so loses one sample of every full window (spec 2.3, 12 #7). 0 for an empty wave. */

@@ -69,6 +69,7 @@ um_status um_speech_load(um_speech **out, um_params *ps, um_err *err)
     um_speech *s = um_arena_zero(ps->how.host, sizeof *s);
     s->model = m;
     s->dim_out = ps->ck->model.dim;
+    s->params = ps;
     UM_ASSERT(m->queries <= m->dec_positions); /* um_checkpoint_open checked it */
     um_mel_init(&s->mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds,
                 m->rate, ps->how.host);

@@ -57,4 +57,5 @@ struct um_speech {
     um_norm decoder_norm;
     um_linear *projector; /* [proj_layers] */
     int dim_out;          /* width of the language model */
+    um_params *params;    /* of which all this was loaded */
 };

@@ -25,8 +25,7 @@ um_status um_tower_load_stacked(const um_tower_layer *l, um_linear *out, const u
 
 um_status um_tower_load_norm(const um_tower_layer *l, um_norm *out, um_slot slot, um_err *err)
 {
-    UM_TRY(um_vector_load(&out->w, l->ps, place(l, slot), UM_LEAF_WEIGHT, err));
-    return um_vector_load(&out->b, l->ps, place(l, slot), UM_LEAF_BIAS, err);
+    return um_norm_load(out, l->ps, place(l, slot), err);
 }
 
 um_status um_tower_load_projector(um_linear **out, um_params *ps, um_part part, int layers,
@@ -78,6 +77,36 @@ void um_tower_project(um_dev *d, float *rows, um_projector_acts *a, const um_lin
         x = a[i].act;
     }
     um_linear_fwd(d, rows, x, n, &projector[layers - 1]);
+}
+
+/* Forward was x_0 = x, x_(i+1) = gelu(linear_i(x_i)), rows = linear of the last. */
+void um_tower_project_bwd(um_dev *d, float *dx, const um_projector_acts *a,
+                          const um_linear *projector, int layers, const float *drows,
+                          const float *x, int n, um_arena *scratch)
+{
+    const um_mark mark = um_arena_mark(scratch);
+    for (int i = layers - 1; i > 0; i--) {
+        const size_t values = (size_t)n * (size_t)projector[i].w.K;
+        float *dact = um_tower_zeros(d, scratch, values),
+              *dinner = um_tower_zeros(d, scratch, values);
+        um_linear_bwd(d, dact, &projector[i], drows, a[i - 1].act, n, scratch);
+        d->ops->gelu_bwd(d, dinner, dact, a[i - 1].inner, values);
+        drows = dinner;
+    }
+    um_linear_bwd(d, dx, &projector[0], drows, x, n, scratch);
+    um_arena_reset(scratch, mark);
+}
+
+float *um_tower_grad(um_params *ps, um_part part, um_slot slot, int layer, um_leaf leaf)
+{
+    return um_param_grad(um_params_find(ps, um_place_of(part, slot, layer, -1), leaf));
+}
+
+float *um_tower_zeros(um_dev *d, um_arena *device, size_t n)
+{
+    float *x = um_arena_f32(device, 1, n);
+    d->ops->fill(d, x, 0.0f, n);
+    return x;
 }
 
 um_status um_tower_check_finite(const float *host, int64_t n, const char *what, um_err *err)

@@ -10,6 +10,15 @@
 #include "core/nn/mlp.h"
 #include "core/nn/norm.h"
 
+/* Points on the way from a medium to its rows. What lies between two of them is computed, kept and trained as a whole: forward may begin
+ * at any of them with values that were computed before, and backward goes down to where it began. */
+typedef enum um_tower_point {
+    UM_AT_INPUT, /* what the front end makes of one image or window: patches or frames, host memory */
+    UM_AT_TOWER,     /* the rows of the tower */
+    UM_AT_CONNECTOR, /* the rows of the aligner, which the projector reads; of an image the tower's */
+    UM_AT_ROWS       /* rows of the language model's width */
+} um_tower_point;
+
 /* A layer of a part whose tensors are loaded; layer is -1 for what belongs to no layer. */
 typedef struct um_tower_layer {
     um_params *ps;
@@ -56,6 +65,16 @@ void um_projector_acts_bind(um_projector_acts **a, um_arena *host, um_arena *dev
 /* rows[n,N] = linear, or linear GELU linear ..., of x[n,K]. Writes a. */
 void um_tower_project(um_dev *d, float *rows, um_projector_acts *a, const um_linear *projector,
                       int layers, const float *x, int n);
+
+/* Its backward: the gradients of what is trained += ..., and dx[n,K] += ..., from drows [n,N]. dx may be NULL. a was bound to be kept. */
+void um_tower_project_bwd(um_dev *d, float *dx, const um_projector_acts *a,
+                          const um_linear *projector, int layers, const float *drows,
+                          const float *x, int n, um_arena *scratch);
+
+/* The gradient of a vector or table of a part, where it is trained and takes part now; else NULL. */
+float *um_tower_grad(um_params *ps, um_part part, um_slot slot, int layer, um_leaf leaf);
+/* n floats of device memory, zero. */
+float *um_tower_zeros(um_dev *d, um_arena *device, size_t n);
 
 /* UM_E_DATA names the first of n values that is not a number: "sample 77 is not finite". */
 um_status um_tower_check_finite(const float *host, int64_t n, const char *what, um_err *err);

@@ -54,18 +54,43 @@ void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
         um_mlp_acts_bind(&l->mlp, device, rows, m->ffn_dim, keep);
         a->last = l->out;
     }
+    a->features = a->last + (m->keep_class ? 0 : m->dim);
     um_attention_pages_bind(&a->pages, host, device,
                             um_kv_page_floats(shape.kv_heads, shape.head_dim), rows);
     um_projector_acts_bind(&a->projector, host, device, m->proj_layers, um_vision_rows(m), dim_out,
                            keep);
 }
 
+void um_vision_acts_bind_from(um_vision_acts *a, um_arena *host, um_arena *device,
+                              const um_vision_model *m, int dim_out, um_tower_point from)
+{
+    const int n = um_vision_rows(m);
+    if (from == UM_AT_INPUT) {
+        um_vision_acts_bind(a, host, device, m, dim_out, true);
+        return;
+    }
+    a->features = um_arena_f32(device, (size_t)n, (size_t)m->dim);
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, n, dim_out, true);
+}
+
+float *um_vision_at(const um_vision_acts *a, um_tower_point at)
+{
+    UM_ASSERT(at != UM_AT_ROWS);
+    return at == UM_AT_INPUT ? a->staged : a->features;
+}
+
+size_t um_vision_values(const um_vision_model *m, um_tower_point at)
+{
+    UM_ASSERT(at != UM_AT_ROWS);
+    if (at != UM_AT_INPUT) return um_at((size_t)um_vision_rows(m), 0, (size_t)m->dim);
+    return um_at((size_t)patches(m), 0, (size_t)(m->channels * m->patch * m->patch));
+}
+
 /* first[T,D] = norm([class; patches] + positions) */
-static void embed(um_dev *d, const um_vision_acts *a, const um_vision *v, const float *pixels)
+static void embed(um_dev *d, const um_vision_acts *a, const um_vision *v)
 {
     const um_vision_model *m = v->model;
     const int n = patches(m), T = n + 1;
-    unfold(a->staged, pixels, m);
     d->ops->put(d, a->cols, a->staged, um_at((size_t)n, 0, (size_t)v->patch.w.K) * sizeof(float));
     d->ops->copy(d, a->sum, v->class_row, (size_t)m->dim * sizeof(float));
     um_linear_fwd(d, a->sum + m->dim, a->cols, n, &v->patch);
@@ -84,17 +109,89 @@ static void layer_fwd(um_dev *d, um_vision_layer_acts *l, const um_vision_block 
     um_mlp_fwd(d, l->out, &l->mlp, &b->mlp, l->norm2, l->mid, T);
 }
 
+um_status um_vision_input(um_vision_acts *a, const um_vision_model *m, const float *pixels,
+                          um_err *err)
+{
+    const int64_t all = (int64_t)m->channels * m->image_size * m->image_size;
+    UM_TRY(um_tower_check_finite(pixels, all, "pixel", err));
+    unfold(a->staged, pixels, m);
+    return UM_OK;
+}
+
+void um_vision_fwd(float *rows, const um_vision *v, um_vision_acts *a, um_tower_point from,
+                   um_tower_point to, um_dev *dev)
+{
+    const um_vision_model *m = v->model;
+    if (from == UM_AT_INPUT) {
+        um_attention_pages_start(dev, &a->pages);
+        embed(dev, a, v);
+        for (int i = 0; i < m->run_layers; i++)
+            layer_fwd(dev, &a->layer[i], &v->blocks[i], &a->pages, m);
+    }
+    if (to == UM_AT_ROWS)
+        um_tower_project(dev, rows, a->projector, v->projector, m->proj_layers, a->features,
+                         um_vision_rows(m));
+}
+
 um_status um_vision_encode(float *rows, const um_vision *v, um_vision_acts *a, const float *pixels,
                            um_dev *dev, um_err *err)
 {
-    const um_vision_model *m = v->model;
-    const int64_t all = (int64_t)m->channels * m->image_size * m->image_size;
-    UM_TRY(um_tower_check_finite(pixels, all, "pixel", err));
-    um_attention_pages_start(dev, &a->pages);
-    embed(dev, a, v, pixels);
-    for (int i = 0; i < m->run_layers; i++)
-        layer_fwd(dev, &a->layer[i], &v->blocks[i], &a->pages, m);
-    um_tower_project(dev, rows, a->projector, v->projector, m->proj_layers,
-                     a->last + (m->keep_class ? 0 : m->dim), um_vision_rows(m));
+    UM_TRY(um_vision_input(a, v->model, pixels, err));
+    um_vision_fwd(rows, v, a, UM_AT_INPUT, UM_AT_ROWS, dev);
     return UM_OK;
+}
+
+/* --- backward --- */
+
+/* Forward was mid = in + attention(norm1(in)), out = mid + mlp(norm2(mid)). d[T,D]: the gradient of out, which becomes that of in. */
+static void layer_bwd(um_dev *dev, float *d, const um_vision_layer_acts *l,
+                      const um_vision_block *b, const um_vision_model *m, um_arena *scratch)
+{
+    const um_mark mark = um_arena_mark(scratch);
+    const int T = patches(m) + 1, D = m->dim;
+    const size_t n = um_at((size_t)T, 0, (size_t)D);
+    float *dnorm = um_tower_zeros(dev, scratch, n);
+    um_mlp_bwd(dev, dnorm, &b->mlp, &l->mlp, d, l->norm2, T, scratch);
+    um_norm_bwd(dev, d, dnorm, l->mid, &b->norm2, T, D, m->eps);
+    dev->ops->fill(dev, dnorm, 0.0f, n);
+    um_attention_bwd(dev, dnorm, dnorm, &l->attention, &b->attention, d, l->norm1, T, l->norm1, T,
+                     false, scratch);
+    um_norm_bwd(dev, d, dnorm, l->in, &b->norm1, T, D, m->eps);
+    um_arena_reset(scratch, mark);
+}
+
+/* Forward was first = norm(sum), sum = [class; patch(cols)] + positions. d[T,D]: the gradient of first. */
+static void embed_bwd(um_dev *dev, const float *d, const um_vision_acts *a, const um_vision *v,
+                      um_arena *scratch)
+{
+    const um_vision_model *m = v->model;
+    const int n = patches(m), D = m->dim;
+    const size_t all = um_at((size_t)n + 1, 0, (size_t)D);
+    float *dsum = um_tower_zeros(dev, scratch, all);
+    um_norm_bwd(dev, dsum, d, a->sum, &v->pre, n + 1, D, m->eps);
+    float *positions =
+              um_tower_grad(v->params, UM_PART_VISION, UM_SLOT_POSITIONS, -1, UM_LEAF_WEIGHT),
+          *class_row = um_tower_grad(v->params, UM_PART_VISION, UM_SLOT_CLASS, -1, UM_LEAF_WEIGHT);
+    if (positions != NULL) dev->ops->add(dev, positions, dsum, all);
+    if (class_row != NULL) dev->ops->add(dev, class_row, dsum, (size_t)D);
+    um_linear_bwd(dev, NULL, &v->patch, dsum + D, a->cols, n, scratch);
+}
+
+void um_vision_bwd(const um_vision *v, const um_vision_acts *a, um_tower_point from,
+                   const float *drows, um_dev *dev, um_arena *scratch)
+{
+    const um_vision_model *m = v->model;
+    const um_mark mark = um_arena_mark(scratch);
+    const bool tower = from == UM_AT_INPUT;
+    const size_t all = um_at((size_t)patches(m) + 1, 0, (size_t)m->dim);
+    float *d = tower ? um_tower_zeros(dev, scratch, all) : NULL;
+    um_tower_project_bwd(dev, tower ? d + (m->keep_class ? 0 : m->dim) : NULL, a->projector,
+                         v->projector, m->proj_layers, drows, a->features, um_vision_rows(m),
+                         scratch);
+    if (tower) {
+        for (int i = m->run_layers - 1; i >= 0; i--)
+            layer_bwd(dev, d, &a->layer[i], &v->blocks[i], m, scratch);
+        embed_bwd(dev, d, a, v, scratch);
+    }
+    um_arena_reset(scratch, mark);
 }

@@ -19,6 +19,7 @@ typedef struct um_vision {
     um_vision_block *blocks; /* [run_layers]; layers after the selected feature are not loaded */
     um_linear *projector;    /* [proj_layers] */
     int dim_out;             /* width of the language model */
+    um_params *params;       /* of which all this was loaded */
 } um_vision;
 
 /* Loads the tower and the projector, which ps lists, and releases their mapped pages. *out points into ps and its model, which must
@@ -43,6 +44,7 @@ typedef struct um_vision_acts {
     float *sum;                  /* [T,D] rows and positions, before the first norm */
     float *first;                /* [T,D] what the first layer reads */
     float *last;                 /* [T,D] what the last layer writes */
+    float *features;             /* [um_vision_rows, D] the rows of it that the projector reads */
     um_vision_layer_acts *layer; /* [run_layers] */
     um_attention_pages pages;
     um_projector_acts *projector;
@@ -51,6 +53,26 @@ typedef struct um_vision_acts {
 /* Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
                          const um_vision_model *m, int dim_out, bool keep);
+
+/* The same for backward down to a point: of what stands before it nothing is bound but the values there (um_vision_at). */
+void um_vision_acts_bind_from(um_vision_acts *a, um_arena *host, um_arena *device,
+                              const um_vision_model *m, int dim_out, um_tower_point from);
+
+/* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
+float *um_vision_at(const um_vision_acts *a, um_tower_point at);
+/* How many there are. */
+size_t um_vision_values(const um_vision_model *m, um_tower_point at);
+
+/* The values at UM_AT_INPUT, into a, of pixels[channels, S, S] on the host. UM_E_DATA when one is not finite. */
+um_status um_vision_input(um_vision_acts *a, const um_vision_model *m, const float *pixels,
+                          um_err *err);
+/* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [um_vision_rows, dim_out]. */
+void um_vision_fwd(float *rows, const um_vision *v, um_vision_acts *a, um_tower_point from,
+                   um_tower_point to, um_dev *dev);
+/* Backward of um_vision_fwd from a point to UM_AT_ROWS, with the a that it has written: the gradients of what is trained += ..., from drows
+ * [um_vision_rows, dim_out]. scratch: device memory. */
+void um_vision_bwd(const um_vision *v, const um_vision_acts *a, um_tower_point from,
+                   const float *drows, um_dev *dev, um_arena *scratch);
 
 /* rows[um_vision_rows, dim_out], device memory, of pixels[channels, S, S] on the host. The result is bit-identical for every thread
  * count and instruction set. UM_E_DATA when a pixel is not finite. */

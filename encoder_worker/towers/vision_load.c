@@ -36,7 +36,7 @@ static um_status load_block(um_vision_block *b, um_params *ps, int layer, um_err
 um_status um_vision_load(um_vision *out, um_params *ps, um_err *err)
 {
     const um_vision_model *m = &ps->ck->model.vision;
-    um_vision v = {.model = m, .dim_out = ps->ck->model.dim};
+    um_vision v = {.model = m, .dim_out = ps->ck->model.dim, .params = ps};
     if (!m->present) return UM_FAIL(err, UM_E_MODEL, "the model has no vision tower");
     if (m->channels != 3)
         return UM_FAIL(err, UM_E_MODEL, "%s: num_channels %d, images have 3", m->dir, m->channels);

@@ -3,5 +3,7 @@ um_test(test_image_formats SOURCES encoder_worker/test_image_formats.c LIBS um_t
 um_test(test_preprocess SOURCES encoder_worker/test_preprocess.c LIBS um_test_fixture um_towers um_images)
 um_test(test_vision SOURCES encoder_worker/towers/test_vision.c support/guarded_ops.c support/tower_fixture.c support/made_params.c LIBS um_test_support um_towers um_images)
 um_test(test_tower_memory SOURCES encoder_worker/towers/test_tower_memory.c support/guarded_ops.c support/tower_fixture.c support/made_params.c LIBS um_test_support um_towers)
+um_test(test_tower_grad SOURCES encoder_worker/towers/test_tower_grad.c support/guarded_ops.c support/tower_fixture.c support/made_params.c LIBS um_test_support um_towers)
 um_test_guarded(test_vision)
+um_test_guarded(test_tower_grad)
 um_test_guarded(test_tower_memory)

@@ -1,0 +1,39 @@
+/* One tower with its connector and projector, of whichever modality, for who trains it: forward from any point on the way to any later
+ * one, and backward down to the point where something begins to be trained. vision.h, speech.h and sound.h say what each function does. */
+#pragma once
+
+#include "encoder_worker/towers/sound.h"
+#include "encoder_worker/towers/speech.h"
+#include "encoder_worker/towers/vision.h"
+
+/* One of the three is set. */
+typedef struct um_tower {
+    const um_model *model;
+    const um_vision *vision;
+    const um_speech *speech;
+    um_sound *sound;
+} um_tower;
+
+typedef struct um_tower_acts {
+    um_vision_acts vision;
+    um_speech_acts *speech;
+    um_sound_acts *sound;
+} um_tower_acts;
+
+/* The activations of one image or window for forward from a point, with all that backward down to it needs. Memory: host, device. */
+void um_tower_acts_bind(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device,
+                        um_tower_point from);
+/* The same for forward from UM_AT_INPUT alone, with nothing kept. */
+void um_tower_acts_bind_once(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device);
+/* Where the values of a point are, and how many; at is not UM_AT_ROWS. real: of a window of sound, rows before its padding. */
+float *um_tower_at(const um_tower_acts *a, const um_tower *t, um_tower_point at);
+size_t um_tower_values(const um_tower *t, um_tower_point at, int real);
+/* Rows of the language model that one image or window makes. */
+int um_tower_rows(const um_tower *t);
+void um_tower_fwd(float *rows, const um_tower *t, um_tower_acts *a, um_tower_point from,
+                  um_tower_point to, int real, um_dev *dev);
+void um_tower_bwd(const um_tower *t, const um_tower_acts *a, um_tower_point from, int real,
+                  const float *drows, um_dev *dev, um_arena *scratch);
+
+/* The point below which nothing of the parts is trained: backward need not go further down. UM_AT_ROWS: nothing is trained. */
+um_tower_point um_tower_lowest(const um_tower *t, const um_params *ps);
