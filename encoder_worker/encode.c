@@ -1,6 +1,7 @@
 /* See encode.h. */
 #include "encoder_worker/encode.h"
 
+#include "encoder_worker/frame_mean.h"
 #include "encoder_worker/frontend/preprocess.h"
 
 #include <limits.h>
@@ -16,8 +17,12 @@ um_status um_encode_load(um_encode *e, um_params *ps, uint32_t set, um_err *err)
     return UM_OK;
 }
 
-/* Rejects a medium whose rows would not fit into one frame before it is encoded, so that only this request fails. */
-static um_status rows_fit(const um_encode *e, int64_t rows, const char *name, um_err *err)
+um_status um_encode_prepare(um_encode *e, um_err *err)
+{
+    return e->towers.sound == NULL ? UM_OK : um_sound_prepare(e->towers.sound, err);
+}
+
+um_status um_encode_rows_fit(const um_encode *e, int64_t rows, const char *name, um_err *err)
 {
     size_t most = e->max_values / (size_t)e->towers.model->dim;
     if (rows >= 1 && (uint64_t)rows <= most && rows <= INT_MAX) return UM_OK;
@@ -58,7 +63,7 @@ static um_status image_encode(const um_encode *e, float **rows, int *n,
     um_image p = {0};
     um_vision_acts a = {0};
     *n = um_vision_rows(&m->vision);
-    UM_TRY(rows_fit(e, *n, req->name, err));
+    UM_TRY(um_encode_rows_fit(e, *n, req->name, err));
     UM_TRY(um_decode_image(e->decoder, &p, req->name, req->media[0].data, req->media[0].len, step,
                            err));
     um_vision_acts_bind(&a, step, e->device, &m->vision, m->dim, false);
@@ -67,47 +72,31 @@ static um_status image_encode(const um_encode *e, float **rows, int *n,
     return rows_bring(e, rows, out, *n, step, err);
 }
 
-/* The sum over a video's frames, in blocks of FRAME_BLOCK frames: the frames of a block are added in order, then the blocks in order,
- * so that many frames do not lose accuracy. */
-enum { FRAME_BLOCK = 16 };
-typedef struct frame_sum {
-    um_vision_acts acts; /* of one frame */
-    float *total, *block,
-        *one;   /* [n*D] sums of the video and of the open block; rows of one frame */
-    size_t all; /* n*D */
-    int open;   /* frames in block */
-} frame_sum;
+/* What the frames of a video use one after another. */
+typedef struct video {
+    um_vision_acts acts;
+    um_frame_mean mean;
+    float *rows; /* device: of one frame */
+} video;
 
-static void sum_begin(const um_encode *e, frame_sum *s, size_t n, um_arena *step)
+static void video_begin(const um_encode *e, video *v, size_t n, um_arena *step)
 {
     const um_model *m = e->towers.model;
-    *s = (frame_sum){.all = n * (size_t)m->dim};
-    um_vision_acts_bind(&s->acts, step, e->device, &m->vision, m->dim, false);
-    s->total = um_arena_f32(e->device, 1, s->all);
-    s->block = um_arena_f32(e->device, 1, s->all);
-    s->one = um_arena_f32(e->device, 1, s->all);
-    e->dev->ops->fill(e->dev, s->total, 0.0f, s->all);
-    e->dev->ops->fill(e->dev, s->block, 0.0f, s->all);
+    um_vision_acts_bind(&v->acts, step, e->device, &m->vision, m->dim, false);
+    um_frame_mean_begin(&v->mean, e->dev, e->device, n * (size_t)m->dim);
+    v->rows = um_arena_f32(e->device, n, (size_t)m->dim);
 }
 
-static void block_close(const um_encode *e, frame_sum *s)
-{
-    e->dev->ops->add(e->dev, s->total, s->block, s->all);
-    e->dev->ops->fill(e->dev, s->block, 0.0f, s->all);
-    s->open = 0;
-}
-
-static um_status frame_add(const um_encode *e, frame_sum *s, const um_image *p, const char *name,
+static um_status frame_add(const um_encode *e, video *v, const um_image *p, const char *name,
                            um_arena *step, um_err *err)
 {
-    UM_TRY(pixels_encode(e, s->one, &s->acts, p, name, step, err));
-    e->dev->ops->add(e->dev, s->block, s->one, s->all);
-    if (++s->open == FRAME_BLOCK) block_close(e, s);
+    UM_TRY(pixels_encode(e, v->rows, &v->acts, p, name, step, err));
+    um_frame_mean_add(&v->mean, v->rows);
     return UM_OK;
 }
 
 /* Adds a list of images. Only one is in memory at a time, because there may be many large ones. */
-static um_status list_add(const um_encode *e, frame_sum *sum, const Um__EncodeRequest *req,
+static um_status list_add(const um_encode *e, video *v, const Um__EncodeRequest *req,
                           um_arena *step, um_err *err)
 {
     um_status st = UM_OK;
@@ -116,7 +105,7 @@ static um_status list_add(const um_encode *e, frame_sum *sum, const Um__EncodeRe
         um_mark mark = um_arena_mark(step);
         st = um_decode_image(e->decoder, &p, req->name, req->media[i].data, req->media[i].len, step,
                              err);
-        if (st == UM_OK) st = frame_add(e, sum, &p, req->name, step, err);
+        if (st == UM_OK) st = frame_add(e, v, &p, req->name, step, err);
         um_arena_reset(step, mark);
     }
     return st;
@@ -127,22 +116,20 @@ static um_status video_encode(const um_encode *e, float **rows, int *n,
                               const Um__EncodeRequest *req, um_arena *step, um_err *err)
 {
     um_image *frames = NULL;
-    frame_sum sum;
+    video v = {0};
     int count = (int)req->n_media;
     *n = um_vision_rows(&e->towers.model->vision);
-    UM_TRY(rows_fit(e, *n, req->name, err));
-    sum_begin(e, &sum, (size_t)*n, step);
+    UM_TRY(um_encode_rows_fit(e, *n, req->name, err));
+    video_begin(e, &v, (size_t)*n, step);
     if (req->frames) {
-        UM_TRY(list_add(e, &sum, req, step, err));
+        UM_TRY(list_add(e, &v, req, step, err));
     } else {
         UM_TRY(um_decode_video(e->decoder, &frames, &count, e->video_frames, req->name,
                                req->media[0].data, req->media[0].len, step, err));
-        for (int i = 0; i < count; i++)
-            UM_TRY(frame_add(e, &sum, &frames[i], req->name, step, err));
+        for (int i = 0; i < count; i++) UM_TRY(frame_add(e, &v, &frames[i], req->name, step, err));
     }
-    block_close(e, &sum);
-    e->dev->ops->divide(e->dev, sum.total, (float)count, sum.all);
-    return rows_bring(e, rows, sum.total, *n, step, err);
+    um_frame_mean_end(&v.mean);
+    return rows_bring(e, rows, v.mean.total, *n, step, err);
 }
 
 static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
@@ -155,7 +142,7 @@ static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um_
                           err));
     int64_t want =
         speech ? um_speech_rows(&m->speech, w.n, e->exact_windows) : um_sound_rows(&m->sound, w.n);
-    UM_TRY(rows_fit(e, want, req->name, err));
+    UM_TRY(um_encode_rows_fit(e, want, req->name, err));
     *n = (int)want;
     float *out = um_arena_f32(e->device, (size_t)want, (size_t)m->dim);
     if (speech) {
@@ -169,19 +156,26 @@ static um_status wave_encode(const um_encode *e, float **rows, int *n, const Um_
     return rows_bring(e, rows, out, *n, step, err);
 }
 
-um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
-                         um_arena *step, um_err *err)
+um_status um_encode_check(const um_encode *e, const Um__EncodeRequest *req, um_err *err)
 {
-    um_modality modality = (um_modality)req->modality;
-    bool vision = modality == UM_IMAGE || modality == UM_VIDEO;
-    bool single = req->n_media == 1 || (modality == UM_VIDEO && req->n_media > 0);
+    const um_modality modality = (um_modality)req->modality;
+    const bool vision = modality == UM_IMAGE || modality == UM_VIDEO,
+               single = req->n_media == 1 || (modality == UM_VIDEO && req->n_media > 0);
     if ((int)modality <= UM_TEXT || modality >= UM_MODALITIES || !single)
         return UM_FAIL(err, UM_E_DATA, "%s: %zu files of modality %d", req->name, req->n_media,
                        (int)modality);
-    uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality; /* checked above */
+    const uint32_t need = vision ? (uint32_t)UM_READS_VISION : 1u << modality; /* checked above */
     if ((e->towers.set & need) == 0)
         return UM_FAIL(err, UM_E_DATA, "%s: this encoder rank does not read %s", req->name,
                        um_modality_name(modality));
+    return UM_OK;
+}
+
+um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
+                         um_arena *step, um_err *err)
+{
+    const um_modality modality = (um_modality)req->modality;
+    UM_TRY(um_encode_check(e, req, err));
     um_mark mark = um_arena_mark(e->device);
     um_status st = modality == UM_IMAGE   ? image_encode(e, rows, n, req, step, err)
                    : modality == UM_VIDEO ? video_encode(e, rows, n, req, step, err)
