@@ -281,6 +281,71 @@ static void a_bias_balances(void **state)
     for (int e = 0; e < E; e++) assert_true(fabsf(bias[e]) < 6.1f); /* nothing changes at balance */
 }
 
+/* --- the gate with a varying number of experts --- */
+
+enum { ROUTED = 4, NULLS = 1, SHARED = 2, DYNAMIC = ROUTED + NULLS, COLUMNS = DYNAMIC + SHARED };
+
+/* N sum of f_e q_e with the choices of mask held fixed. */
+static double dynamic_double(const double *z, const uint8_t *mask, const float *weight)
+{
+    double f[DYNAMIC] = {0}, q[DYNAMIC] = {0}, all = 0, value = 0;
+    for (int t = 0; t < T; t++) {
+        double sum = 0;
+        all += (double)weight[t];
+        for (int e = 0; e < DYNAMIC; e++)
+            if (mask[t * COLUMNS + e]) sum += exp(z[t * COLUMNS + e]);
+        for (int e = 0; e < DYNAMIC; e++) {
+            if (!mask[t * COLUMNS + e]) continue;
+            f[e] += (double)weight[t];
+            q[e] += (double)weight[t] * exp(z[t * COLUMNS + e]) / sum;
+        }
+    }
+    for (int e = 0; e < DYNAMIC; e++) value += DYNAMIC * (f[e] / all) * (q[e] / all);
+    return value;
+}
+
+static void the_dynamic_gate_is_balanced_too(void **state)
+{
+    (void)state;
+    enum { CELLS = T * COLUMNS };
+    const um_dynamic_model m = {
+        .routed = ROUTED, .nulls = NULLS, .shared = SHARED, .top_p = 0.7f, .eps = 0.01f};
+    const float coef = 0.5f;
+    float z[CELLS], weight[T], grad[CELLS];
+    double moved[CELLS];
+    uint8_t mask[CELLS], real[T];
+    um_dynamic g;
+    um_mark v = um_arena_mark(&device);
+    um_rng_normal_f32(&rng, z, CELLS, 1.0f);
+    for (int t = 0; t < T; t++) {
+        real[t] = t % 6 != 5;
+        weight[t] = real[t] ? (t % 3 == 0 ? 10.0f : 1.0f) : 0.0f;
+    }
+    um_dynamic_bind(&g, &device, &m, T, ROUTED);
+    dev.ops->put(&dev, g.logits, z, sizeof z);
+    uint8_t *on_dev = um_arena_alloc(&device, T);
+    dev.ops->put(&dev, on_dev, real, T);
+    um_dynamic_choose(&dev, &g, on_dev, false);
+    dev.ops->get(&dev, mask, g.mask, sizeof mask);
+    float *dlogits = um_arena_f32(&device, T, COLUMNS);
+    dev.ops->fill(&dev, dlogits, 0.0f, CELLS);
+    const double value = um_dynamic_balance_loss(&dev, dlogits, &g, weight, coef, &host, &device);
+    dev.ops->get(&dev, grad, dlogits, sizeof grad);
+    for (int i = 0; i < CELLS; i++) moved[i] = (double)z[i];
+    assert_float_equal(value, dynamic_double(moved, mask, weight), 1e-6);
+    for (int i = 0; i < CELLS; i++) {
+        double side[2];
+        for (int s = 0; s < 2; s++) {
+            moved[i] = (double)z[i] + (s == 0 ? 1e-5 : -1e-5);
+            side[s] = dynamic_double(moved, mask, weight);
+        }
+        moved[i] = (double)z[i];
+        const double slope = (double)coef * (side[0] - side[1]) / 2e-5;
+        assert_true(fabs(slope - (double)grad[i]) <= 1e-7 + 1e-4 * fabs(slope));
+    }
+    um_arena_reset(&device, v);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -310,6 +375,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(terms_match_their_definitions),
         cmocka_unit_test(balance_value_has_its_two_ends),
+        cmocka_unit_test(the_dynamic_gate_is_balanced_too),
         cmocka_unit_test(a_bias_decides_the_choice_alone),
         cmocka_unit_test(a_bias_balances),
     };
