@@ -8,6 +8,8 @@ um_test(test_adapters SOURCES core/nn/test_adapters.c support/guarded_ops.c supp
 um_test_guarded(test_adapters)
 um_test(test_block_grad SOURCES core/nn/test_block_grad.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_nn)
 um_test_guarded(test_block_grad)
+um_test(test_block_golden SOURCES core/nn/test_block_golden.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_nn)
+um_test_guarded(test_block_golden)
 um_test(test_params SOURCES core/nn/test_params.c support/made_params.c support/dynamic_layer.c LIBS um_test_fixture um_cluster)
 um_test(test_gate SOURCES core/nn/test_gate.c LIBS um_nn)
 um_test(test_gate_loss SOURCES core/nn/test_gate_loss.c support/guarded_ops.c LIBS um_nn)
