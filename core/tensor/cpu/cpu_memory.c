@@ -7,7 +7,7 @@
 
 enum {
     MOVE_WORK = 1 << 16, /* floats that are worth waking a thread for */
-    BLOCK = 32,          /* side of a block that a transposition takes at a time */
+    BLOCK = 64,          /* rows that a transposition takes at a time */
 };
 
 /* The bytes of a block stand in front of it. */
@@ -66,6 +66,7 @@ void um_cpu_copy(um_dev *d, void *to, const void *from, size_t bytes)
 
 /* What one of the ops below needs. */
 typedef struct job {
+    const um_kernels *kernels;
     float *y;
     void *to;
     const float *x;
@@ -127,23 +128,21 @@ void um_cpu_cast(um_dev *d, void *y, um_dtype to, const void *x, um_dtype from, 
     }
 }
 
-/* Block by block, so that both sides stay in cache. */
+/* A share of the columns, some rows at a time, so that both sides stay in cache. */
 static void transpose_part(void *ctx, int part, int parts)
 {
     const job *j = ctx;
     const size_t rows = (size_t)j->rows, cols = (size_t)j->cols;
     size_t from, to;
     um_team_share(cols, BLOCK, part, parts, &from, &to);
-    for (size_t c0 = from; c0 < to; c0 += BLOCK)
-        for (size_t r0 = 0; r0 < rows; r0 += BLOCK)
-            for (size_t c = c0; c < to && c < c0 + BLOCK; c++)
-                for (size_t r = r0; r < rows && r < r0 + BLOCK; r++)
-                    j->y[c * rows + r] = j->x[r * cols + c];
+    for (size_t r = 0; r < rows; r += BLOCK)
+        j->kernels->transpose(j->y + from * rows + r, rows, j->x + r * cols + from, cols,
+                              rows - r < BLOCK ? rows - r : BLOCK, to - from);
 }
 
 void um_cpu_transpose(um_dev *d, float *y, const float *x, int rows, int cols)
 {
-    job j = {.y = y, .x = x, .rows = rows, .cols = cols};
+    job j = {.kernels = d->kernels, .y = y, .x = x, .rows = rows, .cols = cols};
     um_team_run(um_team_size(d, (size_t)rows * (size_t)cols, MOVE_WORK), transpose_part, &j);
 }
 
@@ -192,13 +191,13 @@ static void sum_rows_part(void *ctx, int part, int parts)
     const size_t N = (size_t)j->cols;
     size_t from, to;
     um_team_share(N, UM_PANEL, part, parts, &from, &to);
-    for (int t = 0; t < j->rows; t++)
-        for (size_t n = from; n < to; n++) j->y[n] += j->x[(size_t)t * N + n];
+    for (size_t t = 0; t < (size_t)j->rows; t++)
+        j->kernels->add(j->y + from, j->x + t * N + from, to - from);
 }
 
 void um_cpu_sum_rows(um_dev *d, float *y, const float *x, int T, int N)
 {
-    job j = {.y = y, .x = x, .rows = T, .cols = N};
+    job j = {.kernels = d->kernels, .y = y, .x = x, .rows = T, .cols = N};
     um_team_run(um_team_size(d, (size_t)T * (size_t)N, MOVE_WORK), sum_rows_part, &j);
 }
 

@@ -60,6 +60,9 @@ typedef struct um_kernels {
     /* Rows t0 .. t0+rows-1 of a span and of query head h; with T == 1 instead query heads h .. h+rows-1, which share a key head.
      * memory: um_attn_scores() floats. */
     void (*attention)(const um_attn *a, const um_span *s, int h, int t0, int rows, float *memory);
+    /* to[c*ldto + r] = from[r*ldfrom + c] for rows x cols. */
+    void (*transpose)(float *to, size_t ldto, const float *from, size_t ldfrom, size_t rows,
+                      size_t cols);
     void (*rmsnorm_fwd)(float *y, float *rstd, const float *x, const float *w, int T, int D,
                         float eps);
     void (*rmsnorm_bwd_x)(float *dx, const float *dy, const float *x, const float *w,

@@ -5,9 +5,9 @@
 #include <string.h>
 
 enum {
-    STRIP = 128,
-    /* k taken at a time: a panel's strip stays in L1 */ THREAD_WORK =
-        1 << 18 /* elements that repay a thread */
+    STRIP = 128,             /* k taken at a time: a panel's strip stays in L1 */
+    LINE = STRIP + UM_PANEL, /* from line to line of a strip that is read */
+    THREAD_WORK = 1 << 18,   /* elements that repay a thread */
 };
 
 size_t um_matrix_bytes(um_dtype dtype, int N, int K)
@@ -16,6 +16,7 @@ size_t um_matrix_bytes(um_dtype dtype, int N, int K)
 }
 
 typedef struct pack_job {
+    const um_kernels *kernels;
     um_matrix *dst;
     const char *src;
     um_dtype type;
@@ -27,11 +28,15 @@ typedef struct pack_job {
 static void read_rows(const pack_job *j, float *strip, size_t row0, size_t rows, size_t k0,
                       size_t n)
 {
-    float line[STRIP];
-    for (size_t r = 0; r < rows; r++) {
-        um_to_f32(line, j->src + ((row0 + r) * j->ld + k0) * um_dtype_size(j->type), j->type, n);
-        for (size_t k = 0; k < n; k++) strip[k * UM_PANEL + r] = line[k];
+    float lines[UM_PANEL * LINE];
+    const char *src = j->src + (row0 * j->ld + k0) * um_dtype_size(j->type);
+    if (j->type == UM_F32 && (uintptr_t)src % sizeof(float) == 0) {
+        j->kernels->transpose(strip, UM_PANEL, (const float *)(const void *)src, j->ld, rows, n);
+        return;
     }
+    for (size_t r = 0; r < rows; r++)
+        um_to_f32(lines + r * LINE, src + r * j->ld * um_dtype_size(j->type), j->type, n);
+    j->kernels->transpose(strip, UM_PANEL, lines, LINE, rows, n);
 }
 
 /* The same from the transpose: src is [K, N], sixteen outputs are contiguous. */
@@ -67,7 +72,7 @@ static void pack(um_dev *d, um_matrix *dst, const void *src, um_dtype src_type, 
                  bool transposed)
 {
     UM_ASSERT(dst->N > 0 && dst->K > 0 && ld > 0);
-    pack_job j = {dst, src, src_type, (size_t)ld, transposed};
+    pack_job j = {d->kernels, dst, src, src_type, (size_t)ld, transposed};
     um_team_run(um_team_size(d, (size_t)dst->N * (size_t)dst->K, THREAD_WORK), pack_part, &j);
 }
 
@@ -85,27 +90,40 @@ void um_cpu_pack_device(um_dev *d, um_matrix *dst, const float *src, int ld, boo
 }
 
 typedef struct turn_job {
+    const um_kernels *kernels;
     um_matrix *dst;
     const um_matrix *src;
 } turn_job;
+
+/* rows x cols of halves, 16 apart on both sides */
+static void turn_halves(uint16_t *to, const uint16_t *from, size_t rows, size_t cols)
+{
+    for (size_t c = 0; c < cols; c++)
+        for (size_t r = 0; r < rows; r++) to[c * UM_PANEL + r] = from[r * UM_PANEL + c];
+}
 
 /* A panel of dst has sixteen columns of src: of each panel of src a square of sixteen by sixteen, turned. */
 static void turn_part(void *ctx, int part, int parts)
 {
     const turn_job *j = ctx;
-    const size_t size = um_dtype_size(j->dst->dtype), N = (size_t)j->dst->N, K = (size_t)j->dst->K,
-                 line = UM_PANEL * size;
+    const size_t size = um_dtype_size(j->dst->dtype), N = (size_t)j->dst->N, K = (size_t)j->dst->K;
     size_t p, to;
     um_team_share(um_round_up(N, UM_PANEL) / UM_PANEL, 1, part, parts, &p, &to);
     for (; p < to; p++) {
         const size_t rows = N - p * UM_PANEL < UM_PANEL ? N - p * UM_PANEL : UM_PANEL;
-        char *out = (char *)j->dst->data + p * K * line;
-        for (size_t k = 0; k < K; k++, out += line) {
-            /* dst[row][k] = src[k][row]: in src's panel k/16, at column row, lane k%16 */
-            const char *in = (const char *)j->src->data +
-                             ((k / UM_PANEL * N + p * UM_PANEL) * UM_PANEL + k % UM_PANEL) * size;
-            for (size_t r = 0; r < rows; r++) memcpy(out + r * size, in + r * line, size);
-            memset(out + rows * size, 0, line - rows * size);
+        char *panel = (char *)j->dst->data + p * K * UM_PANEL * size;
+        if (rows < UM_PANEL) memset(panel, 0, K * UM_PANEL * size);
+        for (size_t k = 0; k < K; k += UM_PANEL) {
+            /* dst[row][k + i] = src[k + i][row]: in src's panel k/16, at column row, lane i */
+            const size_t cols = K - k < UM_PANEL ? K - k : UM_PANEL;
+            const char *in =
+                (const char *)j->src->data + (k / UM_PANEL * N + p * UM_PANEL) * UM_PANEL * size;
+            void *out = panel + k * UM_PANEL * size;
+            if (j->dst->dtype == UM_F32)
+                j->kernels->transpose(out, UM_PANEL, (const float *)(const void *)in, UM_PANEL,
+                                      rows, cols);
+            else
+                turn_halves(out, (const uint16_t *)(const void *)in, rows, cols);
         }
     }
 }
@@ -113,6 +131,6 @@ static void turn_part(void *ctx, int part, int parts)
 void um_cpu_pack_transpose(um_dev *d, um_matrix *dst, const um_matrix *src)
 {
     UM_ASSERT(dst->N == src->K && dst->K == src->N && dst->dtype == src->dtype);
-    turn_job j = {dst, src};
+    turn_job j = {d->kernels, dst, src};
     um_team_run(um_team_size(d, (size_t)dst->N * (size_t)dst->K, THREAD_WORK), turn_part, &j);
 }

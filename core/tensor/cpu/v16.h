@@ -282,4 +282,44 @@ static inline float v16_top(v16 a)
 }
 #endif
 
+/* to[16,16] = the transpose of from[16,16]. */
+#if defined(UM_V16_AVX512) || defined(UM_V16_AVX2)
+static inline void v16_turn_8(float *to, size_t ldto, const float *from, size_t ldfrom)
+{
+    __m256 a[8], b[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) a[i] = _mm256_loadu_ps(from + (size_t)i * ldfrom);
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        a[i] = _mm256_shuffle_ps(b[i], b[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
+        a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
+        a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
+        a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + (size_t)i * ldto, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+        _mm256_storeu_ps(to + (size_t)(i + 4) * ldto, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    }
+}
+static inline void v16_turn(float *to, size_t ldto, const float *from, size_t ldfrom)
+{
+    v16_turn_8(to, ldto, from, ldfrom);
+    v16_turn_8(to + 8, ldto, from + 8 * ldfrom, ldfrom);
+    v16_turn_8(to + 8 * ldto, ldto, from + 8, ldfrom);
+    v16_turn_8(to + 8 * ldto + 8, ldto, from + 8 * ldfrom + 8, ldfrom);
+}
+#elif !defined(UM_V16_ONE_LANE)
+static inline void v16_turn(float *to, size_t ldto, const float *from, size_t ldfrom)
+{
+    for (size_t r = 0; r < V16_LANES; r++)
+        for (size_t c = 0; c < V16_LANES; c++) to[c * ldto + r] = from[r * ldfrom + c];
+}
+#endif
+
 static inline v16 v16_zero(void) { return v16_set1(0.0f); }
