@@ -65,7 +65,7 @@ static void *rank_main(void *p)
     } else if (a->rank == 0 && c->lead != NULL) {
         st = c->lead(c->lead_ctx, &c->cfg, a->comm, err);
     } else if (c->role[me->role] != NULL) {
-        st = c->role[me->role](c->role_ctx, &a->cfg, a->comm, err);
+        st = c->role[me->role](c->role_ctx[me->role], &a->cfg, a->comm, err);
     } else if (me->role == UM_ROLE_ROUTER) {
         st = um_router_run_to(&c->cfg, a->comm, keep_line, c, err);
     } else if (me->role == UM_ROLE_EXPERT) {

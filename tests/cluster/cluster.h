@@ -17,7 +17,7 @@ typedef struct cluster {
     void *lead_ctx;
     /* NULL, or what all ranks of a role do instead of their own function, but router 0 when it has a lead */
     um_status (*role[UM_ROLES])(void *ctx, const um_config *cfg, um_comm *comm, um_err *err);
-    void *role_ctx;
+    void *role_ctx[UM_ROLES];
     um_emit tap; /* NULL, or sees router 0's lines; may refuse them, as a closed output does */
     void *tap_ctx;
     const char *other_model; /* or NULL: what rank other_rank reads instead of cfg.model */

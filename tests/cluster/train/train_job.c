@@ -447,7 +447,7 @@ void train_job_open(train_job *j, const char *model, int routers, int experts, u
     j->c.cfg.weights = "f32";
     j->c.role[UM_ROLE_ROUTER] = router_run;
     j->c.role[UM_ROLE_EXPERT] = expert_run;
-    j->c.role_ctx = j;
+    j->c.role_ctx[UM_ROLE_ROUTER] = j->c.role_ctx[UM_ROLE_EXPERT] = j;
     j->steps = TRAIN_STEPS;
     pthread_mutex_init(&j->lock, NULL);
 }
