@@ -227,10 +227,12 @@ static um_status keep(um_encoder_train *t, kept *k, const um_medium *m, const ch
     return UM_OK;
 }
 
-/* What is dropped depends on the micro-batch alone. */
-static void draw(um_encoder_train *t, um_item_key key)
+/* What is dropped depends on the micro-batch alone; nothing is where nothing goes backward. */
+static void draw(um_encoder_train *t, um_item_key key, bool back)
 {
-    if (t->lora != NULL) t->lora->seed = um_lora_seed(t->how.seed, key.step, key.batch);
+    if (t->lora == NULL) return;
+    t->lora->dropout = back ? t->how.dropout : 0.0f;
+    t->lora->seed = um_lora_seed(t->how.seed, key.step, key.batch);
 }
 
 static um_status rows_of(um_encoder_train *t, float **rows, const um_medium *m, kept *k,
@@ -269,7 +271,7 @@ um_status um_encoder_train_rows(um_encoder_train *t, float **rows, int *n, um_st
         k = kept_new(t, key);
         UM_TRY(keep(t, k, &m, req->name, err));
     }
-    draw(t, key);
+    draw(t, key, train->keep);
     *item = rows_of(t, rows, &m, k, step, why);
     *n = m.rows;
     if (*item != UM_OK && k != NULL) kept_drop(t, t->n - 1);
@@ -345,7 +347,7 @@ um_status um_encoder_train_grad(um_encoder_train *t, um_item_key key, um_err *er
     kept_find(t, key)->arrived = true;
     for (int i = 0; i < t->n; i++)
         if (same_batch(t->list[i], key) && !t->list[i]->arrived) return UM_OK;
-    draw(t, key);
+    draw(t, key, true);
     for (kept *k = next_item(t, key, 0); k != NULL;
          k = next_item(t, key, (uint64_t)k->key.item + 1)) {
         if (!k->used || k->medium->at == UM_AT_ROWS) continue;

@@ -17,9 +17,10 @@ typedef struct um_encoder_train um_encoder_train;
 typedef struct um_encoder_settings {
     size_t tower_cache,
         activation_memory; /* --tower-cache, --activation-memory; of the second, 0: no limit */
-    bool
-        recompute; /* keep the values where training begins, and compute the rest again for backward */
-    uint64_t seed; /* of what LoRA branches drop */
+    /* keep the values where training begins, and compute the rest again for backward */
+    bool recompute;
+    float dropout; /* of LoRA branches, where a medium is kept */
+    uint64_t seed; /* of what they drop */
 } um_encoder_settings;
 
 /* What is trained in ps is known (um_params_train). e, ps and lora (NULL where there is no branch) must outlive it. */
