@@ -207,8 +207,9 @@ static um_status keep(um_encoder_train *t, kept *k, const um_medium *m, const ch
     const um_tower tower = um_medium_tower(t->e, m->modality);
     const bool back = m->at != UM_AT_ROWS, again = back && t->how.recompute, acts = back && !again;
     const size_t rows = (size_t)m->rows * (size_t)tower.model->dim, most = t->how.activation_memory;
-    const size_t more = rows * sizeof(float) + (again ? um_medium_bytes(m) : 0) +
-                        (acts ? (size_t)m->parts * part_bytes(&tower, m->at) : 0);
+    const size_t device = rows * sizeof(float) + 64 +
+                          (acts ? (size_t)m->parts * part_bytes(&tower, m->at) : 0),
+                 more = device + (again ? um_medium_bytes(m) : 0);
     if (most > 0 && t->counts.kept + more > most)
         return UM_FAIL(err, UM_E_LIMIT,
                        "%s: its activations take %.1f MiB, %.1f MiB are kept already, "
@@ -216,6 +217,7 @@ static um_status keep(um_encoder_train *t, kept *k, const um_medium *m, const ch
                        "--micro-batch smaller",
                        name, (double)more / 1048576.0, (double)t->counts.kept / 1048576.0,
                        (double)most / 1048576.0);
+    (void)um_arena_reserve(&k->device, device); /* one block, which the next item will find */
     k->medium = um_medium_in(m, &k->host, again);
     k->drows = um_arena_f32(&k->device, 1, rows);
     if (acts) {

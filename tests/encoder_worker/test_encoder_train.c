@@ -387,8 +387,8 @@ static void test_memory(void **state)
     worker_close(&w);
 }
 
-/* Steps of AdamW bring the rows of every kind to rows that are wanted: forward uses what the optimiser has changed, also where it is computed
- * from weights. */
+/* Steps of AdamW bring the rows of every kind to rows that are wanted: forward uses what the optimiser has changed, also where it is
+ * computed from weights. */
 static void test_learns(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* Encoder ranks in a job that trains, with routers that make up the gradients of media rows: requests that come too early wait, a medium that
- * cannot be decoded is an answer, and the weights after some steps have the same bits for any number of routers and encoder ranks. Model:
- * tests/golden/towers. */
+/* Encoder ranks in a job that trains, with routers that make up the gradients of media rows: requests that come too early wait, a medium
+ * that cannot be decoded is an answer, and the weights after some steps have the same bits for any number of routers and encoder ranks.
+ * Model: tests/golden/towers. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
