@@ -82,15 +82,16 @@ static um_status read_factors(um_select *s, const char *text, um_arena *arena, u
 
 /* --- what a stage trains --- */
 
+/* A factor of a LoRA that is built into the model. */
 static bool is_factor(const um_spec *s)
 {
     return s->leaf == UM_LEAF_LORA_A || s->leaf == UM_LEAF_LORA_B;
 }
 
-/* A factor of an adapter in PEFT's form, which has a name of its own; that of a LoRA built into the model is NAME_lora_A.weight. */
+/* A factor of an adapter that um_select_adapt adds. */
 static bool is_adapter(const um_spec *s)
 {
-    return is_factor(s) && strstr(s->name, ".lora_") != NULL;
+    return s->leaf == UM_LEAF_ADAPTER_A || s->leaf == UM_LEAF_ADAPTER_B;
 }
 
 /* The last piece of each connector: rows of the language model come out of it. */

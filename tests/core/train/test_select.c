@@ -116,6 +116,30 @@ static void stage_3_of_the_four_expert_model(void **state)
     close_model(&f);
 }
 
+/* What the stage adds to a rank's list trains, whatever the layer: um_select_trains knows it by what it is, not by its name. */
+static void adapters_train(void **state)
+{
+    fixture f;
+    um_params ps = {0};
+    const um_selection sel = {.parts = 1u << UM_PART_BACKBONE | 1u << UM_PART_EXPERT};
+    size_t adapters = 0;
+    (void)state;
+    open_model(&f, "s8");
+    f.cfg.stage = "3";
+    choose(&f);
+    const um_loading how = {.host = &f.arena, .device = &f.arena};
+    assert_int_equal(um_params_open(&ps, &f.ck, &sel, &how, &f.err), UM_OK);
+    assert_int_equal(um_select_adapt(&f.select, &ps, &f.err), UM_OK);
+    for (size_t i = 0; i < ps.n; i++) {
+        const um_spec *s = &ps.list[i].spec;
+        if (s->leaf != UM_LEAF_ADAPTER_A && s->leaf != UM_LEAF_ADAPTER_B) continue;
+        assert_true(um_select_trains(&f.select, s));
+        adapters++;
+    }
+    assert_int_equal(adapters, 2 * f.select.adapters.names);
+    close_model(&f);
+}
+
 static void stage_3_of_the_eight_expert_model_trains_its_own_lora(void **state)
 {
     fixture f;
@@ -219,6 +243,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stage_3_of_the_four_expert_model),
+        cmocka_unit_test(adapters_train),
         cmocka_unit_test(stage_3_of_the_eight_expert_model_trains_its_own_lora),
         cmocka_unit_test(the_other_stages),
         cmocka_unit_test(patterns_add_and_remove),
