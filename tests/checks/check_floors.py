@@ -24,7 +24,7 @@ ROLES = ["router", "expert_worker", "encoder_worker"]
 TRAIN = ["core/train"]
 ROUTER = ["router/request", "router/backbone", "router/engine", "router/data", "router/train"]
 ENCODER = ["encoder_worker/frontend", "encoder_worker/decode", "encoder_worker/towers"]
-LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/plot", "launch/job", "launch/train"]
+LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/plot", "launch/job", "launch/train", "launch/eval/metrics", "launch/eval/tasks", "launch/eval"]
 
 # folder -> the other folders that its files may include from. The longest matching folder counts.
 FLOORS = {
@@ -54,6 +54,9 @@ FLOORS = {
     "launch/convert": CORE + ["launch/torch", "launch/model_dir"],
     "launch/plot": BASE + ["core/options", "core/model"],
     "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine"],  # sizes, for the plan of memory
+    "launch/eval/metrics": BASE,  # numbers of texts: no model
+    "launch/eval/tasks": BASE + ["core/model", "router/request"],
+    "launch/eval": CORE + ["launch/eval/metrics", "launch/eval/tasks", "launch/job", "launch/model_dir", "router/request"],
     "launch/train": CORE + TRAIN + ["launch/job", "launch/model_dir", "router/request", "router/data", "encoder_worker/decode"],
     "launch": CORE + TRAIN + ROLES + ROUTER + LAUNCH + ["gateway"],
     "bench": CORE + TRAIN + ROLES + ROUTER + ENCODER + LAUNCH + ["gateway", "launch", "tests"],
