@@ -46,6 +46,8 @@ int um_exit_code(um_status st)
         return 3;
     case UM_E_DATA:
         return 4;
+    case UM_E_SAVED:
+        return 75;
     default:
         return 1;
     }

@@ -19,6 +19,7 @@ typedef enum um_status {
     UM_E_TIMEOUT, /* a peer was silent for too long */
     UM_E_PEER,    /* a peer reported an error or is gone */
     UM_E_STOPPED, /* asked to stop */
+    UM_E_SAVED,   /* asked to stop, and did after saving its work: goes on when started again */
 } um_status;
 
 typedef struct um_err {
@@ -37,7 +38,7 @@ um_status um_wrap(um_err *err, um_status st, const char *fmt, ...)
 /* What st is when it came from reading a model's files: UM_E_MODEL for damaged, missing and unreadable ones alike. */
 um_status um_model_fault(um_status st);
 
-/* Exit code of a program that ended with st: 0 ok, 1 runtime, 2 usage, 3 model, 4 data. */
+/* Exit code of a program that ended with st: 0 ok, 1 runtime, 2 usage, 3 model, 4 data, 75 saved (EX_TEMPFAIL of sysexits.h). */
 int um_exit_code(um_status st);
 /* What the exit code of a program that failed means: the first status with that code, UM_E_PEER for 1 and for codes that are not ours. */
 um_status um_exit_status(int code);

@@ -3,6 +3,7 @@
 
 #include "core/base/log.h"
 #include "core/base/openmp.h"
+#include "core/base/signals.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -32,12 +33,13 @@ int um_program_main(int argc, char **argv, um_role role, um_program who, um_role
         return 0;
     }
     um_log_set_name(um_role_name(role));
+    if (st == UM_OK && cfg.train) um_signals_watch();
     if (st == UM_OK) st = um_comm_mpi_open(&comm, &argc, &argv, role, &err);
     if (st == UM_OK) {
         const um_rank *me = &comm->topo.ranks[comm->rank];
         snprintf(name, sizeof name, "%s/%d", um_role_name(role), me->index);
         um_log_set_name(name);
-        signal(SIGTERM, on_signal);
+        if (!cfg.train) signal(SIGTERM, on_signal);
         signal(SIGINT, on_signal);
         signal(SIGPIPE, SIG_IGN);
         comm->stop = &stop_flag;

@@ -39,14 +39,17 @@ static int plan_files(posix_spawn_file_actions_t *files, int socket)
     return rc;
 }
 
-/* In the child all signals are unblocked and have their default action. */
+/* In the child all signals have their default action, and are unblocked but for those that ask a training job for a checkpoint, which mpirun
+ * may send to all processes of a rank. */
 static int plan_signals(posix_spawnattr_t *attr)
 {
-    sigset_t all, none;
+    sigset_t all, blocked;
     sigfillset(&all);
-    sigemptyset(&none);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR1);
+    sigaddset(&blocked, SIGUSR2);
     int rc = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    if (rc == 0) rc = posix_spawnattr_setsigmask(attr, &none);
+    if (rc == 0) rc = posix_spawnattr_setsigmask(attr, &blocked);
     if (rc == 0) rc = posix_spawnattr_setsigdefault(attr, &all);
     return rc;
 }

@@ -42,16 +42,17 @@ typedef struct run {
     size_t input_left;
     int source; /* where more of it comes from; -1: nowhere, or at its end */
     char *chunk;
-    int source_errno; /* why it could not be read to its end */
-    bool ended;       /* mpirun was waited for */
-    int exit_status;  /* as waitpid gives it */
-    int stopped_by;   /* the first signal that asked us to stop */
-    bool unwanted;    /* UM_JOB_STOP came */
-    bool finishing;   /* the last line came */
-    bool late;        /* no line came before the start's deadline */
-    bool killed;      /* it had to be killed */
-    int64_t deadline; /* ns; 0 = none */
-    int64_t start_by; /* ns, until the first line came; 0 = no deadline */
+    int source_errno;   /* why it could not be read to its end */
+    bool ended;         /* mpirun was waited for */
+    int exit_status;    /* as waitpid gives it */
+    int stopped_by;     /* the first signal that asked us to stop */
+    bool asked_to_save; /* and to end then */
+    bool unwanted;      /* UM_JOB_STOP came */
+    bool finishing;     /* the last line came */
+    bool late;          /* no line came before the start's deadline */
+    bool killed;        /* it had to be killed */
+    int64_t deadline;   /* ns; 0 = none */
+    int64_t start_by;   /* ns, until the first line came; 0 = no deadline */
 } run;
 
 static void within_ms(run *r, int64_t ms)
@@ -217,6 +218,15 @@ static void read_signals(run *r)
     struct signalfd_siginfo info;
     while (read(r->signals, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGCHLD || r->ended) continue; /* reap() looks in any case */
+        if (info.ssi_signo == SIGUSR1) {
+            kill(r->mpirun, SIGUSR1);
+            continue;
+        }
+        if (r->io->saves && r->start_by == 0 && !r->asked_to_save && info.ssi_signo != SIGHUP) {
+            r->asked_to_save = true;
+            kill(r->mpirun, SIGUSR2);
+            continue;
+        }
         if (r->stopped_by != 0) {
             kill_job(r); /* asked twice */
         } else {
@@ -308,10 +318,11 @@ static um_status verdict(const run *r, um_err *err)
 }
 
 /* Of the signals that ask us to stop, those that were not ignored when we were started: a job under nohup outlives its terminal. */
-static void wanted_signals(sigset_t *set)
+static void wanted_signals(sigset_t *set, bool saves)
 {
     sigemptyset(set);
     sigaddset(set, SIGCHLD);
+    if (saves) sigaddset(set, SIGUSR1);
     for (size_t i = 0; i < 3; i++) {
         int sig = (const int[]){SIGINT, SIGTERM, SIGHUP}[i];
         struct sigaction now;
@@ -345,7 +356,7 @@ um_status um_job_run(const um_job *job, const um_job_io *io, um_err *err)
     r.output.ctx = io->ctx;
     int64_t began = time(NULL);
     sigset_t ours, before;
-    wanted_signals(&ours);
+    wanted_signals(&ours, io->saves);
     sigprocmask(SIG_BLOCK, &ours, &before);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     um_status st = UM_OK;

@@ -1,6 +1,6 @@
 /* What a person or a batch system asks of a training job by signals: SIGUSR1 saves a checkpoint, SIGTERM and SIGUSR2 save one and end the
- * job with exit code 75. The launcher and mpirun forward SIGUSR1 and SIGUSR2 to all ranks; router 0 acts on them at the end of a step,
- * the others ignore them. One set of flags for the process. Thread: any. */
+ * job with exit code 75. The launcher sends them to mpirun (SIGUSR2 for SIGTERM), and mpirun to all ranks; router 0 acts on them at the end
+ * of a step, the others ignore them. One set of flags for the process. Thread: any. */
 #pragma once
 
 #include <stdbool.h>

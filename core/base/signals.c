@@ -1,5 +1,5 @@
 /* See signals.h. */
-#include "core/train/signals.h"
+#include "core/base/signals.h"
 
 #include <signal.h>
 
