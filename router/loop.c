@@ -11,6 +11,7 @@
 #include "core/comm/join.h"
 #include "core/comm/role.h"
 #include "router/dispatcher.h"
+#include "router/train/trainer.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -248,6 +249,7 @@ static um_status start(router *r, um_comm *comm, um_err *err)
 um_status um_router_run_to(const um_config *cfg, um_comm *comm, um_emit emit, void *ctx,
                            um_err *err)
 {
+    if (cfg->train) return um_trainer_run(cfg, comm, emit, ctx, err);
     router r = {.cfg = cfg, .emit = emit, .ctx = ctx, .leads = comm->rank == um_join_leader(comm)};
     um_arena_init(&r.counters, "counters", 1 << 16);
     um_status st = start(&r, comm, err);

@@ -9,9 +9,11 @@
 #include <string.h>
 
 typedef struct item {
-    char name[64];
+    char name[256];
     um_dtype dtype;
     int64_t rows, cols, groups;
+    int64_t shape[UM_MAX_DIMS]; /* of a tensor that came all at once */
+    int rank;                   /* of it; 0: it came in rows */
     uint8_t *data;
     size_t bytes, cap;
 } item;
@@ -72,6 +74,19 @@ void um_trace_group(um_trace *t, const char *name, int64_t groups)
         if (strcmp(t->items[i].name, name) == 0) t->items[i].groups = groups;
 }
 
+void um_trace_tensor(um_trace *t, const char *name, um_dtype dtype, const void *data, int rank,
+                     const int64_t *shape)
+{
+    int64_t n = 1;
+    if (t == NULL) return;
+    UM_ASSERT(rank > 0 && rank <= UM_MAX_DIMS);
+    for (int i = 0; i < rank; i++) n *= shape[i];
+    um_trace_rows(t, name, dtype, data, n, 0);
+    item *it = item_of(t, name, dtype, 0);
+    it->rank = rank;
+    memcpy(it->shape, shape, (size_t)rank * sizeof *shape);
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const um_tensor *)a)->name, ((const um_tensor *)b)->name);
@@ -87,6 +102,11 @@ um_status um_trace_write(const um_trace *t, const char *path, um_err *err)
         um_tensor *x = &list[i];
         *x =
             (um_tensor){.name = it->name, .dtype = it->dtype, .data = it->data, .bytes = it->bytes};
+        if (it->rank > 0) {
+            x->rank = it->rank;
+            memcpy(x->shape, it->shape, (size_t)it->rank * sizeof *it->shape);
+            continue;
+        }
         if (it->groups > 0) x->shape[x->rank++] = it->groups;
         x->shape[x->rank++] = it->groups > 0 ? it->rows / it->groups : it->rows;
         if (it->cols > 0) x->shape[x->rank++] = it->cols;

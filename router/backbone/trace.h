@@ -21,4 +21,7 @@ void um_trace_layer(um_trace *t, int layer, const char *name, um_dtype dtype, co
                     int64_t n, int64_t cols);
 /* Sets a leading dimension: [n, cols] becomes [groups, n / groups, cols] in the file. */
 void um_trace_group(um_trace *t, const char *name, int64_t groups);
+/* A tensor of any shape, all at once. */
+void um_trace_tensor(um_trace *t, const char *name, um_dtype dtype, const void *data, int rank,
+                     const int64_t *shape);
 um_status um_trace_write(const um_trace *t, const char *path, um_err *err);

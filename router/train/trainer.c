@@ -1,0 +1,461 @@
+/* See trainer.h. */
+#include "router/train/trainer.h"
+
+#include "core/base/bytes.h"
+#include "core/base/clock.h"
+#include "core/base/file.h"
+#include "core/base/log.h"
+#include "core/comm/join.h"
+#include "core/comm/role.h"
+#include "core/train/record.h"
+#include "core/train/saved.h"
+#include "core/train/schedule.h"
+#include "core/base/signals.h"
+#include "core/train/state.h"
+#include "router/train/aux_terms.h"
+#include "router/train/evaluate.h"
+#include "router/train/trace_train.h"
+#include "router/train/train_step.h"
+#include "router/train/verdict.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    AHEAD = 3
+}; /* steps whose samples are read and whose media are asked for: this one and the next two */
+
+typedef struct trainer {
+    const um_config *cfg;
+    um_train_emit emit;
+    void *ctx;
+    um_role_base base;
+    um_tokenizer *tok;
+    um_backbone backbone;
+    um_select select;
+    um_optimizer *optimizer;
+    um_state state;
+    um_step *step;
+    um_exchange *exchange;
+    um_train_engine engine;
+    um_aux aux;
+    float off[UM_AUX_TERMS];
+    um_train_feed feed;
+    um_train_plan plan[AHEAD]; /* step s is in plan[s % AHEAD] */
+    uint64_t planned;          /* the last step that is there */
+    uint64_t first, steps;     /* the first of this run; the last of all */
+    um_schedule schedule;
+    um_verdicts verdicts;
+    um_saved from; /* --resume; closed when it was read */
+    /* a data set */
+    um_dataset *data;
+    um_order *order;
+    um_data_feed data_feed;
+    um_evaluation *evaluation; /* router 0; NULL: none */
+    /* a training file */
+    um_train_trace trace;
+    bool tracing;
+    bool leads, shutdown;
+    bool stopped;       /* a signal ended the run */
+    int log;            /* router 0: trainer_log.jsonl, or -1 */
+    const char *states; /* of a training file: the folder for its gradients */
+    um_arena step_arena;
+} trainer;
+
+/* --- coming up --- */
+
+static um_sample_maker maker_of(const trainer *t)
+{
+    return (um_sample_maker){
+        .model = &t->base.ck.model, .tokenizer = t->tok, .max_ids = (int)t->cfg->max_length};
+}
+
+static um_status open_trace(trainer *t, um_err *err)
+{
+    const um_sample_maker maker = maker_of(t);
+    const um_topology *topo = &t->base.link.comm->topo;
+    t->tracing = true;
+    UM_TRY(um_train_trace_open(&t->trace, t->cfg, &maker, t->leads, err));
+    t->feed = um_train_trace_feed(&t->trace, topo->count[UM_ROLE_ROUTER],
+                                  topo->ranks[t->base.link.comm->rank].index);
+    t->steps = um_train_trace_steps(&t->trace);
+    t->engine.on_loss = um_train_trace_loss;
+    t->engine.ctx = &t->trace;
+    t->engine.all_terms = true;
+    if (!t->leads) return UM_OK;
+    t->states = um_arena_fmt(&t->base.model, "%s.states", t->cfg->out);
+    return um_file_mkdirs(t->states, err);
+}
+
+static um_status open_data(trainer *t, um_err *err)
+{
+    const um_config *cfg = t->cfg;
+    const um_topology *topo = &t->base.link.comm->topo;
+    const um_order_how how = {.seed = (uint64_t)cfg->seed,
+                              .batch = (int)cfg->batch,
+                              .micro = um_min_int((int)cfg->micro_batch, (int)cfg->batch),
+                              .by_kinds = true,
+                              .by_length = cfg->group_by_length,
+                              .shuffle = true};
+    UM_TRY(um_training_data_open(&t->data, &cfg->data, "--data", cfg, maker_of(t), &t->base.model,
+                                 err));
+    UM_TRY(um_order_open(&t->order, t->data, &how, err));
+    t->data_feed = (um_data_feed){.data = t->data,
+                                  .order = t->order,
+                                  .routers = topo->count[UM_ROLE_ROUTER],
+                                  .router = topo->ranks[t->base.link.comm->rank].index};
+    t->feed = um_data_feed_of(&t->data_feed);
+    t->steps =
+        cfg->steps > 0 ? (uint64_t)cfg->steps : (uint64_t)um_order_total(t->order, cfg->epochs);
+    if (t->steps == 0)
+        return UM_FAIL(err, UM_E_USAGE, "--epochs %g of these samples make no step", cfg->epochs);
+    if (t->leads && cfg->eval_data.n > 0)
+        UM_TRY(
+            um_evaluation_open(&t->evaluation, cfg, maker_of(t), &t->engine, &t->base.model, err));
+    return UM_OK;
+}
+
+/* The state of a checkpoint: the weights of this rank, and where the run was. */
+static um_status resume(trainer *t, um_err *err)
+{
+    if (t->cfg->resume[0] == '\0' || t->tracing) return UM_OK;
+    UM_TRY(um_saved_open(&t->from, t->cfg->resume, false, err));
+    UM_TRY(um_state_load(&t->state, &t->from, err));
+    UM_TRY(
+        um_verdicts_resume(&t->verdicts, t->from.state, t->cfg, um_dataset_digest(t->data), err));
+    t->first = t->from.step + 1;
+    t->data_feed.cursor = t->verdicts.cursor;
+    um_log_info("going on from %s at step %" PRIu64, t->from.folder, t->first);
+    um_saved_close(&t->from);
+    return UM_OK;
+}
+
+static um_status load(trainer *t, um_err *err)
+{
+    um_role_base *b = &t->base;
+    b->link.phase = "loading the backbone";
+    UM_TRY(um_select_open(&t->select, t->cfg, &b->ck.model, &b->model, err));
+    if (t->leads) UM_TRY(um_select_check(&t->select, err));
+    UM_TRY(um_role_own(b, 0, err));
+    UM_TRY(um_select_adapt(&t->select, &b->params, err));
+    UM_TRY(um_wrap(err, um_backbone_load(&t->backbone, &b->params, err), "load backbone"));
+    UM_TRY(um_select_begin(&t->select, &b->params, err));
+    t->optimizer = um_optimizer_open(&b->params, &t->select.optimizer);
+    t->state = (um_state){&b->params, t->optimizer, t->leads ? "router" : NULL};
+    return UM_OK;
+}
+
+/* What steps run with, after the weights are there. */
+static void open_engine(trainer *t)
+{
+    um_role_base *b = &t->base;
+    const um_topology *topo = &b->link.comm->topo;
+    t->exchange = um_exchange_open(&b->link, &b->dev, b->ck.model.dim);
+    t->step = um_step_open(&b->link, &b->params, t->optimizer, UM_SUMS, um_state_save, &t->state);
+    um_train_engine *e = &t->engine;
+    e->link = &b->link;
+    e->lora = &b->lora;
+    e->dropout = (float)t->select.dropout;
+    e->step = t->step;
+    e->aux = &t->aux;
+    e->pad_rows = t->feed.pad_rows;
+    e->media =
+        um_train_media_open(t->cfg, &b->ck.model, &b->link, um_select_modalities(&t->select));
+    um_arena_init(&e->scratch, "step scratch", 1 << 20);
+    const um_micro_batch_setup setup = {.backbone = &t->backbone,
+                                        .exchange = t->exchange,
+                                        .dev = &b->dev,
+                                        .host = &b->step,
+                                        .device = &b->device_step,
+                                        .lora = &b->lora,
+                                        .seed = (uint64_t)t->cfg->seed,
+                                        .expert_ranks = topo->count[UM_ROLE_EXPERT],
+                                        .recompute = strcmp(t->cfg->recompute, "layer") == 0,
+                                        .aux = &t->aux};
+    for (int i = 0; i < 2; i++) um_micro_batch_open(&e->micro[i], &setup);
+}
+
+static um_status start(trainer *t, um_comm *comm, um_err *err)
+{
+    um_role_base *b = &t->base;
+    UM_TRY(um_role_begin(b, t->cfg, comm, err));
+    UM_TRY(um_tokenizer_open(&t->tok, t->cfg->model, err));
+    UM_TRY(um_role_join(b, err));
+    UM_TRY(load(t, err));
+    UM_TRY(t->cfg->request[0] != '\0' ? open_trace(t, err) : open_data(t, err));
+    UM_TRY(resume(t, err));
+    UM_TRY(um_aux_read(&t->aux, t->off, t->cfg, &b->ck.model, t->tracing ? t->trace.file.aux : NULL,
+                       &b->model, err));
+    if (t->tracing) memcpy(t->trace.off, t->off, sizeof t->off);
+    open_engine(t);
+    t->schedule = um_schedule_of(t->cfg, t->steps);
+    t->planned = t->first - 1;
+    if (t->leads && !t->tracing && t->cfg->out[0] != '\0') {
+        UM_TRY(um_file_mkdirs(t->cfg->out, err));
+        um_saved_prune(t->cfg->out, INT64_MAX, 0); /* what a killed run has left half written */
+        UM_TRY(um_record_log_open(&t->log, t->cfg->out, t->first - 1, err));
+    }
+    if (t->leads) return um_join_all_ready(&b->link, err);
+    return um_join_ready(&b->link, t->backbone.weight_bytes, 0, err);
+}
+
+/* --- steps --- */
+
+static um_train_plan *plan_of(trainer *t, uint64_t step) { return &t->plan[step % AHEAD]; }
+
+/* Reads the samples of steps up to AHEAD - 1 beyond `step` and asks for their media. */
+static um_status plan_ahead(trainer *t, uint64_t step, um_err *err)
+{
+    while (t->planned < t->steps && t->planned + 1 < step + AHEAD) {
+        um_train_plan *p = plan_of(t, t->planned + 1);
+        const um_arena arena = p->arena;
+        *p = (um_train_plan){.step = t->planned + 1, .arena = arena};
+        UM_TRY(t->feed.plan(t->feed.ctx, p, err));
+        for (int i = 0; i < p->n; i++)
+            for (int k = 0; k < p->work[i].items; k++)
+                UM_TRY(um_train_media_ask(t->engine.media, &p->work[i].item[k], err));
+        t->planned++;
+    }
+    return UM_OK;
+}
+
+/* Whether a checkpoint is due behind this step. */
+static bool save_due(trainer *t, uint64_t step, bool stop)
+{
+    const uint64_t every = (uint64_t)t->cfg->save_every;
+    if (t->cfg->out[0] == '\0') return false;
+    bool asked = um_signals_save();
+    return asked || stop || (every > 0 && step % every == 0);
+}
+
+/* Router 0: what becomes of a step. */
+static um_status decide(trainer *t, const um_step_totals *totals, double squares,
+                        um_step_orders *out, um_train_record *r, um_arena *arena, um_err *err)
+{
+    um_verdict v = um_verdicts_judge(&t->verdicts, totals, squares, t->cfg);
+    *out = (um_step_orders){.lr = t->select.lr * um_schedule_share(&t->schedule, r->step),
+                            .scale = v.scale,
+                            .skip = v.skip != NULL};
+    r->lr = out->lr;
+    r->norm = v.norm;
+    r->skipped = v.skip;
+    if (t->tracing) {
+        const bool shows = um_train_trace_shows(&t->trace, r->step), last = r->step == t->steps;
+        out->stop = last;
+        out->gradients = shows;
+        out->save = shows || last ? t->states : NULL;
+        out->lr = t->select.lr;
+        out->skip = out->skip || shows;
+        return UM_OK;
+    }
+    if (v.skip != NULL && t->verdicts.row >= t->cfg->give_up)
+        return UM_FAIL(err, UM_E_LIMIT,
+                       "training gives up at step %" PRIu64 ": %d steps in a row were skipped, the "
+                       "last because %s; a smaller --lr or --clip may help; the checkpoints in %s "
+                       "are as they were",
+                       r->step, t->verdicts.row, v.skip, t->cfg->out);
+    t->stopped = um_signals_stop();
+    out->stop = t->stopped || r->step == t->steps;
+    if (save_due(t, r->step, out->stop))
+        UM_TRY(um_saved_begin(&out->save, t->cfg->out, r->step, arena, err));
+    return UM_OK;
+}
+
+/* Router 0: all ranks have written theirs. */
+static um_status commit(trainer *t, um_train_record *r, const um_order_cursor *cursor,
+                        const um_step_file *files, int n, um_arena *arena, um_err *err)
+{
+    um_text state = {0};
+    um_saved_file *list = um_arena_alloc(arena, (size_t)(n + 1) * sizeof *list);
+    for (int i = 0; i < n; i++)
+        list[i] = (um_saved_file){files[i].name, files[i].bytes, files[i].xxh3};
+    t->verdicts.cursor = *cursor;
+    um_verdicts_state(&state, &t->verdicts, r->step, t->steps, t->cfg, um_dataset_digest(t->data));
+    um_status st = um_saved_commit(&r->saved, t->cfg->out, r->step, list, n, state.s, arena, err);
+    um_text_free(&state);
+    if (st == UM_OK) um_saved_prune(t->cfg->out, t->cfg->keep, t->verdicts.best_step);
+    return st;
+}
+
+/* The sums of a step as means. */
+static void fill(um_train_record *r, const um_step_totals *totals)
+{
+    const double n = totals->targets > 0 ? (double)totals->targets : NAN, *sum = totals->value;
+    r->samples = totals->samples;
+    r->targets = totals->targets;
+    r->cross_entropy = sum[UM_SUM_LOSS] / n;
+    r->loss = (sum[UM_SUM_LOSS] + sum[UM_SUM_ADDED]) / n;
+    for (int k = 0; k < UM_RECORD_TERMS; k++) r->aux[k] = sum[UM_SUM_AUX + k] / n;
+    for (int m = 0; m < UM_MODALITIES; m++)
+        r->by_modality[m] =
+            sum[UM_SUM_TARGETS_OF + m] > 0 ? sum[UM_SUM_OF + m] / sum[UM_SUM_TARGETS_OF + m] : NAN;
+    r->rows = (uint64_t)sum[UM_SUM_ROWS];
+    r->lost = (uint64_t)sum[UM_SUM_LOST];
+    r->eval_loss = NAN;
+}
+
+static um_status report(trainer *t, um_train_record *r, int64_t since, um_err *err)
+{
+    um_text line = {0};
+    r->steps = t->steps;
+    r->seconds = (double)(um_now_ns() - since) * 1e-9;
+    r->rows_per_second = r->seconds > 0 ? (double)r->rows / r->seconds : 0;
+    t->verdicts.pace =
+        t->verdicts.pace > 0 ? 0.9 * t->verdicts.pace + 0.1 * r->seconds : r->seconds;
+    r->left_seconds = t->verdicts.pace * (double)(t->steps - r->step);
+    if (t->log >= 0) UM_TRY(um_record_log_add(t->log, r, err));
+    um_record_json(&line, r);
+    um_status st = t->emit(t->ctx, line.s, err);
+    um_text_free(&line);
+    return st;
+}
+
+/* Whether the held-out samples are looked at behind this step. */
+static bool look_due(const trainer *t, uint64_t step, bool last)
+{
+    const uint64_t every = (uint64_t)t->cfg->eval_every;
+    return t->evaluation != NULL && (last || (every > 0 && step % every == 0));
+}
+
+/* Router 0, between apply and the next step. */
+static um_status after(trainer *t, um_train_record *r, const um_step_orders *orders,
+                       const um_order_cursor *cursor, const um_step_file *files, int n, um_err *err)
+{
+    if (t->tracing) {
+        if (orders->save == NULL) return UM_OK;
+        UM_TRY(um_train_trace_states(&t->trace, r->step, t->states, files, n, orders->scale, err));
+        if (!orders->stop) return UM_OK;
+        rmdir(t->states);
+        return um_trace_write(t->trace.trace, t->cfg->out, err);
+    }
+    if (look_due(t, r->step, orders->stop)) {
+        UM_TRY(um_evaluation_run(t->evaluation, r->step, &r->eval_loss, err));
+        um_verdicts_evaluated(&t->verdicts, r->step, r->eval_loss, orders->save != NULL);
+    }
+    return orders->save == NULL ? UM_OK : commit(t, r, cursor, files, n, &t->step_arena, err);
+}
+
+/* One step, all of it. *stop: it was the last. */
+static um_status step_run(trainer *t, uint64_t step, bool *stop, um_err *err)
+{
+    um_train_plan *p = plan_of(t, step);
+    um_arena *arena = &t->step_arena;
+    const int64_t since = um_now_ns();
+    um_step_batch *done = um_arena_zero(arena, (size_t)(p->n + 1) * sizeof *done);
+    um_step_totals totals = {0};
+    um_step_norm *norms = NULL;
+    um_step_orders orders = {0};
+    um_step_file *files = NULL;
+    um_train_record r = {.step = step, .media = um_kinds_name(p->media)};
+    double squares = 0;
+    int n_norms = 0, n_files = 0;
+    UM_TRY(um_train_step_run(&t->engine, p, done, arena, err));
+    UM_TRY(
+        um_step_finish(t->step, step, done, p->n, &totals, &norms, &n_norms, &squares, arena, err));
+    if (t->leads) {
+        fill(&r, &totals);
+        r.epoch = (double)p->cursor.epoch;
+        UM_TRY(decide(t, &totals, squares, &orders, &r, arena, err));
+    }
+    UM_TRY(um_step_apply(t->step, &orders, &files, &n_files, arena, err));
+    *stop = orders.stop;
+    if (!t->leads) return UM_OK;
+    UM_TRY(after(t, &r, &orders, &p->cursor, files, n_files, err));
+    return t->tracing ? UM_OK : report(t, &r, since, err);
+}
+
+static um_status steps_run(trainer *t, um_err *err)
+{
+    const um_mark begin = um_arena_mark(&t->step_arena);
+    bool stop = t->first > t->steps;
+    for (uint64_t step = t->first; !stop; step++) {
+        UM_TRY(plan_ahead(t, step, err));
+        UM_TRY(step_run(t, step, &stop, err));
+        um_arena_reset(&t->step_arena, begin);
+        um_arena *plan = &plan_of(t, step)->arena;
+        um_arena_free(plan);
+        um_arena_init(plan, "step samples", 1 << 18);
+    }
+    return UM_OK;
+}
+
+/* --- the end --- */
+
+static um_status shutdown_all(trainer *t, um_err *err)
+{
+    Um__Shutdown bye = UM__SHUTDOWN__INIT;
+    um_link *l = &t->base.link;
+    bye.reason = "done";
+    for (int p = 0; p < l->comm->topo.n; p++)
+        if (p != l->comm->rank) UM_TRY(um_link_control(l, p, UM_KIND_SHUTDOWN, &bye.base, err));
+    return UM_OK;
+}
+
+static um_status await_shutdown(trainer *t, um_err *err)
+{
+    um_link *l = &t->base.link;
+    for (l->phase = "waiting for the end";;) {
+        um_inbound in = {0};
+        UM_TRY(um_link_next_any(l, &in, -1, err));
+        if (in.msg.data == NULL) continue;
+        const bool bye =
+            in.frame.kind == UM_KIND_SHUTDOWN && in.msg.peer == um_join_leader(l->comm);
+        um_status st = bye ? UM_OK : um_link_unwanted(l, &in, "the end of the training", err);
+        um_link_release(l, &in);
+        if (st != UM_OK || bye) return st;
+    }
+}
+
+static um_status finish(trainer *t, um_err *err)
+{
+    um_text line = {0};
+    UM_TRY(shutdown_all(t, err));
+    um_text_fmt(&line,
+                "{\"kind\":\"trained\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64
+                ",\"stopped\":%s,\"skipped\":%" PRIu64 ",\"lost\":%" PRIu64 "}",
+                t->stopped ? t->verdicts.last_step : t->steps, t->steps,
+                t->stopped ? "true" : "false", t->verdicts.skipped, t->verdicts.lost);
+    um_status st = t->emit(t->ctx, line.s, err);
+    um_text_free(&line);
+    return st;
+}
+
+static void close_all(trainer *t)
+{
+    for (int i = 0; i < 2; i++) um_micro_batch_close(&t->engine.micro[i]);
+    um_evaluation_close(t->evaluation);
+    um_train_media_close(t->engine.media);
+    um_step_close(t->step);
+    um_exchange_close(t->exchange);
+    um_arena_free(&t->engine.scratch);
+    for (int i = 0; i < AHEAD; i++) um_arena_free(&t->plan[i].arena);
+    um_order_close(t->order);
+    um_dataset_close(t->data);
+    um_saved_close(&t->from);
+    if (t->tracing) um_train_trace_close(&t->trace);
+    um_optimizer_close(t->optimizer);
+    um_select_close(&t->select);
+    um_backbone_close(&t->backbone);
+    um_tokenizer_close(t->tok);
+    um_arena_free(&t->step_arena);
+    if (t->log >= 0) close(t->log);
+}
+
+um_status um_trainer_run(const um_config *cfg, um_comm *comm, um_train_emit emit, void *ctx,
+                         um_err *err)
+{
+    trainer t = {.cfg = cfg, .emit = emit, .ctx = ctx, .first = 1, .log = -1};
+    t.leads = comm->rank == um_join_leader(comm);
+    um_arena_init(&t.step_arena, "step", 1 << 20);
+    for (int i = 0; i < AHEAD; i++) um_arena_init(&t.plan[i].arena, "step samples", 1 << 18);
+    um_signals_watch();
+    um_status st = start(&t, comm, err);
+    if (st == UM_OK) st = steps_run(&t, err);
+    if (st == UM_OK) st = t.leads ? finish(&t, err) : await_shutdown(&t, err);
+    close_all(&t);
+    um_role_end(&t.base, st, err);
+    return st;
+}

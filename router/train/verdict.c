@@ -1,0 +1,134 @@
+/* See verdict.h. */
+#include "router/train/verdict.h"
+
+#include "core/base/log.h"
+#include "router/train/train_step.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SETTLED = 20 }; /* steps after which the usual norm is known */
+
+um_verdict um_verdicts_judge(um_verdicts *v, const um_step_totals *totals, double squares,
+                             const um_config *cfg)
+{
+    um_verdict out = {.norm = NAN};
+    const double n = (double)totals->targets, *sum = totals->value;
+    const double loss = sum[UM_SUM_LOSS] + sum[UM_SUM_ADDED];
+    v->last_step++;
+    v->lost += (uint64_t)sum[UM_SUM_LOST];
+    if (totals->targets > 0) {
+        out.scale = 1 / n;
+        out.norm = sqrt(squares) / n;
+    }
+    if (totals->targets == 0)
+        out.skip = "none of its samples could be used";
+    else if (!isfinite(loss))
+        out.skip = "the loss is not a finite number";
+    else if (!isfinite(out.norm))
+        out.skip = "the gradient is not finite";
+    else if (cfg->spike > 0 && v->seen >= SETTLED && out.norm > cfg->spike * v->usual) {
+        snprintf(v->why, sizeof v->why, "the gradient has norm %.3g, of late it was %.3g", out.norm,
+                 v->usual);
+        out.skip = v->why;
+    }
+    if (out.skip != NULL) {
+        v->skipped++;
+        v->row++;
+        um_log_warn("step %" PRIu64 " changes nothing: %s", v->last_step, out.skip);
+        return out;
+    }
+    v->row = 0;
+    v->usual = v->seen == 0 ? out.norm : 0.95 * v->usual + 0.05 * out.norm;
+    v->seen++;
+    if (cfg->clip > 0 && out.norm > cfg->clip) /* as torch.nn.utils.clip_grad_norm_ */
+        out.scale *= cfg->clip / (out.norm + 1e-6);
+    return out;
+}
+
+void um_verdicts_evaluated(um_verdicts *v, uint64_t step, double loss, bool saved)
+{
+    if (!saved || !isfinite(loss)) return;
+    if (v->best_step > 0 && loss >= v->best_loss) return;
+    v->best_step = step;
+    v->best_loss = loss;
+}
+
+/* --- what must agree --- */
+
+/* Options that decide what a step is. */
+static void text_of(const um_config *cfg, const char *digest, const char *name, um_text *out)
+{
+    if (strcmp(name, "data") == 0) um_text_fmt(out, "%s", digest);
+    if (strcmp(name, "seed") == 0) um_text_fmt(out, "%" PRId64, cfg->seed);
+    if (strcmp(name, "batch") == 0) um_text_fmt(out, "%" PRId64, cfg->batch);
+    if (strcmp(name, "micro-batch") == 0) um_text_fmt(out, "%" PRId64, cfg->micro_batch);
+    if (strcmp(name, "max-length") == 0) um_text_fmt(out, "%" PRId64, cfg->max_length);
+    if (strcmp(name, "group-by-length") == 0)
+        um_text_fmt(out, "%s", cfg->group_by_length ? "true" : "false");
+}
+
+static const char *const agreed[] = {"data",        "seed",       "batch",
+                                     "micro-batch", "max-length", "group-by-length"};
+enum { AGREED = (int)(sizeof agreed / sizeof *agreed) };
+
+void um_verdicts_state(um_text *out, const um_verdicts *v, uint64_t step, uint64_t steps,
+                       const um_config *cfg, const char *digest)
+{
+    um_text_fmt(out,
+                "{\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\n \"cursor\":{\"epoch\":%" PRId64
+                ",\"step\":%" PRId64 "},\n",
+                step, steps, v->cursor.epoch, v->cursor.step);
+    um_text_fmt(out,
+                " \"usual_norm\":%.17g,\"counted\":%" PRIu64 ",\"skipped_in_a_row\":%d,"
+                "\"skipped\":%" PRIu64 ",\"lost\":%" PRIu64 ",\n",
+                v->usual, v->seen, v->row, v->skipped, v->lost);
+    um_text_fmt(out, " \"best\":{\"step\":%" PRIu64 ",\"loss\":%.17g},\n \"options\":{",
+                v->best_step, v->best_loss);
+    for (int i = 0; i < AGREED; i++) {
+        um_text value = {0};
+        text_of(cfg, digest, agreed[i], &value);
+        um_text_fmt(out, "%s\"%s\":\"%s\"", i > 0 ? "," : "", agreed[i], value.s);
+        um_text_free(&value);
+    }
+    um_text_fmt(out, "}}\n");
+}
+
+static um_status compare(const um_json *options, const char *name, const um_config *cfg,
+                         const char *digest, um_err *err)
+{
+    const char *was = um_json_str(um_json_get(options, name), "");
+    um_text is = {0};
+    text_of(cfg, digest, name, &is);
+    um_status st = UM_OK;
+    if (strcmp(was, is.s) != 0 && strcmp(name, "data") == 0)
+        st = UM_FAIL(err, UM_E_USAGE,
+                     "--resume: the files of --data, or their weights, are not those that the run "
+                     "was started with");
+    else if (strcmp(was, is.s) != 0)
+        st = UM_FAIL(err, UM_E_USAGE, "--resume: the run was started with --%s %s, not %s", name,
+                     was, is.s);
+    um_text_free(&is);
+    return st;
+}
+
+um_status um_verdicts_resume(um_verdicts *v, const um_json *state, const um_config *cfg,
+                             const char *digest, um_err *err)
+{
+    const um_json *cursor = um_json_get(state, "cursor"), *best = um_json_get(state, "best"),
+                  *options = um_json_get(state, "options");
+    for (int i = 0; i < AGREED; i++) UM_TRY(compare(options, agreed[i], cfg, digest, err));
+    v->last_step = (uint64_t)um_json_int(um_json_get(state, "step"), 0);
+    v->cursor = (um_order_cursor){um_json_int(um_json_get(cursor, "epoch"), 0),
+                                  um_json_int(um_json_get(cursor, "step"), 0)};
+    v->usual = um_json_num(um_json_get(state, "usual_norm"), 0);
+    v->seen = (uint64_t)um_json_int(um_json_get(state, "counted"), 0);
+    v->row = (int)um_json_int(um_json_get(state, "skipped_in_a_row"), 0);
+    v->skipped = (uint64_t)um_json_int(um_json_get(state, "skipped"), 0);
+    v->lost = (uint64_t)um_json_int(um_json_get(state, "lost"), 0);
+    v->best_step = (uint64_t)um_json_int(um_json_get(best, "step"), 0);
+    v->best_loss = um_json_num(um_json_get(best, "loss"), 0);
+    return UM_OK;
+}
