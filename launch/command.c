@@ -50,7 +50,7 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
         *job = whole;
         return UM_OK;
     }
-    if (cfg->request[0] == '\0')
+    if (cfg->request[0] == '\0' && !cfg->train)
         fputs("unimoe: typed by hand, this line reads requests from standard input: add <FILE\n",
               stderr);
     printf("%s\n\n", um_job_line(&whole, arena));

@@ -13,6 +13,9 @@ um_status um_trace(const um_config *cfg, um_err *err);
 /* unimoe doctor: one line a check to `to`, a remedy under each that is not well. UM_E_IO when one fails. */
 um_status um_doctor(const um_config *cfg, FILE *to, um_err *err);
 
+/* unimoe train: a training job, its console and its log; the model directory or adapter at the end. */
+um_status um_train(const um_config *cfg, um_err *err);
+
 /* Opens the model, settles the ranks, composes the job. With --dry-run it prints the mpirun line and the memory of every rank
  * and leaves *job with no words. cfg's paths become absolute, for ranks may start elsewhere. sequences: decoded together. */
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err);

@@ -41,6 +41,8 @@ static const struct {
      "answer a question about text and images, or a file of requests", NULL},
     {"trace", UM_PROG_TRACE, um_trace, "write every tensor on the way of one request to a file",
      NULL},
+    {"train", UM_PROG_TRAIN, um_train, "train a model, or some of its tensors, on conversations",
+     NULL},
     {"inspect", UM_PROG_INSPECT, inspect,
      "show what a model directory holds and what is wrong with it", NULL},
     {"doctor", UM_PROG_DOCTOR, doctor,

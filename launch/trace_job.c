@@ -2,6 +2,8 @@
 #include "launch/command.h"
 
 #include "core/base/file.h"
+#include "core/train/training_file.h"
+#include "launch/train/train_job.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -32,7 +34,8 @@ static um_status find_model(um_config *cfg, um_arena *arena, um_err *err)
     return st;
 }
 
-static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
+/* The request and the output, as absolute paths. */
+static um_status settle_output(um_config *cfg, um_arena *arena, um_err *err)
 {
     char path[PATH_MAX];
     if (cfg->request[0] == '\0')
@@ -48,7 +51,28 @@ static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
     const char *folder = um_path_dir(arena, cfg->out);
     if (access(folder, W_OK) != 0)
         return UM_FAIL(err, UM_E_USAGE, "--out: folder %s: %s", folder, strerror(errno));
+    return UM_OK;
+}
+
+static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
+{
+    UM_TRY(settle_output(cfg, arena, err));
     return find_model(cfg, arena, err);
+}
+
+/* --train: the file is a training file. */
+static um_status trace_training(um_config *cfg, um_arena *arena, um_err *err)
+{
+    um_training_file f = {0};
+    um_job job = {0};
+    um_train_outcome out;
+    UM_TRY(settle_output(cfg, arena, err));
+    UM_TRY(um_training_file_open(&f, cfg->request, arena, err));
+    um_status st = um_training_file_options(&f, cfg, arena, err);
+    um_training_file_close(&f);
+    if (st == UM_OK) st = um_prepare(&job, cfg, 1, arena, err);
+    if (st != UM_OK || job.argc == 0) return st;
+    return um_train_job_run(&out, &job, cfg, stderr, true, err);
 }
 
 um_status um_trace(const um_config *given, um_err *err)
@@ -63,6 +87,11 @@ um_status um_trace(const um_config *given, um_err *err)
                           .unnamed = true,
                           .wanted = 1};
     um_arena_init(&arena, "trace", 1 << 16);
+    if (cfg.train) {
+        um_status trained = trace_training(&cfg, &arena, err);
+        um_arena_free(&arena);
+        return trained;
+    }
     um_status st = settle_paths(&cfg, &arena, err);
     if (st == UM_OK) st = um_prepare(&job, &cfg, 1, &arena, err);
     if (st == UM_OK && job.argc > 0) {

@@ -1,0 +1,136 @@
+/* unimoe train: settles what trains and where, runs the job, and makes the model directory at the end. See launch/command.h. */
+#include "launch/command.h"
+
+#include "core/base/file.h"
+#include "core/base/log.h"
+#include "core/train/saved.h"
+#include "core/train/select.h"
+#include "launch/train/export.h"
+#include "launch/train/train_job.h"
+#include "router/data/data_list.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Ranks may start in other folders: the files of the list become absolute, with their weights. */
+static um_status settle_data(um_list *list, const char *option, um_arena *arena, um_err *err)
+{
+    um_data_file *files = NULL;
+    int n = 0;
+    char path[PATH_MAX];
+    UM_TRY(um_data_list_read(&files, &n, list->item, list->n, option, arena, err));
+    if (n > UM_MAX_FILES)
+        return UM_FAIL(err, UM_E_LIMIT, "%s: %d files, at most %d", option, n, UM_MAX_FILES);
+    list->n = 0;
+    for (int i = 0; i < n; i++) {
+        if (realpath(files[i].path, path) == NULL)
+            return UM_FAIL(err, UM_E_DATA, "%s %s: %s", option, files[i].path, strerror(errno));
+        list->item[list->n++] = um_arena_fmt(arena, "%s:%.17g", path, files[i].weight);
+    }
+    return UM_OK;
+}
+
+/* Where the run goes on: the checkpoint's folder in cfg->resume, or "" for a new run. */
+static um_status settle_resume(um_config *cfg, um_arena *arena, um_err *err)
+{
+    const char *newest = NULL;
+    um_saved s = {0};
+    if (strcmp(cfg->resume, "auto") == 0) {
+        UM_TRY(um_saved_newest(&newest, cfg->out, arena, err));
+        cfg->resume = newest == NULL ? "" : newest;
+        fprintf(stderr, newest == NULL ? "no checkpoint in %s: a new run\n" : "going on from %s\n",
+                newest == NULL ? cfg->out : newest);
+        return UM_OK;
+    }
+    if (cfg->resume[0] != '\0') {
+        char path[PATH_MAX];
+        UM_TRY(um_saved_open(&s, cfg->resume, true, err));
+        um_saved_close(&s);
+        if (realpath(cfg->resume, path) != NULL) cfg->resume = um_arena_str(arena, path);
+        return UM_OK;
+    }
+    if (um_file_exists(um_path_join(arena, cfg->out, "trainer_log.jsonl")))
+        return UM_FAIL(err, UM_E_USAGE,
+                       "--out %s has a run in it: --resume auto goes on with it; else give another "
+                       "folder",
+                       cfg->out);
+    return UM_OK;
+}
+
+static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
+{
+    char path[PATH_MAX];
+    if (cfg->model[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "the model is missing: unimoe train MODEL --data FILE");
+    if (cfg->out[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE, "--out is missing: the folder of the run");
+    UM_TRY(settle_data(&cfg->data, "--data", arena, err));
+    if (cfg->eval_data.n > 0) UM_TRY(settle_data(&cfg->eval_data, "--eval-data", arena, err));
+    if (cfg->batch < cfg->micro_batch) cfg->micro_batch = cfg->batch;
+    UM_TRY(um_file_mkdirs(cfg->out, err));
+    if (realpath(cfg->out, path) == NULL)
+        return UM_FAIL(err, UM_E_USAGE, "--out %s: %s", cfg->out, strerror(errno));
+    cfg->out = um_arena_str(arena, path);
+    if (realpath(cfg->model, path) != NULL && strcmp(path, cfg->out) == 0)
+        return UM_FAIL(err, UM_E_USAGE, "--out %s is the model itself: give another folder",
+                       cfg->out);
+    if (access(cfg->out, W_OK) != 0)
+        return UM_FAIL(err, UM_E_USAGE, "--out %s: %s", cfg->out, strerror(errno));
+    if (cfg->media_folder[0] != '\0') {
+        if (realpath(cfg->media_folder, path) == NULL)
+            return UM_FAIL(err, UM_E_USAGE, "--media-folder %s: %s", cfg->media_folder,
+                           strerror(errno));
+        cfg->media_folder = um_arena_str(arena, path);
+    }
+    return settle_resume(cfg, arena, err);
+}
+
+/* Mistakes in what trains are found before a job is started. */
+static um_status check_choice(const um_config *cfg, um_arena *arena, um_err *err)
+{
+    um_checkpoint c;
+    um_select s = {0};
+    const um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
+    UM_TRY(um_checkpoint_open(&c, cfg->model, &towers, err));
+    um_status st = um_select_open(&s, cfg, &c.model, arena, err);
+    if (st == UM_OK) st = um_select_check(&s, err);
+    um_select_close(&s);
+    um_checkpoint_close(&c);
+    return st;
+}
+
+static um_status run(um_config *cfg, um_arena *arena, um_err *err)
+{
+    um_job job = {0};
+    um_train_outcome out;
+    const char *newest = NULL;
+    UM_TRY(settle_paths(cfg, arena, err));
+    UM_TRY(check_choice(cfg, arena, err));
+    cfg->train = true;
+    UM_TRY(um_prepare(&job, cfg, cfg->micro_batch, arena, err));
+    if (job.argc == 0) return UM_OK; /* --dry-run */
+    UM_TRY(um_train_job_run(&out, &job, cfg, stderr, cfg->quiet, err));
+    UM_TRY(um_saved_newest(&newest, cfg->out, arena, err));
+    if (newest == NULL)
+        return UM_FAIL(err, UM_E_DATA, "the last checkpoint of %s cannot be read", cfg->out);
+    UM_TRY(um_export(cfg, newest, err));
+    if (!cfg->quiet)
+        fprintf(stderr, "%" PRIu64 " steps, loss %.4f; %s is in %s%s\n", out.steps, out.last.loss,
+                strcmp(cfg->save, "adapter") == 0 ? "the adapter" : "the model", cfg->out,
+                strcmp(cfg->save, "adapter") == 0 ? "/adapter" : "");
+    return UM_OK;
+}
+
+um_status um_train(const um_config *given, um_err *err)
+{
+    um_config cfg = *given;
+    um_arena arena;
+    um_arena_init(&arena, "train", 1 << 16);
+    um_status st = run(&cfg, &arena, err);
+    um_arena_free(&arena);
+    return st;
+}
