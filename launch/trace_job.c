@@ -3,7 +3,7 @@
 
 #include "core/base/file.h"
 #include "core/train/training_file.h"
-#include "launch/train/train_job.h"
+#include "launch/train/training_job.h"
 
 #include <errno.h>
 #include <limits.h>

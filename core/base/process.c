@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,3 +68,36 @@ int um_cpus_allowed_by(int (*get)(pid_t pid, size_t bytes, cpu_set_t *set))
 }
 
 int um_cpus_allowed(void) { return um_cpus_allowed_by(sched_getaffinity); }
+
+/* --- signals of a training job --- */
+
+static volatile sig_atomic_t save_asked, stop_asked; /* written by the handler: see process.h */
+
+static void on_signal(int sig)
+{
+    if (sig == SIGUSR1)
+        save_asked = 1;
+    else
+        stop_asked = 1;
+}
+
+void um_signals_watch(void)
+{
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGUSR1, &a, NULL);
+    sigaction(SIGUSR2, &a, NULL);
+    a.sa_flags = (int)(SA_RESTART | SA_RESETHAND);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+bool um_signals_save(void)
+{
+    bool asked = save_asked != 0;
+    if (asked) save_asked = 0;
+    return asked;
+}
+
+bool um_signals_stop(void) { return stop_asked != 0; }
+
+void um_signals_forget(void) { save_asked = stop_asked = 0; }

@@ -3,7 +3,7 @@
 
 #include "core/base/log.h"
 #include "core/base/openmp.h"
-#include "core/base/signals.h"
+#include "core/base/process.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -39,8 +39,8 @@ static int plan_files(posix_spawn_file_actions_t *files, int socket)
     return rc;
 }
 
-/* In the child all signals have their default action, and are unblocked but for those that ask a training job for a checkpoint, which mpirun
- * may send to all processes of a rank. */
+/* In the child all signals have their default action, and are unblocked but for those that ask a training job for a checkpoint, which
+ * mpirun may send to all processes of a rank. */
 static int plan_signals(posix_spawnattr_t *attr)
 {
     sigset_t all, blocked;

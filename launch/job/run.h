@@ -22,8 +22,8 @@ typedef struct um_job_io {
     um_job_next (*tick)(
         void *ctx);   /* called a few times a second while the job runs; may be NULL */
     int64_t start_ms; /* standard output must have its first line by then; 0 = no deadline */
-    /* The job saves when it is asked to stop: SIGUSR1 goes to its ranks as it is, and the first SIGINT or SIGTERM as SIGUSR2, upon which they
-     * save and end by themselves; a second one ends them at once. */
+    /* The job saves when it is asked to stop: SIGUSR1 goes to its ranks as it is, and the first SIGINT or SIGTERM as SIGUSR2, upon which
+     * they save and end by themselves; a second one ends them at once. */
     bool saves;
     void *ctx;
 } um_job_io;

@@ -10,7 +10,7 @@
 #include "core/train/record.h"
 #include "core/train/saved.h"
 #include "core/train/schedule.h"
-#include "core/base/signals.h"
+#include "core/base/process.h"
 #include "core/train/state.h"
 #include "router/train/aux_terms.h"
 #include "router/train/evaluate.h"

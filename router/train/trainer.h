@@ -12,7 +12,7 @@
 /* Writes one line of JSON: a record of a step (core/train/record.h), or {"kind":"trained", ...} at the end. */
 typedef um_status (*um_train_emit)(void *ctx, const char *line, um_err *err);
 
-/* UM_OK when all steps are done, or a signal has ended the job after saving (the last line says so). Thread: the calling thread is the rank's
- * main thread. */
+/* UM_OK when all steps are done, or a signal has ended the job after saving (the last line says so). Thread: the calling thread is the
+ * rank's main thread. */
 um_status um_trainer_run(const um_config *cfg, um_comm *comm, um_train_emit emit, void *ctx,
                          um_err *err);

@@ -1,5 +1,5 @@
-/* See train_job.h. */
-#include "launch/train/train_job.h"
+/* See training_job.h. */
+#include "launch/train/training_job.h"
 
 #include "core/base/clock.h"
 #include "launch/job/run.h"

@@ -16,7 +16,7 @@ typedef struct um_train_outcome {
     um_train_record last; /* of the last step; its strings are not kept */
 } um_train_outcome;
 
-/* Runs the job; a line for each step that is told goes to `to`, at most one in a while unless something happened. quiet: none. err names what
- * ended the job. UM_E_SAVED after a signal. */
+/* Runs the job; a line for each step that is told goes to `to`, at most one in a while unless something happened. quiet: none. err names
+ * what ended the job. UM_E_SAVED after a signal. */
 um_status um_train_job_run(um_train_outcome *out, const um_job *job, const um_config *cfg, FILE *to,
                            bool quiet, um_err *err);

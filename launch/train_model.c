@@ -6,7 +6,7 @@
 #include "core/train/saved.h"
 #include "core/train/select.h"
 #include "launch/train/export.h"
-#include "launch/train/train_job.h"
+#include "launch/train/training_job.h"
 #include "router/data/data_list.h"
 
 #include <errno.h>
