@@ -1,5 +1,5 @@
-/* What a training leaves: a model directory in the layout of Hugging Face, or the adapter apart. Both are made of the model that was trained
- * and of a checkpoint of the run, so that they can be made again. */
+/* What a training leaves: a model directory in the layout of Hugging Face, or the adapter apart. Both are made of the model that was
+ * trained and of a checkpoint of the run, so that they can be made again. */
 #pragma once
 
 #include "core/options/config.h"

@@ -250,7 +250,7 @@ static void run(job *j, int routers, const char *encoders, bool guarded, const c
     j->c.cfg.recompute = recompute;
     j->c.guarded = guarded;
     j->c.role[UM_ROLE_ROUTER] = router_run;
-    j->c.role_ctx = j;
+    j->c.role_ctx[UM_ROLE_ROUTER] = j;
     um_status st = cluster_run(&j->c);
     for (int i = 0; i < j->c.ranks && st != UM_OK; i++)
         if (j->c.status[i] != UM_OK) print_message("rank %d: %s\n", i, j->c.err[i].msg);
