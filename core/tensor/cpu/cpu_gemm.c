@@ -10,6 +10,7 @@ enum {
     PACK_WORK = 1 << 15,         /* floats to copy likewise */
     PACK_FLOATS = 1 << 18,       /* of x packed at a time for each thread: about L2 */
     SMALL_PACK = 8 * UM_KSTRIDE, /* packed rows that fit on the stack */
+    SLICE_ROWS = 96,             /* but at least so many: of fewer the weights are read too often */
     PIECES = 4,                  /* for each thread, at least */
     THIN_UNIT = 4,               /* panels that a thread takes at least: of few rows, */
     L2_UNIT = 2,                 /* of rows that all fit in L2, */
@@ -91,7 +92,8 @@ static void block_part(void *ctx, int part, int parts)
 /* Rows to pack and multiply at a time: even slices. */
 static int slice_rows(const job *j)
 {
-    const size_t all = (size_t)j->g.M * (size_t)j->g.K, most = (size_t)j->team * PACK_FLOATS;
+    const size_t all = (size_t)j->g.M * (size_t)j->g.K, least = SLICE_ROWS * (size_t)j->g.K;
+    const size_t floats = (size_t)j->team * PACK_FLOATS, most = floats > least ? floats : least;
     const int unit = j->kernels->tile_rows, slices = (int)((all + most - 1) / most);
     const int units = (j->g.M + unit - 1) / unit;
     return um_max_int(1, units / slices + (units % slices != 0)) * unit;
