@@ -367,14 +367,11 @@ static void matrix_grads(um_dev *d, um_weight *w, const float *dy, const float *
     um_matrix xt = {.dtype = UM_F32, .N = K, .K = T};
     xt.data = um_arena_alloc(scratch, um_matrix_bytes(UM_F32, K, T));
     d->ops->pack_device(d, &xt, x, ldx, true);
-    float *dyt = um_arena_f32(scratch, (size_t)N, (size_t)T);
-    d->ops->transpose(d, dyt, dy, T, N);
     for (int i = 0; i < w->parts; i++) {
         um_param *p = w->part[i];
         float *grad = um_param_grad(p);
         if (grad == NULL) continue;
-        d->ops->gemm(d, grad, K, dyt + um_at((size_t)p->row, 0, (size_t)T), T, rows_of(p), &xt,
-                     NULL, true);
+        d->ops->gemm_tn(d, grad, K, dy + p->row, N, rows_of(p), &xt, true);
     }
 }
 

@@ -147,6 +147,11 @@ typedef struct um_ops {
     void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
 
+    /* The same from the transpose of x: y[M,N] = x^T W^T (+ y when accumulate) of x [K,M]. With x the gradient of a layer's output and W its
+     * input, packed transposed, this is the gradient of the layer's weights, rows in order. */
+    void (*gemm_tn)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M,
+                    const um_matrix *w, bool accumulate);
+
     /* The rows of every group through its own matrix, as gemm would one group after another, with the same bits. All matrices have the
      * same N, K and type; no two groups share a row. Rows of no group are left as they are. */
     void (*gemm_grouped)(um_dev *d, float *y, int ldy, const float *x, int ldx,

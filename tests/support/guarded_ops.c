@@ -149,6 +149,10 @@ OP(gemm,
    (um_dev * d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
     const float *bias, bool accumulate),
    (d, y, ldy, x, ldx, M, w, bias, accumulate), M > 0, y, x, w->data, bias)
+OP(gemm_tn,
+   (um_dev * d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
+    bool accumulate),
+   (d, y, ldy, x, ldx, M, w, accumulate), M > 0, y, x, w->data)
 OP(rmsnorm_fwd,
    (um_dev * d, float *y, float *rstd, const float *x, const float *w, int T, int D, float eps),
    (d, y, rstd, x, w, T, D, eps), T > 0, y, rstd, x, w)
@@ -300,6 +304,7 @@ static const um_ops table = {
     .pack_device = guarded_pack_device,
     .pack_transpose = guarded_pack_transpose,
     .gemm = guarded_gemm,
+    .gemm_tn = guarded_gemm_tn,
     .gemm_grouped = guarded_gemm_grouped,
     .rmsnorm_fwd = guarded_rmsnorm_fwd,
     .rmsnorm_bwd = guarded_rmsnorm_bwd,

@@ -272,6 +272,7 @@ static const um_ops um_ops_cpu = {
     .pack_device = um_cpu_pack_device,
     .pack_transpose = um_cpu_pack_transpose,
     .gemm = um_cpu_gemm,
+    .gemm_tn = um_cpu_gemm_tn,
     .gemm_grouped = um_cpu_gemm_grouped,
     .rmsnorm_fwd = rmsnorm_fwd,
     .rmsnorm_bwd = rmsnorm_bwd,

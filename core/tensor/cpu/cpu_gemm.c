@@ -66,6 +66,18 @@ static void thin_part(void *ctx, int part, int parts)
 }
 
 /* x as [k-block][row][KSTRIDE], a share of the rows. */
+static void pack_turned_part(void *ctx, int part, int parts)
+{
+    const job *j = ctx;
+    const um_gemm *g = &j->g;
+    size_t r0, r1;
+    um_team_share((size_t)g->M, UM_PANEL, part, parts, &r0, &r1);
+    float *to = g->packed + r0 * UM_KSTRIDE;
+    for (int k = 0; k < g->K; k += UM_KBLOCK, to += (size_t)g->M * UM_KSTRIDE)
+        j->kernels->transpose(to, UM_KSTRIDE, g->x + (size_t)k * g->ldx + r0, g->ldx,
+                              (size_t)um_min_int(UM_KBLOCK, g->K - k), r1 - r0);
+}
+
 static void pack_part(void *ctx, int part, int parts)
 {
     const um_gemm *g = &((const job *)ctx)->g;
@@ -110,11 +122,34 @@ static void packed_gemm(job *j)
         floats + sums > SMALL_PACK ? um_alloc_aligned((floats + sums) * sizeof(float)) : small;
     j->g.packed = memory;
     j->partial = memory + floats;
-    um_team_run(floats > PACK_WORK ? j->team : 1, pack_part, j);
+    um_team_run(floats > PACK_WORK ? j->team : 1, j->g.turned ? pack_turned_part : pack_part, j);
     cut(j, um_gemm_fits(&j->g, j->g.M) ? L2_UNIT : BLOCK_UNIT, j->kernels->tile_rows);
     atomic_store(j->taken, 0);
     um_team_run(j->team, block_part, j);
     if (memory != small) um_free(memory);
+}
+
+/* A call whose shape, matrix and rows are in g. */
+static void gemm_run(um_dev *d, const um_gemm *g)
+{
+    atomic_int taken = 0;
+    job j = {.kernels = d->kernels,
+             .team = um_team_size(d, (size_t)g->M * (size_t)g->N * (size_t)g->K, THREAD_WORK),
+             .taken = &taken,
+             .g = *g};
+    if (g->M <= 0 || j.team == 0) return;
+    if (g->M <= UM_THIN && !g->turned) {
+        cut(&j, THIN_UNIT, g->M);
+        um_team_run(j.team, thin_part, &j);
+        return;
+    }
+    const int rows = slice_rows(&j);
+    for (int m = 0; m < g->M; m += rows) {
+        j.g.M = um_min_int(rows, g->M - m);
+        j.g.x = g->x + (size_t)m * (g->turned ? 1 : g->ldx);
+        j.g.y = g->y + (size_t)m * g->ldy;
+        packed_gemm(&j);
+    }
 }
 
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
@@ -122,34 +157,37 @@ void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, c
 {
     UM_ASSERT(w->N > 0 && w->K > 0 && ldx > 0 && ldy >= w->N);
     UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
-    atomic_int taken = 0;
-    job j = {.kernels = d->kernels,
-             .team = um_team_size(d, (size_t)M * (size_t)w->N * (size_t)w->K, THREAD_WORK),
-             .taken = &taken,
-             .g = {.y = y,
-                   .x = x,
-                   .ldy = (size_t)ldy,
-                   .ldx = (size_t)ldx,
-                   .M = M,
-                   .N = w->N,
-                   .K = w->K,
-                   .panels = w->data,
-                   .dtype = w->dtype,
-                   .bias = bias,
-                   .accumulate = accumulate}};
-    if (M <= 0 || j.team == 0) return;
-    if (M <= UM_THIN) {
-        cut(&j, THIN_UNIT, M);
-        um_team_run(j.team, thin_part, &j);
-        return;
-    }
-    const int rows = slice_rows(&j);
-    for (int m = 0; m < M; m += rows) {
-        j.g.M = um_min_int(rows, M - m);
-        j.g.x = x + (size_t)m * (size_t)ldx;
-        j.g.y = y + (size_t)m * (size_t)ldy;
-        packed_gemm(&j);
-    }
+    const um_gemm g = {.y = y,
+                       .x = x,
+                       .ldy = (size_t)ldy,
+                       .ldx = (size_t)ldx,
+                       .M = M,
+                       .N = w->N,
+                       .K = w->K,
+                       .panels = w->data,
+                       .dtype = w->dtype,
+                       .bias = bias,
+                       .accumulate = accumulate};
+    gemm_run(d, &g);
+}
+
+void um_cpu_gemm_tn(um_dev *d, float *y, int ldy, const float *x, int ldx, int M,
+                    const um_matrix *w, bool accumulate)
+{
+    UM_ASSERT(w->N > 0 && w->K > 0 && ldx >= M && ldy >= w->N);
+    UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
+    const um_gemm g = {.y = y,
+                       .x = x,
+                       .ldy = (size_t)ldy,
+                       .ldx = (size_t)ldx,
+                       .M = M,
+                       .N = w->N,
+                       .K = w->K,
+                       .panels = w->data,
+                       .dtype = w->dtype,
+                       .accumulate = accumulate,
+                       .turned = true};
+    gemm_run(d, &g);
 }
 
 /* --- many groups of rows, each with its own matrix --- */

@@ -17,7 +17,7 @@ enum {
     UM_BLOCK_ROWS = 240, /* packed rows that pass over one chunk: their k-block stays in L2 */
 };
 
-/* One gemm call: y[M,N] = x[M,K] W^T. Output j is lane j % 16 of panel j / 16. */
+/* One gemm call: y[M,N] = x[M,K] W^T, x as it lies or, turned, as [K,M]. Output j is lane j % 16 of panel j / 16. */
 typedef struct um_gemm {
     float *y;
     const float *x;
@@ -26,7 +26,7 @@ typedef struct um_gemm {
     const void *panels; /* [ceil(N/16)][K][16] of dtype */
     um_dtype dtype;
     const float *bias; /* NULL: none */
-    bool accumulate;
+    bool accumulate, turned;
     float *packed; /* x again as [ceil(K/KBLOCK)][M][KSTRIDE]; NULL for thin calls */
 } um_gemm;
 
@@ -133,6 +133,8 @@ void um_cpu_scatter(um_dev *d, float *y, const float *x, const int32_t *index, i
 /* cpu_gemm.c, cpu_gate.c, cpu_gate_dynamic.c, cpu_attention.c, pack.c: further entries. */
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
+void um_cpu_gemm_tn(um_dev *d, float *y, int ldy, const float *x, int ldx, int M,
+                    const um_matrix *w, bool accumulate);
 void um_cpu_gemm_grouped(um_dev *d, float *y, int ldy, const float *x, int ldx,
                          const um_group *group, int groups);
 void um_cpu_gate_topk(um_dev *d, int32_t *experts, float *weights, const float *logits, int T,

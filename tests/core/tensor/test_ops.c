@@ -272,6 +272,39 @@ static void gemm_rows_overlap(void **state)
     um_arena_free(&a);
 }
 
+/* gemm_tn has the bits of gemm on the transpose of its x, whose rows lie further apart than they are long; few rows, many, and so many
+ * inputs that sums wait between blocks. */
+static void gemm_turned(void **state)
+{
+    (void)state;
+    static const int sizes[][3] = {
+        {1, 1, 1}, {3, 40, 17}, {16, 33, 64}, {70, 17, 530}, {241, 130, 1100}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int flag = 0; flag < 2; flag++) {
+            const int M = sizes[i][0], N = sizes[i][1], K = sizes[i][2];
+            const op_case c = {"gemm", 0, 0.0, NULL, NULL, M, N, K, (int)i % 3};
+            um_arena a;
+            um_arena_init(&a, "case", 1 << 20);
+            um_dev plain = cpu(UM_ISA_GENERIC, 1);
+            const um_matrix w = gemm_packed(&plain, &c, &a);
+            const int ldx = M + 5, ldy = N + 2;
+            const size_t n = (size_t)M * (size_t)ldy;
+            const float *x = op_values(&a, (size_t)K * (size_t)ldx, 11, 1.0f);
+            float *xt = um_arena_f32(&a, (size_t)M, (size_t)K), *want = op_values(&a, n, 12, 1.0f);
+            for (int m = 0; m < M; m++)
+                for (int k = 0; k < K; k++) xt[m * K + k] = x[k * ldx + m];
+            plain.ops->gemm(&plain, want, ldy, xt, K, M, &w, NULL, flag);
+            for (um_isa isa = UM_ISA_GENERIC; isa <= UM_ISA_AVX512; isa++)
+                for (int threads = 1; threads <= 3 && has(isa); threads++) {
+                    um_dev d = cpu(isa, threads);
+                    float *got = op_values(&a, n, 12, 1.0f);
+                    d.ops->gemm_tn(&d, got, ldy, x, ldx, M, &w, flag);
+                    assert_memory_equal(got, want, n * sizeof *got);
+                }
+            um_arena_free(&a);
+        }
+}
+
 /* Group by group the bits of gemm, and nothing between the groups: none, few and many rows, one group and more than threads. */
 static void check_grouped(um_dtype dtype, int N, int K, const int *T, int kinds, int groups)
 {
@@ -432,6 +465,7 @@ int main(void)
         cmocka_unit_test(zero_rows_do_nothing),
         cmocka_unit_test(opening),
         cmocka_unit_test(gemm_rows_overlap),
+        cmocka_unit_test(gemm_turned),
         cmocka_unit_test(gemm_groups),
         cmocka_unit_test(packed_turns),
     };
