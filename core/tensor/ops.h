@@ -147,8 +147,8 @@ typedef struct um_ops {
     void (*gemm)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate);
 
-    /* The same from the transpose of x: y[M,N] = x^T W^T (+ y when accumulate) of x [K,M]. With x the gradient of a layer's output and W its
-     * input, packed transposed, this is the gradient of the layer's weights, rows in order. */
+    /* The same from the transpose of x: y[M,N] = x^T W^T (+ y when accumulate) of x [K,M]. With x the gradient of a layer's output and W
+     * its input, packed transposed, this is the gradient of the layer's weights, rows in order. */
     void (*gemm_tn)(um_dev *d, float *y, int ldy, const float *x, int ldx, int M,
                     const um_matrix *w, bool accumulate);
 

@@ -6,9 +6,10 @@
 #include <string.h>
 
 enum {
-    THREAD_WORK = 1 << 17,       /* multiply-adds that are worth waking a thread for */
-    PACK_WORK = 1 << 15,         /* floats to copy likewise */
-    PACK_FLOATS = 1 << 18,       /* of x packed at a time for each thread: about L2 */
+    THREAD_WORK = 1 << 17, /* multiply-adds that are worth waking a thread for */
+    PACK_WORK = 1 << 15,   /* floats to copy likewise */
+    PACK_FLOATS = 1 << 18, /* of x packed at a time for each thread: about L2 */
+    TURN_ROWS = 64, /* of x that are turned at a time: few pages of memory; divides UM_KBLOCK */
     SMALL_PACK = 8 * UM_KSTRIDE, /* packed rows that fit on the stack */
     SLICE_ROWS = 96,             /* but at least so many: of fewer the weights are read too often */
     PIECES = 4,                  /* for each thread, at least */
@@ -72,10 +73,12 @@ static void pack_turned_part(void *ctx, int part, int parts)
     const um_gemm *g = &j->g;
     size_t r0, r1;
     um_team_share((size_t)g->M, UM_PANEL, part, parts, &r0, &r1);
-    float *to = g->packed + r0 * UM_KSTRIDE;
-    for (int k = 0; k < g->K; k += UM_KBLOCK, to += (size_t)g->M * UM_KSTRIDE)
-        j->kernels->transpose(to, UM_KSTRIDE, g->x + (size_t)k * g->ldx + r0, g->ldx,
-                              (size_t)um_min_int(UM_KBLOCK, g->K - k), r1 - r0);
+    for (int k = 0; k < g->K; k += TURN_ROWS) {
+        const size_t block = (size_t)(k / UM_KBLOCK) * (size_t)g->M;
+        j->kernels->transpose(g->packed + (block + r0) * UM_KSTRIDE + k % UM_KBLOCK, UM_KSTRIDE,
+                              g->x + (size_t)k * g->ldx + r0, g->ldx,
+                              (size_t)um_min_int(TURN_ROWS, g->K - k), r1 - r0);
+    }
 }
 
 static void pack_part(void *ctx, int part, int parts)
