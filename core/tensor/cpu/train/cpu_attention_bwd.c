@@ -105,8 +105,9 @@ static void run(um_dev *d, const um_attn_bwd *a, const um_span *span, const int3
                 int spans)
 {
     if (d->st != UM_OK) return;
-    const size_t width = (size_t)a->heads * (size_t)a->head_dim;
-    UM_ASSERT(a->heads % a->kv_heads == 0 && a->ldq >= width && a->ldo >= width);
+    UM_ASSERT(a->heads % a->kv_heads == 0);
+    UM_ASSERT(a->ldq >= (size_t)a->heads * (size_t)a->head_dim &&
+              a->ldo >= (size_t)a->heads * (size_t)a->head_dim);
     UM_ASSERT(a->ldkv >= (size_t)a->kv_heads * (size_t)a->head_dim);
     atomic_size_t taken = 0;
     chained few[SMALL_SPANS];
