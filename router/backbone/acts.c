@@ -1,7 +1,9 @@
 /* Binds the activations of the backbone; see backbone.h. This is also the table of their sizes: it runs on measuring arenas. */
-#include "router/backbone/backbone.h"
+#include "router/backbone/back.h"
 
 #include "core/base/bytes.h"
+
+#include <string.h>
 
 um_attention_shape um_backbone_attention(const um_model *m)
 {
@@ -9,6 +11,13 @@ um_attention_shape um_backbone_attention(const um_model *m)
                                 .kv_heads = m->kv_heads,
                                 .head_dim = m->head_dim,
                                 .layers = UM_ATTENTION_Q_K_V};
+}
+
+um_recompute um_recompute_from_name(const char *name)
+{
+    return strcmp(name, "layer") == 0 ? UM_RECOMPUTE_LAYER
+           : strcmp(name, "ffn") == 0 ? UM_RECOMPUTE_FFN
+                                      : UM_RECOMPUTE_NONE;
 }
 
 static void bind_shared(um_acts *a, um_acts_arenas to, const um_model *m, int T, bool keep)
@@ -50,20 +59,24 @@ typedef struct kinds {
     bool moe, dense;
 } kinds;
 
-/* What can be computed again from a layer's input and its routing. */
-static void bind_inner(um_acts *a, um_acts_arenas to, const um_model *m, int T, bool keep, kinds of)
+/* Both norms and attention, and the gate's input. */
+static void bind_upper(um_acts *a, um_arena *d, const um_model *m, int T, bool moe)
 {
     size_t rows = (size_t)T, D = (size_t)m->dim;
     um_attention_shape shape = um_backbone_attention(m);
-    um_arena *d = to.device;
     a->ln1 = um_arena_f32(d, rows, D);
     a->ln2 = um_arena_f32(d, rows, D);
     a->rstd1 = um_arena_f32(d, 1, rows);
     a->rstd2 = um_arena_f32(d, 1, rows);
     um_attention_acts_bind(&a->attention, d, &shape, T, T);
-    a->gate_in = of.moe && m->fm_block ? um_arena_f32(d, rows, D) : a->ln2;
+    a->gate_in = moe && m->fm_block ? um_arena_f32(d, rows, D) : a->ln2;
+}
+
+/* The MLP of a dense layer, and the shared experts. */
+static void bind_ffn(um_acts *a, um_acts_arenas to, const um_model *m, int T, bool keep, kinds of)
+{
     if (of.moe && m->dynamic.shared > 0) bind_shared(a, to, m, T, keep);
-    if (of.dense) um_ffn_acts_bind(&a->dense, d, T, m->ffn_dim);
+    if (of.dense) um_ffn_acts_bind(&a->dense, to.device, T, m->ffn_dim);
 }
 
 /* What ends with its layer, also when something is to go backwards. */
@@ -90,28 +103,32 @@ void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_r
         a->mid = um_arena_f32(to.device, rows, D);
         a->out = um_arena_f32(to.device, rows, D);
     }
-    bind_inner(a, to, m, T, keep, kinds_of(m));
+    bind_upper(a, to.device, m, T, m->experts > 0);
+    bind_ffn(a, to, m, T, keep, kinds_of(m));
     if (m->experts > 0) bind_routed(a, to, m, expert_ranks, T);
     bind_brief(a, to.device, m, T);
 }
 
 void um_acts_bind_layers(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks,
-                         float *in, int T, bool recompute)
+                         float *in, int T, um_recompute again)
 {
     size_t rows = (size_t)T, D = (size_t)m->dim;
     um_acts work = {0};
     bind_brief(&work, to.device, m, T);
-    if (recompute) {
+    if (again == UM_RECOMPUTE_LAYER) {
         work.mid = um_arena_f32(to.device, rows, D);
-        bind_inner(&work, to, m, T, true, kinds_of(m));
+        bind_upper(&work, to.device, m, T, m->experts > 0);
     }
+    if (again != UM_RECOMPUTE_NONE) bind_ffn(&work, to, m, T, true, kinds_of(m));
     for (int l = 0; l < m->layers; l++) {
         const bool moe = m->moe_layer[l];
         a[l] = work;
-        if (!recompute) {
+        if (again != UM_RECOMPUTE_LAYER) {
             a[l].mid = um_arena_f32(to.device, rows, D);
-            bind_inner(&a[l], to, m, T, true, (kinds){.moe = moe, .dense = !moe});
+            bind_upper(&a[l], to.device, m, T, moe);
         }
+        if (again == UM_RECOMPUTE_NONE)
+            bind_ffn(&a[l], to, m, T, true, (kinds){.moe = moe, .dense = !moe});
         if (moe) bind_routed(&a[l], to, m, expert_ranks, T);
         a[l].in = l == 0 ? in : a[l - 1].out;
         a[l].out = um_arena_f32(to.device, rows, D);
@@ -127,4 +144,31 @@ size_t um_acts_bytes(const um_model *m, int expert_ranks, int T)
     um_arena_f32(&device, (size_t)T, (size_t)m->dim); /* in */
     um_acts_bind(&a, (um_acts_arenas){&host, &device}, m, expert_ranks, NULL, T, false);
     return host.peak + device.peak;
+}
+
+void um_back_acts_bind(um_back_acts *a, um_arena *device, const um_model *m, int T)
+{
+    const size_t rows = (size_t)T, D = (size_t)m->dim, K = (size_t)m->top_k;
+    *a = (um_back_acts){.dln2 = um_arena_f32(device, rows, D)};
+    if (m->experts == 0) return;
+    a->dweights = um_arena_f32(device, rows, K);
+    a->drows = um_arena_f32(device, rows * K, D);
+    a->dinput = a->drows; /* the answers replace the question */
+}
+
+size_t um_back_bytes(const um_model *m, int expert_ranks, int T, um_recompute again)
+{
+    um_arena host, device;
+    um_back_acts back;
+    const size_t rows = (size_t)T, pages = (rows + UM_PAGE - 1) / UM_PAGE;
+    um_arena_init(&host, "sizes", 1 << 16);
+    um_arena_init_measure(&device, "device");
+    um_acts *a = um_arena_alloc(&host, (size_t)m->layers * sizeof *a);
+    um_arena_f32(&device, 2 * rows, (size_t)m->dim); /* the embeddings and their gradient */
+    um_arena_f32(&device, pages, um_kv_page_floats(m->kv_heads, m->head_dim));
+    um_acts_bind_layers(a, (um_acts_arenas){&host, &device}, m, expert_ranks, NULL, T, again);
+    um_back_acts_bind(&back, &device, m, T);
+    const size_t bytes = host.peak + device.peak;
+    um_arena_free(&host);
+    return bytes;
 }

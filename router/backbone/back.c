@@ -3,16 +3,6 @@
 
 #include "core/base/bytes.h"
 
-void um_back_acts_bind(um_back_acts *a, um_arena *device, const um_model *m, int T)
-{
-    const size_t rows = (size_t)T, D = (size_t)m->dim, K = (size_t)m->top_k;
-    *a = (um_back_acts){.dln2 = um_arena_f32(device, rows, D)};
-    if (m->experts == 0) return;
-    a->dweights = um_arena_f32(device, rows, K);
-    a->drows = um_arena_f32(device, rows * K, D);
-    a->dinput = a->drows; /* the answers replace the question */
-}
-
 static float *zeros(const um_pass *p, size_t n)
 {
     float *x = um_arena_f32(p->device, 1, n);
@@ -202,7 +192,7 @@ static um_status layer_begin(um_back *b, um_err *err)
         b->away = true;
         return UM_OK;
     }
-    if (p->recompute) UM_TRY(um_pass_again(p, b->layer, err));
+    UM_TRY(um_pass_again(p, b->layer, err));
     um_ffn_bwd(p->dev, b->acts.dln2, &w->dense, b->dx, a->ln2, &a->dense, p->batch->T, p->device);
     layer_end(b);
     return UM_OK;
@@ -218,7 +208,7 @@ um_status um_back_run(um_back *b, um_err *err)
     um_pass_seed(p);
     if (b->away) {
         link->layer = (uint32_t)b->layer;
-        if (p->recompute) UM_TRY(um_pass_again(p, b->layer, err));
+        UM_TRY(um_pass_again(p, b->layer, err));
         UM_TRY(experts_receive(b, &p->acts[b->layer], err));
         layer_end(b);
     }

@@ -34,6 +34,10 @@ typedef struct um_back_acts {
 } um_back_acts;
 void um_back_acts_bind(um_back_acts *a, um_arena *device, const um_model *m, int T);
 
+/* Bytes of one micro-batch of training of T rows: what um_acts_bind_layers and um_back_acts_bind take, embeddings, their gradient and
+ * pages. For plans of memory. */
+size_t um_back_bytes(const um_model *m, int expert_ranks, int T, um_recompute again);
+
 typedef struct um_back {
     um_pass *pass; /* done, with `keep` */
     um_back_acts acts;

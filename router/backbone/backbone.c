@@ -2,6 +2,7 @@
 #include "router/backbone/backbone.h"
 
 #include "core/base/bytes.h"
+#include "core/nn/gate_loss.h"
 
 enum { LOGIT_ROWS_AT_ONCE = 64 };
 
@@ -82,9 +83,12 @@ static void choose(const um_pass *p, int layer, um_acts *a)
 {
     const um_backbone *t = p->backbone;
     const um_batch *b = p->batch;
-    um_linear_fwd(p->dev, a->route.logits, a->gate_in, b->T, &t->blocks[layer].gate);
+    const um_layer *w = &t->blocks[layer];
+    um_linear_fwd(p->dev, a->route.logits, a->gate_in, b->T, &w->gate);
     if (t->model->gate == UM_GATE_DYNAMIC)
         um_dynamic_choose(p->dev, &a->dynamic, NULL, false);
+    else if (w->balance_bias != NULL)
+        um_gate_choose_biased(p->dev, &a->route, w->balance_bias, p->host, p->device);
     else
         um_gate_choose(p->dev, &a->route, t->model->gate, b->noise_seed + (uint64_t)layer,
                        b->noise);
@@ -243,14 +247,14 @@ um_status um_pass_again(const um_pass *p, int layer, um_err *err)
     const um_model *m = p->backbone->model;
     const um_layer *w = &p->backbone->blocks[layer];
     um_acts *a = &p->acts[layer];
-    UM_ASSERT(p->keep);
-    upper_half(p, layer, a);
+    if (p->recompute == UM_RECOMPUTE_NONE) return UM_OK;
+    if (p->recompute == UM_RECOMPUTE_LAYER) {
+        upper_half(p, layer, a);
+        if (w->moe && m->fm_block) UM_TRY(pre_project(p, w, a, err));
+    }
     if (!w->moe) {
         um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
-        return UM_OK;
-    }
-    if (m->fm_block) UM_TRY(pre_project(p, w, a, err));
-    if (m->dynamic.shared > 0) {
+    } else if (m->dynamic.shared > 0) {
         run_shared(p, w, a);
         weigh_shared(p, a);
     }

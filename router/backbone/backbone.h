@@ -30,6 +30,8 @@ typedef struct um_layer {
     bool moe;
     um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
     um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
+    const float *
+        balance_bias; /* host [E]: added to the logits for the choice alone (core/nn/gate_loss.h); NULL: none */
     um_ffn dense;
     um_ffn *shared; /* [F] shared experts of the dynamic gate */
 } um_layer;
@@ -42,6 +44,7 @@ typedef struct um_backbone {
     um_linear head;         /* [V,D] */
     um_rope rope;
     size_t weight_bytes;
+    const struct um_back *back; /* the backward pass that is adding gradients; NULL: none */
 } um_backbone;
 
 /* Loads everything that a router needs: ps lists the parts of UM_ROLE_ROUTER (um_role_parts). ps must outlive *out. */
@@ -121,10 +124,16 @@ typedef struct um_acts_arenas {
 void um_acts_bind(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks, float *in,
                   int T, bool keep);
 
+/* What a backward pass computes again instead of finding it kept: nothing; what is inside MLPs and shared experts; all of a layer but its
+ * input, its routing and its experts' rows. */
+typedef enum um_recompute { UM_RECOMPUTE_NONE, UM_RECOMPUTE_FFN, UM_RECOMPUTE_LAYER } um_recompute;
+um_recompute
+um_recompute_from_name(const char *name); /* "none" "ffn" "layer", as --recompute has them */
+
 /* Binds all layers for a backward pass: a [layers], each with an input, an output and a routing of its own. They share what ends with
- * its layer. recompute: they also share everything that um_pass_again computes from the input and the routing. */
+ * its layer, and what is computed again (um_pass_again). */
 void um_acts_bind_layers(um_acts *a, um_acts_arenas to, const um_model *m, int expert_ranks,
-                         float *in, int T, bool recompute);
+                         float *in, int T, um_recompute again);
 
 /* Bytes of one micro-batch of T rows when serving: what um_acts_bind takes, and the residual stream. For plans of memory. */
 size_t um_acts_bytes(const um_model *m, int expert_ranks, int T);
@@ -134,7 +143,7 @@ typedef struct um_pass {
     um_batch *batch;
     um_acts *acts; /* [1], or [layers] when `keep` */
     bool keep;
-    bool recompute; /* what acts do not keep is to be computed again (um_pass_again) */
+    um_recompute recompute; /* what acts do not keep */
     um_exchange *exchange;
     um_dev *dev;
     um_arena *host, *device; /* scratch; left as they were by every call */
@@ -163,7 +172,7 @@ static inline void um_pass_seed(const um_pass *p)
 /* Under which a layer's rows are at the experts. */
 um_exchange_key um_pass_key(const um_pass *p, int layer);
 
-/* Computes again what a layer has not kept (um_acts_bind_layers), with the same bits; its input, routing and experts' rows are there. */
+/* Computes again what a layer has not kept, with the same bits. */
 um_status um_pass_again(const um_pass *p, int layer, um_err *err);
 
 /* The MoE block of one layer by itself: acts.y = routed and shared experts of acts.ln2. */

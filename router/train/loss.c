@@ -101,6 +101,8 @@ um_status um_loss_run(um_loss *out, um_micro_batch *m, bool gradient, bool all, 
     um_loss l = {.targets = m->targets, .moe_layers = layers};
     double *aux = um_arena_zero(arena, UM_AUX_TERMS * (size_t)layers * sizeof *aux);
     for (int i = 0; i < UM_AUX_TERMS; i++) l.aux[i] = aux + (size_t)i * (size_t)layers;
+    UM_ASSERT(!gradient || m->setup.backbone->back == NULL); /* one backward pass at a time */
+    if (gradient) m->setup.backbone->back = &m->back;
     um_pass_seed(&m->pass);
     head(&l, m, gradient);
     um_aux_values(&m->pass, m->setup.aux, m->back.rows, all, aux);

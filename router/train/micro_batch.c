@@ -2,6 +2,7 @@
 #include "router/train/micro_batch.h"
 
 #include "core/base/bytes.h"
+#include "core/base/rng.h"
 
 #include <limits.h>
 #include <string.h>
@@ -235,6 +236,27 @@ static void fill_gate_rows(um_micro_batch *m)
     m->back.rows = g;
 }
 
+/* Noise and dropout of a micro-batch that is only looked at are those of the number that it has there. */
+static uint64_t seed_of(const um_micro_batch *m)
+{
+    return um_lora_seed(m->setup.seed, m->batch.step, m->batch.micro & ~UM_BATCH_FORWARD);
+}
+
+static void fill_noise(um_micro_batch *m)
+{
+    const size_t T = (size_t)m->T;
+    um_dev *dev = m->setup.dev;
+    uint64_t *noise = um_arena_alloc(&m->host, T * sizeof *noise);
+    uint64_t *to = um_arena_alloc(&m->device, T * sizeof *to);
+    for (size_t t = 0; t < T; t++) {
+        um_rng rng = um_rng_seed(~seed_of(m), t);
+        noise[t] = um_rng_u64(&rng);
+    }
+    dev->ops->put(dev, to, noise, T * sizeof *to);
+    m->batch.noise = to;
+    m->batch.noise_seed = m->setup.seed;
+}
+
 static void fill_batch(um_micro_batch *m, uint64_t step, uint32_t number)
 {
     um_batch *b = &m->batch;
@@ -256,6 +278,8 @@ static void fill_batch(um_micro_batch *m, uint64_t step, uint32_t number)
     b->kv = kv;
     b->step = step;
     b->micro = number;
+    b->routing = (number & UM_BATCH_FORWARD) == 0 ? m->setup.routing : NULL;
+    if (m->setup.gate_noise) fill_noise(m);
     fill_spans(m);
     um_batch_modalities(b, m->setup.dev, &m->device, m->setup.host);
 }
@@ -273,7 +297,7 @@ static void ready(um_micro_batch *m)
                         .host = s->host,
                         .device = s->device,
                         .lora = s->lora,
-                        .lora_seed = um_lora_seed(s->seed, m->batch.step, m->batch.micro)};
+                        .lora_seed = seed_of(m)};
     m->back.pass = &m->pass;
     m->back.aux = s->aux;
     m->back.aux_scale = (float)m->targets;
@@ -300,9 +324,22 @@ um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample,
 um_status um_micro_batch_finish(um_micro_batch *m, um_err *err)
 {
     const um_micro_batch_setup *s = &m->setup;
-    UM_ASSERT(um_back_done(&m->back));
+    UM_ASSERT(um_back_done(&m->back) && s->backbone->back == &m->back);
+    s->backbone->back = NULL;
     um_embed_bwd(s->dev, &s->backbone->embedding, m->back.dx, m->id, m->T, s->device);
     return um_dev_sync(s->dev, err);
+}
+
+void um_micro_batch_load(const um_micro_batch *m, int64_t *load)
+{
+    const um_model *model = m->setup.backbone->model;
+    const size_t n = (size_t)m->T * (size_t)model->top_k;
+    for (int l = 0; l < model->layers; l++) {
+        if (!model->moe_layer[l]) continue;
+        for (size_t i = 0; i < n; i++)
+            if (m->acts[l].routed[i] != UM_NO_EXPERT) load[m->acts[l].routed[i]]++;
+        load += model->experts;
+    }
 }
 
 void um_micro_batch_media_grad(const um_micro_batch *m, int medium, float *out)

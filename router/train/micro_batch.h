@@ -8,7 +8,8 @@
  * the longest: ids are padded with id 0 to the longest list of ids, then with zero rows; pad rows are real rows of the gate, attend to all
  * positions of their sample, and are attended to by none.
  *
- * Memory is the micro-batch's own and is used again by the next build. Two may be in flight. Thread: main. */
+ * Memory is the micro-batch's own and is used again by the next build. Two may be in flight: but from um_loss_run with its gradient to
+ * um_micro_batch_finish all gradients are added to the parameters' own, so meanwhile another may only go forward. Thread: main. */
 #pragma once
 
 #include "core/nn/attention.h"
@@ -51,11 +52,12 @@ typedef struct um_micro_batch_setup {
     um_dev *dev;
     um_arena *host, *device; /* scratch of passes */
     um_lora *lora;           /* the router's live LoRA branches, or NULL */
-    uint64_t seed;           /* of what LoRA dropout drops */
+    uint64_t seed;           /* of what LoRA dropout drops, and of gate noise */
     int expert_ranks;
-    bool
-        recompute; /* --recompute layer: layers keep their input, routing and experts' rows; backward computes the rest again */
-    const um_aux *aux; /* or NULL */
+    um_recompute recompute;
+    const um_aux *aux;   /* or NULL */
+    um_routing *routing; /* counts where rows go in steps (not in evaluations); or NULL */
+    bool gate_noise;     /* GShard gates draw their second choice, by seed, step, number and row */
 } um_micro_batch_setup;
 
 typedef struct um_micro_batch {
@@ -88,5 +90,7 @@ um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample,
                                bool pad_rows, uint64_t step, uint32_t number, um_err *err);
 /* After the backward pass: adds the gradient of the token rows to the embedding table's, when it is trained. */
 um_status um_micro_batch_finish(um_micro_batch *m, um_err *err);
+/* After the forward pass: load[i*E + e] += rows that the i-th MoE layer sent to expert e, in any slot, pad rows counted. */
+void um_micro_batch_load(const um_micro_batch *m, int64_t *load);
 /* Copies the gradient of a medium's rows [n,D] to the host. */
 void um_micro_batch_media_grad(const um_micro_batch *m, int medium, float *out);

@@ -173,7 +173,8 @@ static void open_engine(trainer *t)
                                         .lora = &b->lora,
                                         .seed = (uint64_t)t->cfg->seed,
                                         .expert_ranks = topo->count[UM_ROLE_EXPERT],
-                                        .recompute = strcmp(t->cfg->recompute, "layer") == 0,
+                                        .recompute = um_recompute_from_name(t->cfg->recompute),
+                                        .gate_noise = t->cfg->gate_noise,
                                         .aux = &t->aux};
     for (int i = 0; i < 2; i++) um_micro_batch_open(&e->micro[i], &setup);
 }
