@@ -321,7 +321,10 @@ um_status um_kept_dispatch(um_kept *k, const um_inbound *in, bool keep, um_arena
     um_mark h = um_arena_mark(host), d = um_arena_mark(device);
     um_status st = um_experts_layer(k->experts, key.layer, err);
     const entry *e = st == UM_OK && learns ? find(k, key) : NULL;
-    if (e != NULL && e->peer != in->msg.peer)
+    if (st == UM_OK && learns && key.batch >= UM_BATCHES_MAX)
+        st = UM_FAIL(err, UM_E_LIMIT, "dispatch frame: micro-batch %u, a step has at most %d",
+                     key.batch, UM_BATCHES_MAX);
+    else if (e != NULL && e->peer != in->msg.peer)
         st = UM_FAIL(err, UM_E_CORRUPT,
                      "dispatch frame of rank %d: step %llu, layer %u, micro-batch %u is rank %d's",
                      in->msg.peer, (unsigned long long)key.step, key.layer, key.batch, e->peer);

@@ -41,6 +41,7 @@ typedef struct um_exchange_key {
 } um_exchange_key;
 /* In a training job, added to the number of a micro-batch that is only computed forward, as in an evaluation: experts keep nothing. */
 #define UM_BATCH_FORWARD 0x80000000u
+enum { UM_BATCHES_MAX = 1 << 20 }; /* micro-batches of a step that go backwards */
 
 /* D: width of a row. From here on the link gives combine frames to this exchange, whoever receives them. */
 um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D);

@@ -34,8 +34,17 @@ void um_grad_tree_clear(um_grad_tree *t) { t->n = 0; }
 int um_grad_tree_nodes(const um_grad_tree *t) { return t->n; }
 const um_grad_node *um_grad_tree_node(const um_grad_tree *t, int i) { return &t->node[i]; }
 
-/* The first micro-batch below a node. */
+/* The first micro-batch below a node, and the first behind it. */
 static uint64_t first_of(const um_grad_node *n) { return (uint64_t)n->index << n->level; }
+static uint64_t end_of(const um_grad_node *n) { return first_of(n) + (1ull << n->level); }
+
+bool um_grad_tree_fits(const um_grad_tree *t, uint32_t level, uint32_t index)
+{
+    const um_grad_node n = {.level = level, .index = index};
+    for (int i = 0; i < t->n; i++)
+        if (first_of(&n) < end_of(&t->node[i]) && first_of(&t->node[i]) < end_of(&n)) return false;
+    return true;
+}
 
 /* Memory for one more node: its list is spare behind the others. */
 static void spare_one(um_grad_tree *t)
@@ -102,10 +111,8 @@ static int settle(um_grad_tree *t, int i)
 void um_grad_tree_put(um_grad_tree *t, um_grad_node node)
 {
     int at = 0;
+    UM_CHECK(um_grad_tree_fits(t, node.level, node.index));
     while (at < t->n && first_of(&t->node[at]) < first_of(&node)) at++;
-    UM_CHECK(at == t->n || first_of(&t->node[at]) >= first_of(&node) + (1ull << node.level));
-    UM_CHECK(at == 0 ||
-             first_of(&t->node[at - 1]) + (1ull << t->node[at - 1].level) <= first_of(&node));
     /* its memory came from behind the list, so there is room for it */
     t->node = um_realloc(t->node, ((size_t)t->cap + 1) * sizeof *t->node);
     memmove(t->node + at + 1, t->node + at, (size_t)(t->cap - at) * sizeof *t->node);
@@ -165,16 +172,4 @@ void um_grad_range(uint32_t B, int R, int r, uint32_t *from, uint32_t *to)
 {
     *from = (uint32_t)((uint64_t)B * (uint64_t)r / (uint64_t)R);
     *to = (uint32_t)((uint64_t)B * ((uint64_t)r + 1) / (uint64_t)R);
-}
-
-int um_grad_range_nodes(um_grad_node out[64], uint32_t from, uint32_t to)
-{
-    int n = 0;
-    for (uint64_t at = from; at < to;) {
-        uint32_t level = 0;
-        while (at % (2ull << level) == 0 && at + (2ull << level) <= to) level++;
-        out[n++] = (um_grad_node){.level = level, .index = (uint32_t)(at >> level)};
-        at += 1ull << level;
-    }
-    return n;
 }

@@ -33,6 +33,8 @@ void um_grad_tree_add(um_grad_tree *t, uint32_t level, uint32_t index, const flo
                       const uint8_t *touched);
 /* An empty vector for a node: to be filled, and given back by um_grad_tree_put, or by um_grad_tree_drop as it is not wanted any more. */
 um_grad_node um_grad_tree_new(um_grad_tree *t, uint32_t level, uint32_t index);
+/* Whether the place of a node and of its descendants is empty, and no ancestor is there. */
+bool um_grad_tree_fits(const um_grad_tree *t, uint32_t level, uint32_t index);
 void um_grad_tree_put(um_grad_tree *t, um_grad_node node);
 void um_grad_tree_drop(um_grad_tree *t, um_grad_node node);
 /* The nodes that there are, by rising micro-batch. */
@@ -48,6 +50,3 @@ void um_grad_tree_give(const um_grad_node *node, um_params *ps);
 
 /* Router r of R computes micro-batches *from .. *to - 1 of B. */
 void um_grad_range(uint32_t B, int R, int r, uint32_t *from, uint32_t *to);
-/* The largest nodes whose micro-batches are from .. to-1, by rising micro-batch; returns how many (at most 64). Only level and index are
- * set. */
-int um_grad_range_nodes(um_grad_node out[64], uint32_t from, uint32_t to);

@@ -83,6 +83,11 @@ static um_status piece_in(um_reduce *r, const um_inbound *in, const char *label,
                        "reduce frame of %s: %u x %u values at %llu of node %u of level %u do not "
                        "follow",
                        label, f->rows, f->cols, (unsigned long long)at, f->batch, f->layer);
+    if (!r->open && !um_grad_tree_fits(r->tree, f->layer, f->batch))
+        return UM_FAIL(err, UM_E_CORRUPT,
+                       "reduce frame of %s: node %u of level %u has micro-batches that are here "
+                       "already",
+                       label, f->batch, f->layer);
     if (!r->open) {
         r->node = um_grad_tree_new(r->tree, f->layer, f->batch);
         r->open = true;

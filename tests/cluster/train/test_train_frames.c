@@ -211,6 +211,13 @@ static um_status forward_only(actor *a, um_err *err)
     return frame_next(a, UM_KIND_COMBINE_GRAD, err);
 }
 
+static um_status too_high(actor *a, um_err *err)
+{
+    if (a->index > 0) return wait_for_the_end(a, err);
+    UM_TRY(rows_send(a, UM_KIND_DISPATCH, 1, UM_BATCHES_MAX, ROWS, err));
+    return frame_next(a, UM_KIND_COMBINE, err);
+}
+
 static um_status of_an_old_step(actor *a, um_err *err)
 {
     if (a->index > 0) return wait_for_the_end(a, err);
@@ -318,6 +325,7 @@ static void what_does_not_fit_is_refused(void **state)
             "dispatch frame of rank 1: step 1, layer 1, micro-batch 0 is rank "
             "0's");
     refused(forward_only, false, "nothing is kept");
+    refused(too_high, false, "micro-batch 1048576, a step has at most 1048576");
     refused(of_an_old_step, false,
             "dispatch frame of router/0 (rank 0, host vm): step 1 is over, step 2 is under way");
     refused(apply_first, false, "\"apply\" of step 1, but step 1 is not finished");
