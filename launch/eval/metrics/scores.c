@@ -26,6 +26,19 @@ bool um_exact_match(const char *answer, const char *const *refs, int n, um_arena
     return same;
 }
 
+bool um_holds_match(const char *answer, const char *const *refs, int n, um_arena *scratch)
+{
+    um_mark mark = um_arena_mark(scratch);
+    const char *text = um_arena_fmt(scratch, " %s ", um_answer_normal(answer, scratch));
+    bool held = false;
+    for (int i = 0; i < n && !held; i++) {
+        const char *ref = um_answer_normal(refs[i], scratch);
+        held = ref[0] != '\0' && strstr(text, um_arena_fmt(scratch, " %s ", ref)) != NULL;
+    }
+    um_arena_reset(scratch, mark);
+    return held;
+}
+
 static double third(int k) { return k >= 3 ? 1.0 : k / 3.0; }
 
 double um_vqa_accuracy(const char *answer, const char *const *refs, int n, um_arena *scratch)

@@ -98,6 +98,10 @@ static void test_exact(void **state)
     assert_true(um_exact_match("2", refs, 2, &arena));
     assert_false(um_exact_match("ball", refs, 2, &arena));
     assert_false(um_exact_match("", refs, 2, &arena));
+    assert_true(um_holds_match("It is a Red Ball, I think.", refs, 2, &arena));
+    assert_true(um_holds_match("There are 2.", refs, 2, &arena));
+    assert_false(um_holds_match("a red balloon", refs, 2, &arena));
+    assert_false(um_holds_match("a ball that is red", refs, 2, &arena));
 }
 
 /* k of ten people say "cat": each of them left out leaves k - 1, each of the others k. */
