@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "launch/eval/answers.h"
 #include "launch/eval/tally.h"
 #include "launch/eval/tasks/eval_read.h"
 #include "router/request/request.h"
@@ -399,6 +400,34 @@ static void test_tally_words(void **state)
     has(&err, "words: no such metric");
 }
 
+/* Answers find their questions by id, whatever their order; what is no answer is passed over. */
+static void test_answers(void **state)
+{
+    (void)state;
+    um_eval_task t;
+    um_answers a;
+    um_err err = {0};
+    must_read(&t, "pope", "pope.json", NULL);
+    json_write(
+        "out.jsonl",
+        "{'kind':'progress'}\n{'kind':'result','id':'2','answer':'no'}\n"
+        "{'kind':'result','id':'9','answer':'x'}\n{'kind':'error','id':'1','error':'broken'}\n"
+        "{'kind':'summary','requests':3}\n");
+    assert_int_equal(um_answers_read(&a, &t, path_of("out.jsonl"), &arena, &err), UM_OK);
+    assert_null(a.text[0]);
+    assert_string_equal(a.text[1], "no");
+    assert_true(a.given == 1 && a.failed == 1 && a.others == 1);
+    json_write("other.json", "[{'question_id':1,'text':'yes'},{'question_id':1,'text':'no'}]");
+    assert_int_equal(um_answers_read(&a, &t, path_of("other.json"), &arena, &err), UM_OK);
+    assert_string_equal(a.text[0], "no");
+    json_write("wrong.jsonl", "{'id':1}\n");
+    assert_int_equal(um_answers_read(&a, &t, path_of("wrong.jsonl"), &arena, &err), UM_E_DATA);
+    has(&err, "wrong.jsonl: line 1: want {\"id\": ID, \"answer\": TEXT}");
+    t.items[1].id = t.items[0].id;
+    assert_int_equal(um_answers_read(&a, &t, path_of("out.jsonl"), &arena, &err), UM_E_DATA);
+    has(&err, "two questions have the id 1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,7 +437,7 @@ int main(void)
         cmocka_unit_test(test_clothoaqa),   cmocka_unit_test(test_videos),
         cmocka_unit_test(test_own),         cmocka_unit_test(test_samples),
         cmocka_unit_test(test_requests),    cmocka_unit_test(test_tally),
-        cmocka_unit_test(test_tally_words),
+        cmocka_unit_test(test_tally_words), cmocka_unit_test(test_answers),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }
