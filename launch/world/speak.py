@@ -1,4 +1,5 @@
 """Speech from recipes: espeak-ng and flite read a text aloud, then it is recorded (waves.py). Voices that training never hears."""
+import functools
 import pathlib
 
 import waves
@@ -37,9 +38,15 @@ def by_flite(recipe, scratch):
     return waves.read(path)
 
 
+@functools.lru_cache(maxsize=1)
+def steady():
+    """The option of espeak-ng that makes the breath of its voices the same every time, for versions that have one; older ones need none."""
+    return ["-D"] if b"deterministic" in waves.run(["espeak-ng", "--help"]) else []
+
+
 def by_espeak(recipe, scratch):
     path = pathlib.Path(scratch, "speech.wav")
-    waves.run(["espeak-ng", "-v", recipe["voice"], "-s", round(155 * recipe["speed"]), "-p", recipe["pitch"], "-w", path, recipe["text"]])
+    waves.run(["espeak-ng", *steady(), "-v", recipe["voice"], "-s", round(155 * recipe["speed"]), "-p", recipe["pitch"], "-w", path, recipe["text"]])
     return waves.read(path)
 
 
