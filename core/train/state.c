@@ -152,6 +152,7 @@ um_status um_state_load(const um_state *s, const um_saved *from, um_err *err)
     um_arena_init(&scratch, "state", 1 << 20);
     for (size_t i = 0; i < um_optimizer_params(s->optimizer) && st == UM_OK; i++)
         st = read_param(s, um_optimizer_param(s->optimizer, i), from, &scratch, err);
+    um_params_repack(s->params);
     um_arena_free(&scratch);
     return st;
 }

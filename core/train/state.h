@@ -8,7 +8,7 @@
 #include "core/train/step.h"
 
 typedef struct um_state {
-    const um_params *params;
+    um_params *params;
     um_optimizer *optimizer; /* NULL: nothing trains here, and nothing is written */
     const char *
         name; /* of its file, without .safetensors: "expert-3"; NULL: another rank writes the same */

@@ -179,6 +179,29 @@ static void open_engine(trainer *t)
     for (int i = 0; i < 2; i++) um_micro_batch_open(&e->micro[i], &setup);
 }
 
+/* Routers ask for media of their own accord, so they wait until all ranks know who they are: router 0 returns their Ready. */
+static um_status begin_all(trainer *t, um_err *err)
+{
+    um_link *l = &t->base.link;
+    const um_topology *topo = &l->comm->topo;
+    Um__Ready go = UM__READY__INIT;
+    UM_TRY(um_join_all_ready(l, err));
+    for (int i = 0; i < topo->count[UM_ROLE_ROUTER]; i++)
+        if (topo->of_role[UM_ROLE_ROUTER][i] != l->comm->rank)
+            UM_TRY(
+                um_link_control(l, topo->of_role[UM_ROLE_ROUTER][i], UM_KIND_READY, &go.base, err));
+    return UM_OK;
+}
+
+static um_status await_begin(trainer *t, um_err *err)
+{
+    um_inbound in = {0};
+    t->base.link.phase = "waiting for all ranks";
+    UM_TRY(um_link_expect(&t->base.link, &in, UM_KIND_READY, 0, -1, err));
+    um_link_release(&t->base.link, &in);
+    return UM_OK;
+}
+
 static um_status start(trainer *t, um_comm *comm, um_err *err)
 {
     um_role_base *b = &t->base;
@@ -199,8 +222,9 @@ static um_status start(trainer *t, um_comm *comm, um_err *err)
         um_saved_prune(t->cfg->out, INT64_MAX, 0); /* what a killed run has left half written */
         UM_TRY(um_record_log_open(&t->log, t->cfg->out, t->first - 1, err));
     }
-    if (t->leads) return um_join_all_ready(&b->link, err);
-    return um_join_ready(&b->link, t->backbone.weight_bytes, 0, err);
+    if (t->leads) return begin_all(t, err);
+    UM_TRY(um_join_ready(&b->link, t->backbone.weight_bytes, 0, err));
+    return await_begin(t, err);
 }
 
 /* --- steps --- */

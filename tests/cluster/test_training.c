@@ -3,6 +3,8 @@
 #include "tests/support/test_support.h"
 
 #include "core/base/file.h"
+#include "core/base/process.h"
+#include "core/train/saved.h"
 #include "core/train/training_file.h"
 
 #include <stdarg.h>
@@ -10,6 +12,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,12 +177,239 @@ static void the_four_expert_speech_model(void **state) { golden(state, "s4"); }
 static void the_four_expert_audio_model(void **state) { golden(state, "a4"); }
 static void the_eight_expert_model(void **state) { golden(state, "s8"); }
 
+/* --- whole runs --- */
+
+enum { STEPS = 6 };
+
+/* A run on the samples of the golden training file of the model. */
+typedef struct job {
+    int routers, experts, encoders;
+    const char *out, *resume, *recompute, *stage;
+    const char *broken; /* the image of one sample more, which cannot be used */
+    uint64_t stop;      /* a signal asks for the end when this step is told; 0: none does */
+    double lr;
+    int64_t save_every, give_up;
+    bool held_out;
+    /* afterwards */
+    char lines[8192];
+    um_status st;
+    um_err err;
+} job;
+
+static const char *write_data(fixture *f, const job *j)
+{
+    um_json *file = golden_json(golden_path(&f->arena, "training/s4/training.json"));
+    const um_json *samples = um_json_get(file, "samples");
+    const char *path = um_path_join(&f->arena, f->folder, "data.json");
+    um_text t = {0};
+    for (size_t i = 0; i < um_json_size(samples); i++)
+        um_text_fmt(&t, "%s%s", i == 0 ? "[" : ",\n",
+                    um_json_compact(um_json_at(samples, i), &f->arena));
+    if (j->broken != NULL)
+        um_text_fmt(&t,
+                    ",{\"image\":\"%s\",\"conversations\":[{\"from\":\"human\",\"value\":\"<image>"
+                    "\\nWhat?\"},{\"from\":\"gpt\",\"value\":\"a dog\"}]}",
+                    j->broken);
+    um_text_fmt(&t, "]\n");
+    assert_int_equal(um_file_write(path, t.s, t.n, &f->err), UM_OK);
+    um_text_free(&t);
+    um_json_free(file);
+    return path;
+}
+
+/* Keeps the lines, and asks for the end. */
+static um_status tap(void *ctx, const char *line, um_err *err)
+{
+    job *j = ctx;
+    char step[32];
+    (void)err;
+    snprintf(step, sizeof step, "\"step\":%llu,", (unsigned long long)j->stop);
+    if (j->stop > 0 && strstr(line, step) != NULL) raise(SIGUSR2);
+    size_t n = strlen(j->lines);
+    snprintf(j->lines + n, sizeof j->lines - n, "%s\n", line);
+    return UM_OK;
+}
+
+/* Returns the folder of the last checkpoint of the run. */
+static const char *train(fixture *f, job *j)
+{
+    cluster c;
+    const char *newest = NULL;
+    cluster_init(&c, golden_path(&f->arena, "models/s4"));
+    c.cfg.train = true;
+    c.cfg.stage = j->stage != NULL ? j->stage : "3";
+    c.cfg.data.item[c.cfg.data.n++] = write_data(f, j);
+    if (j->held_out) c.cfg.eval_data = c.cfg.data;
+    c.cfg.eval_every = j->held_out ? 2 : 0;
+    c.cfg.media_folder = golden_path(&f->arena, "training/s4");
+    c.cfg.out = um_path_join(&f->arena, f->folder, j->out);
+    c.cfg.resume = j->resume != NULL ? j->resume : "";
+    c.cfg.steps = STEPS;
+    c.cfg.batch = 3;
+    c.cfg.micro_batch = 1;
+    c.cfg.lr = j->lr > 0 ? j->lr : 1e-3;
+    c.cfg.warmup = 0;
+    c.cfg.save_every = j->save_every;
+    c.cfg.keep = 100;
+    if (j->give_up > 0) c.cfg.give_up = j->give_up;
+    if (j->recompute != NULL) c.cfg.recompute = j->recompute;
+    c.cfg.routers = j->routers;
+    c.cfg.experts = j->experts;
+    c.cfg.encoders = um_arena_fmt(&f->arena, "%d", j->encoders);
+    c.tap = tap;
+    c.tap_ctx = j;
+    um_signals_forget();
+    j->st = cluster_run(&c);
+    um_signals_forget();
+    j->err = c.err[0];
+    for (int r = 0; r < c.ranks && j->st != UM_OK && j->lr < 1; r++)
+        if (c.status[r] != UM_OK) print_message("rank %d: %s\n", r, c.err[r].msg);
+    cluster_free(&c);
+    assert_int_equal(um_saved_newest(&newest, c.cfg.out, &f->arena, &f->err), UM_OK);
+    return newest;
+}
+
+/* Two checkpoints have the same tensors with the same bits, however they are divided among files. */
+static void same_state(fixture *f, const char *a, const char *b)
+{
+    um_saved x, y;
+    size_t n[2] = {0};
+    assert_non_null(a);
+    assert_non_null(b);
+    assert_int_equal(um_saved_open(&x, a, true, &f->err), UM_OK);
+    assert_int_equal(um_saved_open(&y, b, true, &f->err), UM_OK);
+    assert_int_equal(x.step, y.step);
+    for (int s = 0; s < y.n_sets; s++) n[1] += um_tensors_count(y.sets[s]);
+    for (int s = 0; s < x.n_sets; s++)
+        for (size_t i = 0; i < um_tensors_count(x.sets[s]); i++, n[0]++) {
+            const um_tensor *t = um_tensors_at(x.sets[s], i), *u = um_saved_tensor(&y, "", t->name);
+            if (u == NULL) fail_msg("%s is not in %s", t->name, b);
+            if (t->bytes != u->bytes || memcmp(t->data, u->data, t->bytes) != 0)
+                fail_msg("%s differs between %s and %s", t->name, a, b);
+        }
+    assert_true(n[0] > 100);
+    assert_int_equal(n[0], n[1]);
+    um_saved_close(&y);
+    um_saved_close(&x);
+}
+
+static void weights_do_not_depend_on_the_ranks(void **state)
+{
+    static const struct {
+        int routers, experts, encoders;
+        const char *recompute;
+    } ranks[] = {{2, 1, 1, "none"}, {4, 3, 2, "ffn"}, {3, 4, 1, "layer"}, {1, 2, 3, "none"}};
+    fixture *f = *state;
+    job one = {.routers = 1, .experts = 1, .encoders = 1, .out = "one"};
+    const char *want = train(f, &one);
+    assert_int_equal(one.st, UM_OK);
+    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
+        job j = {.routers = ranks[i].routers,
+                 .experts = ranks[i].experts,
+                 .encoders = ranks[i].encoders,
+                 .recompute = ranks[i].recompute,
+                 .out = um_arena_fmt(&f->arena, "run%zu", i)};
+        same_state(f, want, train(f, &j));
+        assert_int_equal(j.st, UM_OK);
+    }
+}
+
+/* Saved every step; ended by a signal after step 2, gone on with on other ranks, ended again, and gone on with. */
+static void a_run_goes_on_with_the_same_bits(void **state)
+{
+    fixture *f = *state;
+    job whole = {.routers = 1, .experts = 1, .encoders = 1, .out = "whole", .held_out = true};
+    const char *want = train(f, &whole);
+    job first = {.routers = 2, .experts = 2, .encoders = 1, .out = "run", .stop = 1};
+    const char *at = train(f, &first);
+    assert_int_equal(first.st, UM_OK);
+    assert_non_null(strstr(first.lines, "\"stopped\":true"));
+    assert_non_null(strstr(at, "checkpoint-2"));
+    job second = {.routers = 1,
+                  .experts = 3,
+                  .encoders = 2,
+                  .out = "run",
+                  .resume = at,
+                  .stop = 3,
+                  .save_every = 1};
+    at = train(f, &second);
+    assert_non_null(strstr(at, "checkpoint-4"));
+    job third = {.routers = 3, .experts = 1, .encoders = 1, .out = "run", .resume = at};
+    same_state(f, want, train(f, &third));
+    assert_null(strstr(third.lines, "\"stopped\":true"));
+    /* from one checkpoint before, as after a crash: what was written later is written again */
+    job again = {.routers = 1, .experts = 1, .encoders = 1, .out = "run"};
+    again.resume = um_arena_fmt(&f->arena, "%s/run/checkpoint-3", f->folder);
+    same_state(f, want, train(f, &again));
+    uint8_t *log = NULL;
+    size_t n = 0, lines = 0;
+    assert_int_equal(um_file_read(&log, &n,
+                                  um_arena_fmt(&f->arena, "%s/run/trainer_log.jsonl", f->folder),
+                                  1 << 20, &f->arena, &f->err),
+                     UM_OK);
+    for (size_t i = 0; i < n; i++) lines += log[i] == '\n';
+    assert_int_equal(lines, STEPS);
+}
+
+static void a_medium_that_cannot_be_used_leaves_its_sample_out(void **state)
+{
+    fixture *f = *state;
+    const char *broken[] = {"no/such.png", "training.json"};
+    for (size_t i = 0; i < 2; i++) {
+        job j = {.routers = 2,
+                 .experts = 1,
+                 .encoders = 1,
+                 .out = um_arena_fmt(&f->arena, "run%zu", i),
+                 .broken = broken[i]};
+        train(f, &j);
+        assert_int_equal(j.st, UM_OK);
+        assert_non_null(strstr(j.lines, "\"lost\":1"));
+    }
+}
+
+/* With a learning rate that makes the first step break the weights, all steps behind it are skipped: they keep the weights of the first. */
+static void steps_that_are_not_finite_change_nothing(void **state)
+{
+    fixture *f = *state;
+    job j = {.routers = 2, .experts = 2, .encoders = 1, .out = "run", .lr = 1e30, .stage = "0"};
+    j.save_every = 1;
+    um_saved s[2];
+    const char *last = train(f, &j);
+    assert_int_equal(j.st, UM_OK); /* fewer steps than --give-up */
+    assert_non_null(strstr(j.lines, "\"skipped\":\"the "));
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(
+            um_saved_open(&s[i],
+                          i == 0 ? um_arena_fmt(&f->arena, "%s/run/checkpoint-1", f->folder) : last,
+                          true, &f->err),
+            UM_OK);
+    for (int k = 0; k < s[0].n_sets; k++)
+        for (size_t i = 0; i < um_tensors_count(s[0].sets[k]); i++) {
+            const um_tensor *t = um_tensors_at(s[0].sets[k], i),
+                            *u = um_saved_tensor(&s[1], "", t->name);
+            if (u == NULL || memcmp(t->data, u->data, t->bytes) != 0)
+                fail_msg("%s has changed in a step that was skipped", t->name);
+        }
+    um_saved_close(&s[0]);
+    um_saved_close(&s[1]);
+    j.give_up = 3;
+    j.out = "gives-up";
+    train(f, &j);
+    assert_int_equal(j.st, UM_E_LIMIT);
+    assert_non_null(strstr(j.err.msg, "gives up at step 4: 3 steps in a row were skipped"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_four_expert_speech_model, setup, teardown),
         cmocka_unit_test_setup_teardown(the_four_expert_audio_model, setup, teardown),
         cmocka_unit_test_setup_teardown(the_eight_expert_model, setup, teardown),
+        cmocka_unit_test_setup_teardown(weights_do_not_depend_on_the_ranks, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_run_goes_on_with_the_same_bits, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_medium_that_cannot_be_used_leaves_its_sample_out, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(steps_that_are_not_finite_change_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
