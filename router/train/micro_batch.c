@@ -102,6 +102,21 @@ static um_status lay_out(um_micro_batch *m, int *ids, const um_train_sample *sam
     return UM_OK;
 }
 
+/* One frame to an expert rank holds all rows of a micro-batch in the worst case, and so does its answer. */
+static um_status frames_check(const um_micro_batch *m, um_err *err)
+{
+    const um_model *model = m->setup.backbone->model;
+    int most;
+    if (model->experts == 0) return UM_OK;
+    UM_TRY(um_exchange_max_rows(um_exchange_link(m->setup.exchange), model->dim, model->top_k,
+                                &most, err));
+    if (m->T <= most) return UM_OK;
+    return UM_FAIL(err, UM_E_LIMIT,
+                   "a micro-batch of %d rows is over --credit, which has room for %d: fewer "
+                   "samples in a micro-batch (--micro-batch), shorter ones, or a larger --credit",
+                   m->T, most);
+}
+
 /* --- memory --- */
 
 static int pages_of(int positions) { return (positions + UM_PAGE - 1) / UM_PAGE; }
@@ -314,6 +329,7 @@ um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample,
     m->batch = (um_batch){.T = 0};
     m->back = (um_back){.layer = -1};
     UM_TRY(lay_out(m, &ids, sample, n, pad_rows, err));
+    UM_TRY(frames_check(m, err));
     UM_TRY(bind_in_block(m, err));
     fill_rows(m, sample, ids);
     fill_batch(m, step, number);

@@ -85,7 +85,7 @@ void um_micro_batch_close(um_micro_batch *m); /* accepts a zeroed one */
 
 /* Makes the rows of n >= 1 samples and binds their activations; m->pass is ready to run. step: of the optimiser, from 1; number: of the
  * micro-batch within it. UM_E_DATA names the sample (0..n-1) and its fault: media and placeholders that do not match, an id or a label
- * outside the vocabulary, no rows. */
+ * outside the vocabulary, no rows. UM_E_LIMIT: too many rows for one frame to the experts; UM_E_MEMORY. */
 um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample, int n,
                                bool pad_rows, uint64_t step, uint32_t number, um_err *err);
 /* After the backward pass: adds the gradient of the token rows to the embedding table's, when it is trained. */

@@ -292,6 +292,48 @@ static void faults_body(work *w)
     refused(w, "sample 1 has no ids");
 }
 
+/* Nothing to learn: no loss, and gradients that are zero. */
+static void ignored_body(work *w)
+{
+    size_t n;
+    work_samples(w);
+    for (int i = 0; i < w->samples; i++) {
+        int32_t *labels = um_arena_i32(&w->host, (size_t)w->sample[i].n);
+        for (int k = 0; k < w->sample[i].n; k++) labels[k] = UM_LABEL_IGNORED;
+        w->sample[i].labels = labels;
+    }
+    w->aux = (um_aux){.balance = 0.05f};
+    um_params_zero_grads(&w->base.params);
+    assert_true(work_pass(w, true) == 0);
+    assert_int_equal(w->batch.targets, 0);
+    const float *g = work_gradients(w, &w->batch, &n);
+    for (size_t i = 0; i < n; i++) assert_true(g[i] == 0.0f);
+}
+
+static void samples_without_targets(void **state)
+{
+    (void)state;
+    work_run(golden_path(&arena, "models/s8"), WORK_ALL, 2, 1, ignored_body);
+}
+
+/* More rows than one frame to the experts has room for. */
+static void credit_body(work *w)
+{
+    um_err err = {0};
+    work_samples(w);
+    w->base.link.credit = 16 << 10;
+    assert_int_equal(um_micro_batch_build(&w->batch, w->sample, 3, false, 1, 0, &err), UM_E_LIMIT);
+    has(&err, "micro-batch of 52 rows is over --credit");
+    w->base.link.credit = 64 << 20;
+    work_pass(w, true);
+}
+
+static void too_many_rows(void **state)
+{
+    (void)state;
+    work_run(golden_path(&arena, "models/s8"), WORK_ALL, 2, 1, credit_body);
+}
+
 static void the_rows_of_samples(void **state)
 {
     (void)state;
@@ -307,10 +349,11 @@ static void faults_of_samples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_rows_of_samples),   cmocka_unit_test(faults_of_samples),
-        cmocka_unit_test(a_dense_model),         cmocka_unit_test(a_tied_model),
-        cmocka_unit_test(adapters_with_dropout), cmocka_unit_test(experts_at_two_ranks),
-        cmocka_unit_test(pad_rows_at_two_ranks), cmocka_unit_test(shared_experts),
+        cmocka_unit_test(the_rows_of_samples),     cmocka_unit_test(faults_of_samples),
+        cmocka_unit_test(samples_without_targets), cmocka_unit_test(too_many_rows),
+        cmocka_unit_test(a_dense_model),           cmocka_unit_test(a_tied_model),
+        cmocka_unit_test(adapters_with_dropout),   cmocka_unit_test(experts_at_two_ranks),
+        cmocka_unit_test(pad_rows_at_two_ranks),   cmocka_unit_test(shared_experts),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }
