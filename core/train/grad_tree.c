@@ -51,17 +51,26 @@ static void spare_one(um_grad_tree *t)
 {
     if (t->n < t->cap) return;
     t->node = um_realloc(t->node, ((size_t)t->cap + 1) * sizeof *t->node);
-    t->node[t->cap++] = (um_grad_node){.sum = um_arena_f32(&t->device, 1, t->values),
-                                       .touched = um_zalloc(t->params + 1)};
+    t->node[t->cap++] = (um_grad_node){.touched = um_zalloc(t->params + 1)};
+}
+
+/* A node whose sum is not set. */
+static um_grad_node node_new(um_grad_tree *t, uint32_t level, uint32_t index)
+{
+    spare_one(t);
+    um_grad_node n = t->node[--t->cap];
+    n.sum = NULL;
+    n.level = level;
+    n.index = index;
+    memset(n.touched, 0, t->params);
+    return n;
 }
 
 um_grad_node um_grad_tree_new(um_grad_tree *t, uint32_t level, uint32_t index)
 {
-    spare_one(t);
-    um_grad_node n = t->node[--t->cap];
-    n.level = level;
-    n.index = index;
-    memset(n.touched, 0, t->params);
+    um_grad_node n = node_new(t, level, index);
+    if (n.own == NULL) n.own = um_arena_f32(&t->device, 1, t->values);
+    n.sum = n.own;
     return n;
 }
 
@@ -145,23 +154,40 @@ const um_grad_node *um_grad_tree_root(um_grad_tree *t)
 
 /* --- the gradients of a list --- */
 
+static void marks_copy(um_grad_node *n, const um_params *ps)
+{
+    for (size_t i = 0, at = 0; i < ps->n; i++)
+        if (ps->list[i].trained) n->touched[at++] = ps->list[i].touched;
+}
+
 void um_grad_tree_take(um_grad_tree *t, uint32_t b, um_params *ps)
 {
     um_grad_node n = um_grad_tree_new(t, 0, b);
     UM_CHECK(t->values == ps->n_grads);
     if (t->values > 0) t->dev->ops->copy(t->dev, n.sum, ps->grads, t->values * sizeof(float));
-    for (size_t i = 0, at = 0; i < ps->n; i++)
-        if (ps->list[i].trained) n.touched[at++] = ps->list[i].touched;
+    marks_copy(&n, ps);
     um_grad_tree_put(t, n);
     um_params_zero_grads(ps);
+}
+
+void um_grad_tree_lend(um_grad_tree *t, uint32_t b, um_params *ps)
+{
+    um_grad_node n = node_new(t, 0, b);
+    UM_CHECK(t->values == ps->n_grads);
+    n.sum = ps->grads;
+    marks_copy(&n, ps);
+    um_grad_tree_put(t, n);
 }
 
 void um_grad_tree_give(const um_grad_node *node, um_params *ps)
 {
     um_dev *dev = ps->how.dev;
-    um_params_zero_grads(ps);
-    if (node == NULL) return;
-    if (ps->n_grads > 0) dev->ops->copy(dev, ps->grads, node->sum, ps->n_grads * sizeof(float));
+    if (node == NULL) {
+        um_params_zero_grads(ps);
+        return;
+    }
+    if (ps->n_grads > 0 && node->sum != ps->grads)
+        dev->ops->copy(dev, ps->grads, node->sum, ps->n_grads * sizeof(float));
     for (size_t i = 0, at = 0; i < ps->n; i++)
         if (ps->list[i].trained) ps->list[i].touched = node->touched[at++];
 }

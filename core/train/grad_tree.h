@@ -18,6 +18,7 @@ typedef struct um_grad_node {
     uint32_t level, index;
     float *sum;       /* device [values] */
     uint8_t *touched; /* host [params] 1: took part in a micro-batch below */
+    float *own;       /* the node's memory, or NULL; sum is elsewhere when it is lent */
 } um_grad_node;
 
 typedef struct um_grad_tree um_grad_tree;
@@ -45,6 +46,9 @@ const um_grad_node *um_grad_tree_root(um_grad_tree *t);
 
 /* The same for the gradients of a list of parameters: adds ps->grads as micro-batch b, with its marks, and sets the gradients to zero. */
 void um_grad_tree_take(um_grad_tree *t, uint32_t b, um_params *ps);
+/* The same for the last micro-batch of a step, without a copy: ps->grads are the node from now on, and only um_grad_tree_give may write
+ * them until the tree is cleared. So a step of one micro-batch takes no memory beside the gradients. */
+void um_grad_tree_lend(um_grad_tree *t, uint32_t b, um_params *ps);
 /* Overwrites ps->grads and its marks with a node; node NULL: with zeros, and nothing took part. */
 void um_grad_tree_give(const um_grad_node *node, um_params *ps);
 

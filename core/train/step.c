@@ -31,6 +31,7 @@ struct um_step {
     letter *box;
     uint64_t step;
     size_t trained;
+    int expected, taken; /* micro-batches of this router in the step */
     /* what router 0 waits for */
     bool waiting;
     Um__StepPhase wanted;
@@ -224,7 +225,20 @@ um_status um_step_begin(um_step *s, uint64_t *first, um_err *err)
     return UM_OK;
 }
 
-void um_step_take(um_step *s, uint32_t b) { um_grad_tree_take(s->tree, b, s->params); }
+void um_step_expect(um_step *s, int n)
+{
+    UM_ASSERT(s->taken == 0);
+    s->expected = n;
+}
+
+void um_step_take(um_step *s, uint32_t b)
+{
+    UM_CHECK(s->expected == 0 || s->taken < s->expected);
+    if (++s->taken == s->expected)
+        um_grad_tree_lend(s->tree, b, s->params);
+    else
+        um_grad_tree_take(s->tree, b, s->params);
+}
 
 /* --- finish --- */
 
@@ -375,6 +389,7 @@ static um_status sum_up(um_step *s, const uint8_t *touched, um_err *err)
     UM_TRY(um_reduce_spread(s->reduce, s->tree, s->step, err));
     um_grad_tree_give(um_grad_tree_root(s->tree), s->params);
     um_grad_tree_clear(s->tree);
+    s->expected = s->taken = 0;
     for (size_t i = 0, at = 0; i < s->params->n; i++)
         if (s->params->list[i].trained) s->params->list[i].touched = touched[at++];
     return um_dev_sync(s->params->how.dev, err);

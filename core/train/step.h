@@ -78,7 +78,9 @@ void um_step_close(um_step *s); /* accepts NULL */
  * it; before that, a rank could get rows while it is still joining. *first, the number of the first step, is router 0's on all of them.
  * Collective over the routers. */
 um_status um_step_begin(um_step *s, uint64_t *first, um_err *err);
-/* Micro-batch b is through: its gradients go into the tree, and those of ps are zero again. */
+/* Optional, before the first um_step_take of a step: this router will take n micro-batches. The last one is then not copied. */
+void um_step_expect(um_step *s, int n);
+/* Micro-batch b is through: its gradients go into the tree, and those of ps are zero again, unless it is the last that was expected. */
 void um_step_take(um_step *s, uint32_t b);
 /* Ends step number `step`. own: this router's micro-batches, none or more, by rising number. A number that no
  * router has is left out of all sums. Afterwards the gradients in ps are those of the whole step on every router. *totals

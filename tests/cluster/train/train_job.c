@@ -364,6 +364,9 @@ static um_status one_step(router *r, uint64_t step, um_err *err)
     um_mark h = um_arena_mark(&r->base.step);
     um_grad_range(TRAIN_BATCHES, topo->count[UM_ROLE_ROUTER],
                   topo->ranks[r->base.link.comm->rank].index, &from, &to);
+    int all = 0;
+    for (uint32_t b = from; b < to; b++) all += train_exists(r->j, step, b);
+    if ((topo->ranks[r->base.link.comm->rank].index + step) % 2 == 0) um_step_expect(r->step, all);
     for (uint32_t b = from; b < to; b++) {
         if (!train_exists(r->j, step, b)) continue;
         const uint32_t end = b + 1 < to && train_exists(r->j, step, b + 1) ? b + 2 : b + 1;
