@@ -74,7 +74,8 @@ static um_status through(flight *f, int i, um_err *err)
         st = um_train_media_back(f->e->media, &w->item[k], NULL, &f->e->scratch, err);
     drop_media(w);
     sums(f, i)[UM_SUM_LOST] = w->lost;
-    if (st == UM_OK && !f->look) um_step_take(f->e->step, w->number);
+    /* one without rows has none, and those of the one before may be in the making */
+    if (st == UM_OK && f->at[i] == BACKWARD) um_step_take(f->e->step, w->number);
     f->at[i] = THROUGH;
     return st;
 }
@@ -214,6 +215,7 @@ static um_status start(um_train_engine *e, um_train_plan *plan, um_step_batch *d
         done[i] = (um_step_batch){.batch = plan->work[i].number,
                                   .value = um_arena_zero(arena, UM_SUMS * sizeof(double))};
     e->lora->dropout = look ? 0 : e->dropout;
+    if (!look) um_step_expect(e->step, plan->n);
     um_status st = run(&f, err);
     e->lora->dropout = 0;
     return st;
