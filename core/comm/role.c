@@ -29,6 +29,10 @@ um_status um_role_join(um_role_base *w, um_err *err)
 
 um_status um_role_own(um_role_base *w, uint32_t modalities, um_err *err)
 {
+    um_model *m = &w->ck.model;
+    if (w->cfg->train && w->cfg->balance_bias > 0 && !m->expert_bias && m->experts > 0 &&
+        m->gate != UM_GATE_DYNAMIC)
+        m->expert_bias = m->expert_bias_begins = true;
     const um_owner me = {&w->link.comm->topo, w->link.comm->rank};
     const um_selection sel = um_topology_selection(&me, modalities);
     const um_loading how = {.dev = &w->dev,

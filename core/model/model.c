@@ -219,6 +219,7 @@ static void read_moe(um_model *m, um_reader *r)
     }
     read_placement(m, r, layer);
     um_take_bool(r, "use_fm_block", &m->fm_block);
+    um_take_bool(r, "use_expert_bias", &m->expert_bias);
 }
 
 /* --- the whole model --- */
@@ -307,6 +308,7 @@ static uint64_t fingerprint_of(const um_model *m)
         h = hash_bytes(h, s, (size_t)n);
     }
     if (m->gate == UM_GATE_DYNAMIC) h = hash_dynamic(h, m);
+    if (m->expert_bias) h = hash_bytes(h, "expert bias", 11);
     return hash_bytes(h, m->moe_layer, (size_t)m->layers);
 }
 
@@ -324,6 +326,7 @@ void um_model_resolve(um_model *m, um_gate_style gate, const uint8_t *moe_layer)
     m->moe_layer = moe_layer;
     m->moe_unplaced = false;
     m->fm_block = m->fm_block && gate == UM_GATE_GSHARD;
+    m->expert_bias = m->expert_bias && gate != UM_GATE_DYNAMIC;
     renew(m);
 }
 

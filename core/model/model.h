@@ -137,6 +137,9 @@ typedef struct um_model {
     bool
         moe_unplaced; /* config does not give the placement: um_checkpoint_open reads it from the tensors */
     bool fm_block;    /* per-modality gate pre-projection (spec 4.4.3) */
+    bool
+        expert_bias; /* config.json use_expert_bias: a bias of each expert, for the choice alone (core/nn/gate.h) */
+    bool expert_bias_begins; /* training adds it: where the files have none it begins at zero */
     int lora_r;       /* LoRA built into experts and dense MLPs of 8e (0 = none) */
     float lora_alpha; /* < 0: not in config.json */
     bool tied;        /* lm_head is embed_tokens */
@@ -225,6 +228,7 @@ typedef enum um_slot {
     UM_SLOT_FC1,
     UM_SLOT_FC2, /* feed-forward block of towers and connectors */
     UM_SLOT_GATE,
+    UM_SLOT_GATE_BIAS, /* [E] for the choice of experts alone */
     UM_SLOT_FM,        /* pre-projection of the gate; index: um_fm */
     UM_SLOT_PROJECTOR, /* index: which of its linear layers */
     UM_SLOT_QUERIES,

@@ -41,7 +41,7 @@ um_name_parts um_name_parse(const char *s)
         p.is = UM_NAME_FM;
     } else if (skip(&s, "mlp.") && strncmp(s, "deepspeed_moe.", 14) != 0 &&
                strncmp(s, "dynamic_real_moe.", 17) != 0) {
-        p.is = UM_NAME_DENSE;
+        if (strcmp(s, "gate." UM_GATE_BIAS_NAME) != 0) p.is = UM_NAME_DENSE;
     }
     return p;
 }

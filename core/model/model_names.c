@@ -163,6 +163,15 @@ static void visit_gate(um_tensor_visitor *w, const char *layer)
     w->s.exact = true;
     um_visit_normal(w, UM_SLOT_GATE, layer, um_gate_name[m->gate], um_model_gate_rows(m), m->dim, 0,
                     0);
+    if (m->expert_bias && m->gate != UM_GATE_DYNAMIC) {
+        const char *gate = um_gate_name[m->gate]; /* ends in the weight's own name */
+        snprintf(at, sizeof at, "%s%.*s", layer, (int)(strlen(gate) - strlen("weight")), gate);
+        w->s.optional = m->expert_bias_begins;
+        w->s.leaf = UM_LEAF_WEIGHT;
+        w->s.init = UM_INIT_ZEROS;
+        um_visit_tensor(w, UM_SLOT_GATE_BIAS, at, UM_GATE_BIAS_NAME, m->experts, 0, 0, 0);
+        w->s.optional = false;
+    }
     for (int i = 0; m->fm_block && m->gate == UM_GATE_GSHARD && i < UM_FMS; i++) {
         w->s.at.index = i;
         w->s.optional = i == UM_FM_AUDIO;

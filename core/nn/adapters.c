@@ -133,10 +133,10 @@ static void draw(const um_param *p, float *host)
 
 void um_param_initial(const um_param *p, float *host)
 {
-    if (p->adapter == NULL) {
+    if (p->stored != NULL) {
         um_tensor_to_f32(host, p->stored);
         um_tensors_forget(p->set, p->stored);
-    } else if (p->spec.leaf == UM_LEAF_ADAPTER_A) {
+    } else if (p->adapter != NULL && p->spec.leaf == UM_LEAF_ADAPTER_A) {
         draw(p, host);
     } else {
         memset(host, 0, um_spec_values(&p->spec) * sizeof *host);

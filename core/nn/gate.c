@@ -49,7 +49,7 @@ void um_gate_choose_biased(um_dev *d, um_route *r, const float *bias, um_arena *
     if (T == 0) return;
     um_mark h = um_arena_mark(host), v = um_arena_mark(device);
     float *biased = um_arena_f32(device, T, E);
-    d->ops->copy_2d(d, biased, r->E, um_dev_put_f32(d, device, bias, E), 0, r->T, r->E);
+    d->ops->copy_2d(d, biased, r->E, bias, 0, r->T, r->E);
     d->ops->add(d, biased, r->logits, T * E);
     d->ops->gate_topk(d, r->experts, r->weights, biased, r->T, r->E, r->K, false, 0, NULL);
     int32_t *experts = um_arena_i32(host, T * K);
@@ -63,12 +63,25 @@ void um_gate_choose_biased(um_dev *d, um_route *r, const float *bias, um_arena *
     um_arena_reset(host, h);
 }
 
-void um_gate_bias_update(float *bias, const int64_t *load, int E, float rate)
+void um_gate_add_load(um_dev *d, float *load, const int32_t *experts, int T, int K, int E,
+                      um_arena *host, um_arena *device)
 {
-    int64_t all = 0;
-    for (int e = 0; e < E; e++) all += load[e];
+    um_mark h = um_arena_mark(host), v = um_arena_mark(device);
+    float *rows = um_arena_zero(host, (size_t)E * sizeof *rows);
+    for (size_t i = 0; i < (size_t)T * (size_t)K; i++)
+        if (experts[i] != UM_NO_EXPERT) rows[experts[i]]++;
+    d->ops->add(d, load, um_dev_put_f32(d, device, rows, (size_t)E), (size_t)E);
+    um_arena_reset(device, v);
+    um_arena_reset(host, h);
+}
+
+void um_gate_bias_update(float *bias, const float *load, int E, float rate)
+{
+    double all = 0;
+    for (int e = 0; e < E; e++) all += (double)load[e];
     for (int e = 0; e < E; e++) {
-        const int64_t more = load[e] * E - all; /* load - mean, times E */
-        if (more != 0) bias[e] += more > 0 ? -rate : rate;
+        const double more = (double)load[e] * E - all; /* load - mean, times E */
+        if (more > 0) bias[e] -= rate;
+        if (more < 0) bias[e] += rate;
     }
 }

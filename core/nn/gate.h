@@ -29,11 +29,15 @@ void um_gate_choose(um_dev *d, um_route *r, um_gate_style style, uint64_t seed,
  * logits, so dlogits[chosen i] += w_i (dw_i - sum_j w_j dw_j). dlogits [T,E], dweights [T,K]. */
 void um_gate_bwd(um_dev *d, float *dlogits, const float *dweights, const um_route *r);
 
-/* Balance without a loss: a bias for each expert is added to the logits for the choice alone; the weights are the softmax over the chosen
- * clean logits, larger first. Wang et al. 2024, arXiv 2408.15664 (there with sigmoid weights). bias [E] host. Fills experts and
+/* Balance without a loss: a bias of each expert is added to the logits for the choice alone; the weights are the softmax over the chosen
+ * clean logits, larger first. Wang et al. 2024, arXiv 2408.15664 (there with sigmoid weights). bias [E] device. Fills experts and
  * weights of r from its logits. host, device: scratch. */
 void um_gate_choose_biased(um_dev *d, um_route *r, const float *bias, um_arena *host,
                            um_arena *device);
+/* load[E] (device) += the rows of each expert, in any slot; experts [T,K] host. In training load is the gradient of the bias: sums of whole
+ * numbers below 2^24, which f32 adds exactly in any order. */
+void um_gate_add_load(um_dev *d, float *load, const int32_t *experts, int T, int K, int E,
+                      um_arena *host, um_arena *device);
 /* After a step: bias[e] += rate where expert e had fewer rows than the mean, -= rate where it had more. load [E]: rows of the whole step,
- * of all routers, in any slot. The bias is a part of the training state. */
-void um_gate_bias_update(float *bias, const int64_t *load, int E, float rate);
+ * of all routers. Both host. */
+void um_gate_bias_update(float *bias, const float *load, int E, float rate);

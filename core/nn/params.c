@@ -80,7 +80,7 @@ um_param *um_params_find(const um_params *ps, um_place at, um_leaf leaf)
 bool um_params_has(const um_params *ps, um_place at, um_leaf leaf)
 {
     const um_param *p = um_params_find(ps, at, leaf);
-    return p != NULL && (p->stored != NULL || p->adapter != NULL);
+    return p != NULL && (p->stored != NULL || p->adapter != NULL || p->begins);
 }
 
 static bool will_train(const um_params *ps, um_place at, um_leaf leaf)
@@ -106,7 +106,7 @@ um_status um_params_want(um_params *ps, um_param **out, um_place at, um_leaf lea
                        "the model has no tensor at part %d, slot %d, leaf %d, layer %d, index %d, "
                        "or another rank owns it",
                        (int)at.part, (int)at.slot, (int)leaf, at.layer, at.index);
-    if (p->adapter == NULL)
+    if (p->adapter == NULL && !p->begins)
         UM_TRY(um_tensors_want(p->set, &t, p->spec.name, p->spec.rank, p->spec.shape, err));
     p->loaded = true;
     *out = p;
@@ -133,6 +133,7 @@ static um_status add(void *ctx, const um_spec *s, um_err *err)
     }
     um_param *p = &ps->list[ps->n++];
     *p = (um_param){.spec = *s, .set = set, .stored = stored, .dev = ps->how.dev};
+    p->begins = stored == NULL && s->at.slot == UM_SLOT_GATE_BIAS && s->optional;
     p->spec.name = stored != NULL ? stored->name : um_arena_str(ps->how.host, s->name);
     return UM_OK;
 }
@@ -176,7 +177,7 @@ static size_t param_bytes(const um_params *ps, const um_param *p)
     const bool merges = um_params_lora_merges(ps, s->at);
     const um_keep keep = s->exact || merges ? UM_KEEP_F32 : ps->how.keep;
     const um_dtype stored = p->stored == NULL ? UM_F32 : p->stored->dtype;
-    if ((p->stored == NULL && s->optional) || (lora && merges)) return 0;
+    if ((p->stored == NULL && s->optional && !p->begins) || (lora && merges)) return 0;
     if (!um_spec_is_matrix(s)) return um_spec_values(s) * sizeof(float);
     return um_matrix_bytes(um_kept_dtype(keep, stored), (int)s->shape[0],
                            (int)(um_spec_values(s) / (size_t)s->shape[0]));

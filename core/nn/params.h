@@ -86,6 +86,7 @@ struct um_param {
     const um_tensor *stored;         /* NULL: absent, which um_params_want reports */
     const um_adapter_rules *adapter; /* of a factor of an adapter, which no file has; else NULL */
     um_dev *dev;
+    bool begins;   /* no file has it, and it begins at zero (um_model.expert_bias_begins) */
     bool loaded;   /* a loader has asked for it */
     bool derived;  /* what was loaded is a sum with others: it cannot be trained */
     bool computed; /* what was loaded is computed from it, and again by its owner after each step */
@@ -124,7 +125,7 @@ um_param *um_params_find(const um_params *ps, um_place at, um_leaf leaf);
 /* The same for a loader, which needs it: checks that the files have it with its shape, and marks it as loaded. UM_E_MODEL names the
  * tensor, the wanted and the found shape. */
 um_status um_params_want(um_params *ps, um_param **out, um_place at, um_leaf leaf, um_err *err);
-/* Whether the files have the tensor; of a factor of an adapter, whether there is one. */
+/* Whether the files have the tensor, or it begins without them, as adapters do. */
 bool um_params_has(const um_params *ps, um_place at, um_leaf leaf);
 /* Whether the LoRA that the files have at a place is merged into its matrix when it is loaded. */
 bool um_params_lora_merges(const um_params *ps, um_place at);

@@ -118,7 +118,7 @@ um_status um_params_train(um_params *ps, um_trained_fn trained, const void *ctx,
     for (size_t i = 0; i < ps->n; i++) {
         um_param *p = &ps->list[i];
         if (!trained(ctx, &p->spec)) continue;
-        if (p->stored == NULL && p->adapter == NULL && p->spec.optional) continue;
+        if (p->spec.optional && !um_params_has(ps, p->spec.at, p->spec.leaf)) continue;
         UM_TRY(can_train(p, err));
         p->trained = true;
         ps->n_grads += um_spec_values(&p->spec);

@@ -1,6 +1,8 @@
 /* See optimizer.h. */
 #include "core/train/optimizer.h"
 
+#include "core/nn/gate.h"
+
 #include <string.h>
 
 typedef struct trained {
@@ -67,6 +69,21 @@ static double power(double b, uint64_t n)
     return y;
 }
 
+static bool is_gate_bias(const um_param *p) { return p->spec.at.slot == UM_SLOT_GATE_BIAS; }
+
+static void move_gate_bias(const um_optimizer *o, um_param *p)
+{
+    const size_t n = um_spec_values(&p->spec);
+    um_arena host;
+    um_arena_init(&host, "bias of a gate", 4 * n * sizeof(float));
+    float *bias = um_arena_f32(&host, 1, n), *load = um_arena_f32(&host, 1, n);
+    um_param_read(p, bias);
+    um_param_fetch(p, load, p->grad);
+    um_gate_bias_update(bias, load, (int)n, (float)o->how.gate_bias_rate);
+    um_param_write(p, bias);
+    um_arena_free(&host);
+}
+
 void um_optimizer_step(um_optimizer *o, double lr, double scale)
 {
     um_dev *dev = o->params->how.dev;
@@ -75,6 +92,10 @@ void um_optimizer_step(um_optimizer *o, double lr, double scale)
         um_param *p = t->param;
         if (!p->touched || t->rule.lr_factor == 0.0) continue;
         t->steps++;
+        if (is_gate_bias(p)) {
+            move_gate_bias(o, p);
+            continue;
+        }
         const um_adamw how = {.lr = lr * t->rule.lr_factor,
                               .beta1 = o->how.beta1,
                               .beta2 = o->how.beta2,
@@ -95,6 +116,8 @@ void um_train_norms(double *squares, const um_optimizer *o)
     um_dev *dev = o->params->how.dev;
     for (size_t i = 0; i < o->n; i++) {
         const um_param *p = o->list[i].param;
+        squares[i] = 0;
+        if (is_gate_bias(p)) continue;
         dev->ops->sum_squares(dev, &squares[i], p->grad, um_spec_values(&p->spec));
     }
 }

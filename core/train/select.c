@@ -124,6 +124,7 @@ bool um_select_trains(const void *ctx, const um_spec *spec)
     const um_select *s = ctx;
     if (s->start != NULL) return um_tensors_find(s->start, spec->name) != NULL;
     if (any_fits(&s->freeze, spec->name)) return false;
+    if (spec->at.slot == UM_SLOT_GATE_BIAS) return s->optimizer.gate_bias_rate > 0;
     return is_adapter(spec) || stage_trains(s, spec) || any_fits(&s->what, spec->name);
 }
 
@@ -270,6 +271,7 @@ um_status um_select_open(um_select *out, const um_config *cfg, const um_model *m
                                            .beta2 = cfg->adam_beta2,
                                            .eps = cfg->adam_epsilon,
                                            .weight_decay = cfg->weight_decay,
+                                           .gate_bias_rate = cfg->balance_bias,
                                            .rule = factor_rule,
                                            .ctx = s};
     UM_TRY(read_factors(s, cfg->lr_for, arena, err));

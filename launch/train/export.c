@@ -77,13 +77,44 @@ static um_status write_one(void *ctx, size_t i, um_tensors_writer *w, um_err *er
     return st;
 }
 
-static um_status write_weights(const um_saved *saved, const um_tensors *from, const char *folder,
-                               float scale, um_err *err)
+/* A bias of a gate that the training has begun, which the model did not have (--balance-bias). */
+static bool begun_bias(const um_saved *saved, const um_model *m, int layer, um_tensor *out,
+                       um_arena *arena)
+{
+    um_model with = *m;
+    char name[200];
+    with.expert_bias = true;
+    if (m->expert_bias || !m->moe_layer[layer] ||
+        !um_model_tensor_name(&with,
+                              um_place_of(UM_PART_GATE, UM_SLOT_GATE_BIAS, layer, -1),
+                              UM_LEAF_WEIGHT, name))
+        return false;
+    const um_tensor *t = um_saved_tensor(saved, "master.", name);
+    if (t == NULL) return false;
+    *out = *t;
+    out->name = um_arena_str(arena, name);
+    return true;
+}
+
+static bool any_begun(const um_saved *saved, const um_model *m, um_arena *arena)
+{
+    um_tensor bias;
+    for (int l = 0; l < m->layers; l++)
+        if (begun_bias(saved, m, l, &bias, arena)) return true;
+    return false;
+}
+
+/* m: the model whose own tensors they are, of which training may have begun some; NULL: a tower. */
+static um_status write_weights(const um_saved *saved, const um_tensors *from, const um_model *m,
+                               const char *folder, float scale, um_err *err)
 {
     job j = {.saved = saved, .from = from, .n = um_tensors_count(from), .scale = scale};
+    const int layers = m == NULL ? 0 : m->layers;
     um_arena_init(&j.scratch, "export", 1 << 20);
-    j.list = um_arena_alloc(&j.scratch, (j.n + 1) * sizeof *j.list);
+    j.list = um_arena_alloc(&j.scratch, (j.n + (size_t)layers + 1) * sizeof *j.list);
     for (size_t i = 0; i < j.n; i++) j.list[i] = *um_tensors_at(from, i);
+    for (int l = 0; l < layers; l++)
+        if (begun_bias(saved, m, l, &j.list[j.n], &j.scratch)) j.n++;
     um_status st = um_shards_write(folder, j.list, j.n, shard_bytes, write_one, &j, err);
     um_arena_free(&j.scratch);
     return st;
@@ -137,7 +168,7 @@ static um_status write_tower(const um_saved *saved, const um_tensors *set, const
 {
     const bool trained = set_trained(saved, set);
     UM_TRY(copy_folder(from, to, !trained, arena, err));
-    return trained ? write_weights(saved, set, to, scale, err) : UM_OK;
+    return trained ? write_weights(saved, set, NULL, to, scale, err) : UM_OK;
 }
 
 typedef struct tower {
@@ -193,8 +224,9 @@ static um_status write_model(const um_config *cfg, const um_saved *saved, const 
     um_status st = um_staging_begin(&s, cfg->out, arena, err);
     if (st == UM_OK) st = copy_folder(c->model.dir, s.tmp, false, arena, err);
     if (st == UM_OK) remove(um_path_join(arena, s.tmp, "manifest.json")); /* of other weights */
-    if (st == UM_OK) st = write_weights(saved, c->llm, s.tmp, scale, err);
+    if (st == UM_OK) st = write_weights(saved, c->llm, &c->model, s.tmp, scale, err);
     if (st == UM_OK) st = write_towers(saved, c, s.tmp, &edits, scale, config, arena, err);
+    if (any_begun(saved, &c->model, arena)) um_edit(&edits, "use_expert_bias", "true");
     if (st == UM_OK) st = write_config(s.tmp, config, &edits, arena, err);
     for (size_t i = 0; i < sizeof made / sizeof *made && st == UM_OK; i++)
         um_tree_remove(um_path_join(arena, cfg->out, made[i])); /* of an export before */

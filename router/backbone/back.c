@@ -112,6 +112,9 @@ static void gate_back(um_back *b, um_acts *a, const float *dshared)
     else
         um_gate_bwd(p->dev, dlogits, b->acts.dweights, &a->route);
     um_aux_back(p, a, dlogits, b->aux, b->aux_scale, b->rows);
+    float *load = um_param_grad(w->gate_bias);
+    if (load != NULL)
+        um_gate_add_load(p->dev, load, a->routed, T, a->route.K, a->route.E, p->host, p->device);
     float *dgate_in = m->fm_block ? zeros(p, (size_t)T * (size_t)m->dim) : b->acts.dln2;
     um_linear_bwd(p->dev, dgate_in, &w->gate, dlogits, a->gate_in, T, p->device);
     if (m->fm_block) pre_project_back(b, w, a, dgate_in);

@@ -87,8 +87,8 @@ static void choose(const um_pass *p, int layer, um_acts *a)
     um_linear_fwd(p->dev, a->route.logits, a->gate_in, b->T, &w->gate);
     if (t->model->gate == UM_GATE_DYNAMIC)
         um_dynamic_choose(p->dev, &a->dynamic, NULL, false);
-    else if (w->balance_bias != NULL)
-        um_gate_choose_biased(p->dev, &a->route, w->balance_bias, p->host, p->device);
+    else if (w->gate_bias != NULL)
+        um_gate_choose_biased(p->dev, &a->route, w->gate_bias->vector, p->host, p->device);
     else
         um_gate_choose(p->dev, &a->route, t->model->gate, b->noise_seed + (uint64_t)layer,
                        b->noise);

@@ -29,9 +29,8 @@ typedef struct um_layer {
     um_attention attention;
     bool moe;
     um_linear gate;       /* [E,D], dynamic style [R+Z+F,D]; f32 */
+    um_param *gate_bias;  /* [E] added for the choice alone; NULL where the model has none */
     um_linear fm[UM_FMS]; /* gate pre-projection, spec 4.4.3; w.data NULL where the file has none */
-    const float *
-        balance_bias; /* host [E]: added to the logits for the choice alone (core/nn/gate_loss.h); NULL: none */
     um_ffn dense;
     um_ffn *shared; /* [F] shared experts of the dynamic gate */
 } um_layer;

@@ -9,6 +9,12 @@ static um_place at(um_slot slot, int layer)
 static um_status gate_load(um_layer *b, um_params *ps, int layer, um_err *err)
 {
     UM_TRY(um_linear_load(&b->gate, ps, um_place_of(UM_PART_GATE, UM_SLOT_GATE, layer, -1), err));
+    const um_place bias = um_place_of(UM_PART_GATE, UM_SLOT_GATE_BIAS, layer, -1);
+    const float *values;
+    if (ps->ck->model.expert_bias) {
+        UM_TRY(um_vector_load(&values, ps, bias, UM_LEAF_WEIGHT, err));
+        b->gate_bias = um_params_find(ps, bias, UM_LEAF_WEIGHT);
+    }
     for (int i = 0; ps->ck->model.fm_block && i < UM_FMS; i++) {
         const um_place fm = um_place_of(UM_PART_GATE, UM_SLOT_FM, layer, i);
         if (um_params_has(ps, fm, UM_LEAF_WEIGHT)) UM_TRY(um_linear_load(&b->fm[i], ps, fm, err));

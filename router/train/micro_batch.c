@@ -346,18 +346,6 @@ um_status um_micro_batch_finish(um_micro_batch *m, um_err *err)
     return um_dev_sync(s->dev, err);
 }
 
-void um_micro_batch_load(const um_micro_batch *m, int64_t *load)
-{
-    const um_model *model = m->setup.backbone->model;
-    const size_t n = (size_t)m->T * (size_t)model->top_k;
-    for (int l = 0; l < model->layers; l++) {
-        if (!model->moe_layer[l]) continue;
-        for (size_t i = 0; i < n; i++)
-            if (m->acts[l].routed[i] != UM_NO_EXPERT) load[m->acts[l].routed[i]]++;
-        load += model->experts;
-    }
-}
-
 void um_micro_batch_media_grad(const um_micro_batch *m, int medium, float *out)
 {
     const um_media_place *x = &m->media[medium];

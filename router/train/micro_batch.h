@@ -90,7 +90,5 @@ um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample,
                                bool pad_rows, uint64_t step, uint32_t number, um_err *err);
 /* After the backward pass: adds the gradient of the token rows to the embedding table's, when it is trained. */
 um_status um_micro_batch_finish(um_micro_batch *m, um_err *err);
-/* After the forward pass: load[i*E + e] += rows that the i-th MoE layer sent to expert e, in any slot, pad rows counted. */
-void um_micro_batch_load(const um_micro_batch *m, int64_t *load);
 /* Copies the gradient of a medium's rows [n,D] to the host. */
 void um_micro_batch_media_grad(const um_micro_batch *m, int medium, float *out);

@@ -5,3 +5,4 @@ um_test(test_training SOURCES cluster/test_training.c support/test_support.c LIB
 foreach(part backward backward_bits backward_golden)
   um_test(test_${part} SOURCES cluster/train/test_${part}.c cluster/train/backward_fixture.c support/test_support.c support/dynamic_layer.c support/made_params.c LIBS um_test_fixture um_cluster um_launch)
 endforeach()
+um_test(test_gate_bias SOURCES core/train/test_gate_bias.c support/made_params.c LIBS um_test_fixture um_train)

@@ -232,13 +232,13 @@ static void a_bias_decides_the_choice_alone(void **state)
     um_gate_choose(&dev, &r, UM_GATE_MIXTRAL, 0, NULL);
     dev.ops->get(&dev, want, r.weights, sizeof want);
     dev.ops->get(&dev, chosen, r.experts, sizeof chosen);
-    um_gate_choose_biased(&dev, &r, bias, &host, &device);
+    um_gate_choose_biased(&dev, &r, um_dev_put_f32(&dev, &device, bias, E), &host, &device);
     dev.ops->get(&dev, got, r.weights, sizeof got);
     dev.ops->get(&dev, again, r.experts, sizeof again);
     assert_memory_equal(chosen, again, sizeof chosen);
     for (int i = 0; i < T * K; i++) assert_float_equal(got[i], want[i], 1e-6f);
     bias[3] = 100.0f;
-    um_gate_choose_biased(&dev, &r, bias, &host, &device);
+    um_gate_choose_biased(&dev, &r, um_dev_put_f32(&dev, &device, bias, E), &host, &device);
     dev.ops->get(&dev, got, r.weights, sizeof got);
     dev.ops->get(&dev, again, r.experts, sizeof again);
     for (int t = 0; t < T; t++) {
@@ -259,17 +259,19 @@ static void a_bias_balances(void **state)
     enum { ROWS = 512, STEPS = 300 };
     float bias[E] = {0}, *z = um_arena_f32(&host, ROWS, E);
     int32_t *experts = um_arena_i32(&host, ROWS * K);
-    int64_t load[E], most[2] = {0};
+    float load[E], most[2] = {0}, *on_dev = um_arena_f32(&device, 2, E), *sums = on_dev + E;
     um_route r;
     um_route_bind(&r, &device, ROWS, K, E);
     um_rng_normal_f32(&rng, z, (uint64_t)ROWS * E, 1.0f);
     for (int t = 0; t < ROWS; t++) z[t * E + 2] += 2.0f;
     dev.ops->put(&dev, r.logits, z, (size_t)ROWS * E * sizeof *z);
     for (int step = 0; step < STEPS; step++) {
-        memset(load, 0, sizeof load);
-        um_gate_choose_biased(&dev, &r, bias, &host, &device);
+        dev.ops->put(&dev, on_dev, bias, sizeof bias);
+        dev.ops->fill(&dev, sums, 0.0f, E);
+        um_gate_choose_biased(&dev, &r, on_dev, &host, &device);
         dev.ops->get(&dev, experts, r.experts, ROWS * K * sizeof *experts);
-        for (int i = 0; i < ROWS * K; i++) load[experts[i]]++;
+        um_gate_add_load(&dev, sums, experts, ROWS, K, E, &host, &device);
+        dev.ops->get(&dev, load, sums, sizeof load);
         um_gate_bias_update(bias, load, E, 0.02f);
         for (int e = 0; e < E; e++)
             if (step == 0 || step == STEPS - 1)
@@ -277,7 +279,7 @@ static void a_bias_balances(void **state)
     }
     assert_true(most[0] > 2 * ROWS * K / E);
     assert_true(most[1] < ROWS * K / E * 6 / 5);
-    um_gate_bias_update(bias, (int64_t[E]){5, 5, 5, 5, 5, 5, 5}, E, 1.0f);
+    um_gate_bias_update(bias, (float[E]){5, 5, 5, 5, 5, 5, 5}, E, 1.0f);
     for (int e = 0; e < E; e++) assert_true(fabsf(bias[e]) < 6.1f); /* nothing changes at balance */
 }
 
