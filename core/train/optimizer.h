@@ -15,8 +15,8 @@ typedef struct um_optimizer_rule {
 
 typedef struct um_optimizer_settings {
     double beta1, beta2, eps, weight_decay;
-    /* Of the gates' biases for the choice (UM_SLOT_GATE_BIAS), whose gradient is the rows of each expert: they move by so much a step, up or
-     * down (um_gate_bias_update), and have no part in the norm. */
+    /* Of the gates' biases for the choice (UM_SLOT_GATE_BIAS), whose gradient is the rows of each expert: they move by so much a step,
+     * up or down (um_gate_bias_update), and have no part in the norm. */
     double gate_bias_rate;
     /* NULL, or changes the rule that a parameter would have: factor 1, and weight_decay unless it is a bias or a vector. */
     void (*rule)(const void *ctx, const um_spec *s, um_optimizer_rule *rule);
