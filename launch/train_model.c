@@ -5,6 +5,7 @@
 #include "core/base/log.h"
 #include "core/train/saved.h"
 #include "core/train/select.h"
+#include "launch/train/check_data.h"
 #include "launch/train/export.h"
 #include "launch/train/training_job.h"
 #include "router/data/data_list.h"
@@ -125,12 +126,23 @@ static um_status run(um_config *cfg, um_arena *arena, um_err *err)
     return UM_OK;
 }
 
+static um_status check_data(const um_config *cfg, um_arena *arena, um_err *err)
+{
+    um_data_file *files = NULL;
+    int n = 0;
+    if (cfg->model[0] == '\0')
+        return UM_FAIL(err, UM_E_USAGE,
+                       "the model is missing: unimoe train MODEL --data FILE --check-data");
+    UM_TRY(um_data_list_read(&files, &n, cfg->data.item, cfg->data.n, "--data", arena, err));
+    return um_check_data(cfg, files, n, stdout, err);
+}
+
 um_status um_train(const um_config *given, um_err *err)
 {
     um_config cfg = *given;
     um_arena arena;
     um_arena_init(&arena, "train", 1 << 16);
-    um_status st = run(&cfg, &arena, err);
+    um_status st = cfg.check_data ? check_data(&cfg, &arena, err) : run(&cfg, &arena, err);
     um_arena_free(&arena);
     return st;
 }
