@@ -136,13 +136,13 @@ typedef struct um_model {
     int moe_layers;
     bool
         moe_unplaced; /* config does not give the placement: um_checkpoint_open reads it from the tensors */
-    bool fm_block;    /* per-modality gate pre-projection (spec 4.4.3) */
+    bool fm_block; /* per-modality gate pre-projection (spec 4.4.3) */
     bool
         expert_bias; /* config.json use_expert_bias: a bias of each expert, for the choice alone (core/nn/gate.h) */
     bool expert_bias_begins; /* training adds it: where the files have none it begins at zero */
-    int lora_r;       /* LoRA built into experts and dense MLPs of 8e (0 = none) */
-    float lora_alpha; /* < 0: not in config.json */
-    bool tied;        /* lm_head is embed_tokens */
+    int lora_r;              /* LoRA built into experts and dense MLPs of 8e (0 = none) */
+    float lora_alpha;        /* < 0: not in config.json */
+    bool tied;               /* lm_head is embed_tokens */
     um_vision_model vision;
     um_speech_model speech;
     um_sound_model sound;

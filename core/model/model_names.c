@@ -164,8 +164,8 @@ static void visit_gate(um_tensor_visitor *w, const char *layer)
     um_visit_normal(w, UM_SLOT_GATE, layer, um_gate_name[m->gate], um_model_gate_rows(m), m->dim, 0,
                     0);
     if (m->expert_bias && m->gate != UM_GATE_DYNAMIC) {
-        const char *gate = um_gate_name[m->gate]; /* ends in the weight's own name */
-        snprintf(at, sizeof at, "%s%.*s", layer, (int)(strlen(gate) - strlen("weight")), gate);
+        snprintf(at, sizeof at, "%s%s", layer,
+                 m->gate == UM_GATE_GSHARD ? "mlp.deepspeed_moe.gate." : "mlp.gate.");
         w->s.optional = m->expert_bias_begins;
         w->s.leaf = UM_LEAF_WEIGHT;
         w->s.init = UM_INIT_ZEROS;

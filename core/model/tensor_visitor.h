@@ -8,7 +8,8 @@
 /* What stands behind "model.layers.N." in the names of an MoE layer, for each gate style: the routed experts and the number after them,
  * the gate. The shared experts and the pre-projections belong to one style. */
 extern const char *const um_experts_name[UM_GATE_STYLES], *const um_gate_name[UM_GATE_STYLES];
-#define UM_GATE_BIAS_NAME "e_score_correction_bias" /* beside the gate's weight; transformers has this name in DeepSeek-V3 */
+#define UM_GATE_BIAS_NAME                                                                          \
+    "e_score_correction_bias" /* beside the gate's weight; transformers has this name in DeepSeek-V3 */
 #define UM_SHARED_NAME "mlp.fixed_real_moe."
 #define UM_FM_NAME "mlp.deepspeed_moe.fm_"
 

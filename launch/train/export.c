@@ -85,8 +85,7 @@ static bool begun_bias(const um_saved *saved, const um_model *m, int layer, um_t
     char name[200];
     with.expert_bias = true;
     if (m->expert_bias || !m->moe_layer[layer] ||
-        !um_model_tensor_name(&with,
-                              um_place_of(UM_PART_GATE, UM_SLOT_GATE_BIAS, layer, -1),
+        !um_model_tensor_name(&with, um_place_of(UM_PART_GATE, UM_SLOT_GATE_BIAS, layer, -1),
                               UM_LEAF_WEIGHT, name))
         return false;
     const um_tensor *t = um_saved_tensor(saved, "master.", name);

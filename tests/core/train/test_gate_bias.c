@@ -21,7 +21,10 @@ static void ok(um_status st, const um_err *err)
     if (st != UM_OK) fail_msg("%s", err->msg);
 }
 
-static um_place bias_at(int layer) { return um_place_of(UM_PART_GATE, UM_SLOT_GATE_BIAS, layer, -1); }
+static um_place bias_at(int layer)
+{
+    return um_place_of(UM_PART_GATE, UM_SLOT_GATE_BIAS, layer, -1);
+}
 
 static um_params gates_of(const um_checkpoint *ck)
 {
@@ -55,8 +58,8 @@ static void a_bias_is_of_the_model_or_begins_at_zero(void **state)
         assert_string_equal(name, names[i][1]);
         assert_int_equal(um_name_parse(name).is, UM_NAME_OTHER); /* not a dense MLP */
         um_params missing = gates_of(&ck);
-        assert_int_equal(
-            um_vector_load(&values, &missing, bias_at(2), UM_LEAF_WEIGHT, &err), UM_E_MODEL);
+        assert_int_equal(um_vector_load(&values, &missing, bias_at(2), UM_LEAF_WEIGHT, &err),
+                         UM_E_MODEL);
         has(&err, names[i][1]);
         ck.model.expert_bias_begins = true;
         um_params begun = gates_of(&ck);
@@ -76,11 +79,8 @@ static void the_optimiser_moves_it_by_sign(void **state)
     um_checkpoint ck;
     um_err err = {0};
     const float *values;
-    const um_optimizer_settings how = {.beta1 = 0.9,
-                                       .beta2 = 0.999,
-                                       .eps = 1e-8,
-                                       .weight_decay = 0.5,
-                                       .gate_bias_rate = 0.25};
+    const um_optimizer_settings how = {
+        .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .gate_bias_rate = 0.25};
     ok(um_checkpoint_open(&ck, MODELS "s4", NULL, &err), &err);
     ck.model.expert_bias = ck.model.expert_bias_begins = true;
     um_params ps = gates_of(&ck);
