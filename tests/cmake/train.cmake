@@ -6,3 +6,8 @@ foreach(part backward backward_bits backward_golden)
   um_test(test_${part} SOURCES cluster/train/test_${part}.c cluster/train/backward_fixture.c support/test_support.c support/dynamic_layer.c support/made_params.c LIBS um_test_fixture um_cluster um_launch)
 endforeach()
 um_test(test_gate_bias SOURCES core/train/test_gate_bias.c support/made_params.c LIBS um_test_fixture um_train)
+
+if(NOT UM_SANITIZE)
+  add_test(NAME e2e_train COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_train.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
+  set_tests_properties(e2e_train PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
+endif()
