@@ -154,6 +154,5 @@ um_status um_state_load(const um_state *s, const um_saved *from, um_err *err)
         st = read_param(s, um_optimizer_param(s->optimizer, i), from, &scratch, err);
     um_params_repack(s->params);
     um_arena_free(&scratch);
-    if (st == UM_OK) um_params_repack(s->params);
     return st;
 }
