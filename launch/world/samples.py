@@ -73,7 +73,8 @@ class Split:
         """A sample: modality names its kind; media = {key of the data format: path or paths}; turns = questions, the first one's
         placeholders are put in front."""
         front = "".join(TAGS[key] * (len(media[key]) if key in ("voice", "sound") else 1) for key in TAGS if key in media)
-        turns = [{**turn, "ask": ((front if i == 0 else "") + turn["ask"]).strip("\n")} for i, turn in enumerate(turns)]
+        asks = [(front + turn["ask"] if i == 0 else turn["ask"] or questions.PHRASES["answer"][0]).strip("\n") for i, turn in enumerate(turns)]
+        turns = [{**turn, "ask": ask} for turn, ask in zip(turns, asks)]
         made = {"id": f"{self.name}-{number}", "split": self.name, "modality": modality, "media": media, "turns": turns}
         return {**made, "speaker": speaker} if speaker else made
 

@@ -221,6 +221,7 @@ def recipe_of(rng, name, count=None, direction=None):
         fast = rng.random() < 0.5
         return {**base, "maker": "clicks", "on": round(rng.uniform(0.006, 0.02), 4), "tempo": "fast" if fast else "slow",
                 "per_second": round(rng.uniform(7, 10) if fast else rng.uniform(1.8, 2.8), 2), "seconds": round(rng.uniform(1.7, 2.1), 3)}
+    base["how"]["hiss"] = base["how"]["hiss"] or 0.0005  # two silences of one length would be the same file
     return {**base, "maker": "nothing", "seconds": round(rng.uniform(0.8, 2.0), 3)}  # "silence"
 
 
