@@ -126,15 +126,23 @@ static um_status run(um_config *cfg, um_arena *arena, um_err *err)
     return UM_OK;
 }
 
+/* --check-data: the files of --data, and of --eval-data if there are any; needs no --out. */
 static um_status check_data(const um_config *cfg, um_arena *arena, um_err *err)
 {
-    um_data_file *files = NULL;
-    int n = 0;
+    const um_list *lists[] = {&cfg->data, &cfg->eval_data};
+    static const char *const options[] = {"--data", "--eval-data"};
+    um_data_file *files[2] = {NULL}, *all = NULL;
+    int n[2] = {0};
     if (cfg->model[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE,
                        "the model is missing: unimoe train MODEL --data FILE --check-data");
-    UM_TRY(um_data_list_read(&files, &n, cfg->data.item, cfg->data.n, "--data", arena, err));
-    return um_check_data(cfg, files, n, stdout, err);
+    for (int i = 0; i < 2; i++)
+        if (i == 0 || lists[i]->n > 0)
+            UM_TRY(um_data_list_read(&files[i], &n[i], lists[i]->item, lists[i]->n, options[i],
+                                     arena, err));
+    all = um_arena_alloc(arena, (size_t)(n[0] + n[1]) * sizeof *all);
+    for (int i = 0; i < n[0] + n[1]; i++) all[i] = i < n[0] ? files[0][i] : files[1][i - n[0]];
+    return um_check_data(cfg, all, n[0] + n[1], stdout, err);
 }
 
 um_status um_train(const um_config *given, um_err *err)
