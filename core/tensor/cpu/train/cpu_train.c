@@ -3,7 +3,6 @@
 #include "core/tensor/cpu/train/train_kernels.h"
 
 #include <math.h>
-#include <string.h>
 
 enum {
     VALUE_WORK = 1 << 15, /* values of cheap work that are worth waking a thread for */
@@ -21,7 +20,8 @@ typedef struct job {
     int T, D;
     float scale;
     um_adamw_f32 how;
-    uint64_t seed, least;
+    uint64_t seed;
+    uint32_t least;
 } job;
 
 /* Rows from .. from+count-1 of a part. */
@@ -94,31 +94,32 @@ void um_cpu_cross_entropy(um_dev *d, float *loss, float *dlogits, const float *l
     um_team_run(um_team_size(d, (size_t)T * (size_t)V, EXP_WORK), cross_entropy_part, &j);
 }
 
-/* Bits of (seed, i): the finaliser of splitmix64 (Steele et al. 2014). */
-static uint64_t hash_of(uint64_t seed, uint64_t i)
-{
-    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
+/* A share, in runs that end where the upper 32 bits of a value's number change. */
 static void dropout_part(void *ctx, int part, int parts)
 {
     const job *j = ctx;
     size_t i, to;
     um_team_share(j->n, UM_PANEL, part, parts, &i, &to);
-    for (; i < to; i++) j->y[i] = hash_of(j->seed, i) >> 32 < j->least ? 0.0f : j->x[i] * j->scale;
+    while (i < to) {
+        const uint64_t at = i, end = (at | UINT32_MAX) + 1;
+        const size_t n = end < to ? (size_t)(end - at) : to - i;
+        um_dropout how = {
+            .first = um_mix32((uint32_t)j->seed), .least = j->least, .scale = j->scale};
+        how.add = um_mix32((uint32_t)(j->seed >> 32) ^ um_mix32((uint32_t)(at >> 32) + 1));
+        j->kernels->dropout(j->y + i, j->x + i, (uint32_t)at, n, &how);
+        i += n;
+    }
 }
 
 void um_cpu_dropout(um_dev *d, float *y, const float *x, size_t n, float p, uint64_t seed)
 {
     UM_ASSERT(p >= 0.0f && p < 1.0f);
-    job j = {.y = y,
+    job j = {.kernels = d->kernels->train,
+             .y = y,
              .x = x,
              .n = n,
-             .seed = hash_of(seed, 0), /* seeds side by side: streams far apart */
-             .least = (uint64_t)((double)p * 0x1p32),
+             .seed = seed,
+             .least = (uint32_t)((double)p * 0x1p32),
              .scale = (float)(1.0 / (1.0 - (double)p))};
     um_team_run(um_team_size(d, n, VALUE_WORK), dropout_part, &j);
 }

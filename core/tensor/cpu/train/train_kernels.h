@@ -54,6 +54,22 @@ static inline size_t um_attn_bwd_floats(int T, int group, int head_dim)
            um_round_up((size_t)T * (size_t)group, UM_PANEL);
 }
 
+/* Dropout of values i .. whose numbers have the same upper 32 bits. */
+typedef struct um_dropout {
+    uint32_t first, add; /* a hash of the seed, and one of the upper bits of i */
+    uint32_t least;      /* a hash below it drops the value */
+    float scale;         /* of the others */
+} um_dropout;
+
+/* A permutation of 32 bits, each bit of the result a mixture of all: shifts and products with constants that a search found (Wellons,
+ * "Prospecting for hash functions", 2018). */
+static inline uint32_t um_mix32(uint32_t x)
+{
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
 typedef struct um_train_kernels {
     /* One key head of one span with T > 0, whose position 0 is row key_row of k. memory: um_attn_bwd_floats(). */
     void (*attention_bwd)(const um_attn_bwd *a, const um_span *span, size_t key_row, int kv_head,
@@ -74,6 +90,8 @@ typedef struct um_train_kernels {
     void (*softmax_bwd)(float *dx, const float *dp, size_t lddp, const float *p, int T, int E);
     void (*cross_entropy)(float *loss, float *dlogits, const float *logits, const int32_t *target,
                           int T, int V, float scale);
+    /* Values i .. i+n-1, which the pointers begin with. */
+    void (*dropout)(float *y, const float *x, uint32_t i, size_t n, const um_dropout *how);
     void (*adamw)(float *p, const float *g, float *m, float *v, size_t n, const um_adamw_f32 *how);
     double (*sum_squares)(const float *x, size_t n);
 } um_train_kernels;
