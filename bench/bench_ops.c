@@ -1,9 +1,9 @@
 /* Speed of gemm and attention beside oneDNN and OpenBLAS, in one run and in turns.
  *   bench_ops [--isa auto|generic|avx2|avx512] [--threads 1,2] [--quick] [--shape N,K] [--rows 1,8] [--rounds 7] [--no-attention]
- *             [--json]
+ *             [--train] [--json]
  * TSV (or JSON) to standard output; median, p10 and p90 are GFLOP/s of our kernel over the rounds, "ratio" is ours over the better
  * peer, "best_ratio" the same of each one's fastest tenth of rounds (for a machine that others use too), "over_f32" ours over our
- * own f32. */
+ * own f32. --train: what a training step does besides; of the cross-entropy, values a nanosecond. */
 #include "bench/bench_ops.h"
 
 #include "core/base/clock.h"
@@ -57,7 +57,7 @@ void bench_turns(const bench *b, contestant *c, int n, void *ctx)
 typedef struct options {
     um_isa isa;
     int threads[MAX_LIST], n_threads, rows[MAX_LIST], n_rows, shape[2], rounds[MAX_LIST];
-    bool quick, json, attention;
+    bool quick, json, attention, train;
 } options;
 
 static int read_list(const char *text, int *out)
@@ -72,7 +72,7 @@ static int read_list(const char *text, int *out)
 
 static const char usage[] =
     "usage: bench_ops [--isa auto|generic|avx2|avx512] [--threads 1,2] [--quick] [--shape N,K]\n"
-    "                 [--rows 1,8,64] [--rounds 7] [--no-attention] [--json]\n";
+    "                 [--rows 1,8,64] [--rounds 7] [--no-attention] [--train] [--json]\n";
 
 static bool read_options(options *o, int argc, char **argv)
 {
@@ -86,6 +86,10 @@ static bool read_options(options *o, int argc, char **argv)
         }
         if (strcmp(a, "--json") == 0) {
             o->json = true;
+            continue;
+        }
+        if (strcmp(a, "--train") == 0) {
+            o->train = true;
             continue;
         }
         if (strcmp(a, "--no-attention") == 0) {
@@ -162,6 +166,25 @@ static void print_result(const options *o, const char *isa, const result *r, boo
     fflush(stdout);
 }
 
+static void run_train(bench *b, const options *o, bool *first)
+{
+    static const int shapes[][2] = {{256, 256}, {1024, 256}, {1024, 1024}, {4096, 1024}};
+    static const int attention[][2] = {{8, 32}, {4, 64}, {16, 64}, {8, 128}};
+    const char *isa = um_isa_name(b->dev.isa);
+    const int rows = o->n_rows > 0 ? o->rows[0] : 512, n = o->quick ? 2 : 4;
+    result r[3];
+    for (int s = 0; s < n; s++) {
+        bench_train_layer(b, rows, shapes[s][0], shapes[s][1], r);
+        for (int i = 0; i < 3; i++, *first = false) print_result(o, isa, &r[i], *first);
+    }
+    for (int s = 0; s < n; s++, *first = false) {
+        bench_train_attention(b, rows, attention[s][0], attention[s][1], r);
+        print_result(o, isa, r, *first);
+    }
+    bench_train_loss(b, rows, o->quick ? 2000 : 32000, r);
+    print_result(o, isa, r, *first);
+}
+
 static bool run_all(bench *b, const options *o, bool *first)
 {
     static const int shapes[][2] = {
@@ -214,7 +237,10 @@ int main(int argc, char **argv)
     for (int t = 0; t < o.n_threads && ok; t++) {
         b.dev.threads = o.threads[t];
         um_peers_threads(b.peers, o.threads[t]);
-        ok = run_all(&b, &o, &first);
+        if (o.train)
+            run_train(&b, &o, &first);
+        else
+            ok = run_all(&b, &o, &first);
     }
     if (o.json) puts("\n]}");
     um_arena_free(&b.arena);

@@ -1,5 +1,5 @@
 add_executable(bench_ops ${CMAKE_CURRENT_LIST_DIR}/bench_ops.c ${CMAKE_CURRENT_LIST_DIR}/bench_ops_cases.c
-                         ${CMAKE_CURRENT_LIST_DIR}/bench_peers.c)
+                         ${CMAKE_CURRENT_LIST_DIR}/bench_ops_train.c ${CMAKE_CURRENT_LIST_DIR}/bench_peers.c)
 target_link_libraries(bench_ops PRIVATE um_tensor um_base um_flags ${CMAKE_DL_LIBS})
 if(TARGET OpenMP::OpenMP_C)
   target_link_libraries(bench_ops PRIVATE OpenMP::OpenMP_C)

@@ -43,3 +43,9 @@ typedef struct attention_shape {
 } attention_shape;
 /* Causal attention over pages, beside gemm, softmax, gemm with each peer where one sequence has no past. */
 bool bench_attention(bench *b, const attention_shape *s, result *out);
+/* Training with T rows: the gradients of a layer [N,K], its weight's with the packing of x, and a product of eight groups of rows. */
+void bench_train_layer(bench *b, int T, int N, int K, result results[3]);
+/* Backward of causal attention over one sequence. */
+void bench_train_attention(bench *b, int T, int heads, int head_dim, result *r);
+/* Cross-entropy of T rows of V logits with its gradient; values a nanosecond instead of GFLOP/s. */
+void bench_train_loss(bench *b, int T, int V, result *r);

@@ -122,6 +122,142 @@ static void swiglu(um_dev *d, int T, int D)
     um_arena_free(&a);
 }
 
+static double layernorm_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (int t = 0; t < p->T; t++) {
+        const double *r = x[0] + t * p->D;
+        double mean = 0, var = 0;
+        for (int i = 0; i < p->D; i++) mean += r[i] / p->D;
+        for (int i = 0; i < p->D; i++) var += (r[i] - mean) * (r[i] - mean) / p->D;
+        const double rstd = 1.0 / sqrt(var + 1e-2);
+        for (int i = 0; i < p->D; i++)
+            loss += (double)p->dy[t * p->D + i] * (r[i] - mean) * rstd * x[1][i];
+    }
+    return loss;
+}
+
+/* Of two inputs of n and m values, gradients from zero. */
+static problem problem_make(um_arena *a, int T, int D, size_t n, size_t m,
+                            double (*loss)(const problem *p, double *const x[PARTS]))
+{
+    problem p = {T, D, {n, m}, {values(a, n, 1), values(a, m, 2)}, {0}, values(a, n, 3), loss};
+    p.grad[0] = um_arena_zero(a, n * sizeof(float));
+    p.grad[1] = um_arena_zero(a, m * sizeof(float));
+    return p;
+}
+
+static void layernorm(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    problem p = problem_make(&a, T, D, (size_t)T * (size_t)D, (size_t)D, layernorm_loss);
+    d->ops->layernorm_bwd(d, p.grad[0], p.grad[1], NULL, p.dy, p.in[0], p.in[1], T, D, 1e-2f);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+/* The first input through gelu, the second through quick gelu. */
+static double gelus_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (size_t i = 0; i < p->n[0]; i++) {
+        const double g = x[0][i], q = x[1][i];
+        loss += (double)p->dy[i] *
+                (0.5 * g * erfc(-g / sqrt(2.0)) + q / (1.0 + exp(-(double)1.702f * q)));
+    }
+    return loss;
+}
+
+static void gelus(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    const size_t n = (size_t)T * (size_t)D;
+    problem p = problem_make(&a, T, D, n, n, gelus_loss);
+    d->ops->gelu_bwd(d, p.grad[0], p.dy, p.in[0], n);
+    d->ops->quick_gelu_bwd(d, p.grad[1], p.dy, p.in[1], n);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+/* The first input through softmax, the second through the cross-entropy of target t % D in row t. */
+static double softmaxes_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (int t = 0; t < p->T; t++) {
+        const double *r = x[0] + t * p->D, *z = x[1] + t * p->D;
+        double sum = 0, all = 0;
+        for (int i = 0; i < p->D; i++) sum += exp(r[i]);
+        for (int i = 0; i < p->D; i++) all += exp(z[i]);
+        for (int i = 0; i < p->D; i++) loss += (double)p->dy[t * p->D + i] * exp(r[i]) / sum;
+        loss += log(all) - z[t % p->D];
+    }
+    return loss;
+}
+
+static void softmaxes(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    const size_t n = (size_t)T * (size_t)D;
+    problem p = problem_make(&a, T, D, n, n, softmaxes_loss);
+    float *y = um_arena_f32(&a, 1, n), *loss = um_arena_f32(&a, 1, (size_t)T);
+    int32_t *target = um_arena_i32(&a, (size_t)T);
+    for (int t = 0; t < T; t++) target[t] = t % D;
+    d->ops->softmax(d, y, p.in[0], T, D);
+    d->ops->softmax_bwd(d, p.grad[0], p.dy, D, y, T, D);
+    d->ops->cross_entropy(d, loss, p.grad[1], p.in[1], target, T, D, 1.0f);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+/* Two slots a row: rows 2t and 2t + 1, each with its weight. */
+static double combine_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (int t = 0; t < p->T; t++)
+        for (int i = 0; i < p->D; i++)
+            for (int s = 0; s < 2; s++)
+                loss +=
+                    (double)p->dy[t * p->D + i] * x[1][2 * t + s] * x[0][(2 * t + s) * p->D + i];
+    return loss;
+}
+
+static void combine(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    problem p = problem_make(&a, T, D, (size_t)(2 * T) * (size_t)D, (size_t)T * 2, combine_loss);
+    int32_t *index = um_arena_i32(&a, (size_t)T * 2);
+    for (int i = 0; i < 2 * T; i++) index[i] = i;
+    d->ops->combine_bwd(d, p.grad[0], p.grad[1], p.dy, p.in[0], index, p.in[1], T, 2, D);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
+static double bias_gate_loss(const problem *p, double *const x[PARTS])
+{
+    double loss = 0;
+    for (int i = 0; i < p->T * p->D; i++) {
+        double s[2] = {0, 0};
+        for (int k = 0; k < 8; k++) s[k / 4] += x[0][8 * i + k];
+        const double ga = 1.0 / (1.0 + exp(-s[0])), gb = 1.0 / (1.0 + exp(-s[1]));
+        loss += (double)p->dy[i] * (ga * (gb * x[1][i % p->D] - 1.0) + 2.0);
+    }
+    return loss;
+}
+
+static void bias_gate(um_dev *d, int T, int D)
+{
+    um_arena a;
+    um_arena_init(&a, "case", 1 << 20);
+    problem p = problem_make(&a, T, D, 8 * (size_t)T * (size_t)D, (size_t)D, bias_gate_loss);
+    d->ops->bias_gate_bwd(d, p.grad[0], p.grad[1], p.dy, p.in[0], p.in[1], T, D);
+    check(&p, &a);
+    um_arena_free(&a);
+}
+
 static void gradients(void **state)
 {
     (void)state;
@@ -133,6 +269,11 @@ static void gradients(void **state)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             rmsnorm(&d, sizes[i][0], sizes[i][1]);
             swiglu(&d, sizes[i][0], sizes[i][1]);
+            layernorm(&d, sizes[i][0], sizes[i][1]);
+            gelus(&d, sizes[i][0], sizes[i][1]);
+            softmaxes(&d, sizes[i][0], sizes[i][1]);
+            combine(&d, sizes[i][0], sizes[i][1]);
+            bias_gate(&d, sizes[i][0], sizes[i][1]);
         }
     }
 }
