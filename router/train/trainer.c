@@ -400,9 +400,10 @@ static um_status steps_run(trainer *t, um_err *err)
         UM_TRY(plan_ahead(t, step, err));
         UM_TRY(step_run(t, step, &stop, err));
         um_arena_reset(&t->step_arena, begin);
-        um_arena *plan = &plan_of(t, step)->arena;
-        um_arena_free(plan);
-        um_arena_init(plan, "step samples", 1 << 18);
+        um_train_plan *p = plan_of(t, step);
+        um_arena_free(&p->arena);
+        *p = (um_train_plan){0};
+        um_arena_init(&p->arena, "step samples", 1 << 18);
     }
     return UM_OK;
 }
@@ -448,10 +449,22 @@ static um_status finish(trainer *t, um_err *err)
     return st;
 }
 
+/* The media that have come for steps which do not run any more. */
+static void drop_planned(trainer *t)
+{
+    for (int i = 0; i < AHEAD; i++)
+        for (int b = 0; b < t->plan[i].n; b++) {
+            const um_train_work *w = &t->plan[i].work[b];
+            for (int k = 0; k < w->items; k++)
+                if (w->item[k].done) um_train_media_drop(&w->item[k]);
+        }
+}
+
 static void close_all(trainer *t)
 {
     for (int i = 0; i < 2; i++) um_micro_batch_close(&t->engine.micro[i]);
     um_evaluation_close(t->evaluation);
+    drop_planned(t);
     um_train_media_close(t->engine.media);
     um_step_close(t->step);
     um_exchange_close(t->exchange);

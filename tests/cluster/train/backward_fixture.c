@@ -234,8 +234,9 @@ double work_pass(work *w, bool gradient)
     work_ok(um_loss_run(&loss, m, gradient, false, &w->host, &err), &err);
     while (gradient && !um_back_done(&m->back)) work_ok(um_back_run(&m->back, &err), &err);
     if (gradient) work_ok(um_micro_batch_finish(m, &err), &err);
+    const double total = loss.sum + loss.targets * um_loss_aux(&loss, &w->aux);
     um_arena_reset(&w->host, mark);
-    return loss.sum + loss.targets * um_loss_aux(&loss, &w->aux);
+    return total;
 }
 
 float *work_gradients(work *w, const um_micro_batch *m, size_t *n)
