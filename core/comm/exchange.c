@@ -40,6 +40,7 @@ struct um_exchange {
     um_link *link;
     um_dev *dev;
     int D, peers;
+    bool sparse; /* frames without rows are not sent */
     entry *open; /* [n_open]; the lists of those behind are kept */
     int n_open, cap_open;
     ticket ended[REMEMBERED];
@@ -232,6 +233,7 @@ void um_exchange_close(um_exchange *x)
     um_free(x);
 }
 
+void um_exchange_sparse(um_exchange *x) { x->sparse = true; }
 um_link *um_exchange_link(const um_exchange *x) { return x->link; }
 uint64_t um_exchange_repeats(const um_exchange *x) { return x->repeats; }
 
@@ -292,13 +294,24 @@ static um_status send_to(um_exchange *x, ticket id, int peer, const float *input
     return um_link_send_rows(x->link, rank, &f, &x->staging, err);
 }
 
+static void skip(um_exchange *x, ticket id, int peer)
+{
+    entry *e = find(x, id);
+    e->state[peer] = ANSWERED;
+    e->owed--;
+}
+
 static um_status dispatch(um_exchange *x, const um_dispatch_plan *plan, float *rows,
                           const float *input, ticket id, um_err *err)
 {
     um_status st = UM_OK;
     enter(x, plan, rows, id);
-    for (int peer = 0; st == UM_OK && peer < x->peers; peer++)
-        st = send_to(x, id, peer, input, err);
+    for (int peer = 0; st == UM_OK && peer < x->peers; peer++) {
+        if (x->sparse && plan->pairs_n[peer] == 0)
+            skip(x, id, peer);
+        else
+            st = send_to(x, id, peer, input, err);
+    }
     return told(err, st);
 }
 

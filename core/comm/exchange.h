@@ -6,8 +6,9 @@
  *     row 2 -> experts 0 3   ─ dispatch: rows 1 2, pairs (1,2) (1,3) (2,3) ─►  in slot order, whoever answers first
  *   row 0 goes to two experts of one rank and crosses once; the plan knows which pair answers which (row, slot)
  *
- * Dispatch and combine are one plan and its transpose. For each (step, layer, micro-batch) a router sends every expert rank exactly one
- * frame, an empty one where it has no rows, and gets one back. A row that goes to several experts of one rank crosses once. Results
+ * Dispatch and combine are one plan and its transpose. For each (step, layer, micro-batch) a router sends every expert rank one
+ * frame and gets one back. Where it has no rows for a rank the frame is empty, or in a job that only answers, not sent at all
+ * (um_exchange_sparse). A row that goes to several experts of one rank crosses once. Results
  * come back one row per (row, expert) pair, so that the router can add them in slot order: answers do not depend on the placement.
  *
  * The backward pass uses the same plan the other way round. The gradient of every pair's output goes out as a frame of its own kind and the
@@ -46,6 +47,9 @@ enum { UM_BATCHES_MAX = 1 << 20 }; /* micro-batches of a step that go backwards 
 /* D: width of a row. From here on the link gives combine frames to this exchange, whoever receives them. */
 um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D);
 void um_exchange_close(um_exchange *x); /* accepts NULL */
+/* From now on expert ranks that a plan has no rows for get no frame. A token of decoding goes to few experts, and every frame wakes a rank.
+ * Not for training: there an expert rank adds gradients by rising micro-batch, and waits for those that it does not know to be empty. */
+void um_exchange_sparse(um_exchange *x);
 
 /* Sends the rows of input (device) [T,D] to their experts. The answers will stand in rows (device) [pairs,D]: the caller's activations,
  * which with the plan must live until the entry's combine, and longer where a backward pass needs them. The key must not be under

@@ -91,6 +91,7 @@ um_status um_engine_open(um_engine **out, const um_config *cfg, const um_model *
     int flights = um_min_int(flights_of(cfg, m, &c->topo, c->rank), UM_FLIGHTS_MAX);
     e->max_active = flights * (int)cfg->max_batch;
     e->exchange = um_exchange_open(link, dev, m->dim);
+    um_exchange_sparse(e->exchange);
     e->media = um_media_client_open(cfg, m, link, (um_media_sink){media_rows, media_failed, e});
     e->active = um_zalloc((size_t)e->max_active * sizeof *e->active);
     e->cap_queue = QUEUE_BATCHES * e->max_active;

@@ -190,16 +190,20 @@ static void a_repeated_frame_of_the_exchange_does_no_harm(void **state)
 {
     (void)state;
     const um_kind kinds[] = {UM_KIND_DISPATCH, UM_KIND_COMBINE};
-    for (int nth = 0; nth < 12; nth++)
-        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        int struck = 0; /* frames of the kind that the job has: each is repeated once */
+        for (bool more = true; more; struck += more) {
             char text[8192];
             int lines = 0;
-            fault f = {.kind = TWICE, .frame = kinds[i], .nth = nth};
+            fault f = {.kind = TWICE, .frame = kinds[i], .nth = struck};
             um_status st = run_with(&f, 20000, text, sizeof text, &lines); /* and the same ids */
-            if (st != UM_OK) print_message("%s %d: %s\n", um_kind_name(kinds[i]), nth, text);
+            if (st != UM_OK) print_message("%s %d: %s\n", um_kind_name(kinds[i]), struck, text);
             assert_int_equal(st, UM_OK);
-            assert_int_equal(f.done, 1);
+            more = f.done == 1;
         }
+        print_message("%s: %d frames\n", um_kind_name(kinds[i]), struck);
+        assert_true(struck >= 8);
+    }
 }
 
 static void a_silent_rank_is_named_within_the_deadline(void **state)

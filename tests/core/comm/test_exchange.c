@@ -273,6 +273,26 @@ static void answers_that_nobody_asked_for_are_refused(void **state)
 
 /* --- credit --- */
 
+/* The third micro-batch has nothing for the second rank. */
+static void ranks_without_rows_get_no_frame(void **state)
+{
+    fixture *t = at(state);
+    um_err err = {0};
+    um_inbound in = {0};
+    um_exchange_sparse(t->ex);
+    dispatch(t, 2);
+    um_dispatch_batch b = received(t, 1);
+    answered(t, 1, &b);
+    combined(t, 2);
+    assert_int_equal(um_link_next(&t->link[2], &in, 0, &err), UM_E_TIMEOUT);
+    dispatch(t, 1); /* one that has rows for both */
+    for (int r = 1; r <= RANKS; r++) {
+        b = received(t, r);
+        answered(t, r, &b);
+    }
+    combined(t, 1);
+}
+
 static void *experts_main(void *p)
 {
     fixture *t = p;
@@ -473,6 +493,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(answers_may_come_in_any_order, setup, teardown),
         cmocka_unit_test_setup_teardown(waiting_for_one_takes_in_the_others, setup, teardown),
         cmocka_unit_test_setup_teardown(repeats_are_dropped_and_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(ranks_without_rows_get_no_frame, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_that_nobody_asked_for_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dispatch_waits_for_credit, setup, teardown),
         cmocka_unit_test_setup_teardown(the_micro_batch_that_is_owed_is_named, setup, teardown),
