@@ -3,8 +3,6 @@
 
 #include "core/nn/gate.h"
 
-#include <string.h>
-
 typedef struct trained {
     um_param *param;
     size_t at; /* of its moments */
@@ -15,8 +13,8 @@ typedef struct trained {
 struct um_optimizer {
     um_params *params;
     um_optimizer_settings how;
-    trained *list;  /* [n] */
-    size_t n, last; /* last: that was asked for by name; the next one follows it as a rule */
+    trained *list; /* [n] */
+    size_t n;
     um_arena device;
     float *m, *v; /* device [values] */
 };
@@ -111,7 +109,10 @@ void um_optimizer_step(um_optimizer *o, double lr, double scale)
     um_params_repack(o->params);
 }
 
-void um_train_norms(double *squares, const um_optimizer *o)
+size_t um_optimizer_params(const um_optimizer *o) { return o->n; }
+um_param *um_optimizer_param(const um_optimizer *o, size_t i) { return o->list[i].param; }
+
+void um_optimizer_squares(double *squares, const um_optimizer *o)
 {
     um_dev *dev = o->params->how.dev;
     for (size_t i = 0; i < o->n; i++) {
@@ -122,40 +123,18 @@ void um_train_norms(double *squares, const um_optimizer *o)
     }
 }
 
-size_t um_optimizer_params(const um_optimizer *o) { return o->n; }
-um_param *um_optimizer_param(const um_optimizer *o, size_t i) { return o->list[i].param; }
-um_optimizer_rule um_optimizer_rule_of(const um_optimizer *o, size_t i) { return o->list[i].rule; }
-
-/* --- state --- */
-
-static um_status named(um_optimizer *o, trained **out, const char *name, um_err *err)
+void um_optimizer_read(const um_optimizer *o, size_t i, float *m, float *v, uint64_t *steps)
 {
-    for (size_t i = 0; i < o->n; i++) {
-        o->last = (o->last + 1) % o->n;
-        *out = &o->list[o->last];
-        if (strcmp((*out)->param->spec.name, name) == 0) return UM_OK;
-    }
-    return UM_FAIL(err, UM_E_DATA, "optimiser: tensor %s is not trained here", name);
-}
-
-um_status um_optimizer_read(um_optimizer *o, const char *name, float *m, float *v, uint64_t *steps,
-                            um_err *err)
-{
-    trained *t = NULL;
-    UM_TRY(named(o, &t, name, err));
+    const trained *t = &o->list[i];
     um_param_fetch(t->param, m, o->m + t->at);
     um_param_fetch(t->param, v, o->v + t->at);
     *steps = t->steps;
-    return UM_OK;
 }
 
-um_status um_optimizer_write(um_optimizer *o, const char *name, const float *m, const float *v,
-                             uint64_t steps, um_err *err)
+void um_optimizer_write(um_optimizer *o, size_t i, const float *m, const float *v, uint64_t steps)
 {
-    trained *t = NULL;
-    UM_TRY(named(o, &t, name, err));
+    trained *t = &o->list[i];
     um_param_store(t->param, o->m + t->at, m);
     um_param_store(t->param, o->v + t->at, v);
     t->steps = steps;
-    return UM_OK;
 }

@@ -31,17 +31,13 @@ void um_optimizer_close(um_optimizer *o); /* accepts NULL */
 /* One step for the gradients in ps: h = scale * gradient. Marks what changed (um_param_changed) and packs it. */
 void um_optimizer_step(um_optimizer *o, double lr, double scale);
 
-/* The sums of squares of the gradients of the trained parameters, in list order, into squares (host) [um_optimizer_params]. Infinite or NaN
- * where a value is. Waits. */
-void um_train_norms(double *squares, const um_optimizer *o);
-/* Trained parameters, in list order. */
+/* The trained parameters, in list order. */
 size_t um_optimizer_params(const um_optimizer *o);
 um_param *um_optimizer_param(const um_optimizer *o, size_t i);
-um_optimizer_rule um_optimizer_rule_of(const um_optimizer *o, size_t i);
+/* The sums of the squares of their gradients, into squares (host) [um_optimizer_params]. Infinite or NaN where a value is. Waits. */
+void um_optimizer_squares(double *squares, const um_optimizer *o);
 
-/* State, for checkpoints: first and second moment (host, as many values as the parameter has, in the file's layout) and steps.
- * The parameter is named as its tensor is. UM_E_DATA names one that is not trained here. */
-um_status um_optimizer_read(um_optimizer *o, const char *name, float *m, float *v, uint64_t *steps,
-                            um_err *err);
-um_status um_optimizer_write(um_optimizer *o, const char *name, const float *m, const float *v,
-                             uint64_t steps, um_err *err);
+/* What a checkpoint keeps of parameter i: first and second moment m, v (host, as many values as it has, in the file's layout), and the
+ * number of its steps. */
+void um_optimizer_read(const um_optimizer *o, size_t i, float *m, float *v, uint64_t *steps);
+void um_optimizer_write(um_optimizer *o, size_t i, const float *m, const float *v, uint64_t steps);

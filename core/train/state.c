@@ -35,19 +35,20 @@ static int describe(um_tensor *out, const um_param *p, bool gradients, um_arena 
     return parts;
 }
 
-/* The values of one parameter, in the order of describe. */
-static um_status write_values(const um_state *s, const um_param *p, bool gradients,
-                              um_tensors_writer *w, um_arena *scratch, um_err *err)
+/* The values of parameter i, in the order of describe. */
+static um_status write_values(const um_state *s, size_t i, bool gradients, um_tensors_writer *w,
+                              um_arena *scratch, um_err *err)
 {
+    const um_param *p = um_optimizer_param(s->optimizer, i);
     const size_t n = um_spec_values(&p->spec);
     um_mark mark = um_arena_mark(scratch);
     float *x = um_arena_f32(scratch, 1, n), *m = um_arena_f32(scratch, 1, n),
           *v = um_arena_f32(scratch, 1, n);
     uint64_t steps = 0;
     um_param_read(p, x);
-    um_status st = um_optimizer_read(s->optimizer, p->spec.name, m, v, &steps, err);
+    um_optimizer_read(s->optimizer, i, m, v, &steps);
     int64_t count = (int64_t)steps;
-    if (st == UM_OK) st = um_tensors_writer_add(w, x, n * sizeof *x, err);
+    um_status st = um_tensors_writer_add(w, x, n * sizeof *x, err);
     if (st == UM_OK) st = um_tensors_writer_add(w, m, n * sizeof *m, err);
     if (st == UM_OK) st = um_tensors_writer_add(w, v, n * sizeof *v, err);
     if (st == UM_OK) st = um_tensors_writer_add(w, &count, sizeof count, err);
@@ -71,8 +72,7 @@ static um_status write_file(const um_state *s, const char *path, bool gradients,
             (size_t)describe(&list[entries], um_optimizer_param(s->optimizer, i), gradients, arena);
     UM_TRY(um_tensors_writer_open(&w, path, list, entries, NULL, err));
     um_status st = UM_OK;
-    for (size_t i = 0; i < n && st == UM_OK; i++)
-        st = write_values(s, um_optimizer_param(s->optimizer, i), gradients, w, arena, err);
+    for (size_t i = 0; i < n && st == UM_OK; i++) st = write_values(s, i, gradients, w, arena, err);
     if (st == UM_OK) st = um_tensors_writer_finish(w, err);
     um_tensors_writer_close(w);
     return st;
@@ -123,25 +123,25 @@ static um_status find(const um_tensor **out, const um_saved *from, int part, con
     return UM_OK;
 }
 
-static um_status read_param(const um_state *s, um_param *p, const um_saved *from, um_arena *scratch,
+static um_status read_param(const um_state *s, size_t i, const um_saved *from, um_arena *scratch,
                             um_err *err)
 {
     const um_tensor *t[READ];
+    um_param *p = um_optimizer_param(s->optimizer, i);
     const size_t n = um_spec_values(&p->spec);
     um_mark mark = um_arena_mark(scratch);
     float *value[STEPS];
     int64_t steps = 0;
-    for (int i = 0; i < READ; i++) UM_TRY(find(&t[i], from, i, p, err));
-    for (int i = 0; i < STEPS; i++) {
-        value[i] = um_arena_f32(scratch, 1, n);
-        um_tensor_to_f32(value[i], t[i]);
+    for (int k = 0; k < READ; k++) UM_TRY(find(&t[k], from, k, p, err));
+    for (int k = 0; k < STEPS; k++) {
+        value[k] = um_arena_f32(scratch, 1, n);
+        um_tensor_to_f32(value[k], t[k]);
     }
     memcpy(&steps, t[STEPS]->data, sizeof steps);
     um_param_write(p, value[MASTER]);
-    um_status st =
-        um_optimizer_write(s->optimizer, p->spec.name, value[M], value[V], (uint64_t)steps, err);
+    um_optimizer_write(s->optimizer, i, value[M], value[V], (uint64_t)steps);
     um_arena_reset(scratch, mark);
-    return st;
+    return UM_OK;
 }
 
 um_status um_state_load(const um_state *s, const um_saved *from, um_err *err)
@@ -151,7 +151,7 @@ um_status um_state_load(const um_state *s, const um_saved *from, um_err *err)
     if (s->optimizer == NULL) return UM_OK;
     um_arena_init(&scratch, "state", 1 << 20);
     for (size_t i = 0; i < um_optimizer_params(s->optimizer) && st == UM_OK; i++)
-        st = read_param(s, um_optimizer_param(s->optimizer, i), from, &scratch, err);
+        st = read_param(s, i, from, &scratch, err);
     um_params_repack(s->params);
     um_arena_free(&scratch);
     return st;

@@ -50,7 +50,7 @@ void um_step_norms_fill(Um__StepEnd *m, const um_optimizer *o, um_arena *arena)
     double *squares = um_arena_alloc(arena, n * sizeof *squares);
     m->n_norms = n;
     m->norms = um_arena_alloc(arena, n * sizeof *m->norms);
-    if (n > 0) um_train_norms(squares, o);
+    if (n > 0) um_optimizer_squares(squares, o);
     for (size_t i = 0; i < n; i++) {
         const um_param *p = um_optimizer_param(o, i);
         Um__StepNorm *e = um_arena_alloc(arena, sizeof *e);

@@ -194,7 +194,7 @@ static double squares_of(um_optimizer *o, double sum)
 {
     double q[TRAIN_MAX];
     assert_true(um_optimizer_params(o) <= TRAIN_MAX);
-    um_train_norms(q, o);
+    um_optimizer_squares(q, o);
     for (size_t i = 0; i < um_optimizer_params(o); i++) sum += q[i];
     return sum;
 }

@@ -93,7 +93,7 @@ static void the_optimiser_moves_it_by_sign(void **state)
     double squares[8];
     assert_int_equal(um_optimizer_params(o), 3);
     memcpy(um_param_grad(p), load, sizeof load);
-    um_train_norms(squares, o);
+    um_optimizer_squares(squares, o);
     for (int i = 0; i < 3; i++) assert_true(squares[i] == 0);
     um_optimizer_step(o, 1000.0, 0.001);
     for (int e = 0; e < 4; e++) {
