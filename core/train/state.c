@@ -79,7 +79,7 @@ static um_status write_file(const um_state *s, const char *path, bool gradients,
 }
 
 um_status um_state_save(void *ctx, const um_step_orders *orders, uint64_t step,
-                        um_step_file **files, int *n, um_arena *arena, um_err *err)
+                        um_saved_file **files, int *n, um_arena *arena, um_err *err)
 {
     const um_state *s = ctx;
     um_arena scratch;
@@ -94,8 +94,8 @@ um_status um_state_save(void *ctx, const um_step_orders *orders, uint64_t step,
     if (st == UM_OK) st = um_saved_measure(&f, orders->save, err);
     um_arena_free(&scratch);
     UM_TRY(um_wrap(err, st, "the checkpoint cannot be written"));
-    *files = um_arena_zero(arena, sizeof **files);
-    **files = (um_step_file){.name = f.name, .bytes = f.bytes, .xxh3 = f.xxh3};
+    *files = um_arena_alloc(arena, sizeof **files);
+    **files = f;
     *n = 1;
     return UM_OK;
 }

@@ -495,7 +495,7 @@ um_status um_step_finish(um_step *s, uint64_t step, const um_step_batch *own, in
 /* --- apply --- */
 
 typedef struct written {
-    um_step_file **by_rank; /* [ranks] */
+    um_saved_file **by_rank; /* [ranks] */
     int *n;
     um_arena *arena;
 } written;
@@ -503,11 +503,11 @@ typedef struct written {
 static void files_add(written *w, const Um__StepEnd *m, int rank)
 {
     w->n[rank] = (int)m->n_files;
-    w->by_rank[rank] = um_arena_alloc(w->arena, m->n_files * sizeof(um_step_file));
+    w->by_rank[rank] = um_arena_alloc(w->arena, m->n_files * sizeof(um_saved_file));
     for (size_t i = 0; i < m->n_files; i++)
-        w->by_rank[rank][i] = (um_step_file){.name = um_arena_str(w->arena, m->files[i]->name),
-                                             .bytes = m->files[i]->bytes,
-                                             .xxh3 = m->files[i]->xxh3};
+        w->by_rank[rank][i] = (um_saved_file){.name = um_arena_str(w->arena, m->files[i]->name),
+                                              .bytes = m->files[i]->bytes,
+                                              .xxh3 = m->files[i]->xxh3};
 }
 
 /* A letter_fn. */
@@ -520,11 +520,11 @@ static um_status saved_in(um_step *s, void *ctx, const letter *l, um_err *err)
 }
 
 /* Router 0: the files of all ranks, by rank. */
-static um_status saved_collect(um_step *s, const Um__StepEnd *own, um_step_file **files, int *n,
+static um_status saved_collect(um_step *s, const Um__StepEnd *own, um_saved_file **files, int *n,
                                um_arena *arena, um_err *err)
 {
     const size_t ranks = (size_t)s->link->comm->topo.n;
-    written w = {.by_rank = um_arena_zero(arena, ranks * sizeof(um_step_file *)),
+    written w = {.by_rank = um_arena_zero(arena, ranks * sizeof(um_saved_file *)),
                  .n = um_arena_zero(arena, ranks * sizeof(int)),
                  .arena = arena};
     int all = 0;
@@ -566,7 +566,7 @@ static um_status orders_receive(um_step *s, um_step_orders *o, um_arena *arena, 
     return UM_OK;
 }
 
-um_status um_step_apply(um_step *s, um_step_orders *orders, um_step_file **files, int *n_files,
+um_status um_step_apply(um_step *s, um_step_orders *orders, um_saved_file **files, int *n_files,
                         um_arena *arena, um_err *err)
 {
     Um__StepEnd saved = UM__STEP_END__INIT;

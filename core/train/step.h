@@ -8,7 +8,7 @@
  *   router 0        ─ finish: micro-batches, totals ────►         every rank         (and to the routers the sum of all)
  *   expert, encoder ─ norms: squares of its gradients ──►         router 0           when they are complete
  *   router 0        ─ apply: learning rate, scale, skip, save ─►  every rank         who then changes its weights and begins the next step
- *   every rank      ─ saved: its files ─────────────────►         router 0           when it was told to save
+ *   every rank      ─ saved: its files ─────────────────►         router 0           after an "apply" that says save
  *
  * Bits: routers add by the tree of grad_tree.h, experts by rising micro-batch, encoders by the tree; squares are added in one order over
  * the ranks: routers' list, experts by layer and number, encoders by part. So weights do not depend on who computed what.
@@ -21,6 +21,7 @@
 #include "core/comm/link.h"
 #include "core/train/grad_tree.h"
 #include "core/train/optimizer.h"
+#include "core/train/saved.h"
 
 /* What router 0 decides. */
 typedef struct um_step_orders {
@@ -31,15 +32,10 @@ typedef struct um_step_orders {
     bool gradients;      /* and its gradients, which are still there then, not scaled */
 } um_step_orders;
 
-/* A file that a rank wrote. */
-typedef struct um_step_file {
-    const char *name; /* within the folder */
-    uint64_t bytes, xxh3;
-} um_step_file;
 /* Writes the state of a rank into orders->save, after step number `step` has changed its weights. Lists the files in *files (arena). An
  * error ends the job. */
 typedef um_status (*um_step_saver)(void *ctx, const um_step_orders *orders, uint64_t step,
-                                   um_step_file **files, int *n, um_arena *arena, um_err *err);
+                                   um_saved_file **files, int *n, um_arena *arena, um_err *err);
 
 /* --- routers --- */
 
@@ -69,7 +65,7 @@ typedef struct um_step_norm {
 typedef struct um_step um_step;
 
 /* values: of um_step_batch. ps and o (NULL when no parameter of the routers is trained) must outlive it. save may be NULL. From here on
- * the link gives step-end and reduce frames to it. */
+ * step-end and reduce frames of the link come here. */
 um_step *um_step_open(um_link *l, um_params *ps, um_optimizer *o, int values, um_step_saver save,
                       void *save_ctx);
 void um_step_close(um_step *s); /* accepts NULL */
@@ -92,7 +88,7 @@ um_status um_step_finish(um_step *s, uint64_t step, const um_step_batch *own, in
 /* Router 0 sends *orders to all; the others receive them. Then this router's weights change, unless skip, and its gradients are zero. When
  * orders->save is set, every rank writes its state: *files (router 0; may be NULL) lists those of all ranks, by rank. Strings lie in
  * arena. */
-um_status um_step_apply(um_step *s, um_step_orders *orders, um_step_file **files, int *n_files,
+um_status um_step_apply(um_step *s, um_step_orders *orders, um_saved_file **files, int *n_files,
                         um_arena *arena, um_err *err);
 
 /* --- experts and encoders --- */
@@ -126,8 +122,8 @@ void um_step_hold(um_step_follower *f, um_inbound *in); /* takes it over */
 /* The next frame that was held and is due now; the caller works on it as if it had just come, and releases it. */
 bool um_step_held(um_step_follower *f, um_inbound *out);
 /* A step-end frame of router 0. "finish" sets f->finishing: as soon as its gradients are complete, the role calls um_step_norms. "apply"
- * changes the weights, saves if told to, sets the gradients to zero, and begins the next step: *applied says so, and then frames that were
- * held are due. */
+ * changes the weights, saves if it says so, sets the gradients to zero, and begins the next step: *applied is true, and then frames that
+ * were held are due. */
 um_status um_step_follow(um_step_follower *f, const um_inbound *in, bool *applied, um_err *err);
 /* Sends the squares of this rank's gradients. */
 um_status um_step_norms(um_step_follower *f, um_err *err);

@@ -76,7 +76,7 @@ um_step_orders um_step_orders_of(const Um__StepEnd *m)
 }
 
 /* The files that were written, into the message. */
-static void files_fill(Um__StepEnd *m, const um_step_file *file, int n, um_arena *arena)
+static void files_fill(Um__StepEnd *m, const um_saved_file *file, int n, um_arena *arena)
 {
     m->n_files = (size_t)n;
     m->files = um_arena_alloc(arena, (size_t)n * sizeof *m->files);
@@ -99,7 +99,7 @@ um_status um_step_obey(Um__StepEnd *saved, const um_step_orders *orders, uint64_
     saved->phase = UM__STEP_PHASE__STEP_PHASE_SAVED;
     saved->step = step;
     if (orders->save != NULL && save != NULL) {
-        um_step_file *file = NULL;
+        um_saved_file *file = NULL;
         int n = 0;
         UM_TRY(save(save_ctx, orders, step, &file, &n, arena, err));
         files_fill(saved, file, n, arena);

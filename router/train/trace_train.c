@@ -164,7 +164,7 @@ static void trace_set(um_train_trace *t, const um_tensors *set, const char *begi
 }
 
 um_status um_train_trace_states(um_train_trace *t, uint64_t number, const char *folder,
-                                const um_step_file *files, int n, double scale, um_err *err)
+                                const um_saved_file *files, int n, double scale, um_err *err)
 {
     char as[64];
     snprintf(as, sizeof as, "batch%d.grad.", batch_of(t, number));

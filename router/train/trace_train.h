@@ -41,4 +41,4 @@ um_status um_train_trace_loss(void *ctx, const um_train_work *w, const um_micro_
 /* Router 0, after apply of a step whose states lie in folder: its gradients when it shows them (scale: 1 / target tokens), the weights when
  * it is the last one. Afterwards the folder is empty. */
 um_status um_train_trace_states(um_train_trace *t, uint64_t number, const char *folder,
-                                const um_step_file *files, int n, double scale, um_err *err);
+                                const um_saved_file *files, int n, double scale, um_err *err);

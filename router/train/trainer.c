@@ -291,15 +291,12 @@ static um_status decide(trainer *t, const um_step_totals *totals, double squares
 
 /* Router 0: all ranks have written theirs. */
 static um_status commit(trainer *t, um_train_record *r, const um_order_cursor *cursor,
-                        const um_step_file *files, int n, um_arena *arena, um_err *err)
+                        const um_saved_file *files, int n, um_arena *arena, um_err *err)
 {
     um_text state = {0};
-    um_saved_file *list = um_arena_alloc(arena, (size_t)(n + 1) * sizeof *list);
-    for (int i = 0; i < n; i++)
-        list[i] = (um_saved_file){files[i].name, files[i].bytes, files[i].xxh3};
     t->verdicts.cursor = *cursor;
     um_verdicts_state(&state, &t->verdicts, r->step, t->steps, t->cfg, um_dataset_digest(t->data));
-    um_status st = um_saved_commit(&r->saved, t->cfg->out, r->step, list, n, state.s, arena, err);
+    um_status st = um_saved_commit(&r->saved, t->cfg->out, r->step, files, n, state.s, arena, err);
     um_text_free(&state);
     if (st == UM_OK) um_saved_prune(t->cfg->out, t->cfg->keep, t->verdicts.best_step);
     return st;
@@ -347,7 +344,8 @@ static bool look_due(const trainer *t, uint64_t step, bool last)
 
 /* Router 0, between apply and the next step. */
 static um_status after(trainer *t, um_train_record *r, const um_step_orders *orders,
-                       const um_order_cursor *cursor, const um_step_file *files, int n, um_err *err)
+                       const um_order_cursor *cursor, const um_saved_file *files, int n,
+                       um_err *err)
 {
     if (t->tracing) {
         if (orders->save == NULL) return UM_OK;
@@ -373,7 +371,7 @@ static um_status step_run(trainer *t, uint64_t step, bool *stop, um_err *err)
     um_step_totals totals = {0};
     um_step_norm *norms = NULL;
     um_step_orders orders = {0};
-    um_step_file *files = NULL;
+    um_saved_file *files = NULL;
     um_train_record r = {.step = step, .media = um_kinds_name(p->media)};
     double squares = 0;
     int n_norms = 0, n_files = 0;

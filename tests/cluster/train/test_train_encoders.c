@@ -165,14 +165,10 @@ static um_status one_batch(router *r, uint32_t b, double *loss, um_err *err)
 }
 
 /* Makes a checkpoint of what the ranks wrote after the step before r->now. */
-static um_status commit(router *r, const um_step_file *files, int n, um_err *err)
+static um_status commit(router *r, const um_saved_file *files, int n, um_err *err)
 {
-    um_saved_file list[8];
     const char *folder;
-    assert_true(n <= 8);
-    for (int i = 0; i < n; i++)
-        list[i] = (um_saved_file){files[i].name, files[i].bytes, files[i].xxh3};
-    return um_saved_commit(&folder, dir, r->now - 1, list, n, "{}", &r->base.model, err);
+    return um_saved_commit(&folder, dir, r->now - 1, files, n, "{}", &r->base.model, err);
 }
 
 static um_status one_step(router *r, um_err *err)
@@ -184,7 +180,7 @@ static um_status one_step(router *r, um_err *err)
     um_step_batch own[BATCHES];
     um_step_totals totals;
     um_step_norm *norms = NULL;
-    um_step_file *files = NULL;
+    um_saved_file *files = NULL;
     int n_norms = 0, n_files = 0, n = 0;
     uint32_t from, to;
     double squares = 0.0, loss = 0.0;

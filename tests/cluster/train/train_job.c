@@ -117,7 +117,7 @@ typedef struct saver {
 } saver;
 
 /* An um_step_saver: leaves the weights of this rank as results. */
-static um_status save(void *ctx, const um_step_orders *orders, uint64_t step, um_step_file **files,
+static um_status save(void *ctx, const um_step_orders *orders, uint64_t step, um_saved_file **files,
                       int *n, um_arena *a, um_err *err)
 {
     saver *s = ctx;
@@ -327,7 +327,7 @@ static um_status end_of_step(router *r, uint64_t step, const um_step_batch *own,
     um_role_base *b = &r->base;
     um_step_totals totals;
     um_step_norm *norms;
-    um_step_file *files;
+    um_saved_file *files;
     int n_norms, n_files;
     double squares;
     char name[64];
