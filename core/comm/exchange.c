@@ -199,7 +199,7 @@ static um_status wait_for_credit(um_exchange *x, int peer, uint64_t bytes, um_er
 }
 
 /* A message about a peer begins with its name; every other says where it comes from. */
-static um_status told(um_err *err, um_status st)
+static um_status in_context(um_err *err, um_status st)
 {
     return st == UM_E_PEER ? st : um_wrap(err, st, "exchange");
 }
@@ -312,7 +312,7 @@ static um_status dispatch(um_exchange *x, const um_dispatch_plan *plan, float *r
         else
             st = send_to(x, id, peer, input, err);
     }
-    return told(err, st);
+    return in_context(err, st);
 }
 
 um_status um_exchange_dispatch(um_exchange *x, const um_dispatch_plan *plan, float *rows,
@@ -332,7 +332,7 @@ static um_status combine(um_exchange *x, float *y, const float *weights, ticket 
 {
     entry *e = find(x, id);
     UM_CHECK(e != NULL);
-    while (e->owed > 0) UM_TRY(told(err, receive(x, -1, err)));
+    while (e->owed > 0) UM_TRY(in_context(err, receive(x, -1, err)));
     const um_dispatch_plan *p = e->plan;
     x->dev->ops->combine(x->dev, y, e->rows, p->device_slot, weights, p->T, p->K, x->D);
     leave(x, e);
@@ -441,18 +441,26 @@ um_status um_dispatch_batch_read(um_dispatch_batch *out, um_link *l, const um_in
     return UM_OK;
 }
 
+/* Sends a row of D values for each pair back to peer. */
+static um_status answer(um_link *l, int peer, um_kind kind, um_exchange_key key, const float *rows,
+                        int pairs, int D, um_dev *dev, um_arena *scratch, um_err *err)
+{
+    um_data_frame f = {.kind = kind,
+                       .layer = key.layer,
+                       .step = key.step,
+                       .batch = key.batch,
+                       .dev = dev,
+                       .rows = rows,
+                       .n = (uint32_t)pairs,
+                       .cols = (uint32_t)D};
+    return um_link_send_rows(l, peer, &f, scratch, err);
+}
+
 um_status um_dispatch_batch_answer(um_link *l, int peer, const um_dispatch_batch *batch,
                                    const float *y, um_dev *dev, um_arena *scratch, um_err *err)
 {
-    um_data_frame f = {.kind = UM_KIND_COMBINE,
-                       .layer = batch->key.layer,
-                       .step = batch->key.step,
-                       .batch = batch->key.batch,
-                       .dev = dev,
-                       .rows = y,
-                       .n = (uint32_t)batch->pairs,
-                       .cols = (uint32_t)batch->D};
-    return um_link_send_rows(l, peer, &f, scratch, err);
+    return answer(l, peer, UM_KIND_COMBINE, batch->key, y, batch->pairs, batch->D, dev, scratch,
+                  err);
 }
 
 um_status um_dispatch_grad_read(float *dy, int pairs, um_link *l, const um_inbound *in, int D,
@@ -468,13 +476,5 @@ um_status um_dispatch_grad_read(float *dy, int pairs, um_link *l, const um_inbou
 um_status um_dispatch_grad_answer(um_link *l, int peer, um_exchange_key key, const float *dx,
                                   int pairs, int D, um_dev *dev, um_arena *scratch, um_err *err)
 {
-    um_data_frame f = {.kind = UM_KIND_COMBINE_GRAD,
-                       .layer = key.layer,
-                       .step = key.step,
-                       .batch = key.batch,
-                       .dev = dev,
-                       .rows = dx,
-                       .n = (uint32_t)pairs,
-                       .cols = (uint32_t)D};
-    return um_link_send_rows(l, peer, &f, scratch, err);
+    return answer(l, peer, UM_KIND_COMBINE_GRAD, key, dx, pairs, D, dev, scratch, err);
 }

@@ -44,7 +44,7 @@ typedef struct um_exchange_key {
 #define UM_BATCH_FORWARD 0x80000000u
 enum { UM_BATCHES_MAX = 1 << 20 }; /* micro-batches of a step that go backwards */
 
-/* D: width of a row. From here on the link gives combine frames to this exchange, whoever receives them. */
+/* D: width of a row. From here on the link's combine and combine-grad frames come to this exchange, whoever receives them. */
 um_exchange *um_exchange_open(um_link *l, um_dev *dev, int D);
 void um_exchange_close(um_exchange *x); /* accepts NULL */
 /* From now on expert ranks that a plan has no rows for get no frame. A token of decoding goes to few experts, and every frame wakes a rank.
@@ -101,7 +101,8 @@ um_status um_dispatch_batch_answer(um_link *l, int peer, const um_dispatch_batch
 /* The rows of a dispatch-grad frame into dy (device) [pairs,D], where pairs are those of the dispatch frame that it belongs to. */
 um_status um_dispatch_grad_read(float *dy, int pairs, um_link *l, const um_inbound *in, int D,
                                 um_dev *dev, um_arena *scratch, um_err *err);
-/* Sends dx (device) [pairs,D] back to peer. */
+/* Sends dx (device) [pairs,D], the gradients of the pairs' input rows, back to peer. */
 um_status um_dispatch_grad_answer(um_link *l, int peer, um_exchange_key key, const float *dx,
                                   int pairs, int D, um_dev *dev, um_arena *scratch, um_err *err);
+/* The key in a frame's header. */
 um_exchange_key um_exchange_key_of(const um_frame *f);

@@ -131,15 +131,6 @@ void um_grad_tree_put(um_grad_tree *t, um_grad_node node)
     settle(t, at);
 }
 
-void um_grad_tree_add(um_grad_tree *t, uint32_t level, uint32_t index, const float *sum,
-                      const uint8_t *touched)
-{
-    um_grad_node n = um_grad_tree_new(t, level, index);
-    if (t->values > 0) t->dev->ops->copy(t->dev, n.sum, sum, t->values * sizeof(float));
-    memcpy(n.touched, touched, t->params);
-    um_grad_tree_put(t, n);
-}
-
 const um_grad_node *um_grad_tree_root(um_grad_tree *t)
 {
     for (uint32_t level = 0; t->n > 1; level++)

@@ -29,13 +29,12 @@ void um_grad_tree_close(um_grad_tree *t); /* accepts NULL */
 /* Forgets all nodes; keeps their memory. */
 void um_grad_tree_clear(um_grad_tree *t);
 
-/* Adds a copy of node (level, index), whose place and whose descendants must be empty. */
-void um_grad_tree_add(um_grad_tree *t, uint32_t level, uint32_t index, const float *sum,
-                      const uint8_t *touched);
-/* An empty vector for a node: to be filled, and given back by um_grad_tree_put, or by um_grad_tree_drop as it is not wanted any more. */
+/* Memory for a node: no parameter is touched, sum is to be filled. Then um_grad_tree_put puts it into the tree, or um_grad_tree_drop takes
+ * the memory back. */
 um_grad_node um_grad_tree_new(um_grad_tree *t, uint32_t level, uint32_t index);
 /* Whether the place of a node and of its descendants is empty, and no ancestor is there. */
 bool um_grad_tree_fits(const um_grad_tree *t, uint32_t level, uint32_t index);
+/* The node must fit. It and its sibling become their parent, and so on. */
 void um_grad_tree_put(um_grad_tree *t, um_grad_node node);
 void um_grad_tree_drop(um_grad_tree *t, um_grad_node node);
 /* The nodes that there are, by rising micro-batch. */
@@ -44,7 +43,7 @@ const um_grad_node *um_grad_tree_node(const um_grad_tree *t, int i);
 /* Lets lone nodes rise until one is left, the sum of all; NULL when there is none. It stays in the tree. */
 const um_grad_node *um_grad_tree_root(um_grad_tree *t);
 
-/* The same for the gradients of a list of parameters: adds ps->grads as micro-batch b, with its marks, and sets the gradients to zero. */
+/* Adds a copy of ps->grads as micro-batch b, with its marks, and sets the gradients to zero. */
 void um_grad_tree_take(um_grad_tree *t, uint32_t b, um_params *ps);
 /* The same for the last micro-batch of a step, without a copy: ps->grads are the node from now on, and only um_grad_tree_give may write
  * them until the tree is cleared. So a step of one micro-batch takes no memory beside the gradients. */

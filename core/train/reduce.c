@@ -243,7 +243,7 @@ static um_status nodes_receive(um_reduce *r, um_grad_tree *t, int router, um_err
 }
 
 /* A message about a peer begins with its name; every other says where it comes from. */
-static um_status told(um_err *err, um_status st)
+static um_status in_context(um_err *err, um_status st)
 {
     return st == UM_E_PEER ? st : um_wrap(err, st, "sums of gradients");
 }
@@ -253,8 +253,8 @@ um_status um_reduce_gather(um_reduce *r, um_grad_tree *t, uint64_t step, um_err 
     r->step = step;
     r->waits = 0;
     for (int s = 1; s < r->routers && r->values > 0; s *= 2, r->waits++) {
-        if (r->me % (2 * s) == s) return told(err, nodes_send(r, t, r->me - s, err));
-        if (r->me + s < r->routers) UM_TRY(told(err, nodes_receive(r, t, r->me + s, err)));
+        if (r->me % (2 * s) == s) return in_context(err, nodes_send(r, t, r->me - s, err));
+        if (r->me + s < r->routers) UM_TRY(in_context(err, nodes_receive(r, t, r->me + s, err)));
     }
     return UM_OK;
 }
@@ -269,9 +269,9 @@ um_status um_reduce_spread(um_reduce *r, um_grad_tree *t, uint64_t step, um_err 
     while (s < r->routers) s *= 2;
     for (s /= 2; s > 0; s /= 2, r->waits++) {
         if (r->me % (2 * s) == s)
-            UM_TRY(told(err, nodes_receive(r, t, r->me - s, err)));
+            UM_TRY(in_context(err, nodes_receive(r, t, r->me - s, err)));
         else if (r->me % (2 * s) == 0 && r->me + s < r->routers)
-            UM_TRY(told(err, nodes_send(r, t, r->me + s, err)));
+            UM_TRY(in_context(err, nodes_send(r, t, r->me + s, err)));
     }
     return UM_OK;
 }

@@ -18,7 +18,7 @@
 
 typedef struct um_reduce um_reduce;
 
-/* For vectors of `values` floats. From here on the link gives reduce frames to it. */
+/* For vectors of `values` floats. From here on the link's reduce frames come here. */
 um_reduce *um_reduce_open(um_link *l, um_dev *dev, size_t values);
 void um_reduce_close(um_reduce *r); /* accepts NULL */
 

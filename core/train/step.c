@@ -2,6 +2,7 @@
 #include "core/train/step.h"
 
 #include "core/base/clock.h"
+#include "core/comm/join.h"
 #include "core/train/reduce.h"
 #include "core/train/step_message.h"
 
@@ -51,12 +52,11 @@ static um_status frame_in(void *ctx, const um_inbound *in, um_err *err)
                    to_others = 1u << UM__STEP_PHASE__STEP_PHASE_FINISH |
                                1u << UM__STEP_PHASE__STEP_PHASE_APPLY |
                                1u << UM__STEP_PHASE__STEP_PHASE_BEGIN;
-    const int leader = s->link->comm->topo.of_role[UM_ROLE_ROUTER][0];
     letter *l = um_zalloc(sizeof *l);
     l->peer = in->msg.peer;
     um_arena_init(&l->arena, "end of a step", 1 << 12);
     um_status st =
-        s->leads || in->msg.peer == leader
+        s->leads || in->msg.peer == um_join_leader(s->link->comm)
             ? um_step_unpack(&l->m, s->link, in, s->leads ? to_leader : to_others, &l->arena, err)
             : um_link_unwanted(s->link, in, "step-end frames of router 0", err);
     if (st != UM_OK) {
@@ -181,7 +181,7 @@ um_step *um_step_open(um_link *l, um_params *ps, um_optimizer *o, int values, um
                    .values = values,
                    .save = save,
                    .save_ctx = save_ctx,
-                   .leads = l->comm->rank == l->comm->topo.of_role[UM_ROLE_ROUTER][0]};
+                   .leads = l->comm->rank == um_join_leader(l->comm)};
     for (size_t i = 0; i < ps->n; i++) s->trained += ps->list[i].trained;
     s->has = um_zalloc((size_t)l->comm->topo.n);
     s->tree = um_grad_tree_open(ps->how.dev, ps->n_grads, s->trained);
@@ -364,7 +364,7 @@ static um_status finish_follow(um_step *s, um_step_totals *totals, const Um__Ste
                                uint8_t *touched, um_arena *arena, um_err *err)
 {
     letter *l = NULL;
-    UM_TRY(um_step_send(s->link, s->link->comm->topo.of_role[UM_ROLE_ROUTER][0], own, err));
+    UM_TRY(um_step_send(s->link, um_join_leader(s->link->comm), own, err));
     UM_TRY(letter_next(s, &l, UM__STEP_PHASE__STEP_PHASE_FINISH, err));
     um_status st = UM_OK;
     if (l->m->touched.len != s->trained || (int)l->m->n_values != s->values) {
@@ -579,5 +579,5 @@ um_status um_step_apply(um_step *s, um_step_orders *orders, um_saved_file **file
                         arena, err));
     if (orders->save == NULL) return UM_OK;
     if (s->leads) return saved_collect(s, &saved, files, n_files, arena, err);
-    return um_step_send(s->link, s->link->comm->topo.of_role[UM_ROLE_ROUTER][0], &saved, err);
+    return um_step_send(s->link, um_join_leader(s->link->comm), &saved, err);
 }

@@ -65,7 +65,7 @@ typedef struct um_step_norm {
 typedef struct um_step um_step;
 
 /* values: of um_step_batch. ps and o (NULL when no parameter of the routers is trained) must outlive it. save may be NULL. From here on
- * step-end and reduce frames of the link come here. */
+ * the link's step-end and reduce frames come here. */
 um_step *um_step_open(um_link *l, um_params *ps, um_optimizer *o, int values, um_step_saver save,
                       void *save_ctx);
 void um_step_close(um_step *s); /* accepts NULL */
@@ -103,8 +103,7 @@ typedef struct um_step_follower {
     uint64_t step;    /* whose frames are worked on */
     bool finishing;   /* "finish" has come, and the norms have not been sent */
     bool finished;    /* "finish" has come, and "apply" has not */
-    int leader;       /* the rank of router 0 */
-    uint32_t batches; /* then: micro-batches of the step */
+    uint32_t batches; /* of the step, when "finish" has come: its micro-batches */
     um_inbound *held; /* [n_held] frames of later steps, in the order they came */
     int n_held, cap_held;
     int replay; /* of these, how many are due */

@@ -1,6 +1,8 @@
 /* See step.h: experts and encoders. */
 #include "core/train/step_message.h"
 
+#include "core/comm/join.h"
+
 #include <string.h>
 
 void um_step_follower_open(um_step_follower *f, um_link *l, um_params *ps, um_optimizer *o,
@@ -59,8 +61,7 @@ static um_status in_turn(const um_step_follower *f, const Um__StepEnd *m, um_err
                    (unsigned long long)f->step, f->finished ? "finished" : "not finished");
 }
 
-static um_status apply(um_step_follower *f, int leader, const Um__StepEnd *m, um_arena *arena,
-                       um_err *err)
+static um_status apply(um_step_follower *f, const Um__StepEnd *m, um_arena *arena, um_err *err)
 {
     const um_step_orders orders = um_step_orders_of(m);
     Um__StepEnd saved = UM__STEP_END__INIT;
@@ -70,7 +71,8 @@ static um_status apply(um_step_follower *f, int leader, const Um__StepEnd *m, um
                        (unsigned long long)m->step);
     UM_TRY(um_step_obey(&saved, &orders, f->step, f->params, f->optimizer, f->save, f->save_ctx,
                         arena, err));
-    if (orders.save != NULL) UM_TRY(um_step_send(f->link, leader, &saved, err));
+    if (orders.save != NULL)
+        UM_TRY(um_step_send(f->link, um_join_leader(f->link->comm), &saved, err));
     f->step++;
     f->finished = false;
     f->replay = f->n_held;
@@ -91,9 +93,8 @@ um_status um_step_follow(um_step_follower *f, const um_inbound *in, bool *applie
     if (st == UM_OK && m->phase == UM__STEP_PHASE__STEP_PHASE_FINISH) {
         f->finishing = f->finished = true;
         f->batches = m->count;
-        f->leader = in->msg.peer;
     } else if (st == UM_OK) {
-        st = apply(f, in->msg.peer, m, &arena, err);
+        st = apply(f, m, &arena, err);
         *applied = st == UM_OK;
     }
     um_arena_free(&arena);
@@ -111,7 +112,7 @@ um_status um_step_norms(um_step_follower *f, um_err *err)
     um_step_norms_fill(&m, f->optimizer, &arena);
     f->finishing = false;
     um_status st = um_dev_sync(f->params->how.dev, err);
-    if (st == UM_OK) st = um_step_send(f->link, f->leader, &m, err);
+    if (st == UM_OK) st = um_step_send(f->link, um_join_leader(f->link->comm), &m, err);
     um_arena_free(&arena);
     return st;
 }

@@ -14,8 +14,8 @@ const char *um_step_phase_name(Um__StepPhase phase); /* "norms" */
 void um_step_norms_fill(Um__StepEnd *m, const um_optimizer *o, um_arena *arena);
 /* The orders of an apply message; the string stays in the message. */
 um_step_orders um_step_orders_of(const Um__StepEnd *m);
-/* Does what the orders say, on this rank: changes the weights, writes the state, sets the gradients to zero. The message then lists the
- * files; saved says whether there is something to report. */
+/* Does what the orders say, on this rank: changes the weights, writes the state, sets the gradients to zero. *saved becomes the message
+ * "saved" with the files that were written; its strings live in arena. */
 um_status um_step_obey(Um__StepEnd *saved, const um_step_orders *orders, uint64_t step,
                        um_params *ps, um_optimizer *o, um_step_saver save, void *save_ctx,
                        um_arena *arena, um_err *err);

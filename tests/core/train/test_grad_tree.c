@@ -21,12 +21,21 @@ static void leaf(float out[VALUES], uint32_t b)
     um_rng_normal_f32(&rng, out, VALUES, 1.0f);
 }
 
+static void add_node(um_grad_tree *t, uint32_t level, uint32_t index, const float *sum,
+                     const uint8_t *touched)
+{
+    um_grad_node n = um_grad_tree_new(t, level, index);
+    dev.ops->copy(&dev, n.sum, sum, VALUES * sizeof *sum);
+    memcpy(n.touched, touched, PARAMS);
+    um_grad_tree_put(t, n);
+}
+
 static void add(um_grad_tree *t, uint32_t b)
 {
     float g[VALUES];
     const uint8_t touched[PARAMS] = {b == 3, 0, 1};
     leaf(g, b);
-    um_grad_tree_add(t, 0, b, g, touched);
+    add_node(t, 0, b, g, touched);
 }
 
 /* The definition: node i of level l. exists [MOST]. */
@@ -142,7 +151,7 @@ static void ranges_of_routers_join(void **state)
                 }
                 for (int i = 0; i < um_grad_tree_nodes(t); i++) {
                     const um_grad_node *n = um_grad_tree_node(t, i);
-                    um_grad_tree_add(all, n->level, n->index, n->sum, n->touched);
+                    add_node(all, n->level, n->index, n->sum, n->touched);
                 }
                 um_grad_tree_close(t);
             }
