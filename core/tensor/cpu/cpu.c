@@ -4,11 +4,6 @@
 
 #include <string.h>
 
-enum {
-    ROW_WORK = 1 << 15, /* floats of cheap work that are worth waking a thread for */
-    EXP_WORK = 1 << 13, /* the same, for work with an exponential per value */
-};
-
 /* One op on T rows of D, or on n values. */
 typedef struct args {
     const um_kernels *kernels;
@@ -20,25 +15,12 @@ typedef struct args {
     float f;
 } args;
 
-/* Rows from..to-1 of a part. */
-static void rows_of(const args *j, int part, int parts, size_t *from, int *count)
-{
-    size_t to;
-    um_team_share((size_t)j->T, 1, part, parts, from, &to);
-    *count = (int)(to - *from);
-}
-
-static int rows_team(const um_dev *d, int T, int D)
-{
-    return um_team_size(d, (size_t)T * (size_t)D, ROW_WORK);
-}
-
 static void rmsnorm_fwd_part(void *ctx, int part, int parts)
 {
     const args *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t at = t * (size_t)j->D;
     j->kernels->rmsnorm_fwd(j->y + at, j->y2 == NULL ? NULL : j->y2 + t, j->a + at, j->b, count,
                             j->D, j->f);
@@ -48,7 +30,7 @@ static void rmsnorm_fwd(um_dev *d, float *y, float *rstd, const float *x, const 
                         int D, float eps)
 {
     args j = {.kernels = d->kernels, .y = y, .y2 = rstd, .a = x, .b = w, .T = T, .D = D, .f = eps};
-    um_team_run(rows_team(d, T, D), rmsnorm_fwd_part, &j);
+    um_team_run(um_team_of_rows(d, T, D), rmsnorm_fwd_part, &j);
 }
 
 static void rmsnorm_bwd_x_part(void *ctx, int part, int parts)
@@ -56,7 +38,7 @@ static void rmsnorm_bwd_x_part(void *ctx, int part, int parts)
     const args *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t at = t * (size_t)j->D;
     j->kernels->rmsnorm_bwd_x(j->y + at, j->a + at, j->b + at, j->c, j->d + t, count, j->D);
 }
@@ -81,8 +63,8 @@ static void rmsnorm_bwd(um_dev *d, float *dx, float *dw, const float *dy, const 
               .d = rstd,
               .T = T,
               .D = D};
-    um_team_run(rows_team(d, T, D), rmsnorm_bwd_x_part, &j);
-    if (dw != NULL) um_team_run(rows_team(d, T, D), rmsnorm_bwd_w_part, &j);
+    um_team_run(um_team_of_rows(d, T, D), rmsnorm_bwd_x_part, &j);
+    if (dw != NULL) um_team_run(um_team_of_rows(d, T, D), rmsnorm_bwd_w_part, &j);
 }
 
 static void layernorm_part(void *ctx, int part, int parts)
@@ -90,7 +72,7 @@ static void layernorm_part(void *ctx, int part, int parts)
     const args *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t at = t * (size_t)j->D;
     j->kernels->layernorm_fwd(j->y + at, j->a + at, j->b, j->c, count, j->D, j->f);
 }
@@ -99,7 +81,7 @@ static void layernorm_fwd(um_dev *d, float *y, const float *x, const float *w, c
                           int T, int D, float eps)
 {
     args j = {.kernels = d->kernels, .y = y, .a = x, .b = w, .c = b, .T = T, .D = D, .f = eps};
-    um_team_run(rows_team(d, T, D), layernorm_part, &j);
+    um_team_run(um_team_of_rows(d, T, D), layernorm_part, &j);
 }
 
 static void swiglu_fwd_part(void *ctx, int part, int parts)
@@ -113,7 +95,7 @@ static void swiglu_fwd_part(void *ctx, int part, int parts)
 static void swiglu_fwd(um_dev *d, float *y, const float *g, const float *u, size_t n)
 {
     args j = {.kernels = d->kernels, .y = y, .a = g, .b = u, .n = n};
-    um_team_run(um_team_size(d, n, EXP_WORK), swiglu_fwd_part, &j);
+    um_team_run(um_team_size(d, n, UM_EXP_WORK), swiglu_fwd_part, &j);
 }
 
 static void swiglu_bwd_part(void *ctx, int part, int parts)
@@ -128,7 +110,7 @@ static void swiglu_bwd(um_dev *d, float *dg, float *du, const float *dy, const f
                        const float *u, size_t n)
 {
     args j = {.kernels = d->kernels, .y = dg, .y2 = du, .a = dy, .b = g, .c = u, .n = n};
-    um_team_run(um_team_size(d, n, EXP_WORK), swiglu_bwd_part, &j);
+    um_team_run(um_team_size(d, n, UM_EXP_WORK), swiglu_bwd_part, &j);
 }
 
 static void gelu_part(void *ctx, int part, int parts)
@@ -142,7 +124,7 @@ static void gelu_part(void *ctx, int part, int parts)
 static void gelu(um_dev *d, float *y, const float *x, size_t n)
 {
     args j = {.kernels = d->kernels, .y = y, .a = x, .n = n};
-    um_team_run(um_team_size(d, n, EXP_WORK), gelu_part, &j);
+    um_team_run(um_team_size(d, n, UM_EXP_WORK), gelu_part, &j);
 }
 
 static void quick_gelu_part(void *ctx, int part, int parts)
@@ -156,7 +138,7 @@ static void quick_gelu_part(void *ctx, int part, int parts)
 static void quick_gelu(um_dev *d, float *y, const float *x, size_t n)
 {
     args j = {.kernels = d->kernels, .y = y, .a = x, .n = n};
-    um_team_run(um_team_size(d, n, EXP_WORK), quick_gelu_part, &j);
+    um_team_run(um_team_size(d, n, UM_EXP_WORK), quick_gelu_part, &j);
 }
 
 static void add_part(void *ctx, int part, int parts)
@@ -170,7 +152,7 @@ static void add_part(void *ctx, int part, int parts)
 static void add(um_dev *d, float *y, const float *x, size_t n)
 {
     args j = {.kernels = d->kernels, .y = y, .a = x, .n = n};
-    um_team_run(um_team_size(d, n, ROW_WORK), add_part, &j);
+    um_team_run(um_team_size(d, n, UM_VALUE_WORK), add_part, &j);
 }
 
 static void scale_part(void *ctx, int part, int parts)
@@ -184,7 +166,7 @@ static void scale_part(void *ctx, int part, int parts)
 static void scale(um_dev *d, float *y, float s, size_t n)
 {
     args j = {.kernels = d->kernels, .y = y, .f = s, .n = n};
-    um_team_run(um_team_size(d, n, ROW_WORK), scale_part, &j);
+    um_team_run(um_team_size(d, n, UM_VALUE_WORK), scale_part, &j);
 }
 
 static void rope_part(void *ctx, int part, int parts)
@@ -192,7 +174,7 @@ static void rope_part(void *ctx, int part, int parts)
     const args *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     j->kernels->rope(j->y + t * j->ld, j->ld, j->a, j->index + t, count, j->heads, j->D);
 }
 
@@ -208,7 +190,7 @@ static void rope(um_dev *d, float *x, int ldx, const float *cs, const int32_t *p
               .T = T,
               .heads = heads,
               .D = head_dim};
-    um_team_run(rows_team(d, T, heads * head_dim), rope_part, &j);
+    um_team_run(um_team_of_rows(d, T, heads * head_dim), rope_part, &j);
 }
 
 static void gather_part(void *ctx, int part, int parts)
@@ -217,7 +199,7 @@ static void gather_part(void *ctx, int part, int parts)
     const size_t D = (size_t)j->D;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     for (size_t i = t; i < t + (size_t)count; i++)
         memcpy(j->y + i * D, j->a + (size_t)j->index[i] * D, D * sizeof(float));
 }
@@ -225,7 +207,7 @@ static void gather_part(void *ctx, int part, int parts)
 static void gather(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D)
 {
     args j = {.y = y, .a = x, .index = index, .T = n, .D = D};
-    um_team_run(rows_team(d, n, D), gather_part, &j);
+    um_team_run(um_team_of_rows(d, n, D), gather_part, &j);
 }
 
 static void combine_part(void *ctx, int part, int parts)
@@ -233,7 +215,7 @@ static void combine_part(void *ctx, int part, int parts)
     const args *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t slot = t * (size_t)j->K;
     j->kernels->combine(j->y + t * (size_t)j->D, j->a, j->index + slot, j->b + slot, count, j->K,
                         j->D);
@@ -251,7 +233,7 @@ static void combine(um_dev *d, float *y, const float *rows, const int32_t *index
               .T = T,
               .K = K,
               .D = D};
-    um_team_run(rows_team(d, T, D), combine_part, &j);
+    um_team_run(um_team_of_rows(d, T, D), combine_part, &j);
 }
 
 static const um_ops um_ops_cpu = {

@@ -142,7 +142,7 @@ static size_t cut_spans(attn_job *j, cut *cuts, const um_span *span, int spans)
         if (s->T == 0) continue;
         UM_ASSERT(s->row >= 0 && s->T > 0 && s->pos >= 0 && s->n > 0 && s->page >= 0);
         UM_ASSERT(!a->causal || s->pos <= s->n - s->T);
-        const int rows = s->T == 1 ? group : s->T, seen = um_attn_seen(a, s, s->T - 1);
+        const int rows = s->T == 1 ? group : s->T, seen = um_span_seen(s, s->T - 1, a->causal);
         cut *c = &cuts[j->spans++];
         c->span = i;
         c->tiles = (rows + j->kernels->tile_rows - 1) / j->kernels->tile_rows;

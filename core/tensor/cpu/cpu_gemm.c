@@ -155,41 +155,39 @@ static void gemm_run(um_dev *d, const um_gemm *g)
     }
 }
 
+/* What all calls with a matrix have in common. */
+static um_gemm call_of(float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w)
+{
+    UM_ASSERT(w->N > 0 && w->K > 0 && ldy >= w->N);
+    UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
+    return (um_gemm){.y = y,
+                     .x = x,
+                     .ldy = (size_t)ldy,
+                     .ldx = (size_t)ldx,
+                     .M = M,
+                     .N = w->N,
+                     .K = w->K,
+                     .panels = w->data,
+                     .dtype = w->dtype};
+}
+
 void um_cpu_gemm(um_dev *d, float *y, int ldy, const float *x, int ldx, int M, const um_matrix *w,
                  const float *bias, bool accumulate)
 {
-    UM_ASSERT(w->N > 0 && w->K > 0 && ldx > 0 && ldy >= w->N);
-    UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
-    const um_gemm g = {.y = y,
-                       .x = x,
-                       .ldy = (size_t)ldy,
-                       .ldx = (size_t)ldx,
-                       .M = M,
-                       .N = w->N,
-                       .K = w->K,
-                       .panels = w->data,
-                       .dtype = w->dtype,
-                       .bias = bias,
-                       .accumulate = accumulate};
+    um_gemm g = call_of(y, ldy, x, ldx, M, w);
+    UM_ASSERT(ldx > 0);
+    g.bias = bias;
+    g.accumulate = accumulate;
     gemm_run(d, &g);
 }
 
 void um_cpu_gemm_tn(um_dev *d, float *y, int ldy, const float *x, int ldx, int M,
                     const um_matrix *w, bool accumulate)
 {
-    UM_ASSERT(w->N > 0 && w->K > 0 && ldx >= M && ldy >= w->N);
-    UM_ASSERT(w->dtype == UM_F32 || w->dtype == UM_BF16 || w->dtype == UM_F16);
-    const um_gemm g = {.y = y,
-                       .x = x,
-                       .ldy = (size_t)ldy,
-                       .ldx = (size_t)ldx,
-                       .M = M,
-                       .N = w->N,
-                       .K = w->K,
-                       .panels = w->data,
-                       .dtype = w->dtype,
-                       .accumulate = accumulate,
-                       .turned = true};
+    um_gemm g = call_of(y, ldy, x, ldx, M, w);
+    UM_ASSERT(ldx >= M);
+    g.accumulate = accumulate;
+    g.turned = true;
     gemm_run(d, &g);
 }
 

@@ -44,9 +44,9 @@ typedef struct um_attn {
 } um_attn;
 
 /* Positions that row t of a span sees. */
-static inline int um_attn_seen(const um_attn *a, const um_span *s, int t)
+static inline int um_span_seen(const um_span *s, int t, bool causal)
 {
-    return a->causal ? s->pos + t + 1 : s->n;
+    return causal ? s->pos + t + 1 : s->n;
 }
 
 struct um_train_kernels;
@@ -172,4 +172,18 @@ static inline void um_team_share(size_t n, size_t unit, int part, int parts, siz
     *to = units * (p + 1) / of * unit;
     if (*from > n) *from = n;
     if (*to > n) *to = n;
+}
+/* The same of T rows: the first, and how many. */
+static inline void um_team_rows(int T, int part, int parts, size_t *from, int *count)
+{
+    size_t to;
+    um_team_share((size_t)T, 1, part, parts, from, &to);
+    *count = (int)(to - *from);
+}
+/* `least` for um_team_size: values of cheap work; of work with an exponential for each. */
+enum { UM_VALUE_WORK = 1 << 15, UM_EXP_WORK = 1 << 13 };
+/* The team for cheap work on T rows of D values. */
+static inline int um_team_of_rows(const um_dev *d, int T, int D)
+{
+    return um_team_size(d, (size_t)T * (size_t)D, UM_VALUE_WORK);
 }

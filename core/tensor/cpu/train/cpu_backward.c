@@ -2,11 +2,6 @@
 #include "core/base/bytes.h"
 #include "core/tensor/cpu/train/train_kernels.h"
 
-enum {
-    ROW_WORK = 1 << 15, /* floats of cheap work that are worth waking a thread for */
-    EXP_WORK = 1 << 13, /* the same, for work with an exponential per value */
-};
-
 /* What one of the ops below needs. */
 typedef struct job {
     const um_train_kernels *kernels;
@@ -18,25 +13,12 @@ typedef struct job {
     float eps;
 } job;
 
-static int rows_team(const um_dev *d, int T, int D)
-{
-    return um_team_size(d, (size_t)T * (size_t)D, ROW_WORK);
-}
-
-/* Rows from .. from+count-1 of a part. */
-static void rows_of(const job *j, int part, int parts, size_t *from, int *count)
-{
-    size_t to;
-    um_team_share((size_t)j->T, 1, part, parts, from, &to);
-    *count = (int)(to - *from);
-}
-
 static void rope_part(void *ctx, int part, int parts)
 {
     const job *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     j->kernels->rope_bwd(j->dx + t * j->ld, j->ld, j->x, j->index + t, count, j->K, j->D);
 }
 
@@ -52,7 +34,7 @@ void um_cpu_rope_bwd(um_dev *d, float *dx, int ldx, const float *cs, const int32
              .T = T,
              .K = heads,
              .D = head_dim};
-    um_team_run(rows_team(d, T, heads * head_dim), rope_part, &j);
+    um_team_run(um_team_of_rows(d, T, heads * head_dim), rope_part, &j);
 }
 
 static void layernorm_x_part(void *ctx, int part, int parts)
@@ -60,7 +42,7 @@ static void layernorm_x_part(void *ctx, int part, int parts)
     const job *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t at = t * (size_t)j->D;
     j->kernels->layernorm_bwd_x(j->dx + at, j->stats + 2 * t, j->dy + at, j->x + at, j->w, count,
                                 j->D, j->eps);
@@ -94,8 +76,8 @@ void um_cpu_layernorm_bwd(um_dev *d, float *dx, float *dw, float *db, const floa
              .T = T,
              .D = D,
              .eps = eps};
-    um_team_run(rows_team(d, T, D), layernorm_x_part, &j);
-    if (dw != NULL || db != NULL) um_team_run(rows_team(d, T, D), layernorm_w_part, &j);
+    um_team_run(um_team_of_rows(d, T, D), layernorm_x_part, &j);
+    if (dw != NULL || db != NULL) um_team_run(um_team_of_rows(d, T, D), layernorm_w_part, &j);
     um_free(stats);
 }
 
@@ -110,7 +92,7 @@ static void gelu_part(void *ctx, int part, int parts)
 void um_cpu_gelu_bwd(um_dev *d, float *dx, const float *dy, const float *x, size_t n)
 {
     job j = {.kernels = d->kernels->train, .dx = dx, .dy = dy, .x = x, .n = n};
-    um_team_run(um_team_size(d, n, EXP_WORK), gelu_part, &j);
+    um_team_run(um_team_size(d, n, UM_EXP_WORK), gelu_part, &j);
 }
 
 static void quick_gelu_part(void *ctx, int part, int parts)
@@ -124,7 +106,7 @@ static void quick_gelu_part(void *ctx, int part, int parts)
 void um_cpu_quick_gelu_bwd(um_dev *d, float *dx, const float *dy, const float *x, size_t n)
 {
     job j = {.kernels = d->kernels->train, .dx = dx, .dy = dy, .x = x, .n = n};
-    um_team_run(um_team_size(d, n, EXP_WORK), quick_gelu_part, &j);
+    um_team_run(um_team_size(d, n, UM_EXP_WORK), quick_gelu_part, &j);
 }
 
 enum { GATE_VALUES = 8 };
@@ -152,7 +134,7 @@ static void combine_part(void *ctx, int part, int parts)
     const job *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t slot = t * (size_t)j->K;
     j->kernels->combine_bwd(j->dx, j->dw == NULL ? NULL : j->dw + slot, j->dy + t * (size_t)j->D,
                             j->x, j->index + slot, j->w == NULL ? NULL : j->w + slot, count, j->K,
@@ -173,7 +155,7 @@ void um_cpu_combine_bwd(um_dev *d, float *drows, float *dweight, const float *dy
              .T = T,
              .K = K,
              .D = D};
-    um_team_run(rows_team(d, T, K * D), combine_part, &j);
+    um_team_run(um_team_of_rows(d, T, K * D), combine_part, &j);
 }
 
 /* Columns, because an index may repeat. */
@@ -194,7 +176,7 @@ static void scatter_add_part(void *ctx, int part, int parts)
 void um_cpu_scatter_add(um_dev *d, float *y, const float *x, const int32_t *index, int n, int D)
 {
     job j = {.dx = y, .dy = x, .index = index, .T = n, .D = D};
-    um_team_run(rows_team(d, n, D), scatter_add_part, &j);
+    um_team_run(um_team_of_rows(d, n, D), scatter_add_part, &j);
 }
 
 /* A share of x, with every window that reaches into it. */
@@ -217,5 +199,5 @@ void um_cpu_windows_add(um_dev *d, float *x, const float *cols, int T, int K, in
     UM_ASSERT(K > 0 && step > 0);
     job j = {.dx = x, .dy = cols, .T = T, .K = K, .step = step};
     j.n = (size_t)(T - 1) * (size_t)step + (size_t)K;
-    um_team_run(rows_team(d, T, K), windows_part, &j);
+    um_team_run(um_team_of_rows(d, T, K), windows_part, &j);
 }

@@ -4,11 +4,6 @@
 
 #include <math.h>
 
-enum {
-    VALUE_WORK = 1 << 15, /* values of cheap work that are worth waking a thread for */
-    EXP_WORK = 1 << 13,   /* the same, for work with an exponential per value */
-};
-
 /* What one of the ops below needs. */
 typedef struct job {
     const um_train_kernels *kernels;
@@ -24,20 +19,12 @@ typedef struct job {
     uint32_t least;
 } job;
 
-/* Rows from .. from+count-1 of a part. */
-static void rows_of(const job *j, int part, int parts, size_t *from, int *count)
-{
-    size_t to;
-    um_team_share((size_t)j->T, 1, part, parts, from, &to);
-    *count = (int)(to - *from);
-}
-
 static void softmax_part(void *ctx, int part, int parts)
 {
     const job *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     j->kernels->softmax(j->y + t * (size_t)j->D, j->x + t * (size_t)j->D, count, j->D);
 }
 
@@ -45,7 +32,7 @@ void um_cpu_softmax(um_dev *d, float *y, const float *x, int T, int E)
 {
     UM_ASSERT(E > 0);
     job j = {.kernels = d->kernels->train, .y = y, .x = x, .T = T, .D = E};
-    um_team_run(um_team_size(d, (size_t)T * (size_t)E, EXP_WORK), softmax_part, &j);
+    um_team_run(um_team_size(d, (size_t)T * (size_t)E, UM_EXP_WORK), softmax_part, &j);
 }
 
 static void softmax_bwd_part(void *ctx, int part, int parts)
@@ -53,7 +40,7 @@ static void softmax_bwd_part(void *ctx, int part, int parts)
     const job *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t at = t * (size_t)j->D;
     j->kernels->softmax_bwd(j->y + at, j->x + t * j->ld, j->ld, j->p + at, count, j->D);
 }
@@ -64,7 +51,7 @@ void um_cpu_softmax_bwd(um_dev *d, float *dx, const float *dp, int lddp, const f
     UM_ASSERT(E > 0 && (lddp == 0 || lddp >= E));
     job j = {
         .kernels = d->kernels->train, .y = dx, .x = dp, .ld = (size_t)lddp, .p = p, .T = T, .D = E};
-    um_team_run(um_team_size(d, (size_t)T * (size_t)E, VALUE_WORK), softmax_bwd_part, &j);
+    um_team_run(um_team_of_rows(d, T, E), softmax_bwd_part, &j);
 }
 
 static void cross_entropy_part(void *ctx, int part, int parts)
@@ -72,7 +59,7 @@ static void cross_entropy_part(void *ctx, int part, int parts)
     const job *j = ctx;
     size_t t;
     int count;
-    rows_of(j, part, parts, &t, &count);
+    um_team_rows(j->T, part, parts, &t, &count);
     const size_t at = t * (size_t)j->D;
     j->kernels->cross_entropy(j->m + t, j->y == NULL ? NULL : j->y + at, j->x + at, j->target + t,
                               count, j->D, j->scale);
@@ -91,7 +78,7 @@ void um_cpu_cross_entropy(um_dev *d, float *loss, float *dlogits, const float *l
              .T = T,
              .D = V,
              .scale = scale};
-    um_team_run(um_team_size(d, (size_t)T * (size_t)V, EXP_WORK), cross_entropy_part, &j);
+    um_team_run(um_team_size(d, (size_t)T * (size_t)V, UM_EXP_WORK), cross_entropy_part, &j);
 }
 
 /* A share, in runs that end where the upper 32 bits of a value's number change. */
@@ -121,7 +108,7 @@ void um_cpu_dropout(um_dev *d, float *y, const float *x, size_t n, float p, uint
              .seed = seed,
              .least = (uint32_t)((double)p * 0x1p32),
              .scale = (float)(1.0 / (1.0 - (double)p))};
-    um_team_run(um_team_size(d, n, VALUE_WORK), dropout_part, &j);
+    um_team_run(um_team_size(d, n, UM_VALUE_WORK), dropout_part, &j);
 }
 
 static void adamw_part(void *ctx, int part, int parts)
@@ -145,7 +132,7 @@ void um_cpu_adamw(um_dev *d, float *p, const float *g, float *m, float *v, size_
                            .step = (float)(how->lr / how->bias1),
                            .root2 = (float)sqrt(how->bias2),
                            .eps = (float)how->eps};
-    um_team_run(um_team_size(d, n, VALUE_WORK), adamw_part, &j);
+    um_team_run(um_team_size(d, n, UM_VALUE_WORK), adamw_part, &j);
 }
 
 static void squares_part(void *ctx, int part, int parts)
@@ -171,7 +158,7 @@ void um_cpu_sum_squares(um_dev *d, double *host, const float *x, size_t n)
         um_dev_fail(d, UM_E_MEMORY, "sum_squares: no memory for the sums of %zu blocks", blocks);
         return;
     }
-    um_team_run(um_team_size(d, n, VALUE_WORK), squares_part, &j);
+    um_team_run(um_team_size(d, n, UM_VALUE_WORK), squares_part, &j);
     for (size_t i = 0; i < blocks; i++) sum += j.sums[i];
     if (j.sums != few) um_free(j.sums);
     *host = sum;

@@ -32,12 +32,6 @@ typedef struct um_attn_bwd {
     size_t ldtable, centre; /* centre: the column of distance 0 */
 } um_attn_bwd;
 
-/* Positions that row t of a span sees. */
-static inline int um_attn_bwd_seen(const um_attn_bwd *a, const um_span *s, int t)
-{
-    return a->causal ? s->pos + t + 1 : s->n;
-}
-
 /* Floats of a block of packed rows. */
 static inline size_t um_bwd_packed_rows(int head_dim)
 {
