@@ -144,9 +144,9 @@ void um_ffn_group_grads(um_dev *d, const um_expert_acts *a, const um_ffn_group *
     const um_ffn *w = group->w;
     const size_t row = (size_t)group->row, D = (size_t)w->gate.w.K, F = (size_t)w->gate.w.N;
     const float *x = a->x + row * D;
-    um_linear_grads(d, &w->down, dy + row * D, a->ffn.act + row * F, group->T, device);
-    um_linear_grads(d, &w->gate, a->ffn.gate + row * F, x, group->T, device);
-    um_linear_grads(d, &w->up, a->ffn.up + row * F, x, group->T, device);
+    um_linear_bwd(d, NULL, &w->down, dy + row * D, a->ffn.act + row * F, group->T, device);
+    um_linear_bwd(d, NULL, &w->gate, a->ffn.gate + row * F, x, group->T, device);
+    um_linear_bwd(d, NULL, &w->up, a->ffn.up + row * F, x, group->T, device);
 }
 
 void um_ffn_bwd(um_dev *d, float *dx, const um_ffn *w, const float *dy, const float *x,

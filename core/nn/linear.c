@@ -290,16 +290,6 @@ um_status um_vector_load(const float **out, um_params *ps, um_place at, um_leaf 
     return UM_OK;
 }
 
-um_status um_values_read(float **out, um_params *ps, um_place at, um_leaf leaf, um_arena *arena,
-                         um_err *err)
-{
-    um_param *p;
-    UM_TRY(um_params_want(ps, &p, at, leaf, err));
-    p->computed = true;
-    *out = to_f32(p, arena);
-    return UM_OK;
-}
-
 /* --- forward --- */
 
 /* Whether a branch drops inputs: where it is trained. */
@@ -417,18 +407,17 @@ void um_weight_input_grad(um_dev *d, float *dx, int ldx, um_weight *w, const flo
     d->ops->gemm(d, dx, ldx, dy, w->w.N, T, um_weight_transposed(d, w), NULL, true);
 }
 
-enum { TO_INPUT = 1, TO_PARAMETERS = 2 };
-
 /* Forward was in = drop(x), low = scale in A^T, y += low B^T, so
- *   dB += dy^T low,   dlow = scale dy B,   dA += dlow^T in,   dx += drop(dlow A). */
+ *   dB += dy^T low,   dlow = scale dy B,   dA += dlow^T in,   dx += drop(dlow A).
+ * dx NULL: the parameters alone; x NULL: the input alone. */
 static void branch_bwd(um_dev *d, float *dx, const um_linear *l, const um_branch *b,
-                       const float *dy, const float *x, int T, int what, um_arena *scratch)
+                       const float *dy, const float *x, int T, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
     const um_matrix *A = &b->a->w, *B = &b->b->w;
     const size_t rows = (size_t)T, n = rows * (size_t)A->N;
-    const bool to_b = (what & TO_PARAMETERS) && is_trained(b->b, false),
-               to_a = (what & TO_PARAMETERS) && is_trained(b->a, false);
+    const bool to_b = x != NULL && is_trained(b->b, false),
+               to_a = x != NULL && is_trained(b->a, false);
     const float *in = to_a || to_b ? dropped(d, l, b, x, T, scratch) : NULL;
     const float *part = dy;
     if (B->N != l->w.N) {
@@ -445,8 +434,8 @@ static void branch_bwd(um_dev *d, float *dx, const um_linear *l, const um_branch
     um_weight_input_grad(d, dlow, B->K, b->b, part, T);
     d->ops->scale(d, dlow, b->scale, n);
     if (to_a) um_weight_grad(d, b->a, dlow, in, A->K, T, scratch);
-    if (what & TO_INPUT && !drops(l, b)) um_weight_input_grad(d, dx, A->K, b->a, dlow, T);
-    if (what & TO_INPUT && drops(l, b)) {
+    if (dx != NULL && !drops(l, b)) um_weight_input_grad(d, dx, A->K, b->a, dlow, T);
+    if (dx != NULL && drops(l, b)) {
         const size_t all = rows * (size_t)A->K;
         float *din = um_arena_f32(scratch, 1, all);
         d->ops->gemm(d, din, A->K, dlow, A->N, T, um_weight_transposed(d, b->a), NULL, false);
@@ -456,41 +445,22 @@ static void branch_bwd(um_dev *d, float *dx, const um_linear *l, const um_branch
     um_arena_reset(scratch, mark);
 }
 
-static void linear_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, const float *x,
-                       int T, int what, um_arena *scratch)
+void um_linear_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, const float *x, int T,
+                   um_arena *scratch)
 {
     um_weight *w = l->weight;
     if (T == 0) return;
     UM_ASSERT(w != NULL && w->device != scratch);
-    if (what & TO_INPUT) um_weight_input_grad(d, dx, w->w.K, w, dy, T);
-    if (what & TO_PARAMETERS) um_weight_grad(d, w, dy, x, w->w.K, T, scratch);
-    for (int i = 0; i < l->branches; i++)
-        branch_bwd(d, dx, l, &l->branch[i], dy, x, T, what, scratch);
-}
-
-void um_linear_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, const float *x, int T,
-                   um_arena *scratch)
-{
-    linear_bwd(d, dx, l, dy, x, T, (dx != NULL ? TO_INPUT : 0) | TO_PARAMETERS, scratch);
-}
-
-void um_linear_input_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, int T,
-                         um_arena *scratch)
-{
-    linear_bwd(d, dx, l, dy, NULL, T, TO_INPUT, scratch);
+    if (dx != NULL) um_weight_input_grad(d, dx, w->w.K, w, dy, T);
+    um_weight_grad(d, w, dy, x, w->w.K, T, scratch);
+    for (int i = 0; i < l->branches; i++) branch_bwd(d, dx, l, &l->branch[i], dy, x, T, scratch);
 }
 
 void um_linear_lora_input_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, int T,
                               um_arena *scratch)
 {
     for (int i = 0; i < l->branches && T > 0; i++)
-        branch_bwd(d, dx, l, &l->branch[i], dy, NULL, T, TO_INPUT, scratch);
-}
-
-void um_linear_grads(um_dev *d, const um_linear *l, const float *dy, const float *x, int T,
-                     um_arena *scratch)
-{
-    linear_bwd(d, NULL, l, dy, x, T, TO_PARAMETERS, scratch);
+        branch_bwd(d, dx, l, &l->branch[i], dy, NULL, T, scratch);
 }
 
 void um_conv_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, const float *x,

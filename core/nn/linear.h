@@ -39,10 +39,6 @@ um_status um_linear_load_stacked(um_linear *out, um_params *ps, const um_place *
 um_status um_linear_load_conv(um_linear *out, um_params *ps, um_place at, um_err *err);
 /* The values of a vector or table as f32, in device memory. */
 um_status um_vector_load(const float **out, um_params *ps, um_place at, um_leaf leaf, um_err *err);
-/* The same in host memory (arena), for what is computed from them. When the parameter is trained, the caller computes it again from the
- * master after each step: p->computed. */
-um_status um_values_read(float **out, um_params *ps, um_place at, um_leaf leaf, um_arena *arena,
-                         um_err *err);
 /* A weight of N x K for values that are computed, not stored: packs w [N,K], host f32, exactly as `kept`. */
 um_matrix um_matrix_pack(const um_loading *how, const float *w, int N, int K, um_dtype kept);
 
@@ -79,11 +75,6 @@ static inline void um_conv_fwd(um_dev *d, float *y, const float *x, int step, in
  * the next time. */
 void um_linear_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, const float *x, int T,
                    um_arena *scratch);
-/* Its two halves: what goes to the input, and what goes to the parameters, which may be done later. */
-void um_linear_input_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, int T,
-                         um_arena *scratch);
-void um_linear_grads(um_dev *d, const um_linear *l, const float *dy, const float *x, int T,
-                     um_arena *scratch);
 /* dx[T,K] += what goes through the branches alone. */
 void um_linear_lora_input_bwd(um_dev *d, float *dx, const um_linear *l, const float *dy, int T,
                               um_arena *scratch);

@@ -174,7 +174,7 @@ static void conv_fwd(um_dev *d, float *act, float *y, float *x, int C, int T, in
     const size_t row = (size_t)C;
     d->ops->fill(d, x, 0.0f, row);
     d->ops->fill(d, x + um_at((size_t)T * (size_t)stride + 1, 0, row), 0.0f, row);
-    d->ops->gemm(d, y, l->w.N, x, stride * C, T, &l->w, l->bias, false);
+    um_conv_fwd(d, y, x, stride * C, T, l);
     d->ops->gelu(d, act, y, um_at((size_t)T, 0, (size_t)l->w.N));
 }
 
