@@ -33,8 +33,7 @@ static bool is_listed(const um_adapter_rules *r, const char *name)
     return r->names > 0 && bsearch(&name, r->name, r->names, sizeof name, by_name) != NULL;
 }
 
-/* The name of a factor of the adapter beside a weight X.weight; NULL beside another tensor. */
-static const char *factor_name(um_arena *arena, const um_spec *s, const char *factor)
+const char *um_adapter_name(um_arena *arena, const um_spec *s, const char *factor)
 {
     static const char ending[] = ".weight";
     const size_t n = strlen(s->name), tail = sizeof ending - 1;
@@ -48,7 +47,7 @@ static bool is_adapted(const um_adapter_rules *r, const um_spec *s, um_arena *sc
     if (s->leaf != UM_LEAF_WEIGHT || s->rank != 2 || !um_spec_is_matrix(s)) return false;
     if (s->at.slot == UM_SLOT_EMBED) return false;
     um_mark mark = um_arena_mark(scratch);
-    const char *name = factor_name(scratch, s, "lora_A");
+    const char *name = um_adapter_name(scratch, s, "lora_A");
     const bool chosen =
         name != NULL &&
         ((r->parts >> s->at.part & 1 && r->slots >> s->at.slot & 1) || is_listed(r, name));
@@ -61,7 +60,7 @@ static um_param factor_of(const um_params *ps, const um_param *w, const um_adapt
 {
     const bool first = leaf == UM_LEAF_ADAPTER_A;
     um_param p = {.spec = w->spec, .set = w->set, .adapter = r, .dev = w->dev};
-    p.spec.name = factor_name(ps->how.host, &w->spec, first ? "lora_A" : "lora_B");
+    p.spec.name = um_adapter_name(ps->how.host, &w->spec, first ? "lora_A" : "lora_B");
     p.spec.leaf = leaf;
     p.spec.shape[first ? 0 : 1] = r->r;
     p.spec.optional = false;

@@ -120,6 +120,8 @@ void um_params_index(um_params *ps);
 /* Adds the factors of an adapter behind every matrix that the rules name. Once, before anything is loaded. UM_E_USAGE: a matrix has an
  * adapter and trains its own LoRA too. Memory: the host arena; rules and names are copied. */
 um_status um_params_adapt(um_params *ps, const um_adapter_rules *rules, um_err *err);
+/* The name of a factor ("lora_A" or "lora_B") of the adapter beside a weight X.weight; NULL when the tensor's name ends otherwise. */
+const char *um_adapter_name(um_arena *arena, const um_spec *s, const char *factor);
 /* The parameter at a place, or NULL. O(1). */
 um_param *um_params_find(const um_params *ps, um_place at, um_leaf leaf);
 /* The same for a loader, which needs it: checks that the files have it with its shape, and marks it as loaded. UM_E_MODEL names the

@@ -164,21 +164,18 @@ typedef struct naming {
     size_t n, cap;
 } naming;
 
-static const char weight_end[] = ".weight";
-
 /* An um_spec_fn: adds X.lora_A.weight for a matrix X.weight that gets an adapter. */
 static um_status name_adapter(void *ctx, const um_spec *spec, um_err *err)
 {
     naming *g = ctx;
-    size_t n = strlen(spec->name), end = sizeof weight_end - 1;
     (void)err;
-    if (!adapts(g->s, spec) || n <= end || strcmp(spec->name + n - end, weight_end) != 0)
-        return UM_OK;
+    const char *name = adapts(g->s, spec) ? um_adapter_name(g->arena, spec, "lora_A") : NULL;
+    if (name == NULL) return UM_OK;
     if (g->n == g->cap) {
         g->cap = g->cap == 0 ? 256 : 2 * g->cap;
         g->name = um_realloc(g->name, g->cap * sizeof *g->name);
     }
-    g->name[g->n++] = um_arena_fmt(g->arena, "%.*s.lora_A.weight", (int)(n - end), spec->name);
+    g->name[g->n++] = name;
     return UM_OK;
 }
 
@@ -293,8 +290,7 @@ void um_select_close(um_select *s)
 typedef struct looking {
     const um_select *s;
     size_t trained;
-    uint32_t parts; /* of which something trains */
-    bool *found;    /* of each pattern: what, freeze, lora, factors */
+    bool *found; /* of each pattern: what, freeze, lora, factors */
 } looking;
 
 static void mark(const um_patterns *p, const char *name, bool *found)
@@ -310,9 +306,7 @@ static um_status look(void *ctx, const um_spec *spec, um_err *err)
     bool *factors = l->found + s->what.n + s->freeze.n + s->lora.n;
     (void)err;
     if (spec->idle) return UM_OK;
-    const bool trains = um_select_trains(s, spec);
-    l->trained += trains;
-    if (trains) l->parts |= 1u << spec->at.part;
+    l->trained += um_select_trains(s, spec);
     mark(&s->what, spec->name, l->found);
     mark(&s->freeze, spec->name, l->found + s->what.n);
     if (spec->leaf == UM_LEAF_WEIGHT && um_spec_is_matrix(spec))
@@ -352,23 +346,35 @@ um_status um_select_check(const um_select *s, um_err *err)
     return st;
 }
 
+typedef struct parts {
+    const um_select *s;
+    uint32_t trained; /* 1 << um_part of each of which something trains */
+} parts;
+
+/* An um_spec_fn. */
+static um_status part_of(void *ctx, const um_spec *spec, um_err *err)
+{
+    parts *p = ctx;
+    (void)err;
+    if (!spec->idle && um_select_trains(p->s, spec)) p->trained |= 1u << spec->at.part;
+    return UM_OK;
+}
+
 uint32_t um_select_modalities(const um_select *s)
 {
-    looking l = {
-        .s = s, .found = um_zalloc((size_t)(s->what.n + s->freeze.n + s->lora.n + s->factors) + 1)};
-    (void)um_model_for_each_tensor(s->model, look, &l, NULL);
-    um_free(l.found);
+    parts p = {.s = s};
+    (void)um_model_for_each_tensor(s->model, part_of, &p, NULL);
     for (size_t i = 0; i < s->adapters.names; i++) { /* adapters of towers and connectors */
         const char *name = s->adapters.name[i];
         if (um_starts_with(name, "model.layers.") || um_starts_with(name, "lm_head")) continue;
-        l.parts |= um_starts_with(name, "model.mm_projector.") || um_starts_with(name, "vision_")
-                       ? 1u << UM_PART_PROJECTOR
-                       : 1u << UM_PART_SPEECH_ALIGNER | 1u << UM_PART_SOUND_ALIGNER;
+        p.trained |= um_starts_with(name, "model.mm_projector.") || um_starts_with(name, "vision_")
+                         ? 1u << UM_PART_PROJECTOR
+                         : 1u << UM_PART_SPEECH_ALIGNER | 1u << UM_PART_SOUND_ALIGNER;
     }
     uint32_t set = 0;
-    if (l.parts & (1u << UM_PART_PROJECTOR | 1u << UM_PART_VISION)) set |= UM_READS_VISION;
-    if (l.parts & (1u << UM_PART_SPEECH_ALIGNER | 1u << UM_PART_SPEECH)) set |= 1u << UM_SPEECH;
-    if (l.parts & (1u << UM_PART_SOUND_ALIGNER | 1u << UM_PART_SOUND)) set |= 1u << UM_SOUND;
+    if (p.trained & (1u << UM_PART_PROJECTOR | 1u << UM_PART_VISION)) set |= UM_READS_VISION;
+    if (p.trained & (1u << UM_PART_SPEECH_ALIGNER | 1u << UM_PART_SPEECH)) set |= 1u << UM_SPEECH;
+    if (p.trained & (1u << UM_PART_SOUND_ALIGNER | 1u << UM_PART_SOUND)) set |= 1u << UM_SOUND;
     return set;
 }
 
