@@ -3,8 +3,7 @@
 
 #include "core/base/rng.h"
 #include "core/nn/ffn.h"
-#include "tests/support/fixture.h"
-#include "tests/support/guarded_ops.h"
+#include "tests/core/nn/block_fixture.h"
 #include "tests/support/made_params.h"
 
 #include <math.h>
@@ -18,11 +17,7 @@
 
 #define MODELS UM_TEST_DATA "/golden/models/"
 
-static bool guarded;
-static um_dev dev;
-static um_arena device, scratch;
 static um_rng rng;
-static um_lora lora = {.scratch = &scratch};
 
 static const uint64_t attention_slots =
     1ull << UM_SLOT_Q | 1ull << UM_SLOT_K | 1ull << UM_SLOT_V | 1ull << UM_SLOT_O;
@@ -30,11 +25,6 @@ static const uint64_t attention_slots =
 static um_loading how(void)
 {
     return (um_loading){.dev = &dev, .host = &arena, .device = &device, .lora = &lora};
-}
-
-static void ok(um_status st, const um_err *err)
-{
-    if (st != UM_OK) fail_msg("%s", err->msg);
 }
 
 static float *normal(size_t n)
@@ -415,22 +405,8 @@ static void a_tied_table_has_one_gradient(void **state)
 
 static int setup(void **state)
 {
-    um_err err = {0};
-    folder_setup(state);
     rng = um_rng_seed(29, 0);
-    const um_status st = guarded ? um_dev_open_guarded(&dev, UM_ISA_AUTO, 2, &err)
-                                 : um_dev_open_cpu(&dev, UM_ISA_AUTO, 2, &err);
-    um_dev_arena(&device, &dev, "device", 1 << 16);
-    um_dev_arena(&scratch, &dev, "scratch", 1 << 16);
-    return st == UM_OK ? 0 : 1;
-}
-
-static int teardown(void **state)
-{
-    um_arena_free(&scratch);
-    um_arena_free(&device);
-    if (guarded) um_dev_close_guarded(&dev);
-    return folder_teardown(state);
+    return block_setup(state);
 }
 
 /* Any argument: on guarded memory. */
@@ -448,5 +424,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(tokens_come_from_the_file_or_the_master),
         cmocka_unit_test(a_tied_table_has_one_gradient),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, block_teardown);
 }

@@ -4,8 +4,7 @@
 #include "core/nn/gate_loss.h"
 #include "core/nn/norm.h"
 
-#include "tests/support/fixture.h"
-#include "tests/support/guarded_ops.h"
+#include "tests/core/nn/block_fixture.h"
 #include "tests/support/made_params.h"
 
 #include <math.h>
@@ -16,16 +15,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-static bool guarded;
-static um_dev dev;
-static um_arena device, scratch;
-static um_lora lora = {.scratch = &scratch};
 static um_tensors *golden;
-
-static void ok(um_status st, const um_err *err)
-{
-    if (st != UM_OK) fail_msg("%s", err->msg);
-}
 
 /* --- golden values --- */
 
@@ -47,13 +37,6 @@ static const float *values(const um_tensor *t)
 static float *on_device(const um_tensor *t)
 {
     return um_dev_put_f32(&dev, &device, values(t), um_tensor_values(t));
-}
-
-static float *zeroed(size_t n)
-{
-    float *x = um_arena_f32(&device, 1, n);
-    dev.ops->fill(&dev, x, 0.0f, n);
-    return x;
 }
 
 /* Within 1e-5 of the tensor's largest value. */
@@ -249,23 +232,17 @@ static void gate_terms_match_autograd(void **state)
 static int setup(void **state)
 {
     um_err err = {0};
-    folder_setup(state);
-    um_status st = guarded ? um_dev_open_guarded(&dev, UM_ISA_AUTO, 2, &err)
-                           : um_dev_open_cpu(&dev, UM_ISA_AUTO, 2, &err);
-    um_dev_arena(&device, &dev, "device", 1 << 16);
-    um_dev_arena(&scratch, &dev, "scratch", 1 << 16);
-    if (st == UM_OK)
-        st = um_tensors_open(&golden, UM_TEST_DATA "/golden/blocks/backward.safetensors", &err);
-    return st == UM_OK ? 0 : 1;
+    if (block_setup(state) != 0) return 1;
+    return um_tensors_open(&golden, UM_TEST_DATA "/golden/blocks/backward.safetensors", &err) ==
+                   UM_OK
+               ? 0
+               : 1;
 }
 
 static int teardown(void **state)
 {
     um_tensors_close(golden);
-    um_arena_free(&scratch);
-    um_arena_free(&device);
-    if (guarded) um_dev_close_guarded(&dev);
-    return folder_teardown(state);
+    return block_teardown(state);
 }
 
 /* Any argument: on guarded memory. */

@@ -7,8 +7,7 @@
 #include "core/nn/norm.h"
 
 #include "core/base/rng.h"
-#include "tests/support/fixture.h"
-#include "tests/support/guarded_ops.h"
+#include "tests/core/nn/block_fixture.h"
 #include "tests/support/made_params.h"
 
 #include <math.h>
@@ -19,17 +18,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-static bool guarded;
-static um_dev dev;
-static um_arena device, scratch;
 static um_rng rng;
-static um_lora lora = {.scratch = &scratch};
 static const float adapter_alpha = 3.0f;
-
-static void ok(um_status st, const um_err *err)
-{
-    if (st != UM_OK) fail_msg("%s", err->msg);
-}
 
 static float *normal(size_t n)
 {
@@ -39,13 +29,6 @@ static float *normal(size_t n)
 }
 
 static float *on_device(const float *x, size_t n) { return um_dev_put_f32(&dev, &device, x, n); }
-
-static float *zeroed(size_t n)
-{
-    float *x = um_arena_f32(&device, 1, n);
-    dev.ops->fill(&dev, x, 0.0f, n);
-    return x;
-}
 
 static double *doubles(size_t n) { return um_arena_zero(&arena, n * sizeof(double)); }
 
@@ -664,22 +647,8 @@ static void dropout_is_the_same_forward_and_back(void **state)
 
 static int setup(void **state)
 {
-    um_err err = {0};
-    folder_setup(state);
     rng = um_rng_seed(31, 0);
-    const um_status st = guarded ? um_dev_open_guarded(&dev, UM_ISA_AUTO, 2, &err)
-                                 : um_dev_open_cpu(&dev, UM_ISA_AUTO, 2, &err);
-    um_dev_arena(&device, &dev, "device", 1 << 16);
-    um_dev_arena(&scratch, &dev, "scratch", 1 << 16);
-    return st == UM_OK ? 0 : 1;
-}
-
-static int teardown(void **state)
-{
-    um_arena_free(&scratch);
-    um_arena_free(&device);
-    if (guarded) um_dev_close_guarded(&dev);
-    return folder_teardown(state);
+    return block_setup(state);
 }
 
 /* Any argument: on guarded memory. */
@@ -695,5 +664,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(experts_together_match_each_alone),
         cmocka_unit_test(dropout_is_the_same_forward_and_back),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, block_teardown);
 }

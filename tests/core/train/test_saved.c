@@ -1,7 +1,7 @@
 /* Checkpoints of a training: whole or not there, damage is named, old ones leave; and the log of records. */
 #include "core/train/record.h"
 #include "core/train/saved.h"
-#include "tests/support/test_support.h"
+#include "tests/support/fixture.h"
 
 #include "core/base/file.h"
 
@@ -11,45 +11,19 @@
 #include <stdint.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
 
-typedef struct fixture {
-    um_arena arena;
-    char out[64];
-    um_err err;
-} fixture;
+static um_err err;
 
-static int setup(void **state)
+static void ok(um_status st)
 {
-    fixture *f = um_zalloc(sizeof *f);
-    um_arena_init(&f->arena, "test", 1 << 16);
-    snprintf(f->out, sizeof f->out, "test.XXXXXX");
-    assert_non_null(mkdtemp(f->out));
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    char line[128];
-    snprintf(line, sizeof line, "rm -r %s", f->out);
-    assert_int_equal(system(line), 0);
-    um_arena_free(&f->arena);
-    um_free(f);
-    return 0;
-}
-
-static void ok(fixture *f, um_status st)
-{
-    if (st != UM_OK) fail_msg("%s", f->err.msg);
+    if (st != UM_OK) fail_msg("%s", err.msg);
 }
 
 /* A checkpoint with one file of one tensor, whose value is the step. */
-static const char *save(fixture *f, uint64_t step)
+static const char *save(uint64_t step)
 {
     const char *folder = NULL;
     const float value = (float)step;
@@ -60,18 +34,18 @@ static const char *save(fixture *f, uint64_t step)
                          .data = (const uint8_t *)&value,
                          .bytes = sizeof value};
     um_saved_file file = {.name = "router.safetensors"};
-    ok(f, um_saved_begin(&folder, f->out, step, &f->arena, &f->err));
-    ok(f, um_tensors_write(um_path_join(&f->arena, folder, file.name), &t, 1, NULL, &f->err));
-    ok(f, um_saved_measure(&file, folder, &f->err));
-    ok(f, um_saved_commit(&folder, f->out, step, &file, 1, "{\"step\":1}", &f->arena, &f->err));
+    ok(um_saved_begin(&folder, dir, step, &arena, &err));
+    ok(um_tensors_write(um_path_join(&arena, folder, file.name), &t, 1, NULL, &err));
+    ok(um_saved_measure(&file, folder, &err));
+    ok(um_saved_commit(&folder, dir, step, &file, 1, "{\"step\":1}", &arena, &err));
     return folder;
 }
 
-static float value_of(fixture *f, const char *folder)
+static float value_of(const char *folder)
 {
     um_saved s;
     float v = 0;
-    ok(f, um_saved_open(&s, folder, true, &f->err));
+    ok(um_saved_open(&s, folder, true, &err));
     const um_tensor *t = um_saved_tensor(&s, "master.", "x");
     assert_non_null(t);
     assert_null(um_saved_tensor(&s, "m.", "x"));
@@ -81,41 +55,38 @@ static float value_of(fixture *f, const char *folder)
     return v;
 }
 
-static bool there(fixture *f, const char *name)
-{
-    return um_file_exists(um_path_join(&f->arena, f->out, name));
-}
+static bool there(const char *name) { return um_file_exists(um_path_join(&arena, dir, name)); }
 
 static void written_read_replaced_and_pruned(void **state)
 {
-    fixture *f = *state;
+    (void)state;
     const char *newest = NULL;
-    ok(f, um_saved_newest(&newest, f->out, &f->arena, &f->err));
+    ok(um_saved_newest(&newest, dir, &arena, &err));
     assert_null(newest);
-    for (uint64_t s = 1; s <= 12; s++) assert_true(value_of(f, save(f, s)) == (float)s);
-    assert_true(value_of(f, save(f, 12)) == 12.0f); /* the same again */
-    ok(f, um_saved_newest(&newest, f->out, &f->arena, &f->err));
-    assert_true(value_of(f, newest) == 12.0f);
-    um_saved_prune(f->out, 2, 3);
-    assert_true(there(f, "checkpoint-12") && there(f, "checkpoint-11") && there(f, "checkpoint-3"));
-    assert_false(there(f, "checkpoint-10") || there(f, "checkpoint-1"));
+    for (uint64_t s = 1; s <= 12; s++) assert_true(value_of(save(s)) == (float)s);
+    assert_true(value_of(save(12)) == 12.0f); /* the same again */
+    ok(um_saved_newest(&newest, dir, &arena, &err));
+    assert_true(value_of(newest) == 12.0f);
+    um_saved_prune(dir, 2, 3);
+    assert_true(there("checkpoint-12") && there("checkpoint-11") && there("checkpoint-3"));
+    assert_false(there("checkpoint-10") || there("checkpoint-1"));
 }
 
 static void a_part_of_one_is_none(void **state)
 {
-    fixture *f = *state;
+    (void)state;
     const char *folder = NULL, *newest = NULL;
-    save(f, 4);
-    ok(f, um_saved_begin(&folder, f->out, 5, &f->arena, &f->err)); /* killed here */
-    ok(f, um_saved_newest(&newest, f->out, &f->arena, &f->err));
-    assert_true(value_of(f, newest) == 4.0f);
-    um_saved_prune(f->out, 1, 0);
+    save(4);
+    ok(um_saved_begin(&folder, dir, 5, &arena, &err)); /* killed here */
+    ok(um_saved_newest(&newest, dir, &arena, &err));
+    assert_true(value_of(newest) == 4.0f);
+    um_saved_prune(dir, 1, 0);
     assert_false(um_file_exists(folder));
 }
 
-static void damage(fixture *f, const char *folder, const char *name, int what)
+static void damage(const char *folder, const char *name, int what)
 {
-    const char *path = um_path_join(&f->arena, folder, name);
+    const char *path = um_path_join(&arena, folder, name);
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     if (what == 0) {
@@ -139,17 +110,17 @@ static void damage_is_named_and_passed_over(void **state)
                  {"trainer_state.json", 1, "trainer_state.json has 4 bytes, manifest.json says"},
                  {"manifest.json", 2, "manifest.json is missing"},
                  {"manifest.json", 1, "manifest.json"}};
-    fixture *f = *state;
-    save(f, 1);
+    (void)state;
+    save(1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         um_saved s;
-        const char *folder = save(f, 7), *newest = NULL;
-        damage(f, folder, cases[i].name, cases[i].what);
-        assert_int_equal(um_saved_open(&s, folder, true, &f->err), UM_E_DATA);
-        if (strstr(f->err.msg, cases[i].message) == NULL || strstr(f->err.msg, folder) == NULL)
-            fail_msg("\"%s\" lacks \"%s\"", f->err.msg, cases[i].message);
-        ok(f, um_saved_newest(&newest, f->out, &f->arena, &f->err));
-        assert_true(value_of(f, newest) == 1.0f);
+        const char *folder = save(7), *newest = NULL;
+        damage(folder, cases[i].name, cases[i].what);
+        assert_int_equal(um_saved_open(&s, folder, true, &err), UM_E_DATA);
+        has(&err, cases[i].message);
+        has(&err, folder);
+        ok(um_saved_newest(&newest, dir, &arena, &err));
+        assert_true(value_of(newest) == 1.0f);
     }
 }
 
@@ -173,7 +144,6 @@ static void records_are_read_back(void **state)
 {
     um_text t = {0}, line = {0};
     um_json *j = NULL;
-    um_err err;
     um_train_record r = record(2), back;
     (void)state;
     um_record_json(&t, &r);
@@ -195,21 +165,21 @@ static void records_are_read_back(void **state)
 /* A run that goes on from step 2 makes record 3 again; what a killed run left of a line is no record. */
 static void the_log_goes_on_where_the_run_does(void **state)
 {
-    fixture *f = *state;
+    (void)state;
     uint8_t *text = NULL;
     size_t n = 0;
     int fd = -1, lines = 0;
     for (int run = 0; run < 2; run++) {
-        ok(f, um_record_log_open(&fd, f->out, run == 0 ? 0 : 2, &f->err));
+        ok(um_record_log_open(&fd, dir, run == 0 ? 0 : 2, &err));
         for (uint64_t s = run == 0 ? 1 : 3; s <= 4; s++) {
             um_train_record r = record(s);
-            ok(f, um_record_log_add(fd, &r, &f->err));
+            ok(um_record_log_add(fd, &r, &err));
         }
         if (run == 0) assert_int_equal(write(fd, "{\"kind\":\"st", 11), 11);
         close(fd);
     }
-    ok(f, um_file_read(&text, &n, um_path_join(&f->arena, f->out, "trainer_log.jsonl"), 1 << 20,
-                       &f->arena, &f->err));
+    ok(um_file_read(&text, &n, um_path_join(&arena, dir, "trainer_log.jsonl"), 1 << 20, &arena,
+                    &err));
     for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
     assert_int_equal(lines, 4);
     assert_int_equal(text[n - 1], '\n');
@@ -218,11 +188,14 @@ static void the_log_goes_on_where_the_run_does(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(written_read_replaced_and_pruned, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_part_of_one_is_none, setup, teardown),
-        cmocka_unit_test_setup_teardown(damage_is_named_and_passed_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(written_read_replaced_and_pruned, folder_setup,
+                                        folder_teardown),
+        cmocka_unit_test_setup_teardown(a_part_of_one_is_none, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(damage_is_named_and_passed_over, folder_setup,
+                                        folder_teardown),
         cmocka_unit_test(records_are_read_back),
-        cmocka_unit_test_setup_teardown(the_log_goes_on_where_the_run_does, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_log_goes_on_where_the_run_does, folder_setup,
+                                        folder_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
