@@ -37,10 +37,10 @@ typedef um_status (*um_link_take)(void *ctx, const um_inbound *in, um_err *err);
 /* An answer that has not come yet. */
 typedef struct um_owed {
     int peer;
-    int64_t
-        since_ns; /* when it was asked for, or when something else came of the peer after that */
-    int64_t
-        grace_ns; /* it may take so much longer, since it may itself wait for an answer: whoever waits for that reports first */
+    /* when it was asked for, or when something else came of the peer after that */
+    int64_t since_ns;
+    /* it may take so much longer, since it may itself wait for an answer: whoever waits for that reports first */
+    int64_t grace_ns;
     char what[96]; /* "the combine frame of step 5, layer 3, micro-batch 0" */
 } um_owed;
 /* Fills in what has been owed for the longest time; false: nothing is. */

@@ -134,11 +134,11 @@ typedef struct um_model {
     um_dynamic_model dynamic;
     const uint8_t *moe_layer; /* [layers] 1 = MoE */
     int moe_layers;
-    bool
-        moe_unplaced; /* config does not give the placement: um_checkpoint_open reads it from the tensors */
+    /* config does not give the placement: um_checkpoint_open reads it from the tensors */
+    bool moe_unplaced;
     bool fm_block; /* per-modality gate pre-projection (spec 4.4.3) */
-    bool
-        expert_bias; /* config.json use_expert_bias: a bias of each expert, for the choice alone (core/nn/gate.h) */
+    /* config.json use_expert_bias: a bias of each expert, for the choice alone (core/nn/gate.h) */
+    bool expert_bias;
     bool expert_bias_begins; /* training adds it: where the files have none it begins at zero */
     int lora_r;              /* LoRA built into experts and dense MLPs of 8e (0 = none) */
     float lora_alpha;        /* < 0: not in config.json */
@@ -280,8 +280,8 @@ typedef struct um_spec {
     um_leaf leaf;
     bool optional; /* may be absent (LoRA inside experts, fm_audio, ...) */
     bool idle;     /* no rank computes with it: a tower's layers after the selected feature */
-    bool
-        mapped; /* not loaded: its rows are read from the mapped file (the token table, unless it is the head too) */
+    /* not loaded: its rows are read from the mapped file (the token table, unless it is the head too) */
+    bool mapped;
     bool exact; /* kept in f32 whatever --weights says: gates, LoRA, small ones */
     enum { UM_INIT_NORMAL, UM_INIT_ONES, UM_INIT_ZEROS } init;
 } um_spec;

@@ -17,10 +17,10 @@ typedef struct um_branch {
 typedef struct um_linear {
     um_matrix w;       /* [N, K] in panels */
     const float *bias; /* [N] or NULL */
-    um_weight *
-        weight; /* what w was loaded into, for backward; NULL in a layer made by hand, which has no backward */
-    um_branch
-        *branch; /* [branches]: of one matrix at most one, of a stack at most one for each part */
+    /* what w was loaded into, for backward; NULL in a layer made by hand, which has no backward */
+    um_weight *weight;
+    /* [branches]: of one matrix at most one, of a stack at most one for each part */
+    um_branch *branch;
     int branches;
     const um_lora *lora; /* what branches run with */
 } um_linear;

@@ -6,8 +6,8 @@
 
 typedef struct um_norm {
     const float *w, *b; /* [D] */
-    um_param *weight,
-        *bias; /* whose vectors they are; NULL in a norm made by hand, which has no gradients */
+    /* whose vectors they are; NULL in a norm made by hand, which has no gradients */
+    um_param *weight, *bias;
 } um_norm;
 
 typedef struct um_rmsnorm {

@@ -28,10 +28,10 @@ typedef bool (*um_trained_fn)(const void *ctx, const um_spec *s);
 /* What live LoRA branches use while they run. The rank's own; it changes the fields between calls. */
 typedef struct um_lora {
     um_arena *scratch; /* device memory for one call; a call leaves it as it was */
-    float
-        dropout; /* share of the branch's inputs that are dropped where the branch is trained; 0: none */
-    uint64_t
-        seed; /* of what is dropped: um_lora_seed of the micro-batch; every layer adds its own name */
+    /* share of the branch's inputs that are dropped where the branch is trained; 0: none */
+    float dropout;
+    /* of what is dropped: um_lora_seed of the micro-batch; every layer adds its own name */
+    uint64_t seed;
 } um_lora;
 uint64_t um_lora_seed(uint64_t seed, uint64_t step, uint64_t batch);
 /* The number of a name's own stream of random numbers (um_rng_seed). */
@@ -60,8 +60,8 @@ typedef struct um_adapter_rules {
     size_t names;
     int r;
     float alpha;
-    uint64_t
-        seed; /* A begins as He et al.'s uniform numbers (PEFT's), drawn by (seed, name) alone; B begins at zero */
+    /* A begins as He et al.'s uniform numbers (PEFT's), drawn by (seed, name) alone; B begins at zero */
+    uint64_t seed;
 } um_adapter_rules;
 
 typedef struct um_param um_param;
@@ -93,8 +93,8 @@ struct um_param {
     bool conv;     /* [N,C,taps] in the file, [N,taps,C] in memory */
     bool trained;
     bool touched; /* a backward pass has added to the gradient since um_params_zero_grads */
-    um_weight *
-        weight; /* of a matrix or a bias: where it is packed; NULL until loaded, and for other vectors */
+    /* of a matrix or a bias: where it is packed; NULL until loaded, and for other vectors */
+    um_weight *weight;
     int row;              /* its first row in weight */
     float *vector;        /* [values] of a vector, device; NULL until loaded */
     float *master, *grad; /* [values] f32, device, when trained; a vector is its own master */
@@ -107,8 +107,8 @@ typedef struct um_params {
     size_t n;
     uint32_t *table; /* [table_size] index + 1 by place, open addressing */
     size_t table_size;
-    float *
-        grads; /* [n_grads] device: the gradients of the trained parameters, in the list's order, without gaps */
+    /* [n_grads] device: the gradients of the trained parameters, in the list's order, without gaps */
+    float *grads;
     size_t n_grads;
 } um_params;
 

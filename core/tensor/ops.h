@@ -104,8 +104,8 @@ typedef struct um_dynamic_rows {
 typedef struct um_adamw {
     double lr, beta1, beta2, eps, weight_decay;
     double scale; /* multiplies the gradient first: 1/N, clipping */
-    double bias1,
-        bias2; /* 1 - beta1^s and 1 - beta2^s, s the number of steps of these values, this one counted */
+    /* 1 - beta1^s and 1 - beta2^s, s the number of steps of these values, this one counted */
+    double bias1, bias2;
 } um_adamw;
 
 struct um_kernels;

@@ -1,5 +1,5 @@
-/* What is known of one step when it is over: one line of trainer_log.jsonl, and of the console. Everything that is drawn or told about a
- * training comes from these records. */
+/* What is known of one step when it is over: one line of trainer_log.jsonl, and of the console. Figures and summaries of a
+ * training are made from these records. */
 #pragma once
 
 #include "core/base/json.h"
@@ -16,9 +16,9 @@ typedef struct um_train_record {
     double loss; /* mean over target tokens, with what auxiliary losses add */
     double cross_entropy;
     double aux[UM_RECORD_TERMS]; /* without coefficient, summed over layers */
-    double by_modality
-        [UM_MODALITIES]; /* mean cross-entropy of samples with the modality; NaN: there were none */
-    double lr, norm;     /* norm of the gradient, before clipping */
+    /* mean cross-entropy of samples with the modality; NaN: there were none */
+    double by_modality[UM_MODALITIES];
+    double lr, norm;                       /* norm of the gradient, before clipping */
     uint64_t samples, targets, rows, lost; /* lost: samples left out */
     const char *media;                     /* combination of media of the step: "image+audio" */
     double seconds, rows_per_second;       /* of this step */

@@ -128,7 +128,7 @@ bool um_select_trains(const void *ctx, const um_spec *spec)
     return is_adapter(spec) || stage_trains(s, spec) || any_fits(&s->what, spec->name);
 }
 
-/* The matrices to which a stage gives adapters. */
+/* Whether a stage puts an adapter beside a matrix. */
 static bool stage_adapts(const um_select *s, const um_spec *spec)
 {
     const bool llm = spec->at.part == UM_PART_BACKBONE || spec->at.part == UM_PART_EXPERT;

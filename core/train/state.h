@@ -9,8 +9,8 @@
 typedef struct um_state {
     um_params *params;
     um_optimizer *optimizer; /* NULL: nothing trains here, and nothing is written */
-    const char *
-        name; /* of its file, without .safetensors: "expert-3"; NULL: another rank writes the same */
+    /* of its file, without .safetensors: "expert-3"; NULL: another rank writes the same */
+    const char *name;
 } um_state;
 
 /* An um_step_saver; ctx is the um_state. With orders->gradients also grad.NAME, in the file's layout and not scaled, of every parameter

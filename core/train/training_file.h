@@ -26,6 +26,6 @@ void um_training_file_close(um_training_file *f); /* accepts a zeroed one */
 /* The samples of a batch: *n of them, sample k is um_json_at(*samples, (*index)[k]). */
 um_status um_training_file_batch(const um_training_file *f, int batch, const um_json **samples,
                                  const int **index, int *n, um_arena *arena, um_err *err);
-/* Sets the options that the file speaks of (model unless it is given, start values, adapters, optimiser), and cfg->train. */
+/* Sets the options that the file has keys for (model unless it is set, start values, adapters, optimiser), and cfg->train. */
 um_status um_training_file_options(const um_training_file *f, um_config *cfg, um_arena *arena,
                                    um_err *err);
