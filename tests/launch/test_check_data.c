@@ -12,7 +12,6 @@
 #include "tests/support/test_support.h"
 
 #include <stdio.h>
-#include <string.h>
 
 /* Checks dir/name, whose media lie in the golden folder, and returns what it wrote. */
 static um_status check(const char *name, const char **wrote, um_err *err)
@@ -37,14 +36,6 @@ static um_status check(const char *name, const char **wrote, um_err *err)
     return st;
 }
 
-/* One sample a line, in JSON spelled with single quotes. */
-static void lines_write(const char *name, const char *text)
-{
-    char *s = um_arena_str(&arena, text);
-    for (char *p = s; (p = strchr(p, '\'')) != NULL;) *p = '"';
-    folder_text(dir, name, s);
-}
-
 #define TALK "{'conversations':[{'from':'human','value':'"
 #define SAYS "'},{'from':'gpt','value':'"
 #define DONE "'}]"
@@ -62,7 +53,7 @@ static int setup(void **state)
 static void test_good(void **state)
 {
     (void)state;
-    lines_write("good.jsonl",
+    folder_json(dir, "good.jsonl",
                 TALK "<image> a" SAYS "b" DONE ",'image':'tall.png'}\n" TALK "<image> c" SAYS
                      "d" DONE ",'image':'photo.jpg'}\n" TALK "<audio> e" SAYS "f" DONE
                      ",'voice':['long.flac']}\n" TALK "<video> g" SAYS "h" DONE
@@ -80,7 +71,7 @@ static void test_good(void **state)
 static void test_bad(void **state)
 {
     (void)state;
-    lines_write("bad.jsonl",
+    folder_json(dir, "bad.jsonl",
                 TALK "<image> a" SAYS "b" DONE ",'image':'tall.png','id':'one'}\n" TALK
                      "<image> a" SAYS "b" DONE ",'image':'noise.png','id':'two'}\n" TALK
                      "<image> a" SAYS "b" DONE ",'image':'none.png'}\n" TALK "<audio> a" SAYS

@@ -61,6 +61,14 @@ void folder_text(const char *dir, const char *name, const char *text)
     folder_write(dir, name, text, strlen(text));
 }
 
+void folder_json(const char *dir, const char *name, const char *text)
+{
+    char *s = um_strdup(text);
+    for (char *p = s; (p = strchr(p, '\'')) != NULL;) *p = '"';
+    folder_text(dir, name, s);
+    um_free(s);
+}
+
 void folder_link(const char *dir, const char *name, const char *target)
 {
     char path[512];

@@ -17,14 +17,6 @@
 
 static const char *path_of(const char *name) { return um_arena_fmt(&arena, "%s/%s", dir, name); }
 
-/* Single quotes of text become double ones. */
-static void json_write(const char *name, const char *text)
-{
-    char *s = um_arena_str(&arena, text);
-    for (char *p = s; (p = strchr(p, '\'')) != NULL;) *p = '"';
-    folder_text(dir, name, s);
-}
-
 static um_status read_file(um_eval_task *t, const char *format, const char *name,
                            const char *annotations, um_err *err)
 {
@@ -78,11 +70,12 @@ static void test_vqa(void **state)
 {
     (void)state;
     um_eval_task t;
-    json_write("q.json", "{'data_subtype':'val2014','questions':[{'image_id':42,'question':'What?',"
-                         "'question_id':42001},"
-                         "{'image_id':7,'question':'Who?','question_id':7000}]}");
-    json_write(
-        "a.json",
+    folder_json(dir, "q.json",
+                "{'data_subtype':'val2014','questions':[{'image_id':42,'question':'What?',"
+                "'question_id':42001},"
+                "{'image_id':7,'question':'Who?','question_id':7000}]}");
+    folder_json(
+        dir, "a.json",
         "{'annotations':[{'question_id':9,'answers':[]},{'question_id':42001,'answer_type':'other',"
         "'answers':[{'answer':'cat','answer_id':1},{'answer':'dog','answer_id':2}]}]}");
     must_read(&t, "vqa", "q.json", "a.json");
@@ -102,8 +95,8 @@ static void test_aokvqa_textvqa(void **state)
 {
     (void)state;
     um_eval_task t;
-    json_write(
-        "ao.json",
+    folder_json(
+        dir, "ao.json",
         "[{'image_id':461751,'question_id':'22M','question':'Why?','choices':['a','b','c','d'],"
         "'correct_choice_idx':2,'direct_answers':['x','x','y']},{'image_id':1,'question_id':'T','"
         "question':'?','choices':['a','b']}]");
@@ -113,11 +106,12 @@ static void test_aokvqa_textvqa(void **state)
     must_read(&t, "aokvqa-choice", "ao.json", NULL);
     item_is(&t, 0, "22M||Why?|1:000000461751.jpg,|a,b,c,d,|c,|");
     assert_int_equal(t.items[0].right, 2);
-    json_write("bad.json", "[{'question_id':'Q','choices':['a'],'correct_choice_idx':1}]");
+    folder_json(dir, "bad.json", "[{'question_id':'Q','choices':['a'],'correct_choice_idx':1}]");
     refused("aokvqa-choice", "bad.json", NULL, UM_E_DATA,
             "question Q: the answer is none of its 1 options");
-    json_write("tv.json", "{'data':[{'question_id':34602,'image_id':'003a8ae2ef43b901','question':'"
-                          "brand?','answers':['nokia','toshiba']}]}");
+    folder_json(dir, "tv.json",
+                "{'data':[{'question_id':34602,'image_id':'003a8ae2ef43b901','question':'"
+                "brand?','answers':['nokia','toshiba']}]}");
     must_read(&t, "textvqa", "tv.json", NULL);
     item_is(&t, 0, "34602||brand?|1:train_images/003a8ae2ef43b901.jpg,||nokia,toshiba,|");
     refused("textvqa", "ao.json", NULL, UM_E_DATA, "want {\"data\"");
@@ -127,10 +121,11 @@ static void test_pope(void **state)
 {
     (void)state;
     um_eval_task t;
-    json_write("pope.json", "{'question_id': 1, 'image': 'COCO_1.jpg', 'text': 'Is there a dog in "
-                            "the image?', 'label': 'yes'}\n"
-                            "{'question_id': 2, 'image': 'COCO_1.jpg', 'text': 'Is there a cat in "
-                            "the image?', 'label': 'no'}\n");
+    folder_json(dir, "pope.json",
+                "{'question_id': 1, 'image': 'COCO_1.jpg', 'text': 'Is there a dog in "
+                "the image?', 'label': 'yes'}\n"
+                "{'question_id': 2, 'image': 'COCO_1.jpg', 'text': 'Is there a cat in "
+                "the image?', 'label': 'no'}\n");
     must_read(&t, "pope", "pope.json", NULL);
     assert_int_equal(t.metric, UM_METRIC_YES_NO);
     item_is(&t, 0, "1||Is there a dog in the image?|1:COCO_1.jpg,||yes,|");
@@ -168,13 +163,14 @@ static void test_seed(void **state)
 {
     (void)state;
     um_eval_task t;
-    json_write("seed.json", "{'question_type':{'Scene Understanding':1,'Action':10},'questions':["
-                            "{'answer':'B','choice_a':'1','choice_b':'2','choice_c':'3','choice_d':"
-                            "'4','data_id':'14_25','data_type':'image',"
-                            "'question':'How many?','question_id':'101669','question_type_id':1},"
-                            "{'answer':'A','choice_a':'1','choice_b':'2','choice_c':'3','choice_d':"
-                            "'4','data_id':'v.mp4','data_type':'video',"
-                            "'question':'What?','question_id':'5','question_type_id':10}]}");
+    folder_json(dir, "seed.json",
+                "{'question_type':{'Scene Understanding':1,'Action':10},'questions':["
+                "{'answer':'B','choice_a':'1','choice_b':'2','choice_c':'3','choice_d':"
+                "'4','data_id':'14_25','data_type':'image',"
+                "'question':'How many?','question_id':'101669','question_type_id':1},"
+                "{'answer':'A','choice_a':'1','choice_b':'2','choice_c':'3','choice_d':"
+                "'4','data_id':'v.mp4','data_type':'video',"
+                "'question':'What?','question_id':'5','question_type_id':10}]}");
     must_read(&t, "seed", "seed.json", NULL);
     item_is(&t, 0, "101669||How many?|1:SEED-Bench-image/14_25,|1,2,3,4,|2,|Scene Understanding");
     item_is(&t, 1, "5||What?|4:SEED-Bench-video/v.mp4,|1,2,3,4,|1,|Action");
@@ -187,11 +183,12 @@ static void test_race(void **state)
     (void)state;
     um_eval_task t;
     folder_text(dir, "high2.wav", "x");
-    json_write("race.txt", "{'id':'high2.txt','article':'Long "
-                           "ago.','questions':['When?','Who?'],'options':[['now','then'],['I','you'"
-                           "]],'answers':['B','A']}\n"
-                           "{'id':'middle3.txt','article':'Text.','questions':['Q'],'options':[['a'"
-                           ",'b']],'answers':['A']}\n");
+    folder_json(dir, "race.txt",
+                "{'id':'high2.txt','article':'Long "
+                "ago.','questions':['When?','Who?'],'options':[['now','then'],['I','you'"
+                "]],'answers':['B','A']}\n"
+                "{'id':'middle3.txt','article':'Text.','questions':['Q'],'options':[['a'"
+                ",'b']],'answers':['A']}\n");
     must_read(&t, "race", "race.txt", NULL);
     assert_int_equal(t.n, 3);
     item_is(&t, 0, "high2.txt#0||When?|2:high2.wav,|now,then,|then,|high");
@@ -222,16 +219,18 @@ static void test_videos(void **state)
     (void)state;
     um_eval_task t;
     folder_text(dir, "vid1301.avi", "x");
-    json_write("msvd.json", "[{'answer':'someone','id':39300,'question':'who is "
-                            "it?','video_id':1301},{'id':2,'question':'?','video_id':5}]");
+    folder_json(dir, "msvd.json",
+                "[{'answer':'someone','id':39300,'question':'who is "
+                "it?','video_id':1301},{'id':2,'question':'?','video_id':5}]");
     must_read(&t, "msvdqa", "msvd.json", NULL);
     item_is(&t, 0, "39300||who is it?|4:vid1301.avi,||someone,|");
     assert_int_equal(t.left_out, 1);
-    json_write("an_q.json",
-               "[{'question_id':'v1_1','question':'is "
-               "it?','video_name':'v1'},{'question_id':'v1_2','question':'?','video_name':'v1'}]");
-    json_write("an_a.json", "[{'question_id':'v1_3','answer':'x','type':1},{'question_id':'v1_1','"
-                            "answer':'yes','type':3}]");
+    folder_json(dir, "an_q.json",
+                "[{'question_id':'v1_1','question':'is "
+                "it?','video_name':'v1'},{'question_id':'v1_2','question':'?','video_name':'v1'}]");
+    folder_json(dir, "an_a.json",
+                "[{'question_id':'v1_3','answer':'x','type':1},{'question_id':'v1_1','"
+                "answer':'yes','type':3}]");
     must_read(&t, "activitynetqa", "an_q.json", "an_a.json");
     assert_int_equal(t.n, 1);
     item_is(&t, 0, "v1_1||is it?|4:v_v1.mp4,||yes,|3");
@@ -244,8 +243,8 @@ static void test_own(void **state)
 {
     (void)state;
     um_eval_task t;
-    json_write(
-        "own.jsonl",
+    folder_json(
+        dir, "own.jsonl",
         "{'id':'v-1','question':'<image>\\n<audio>','media':{'image':'m/a.png','voice':['m/"
         "b.wav']},"
         "'answer':'The star is red.','key':'red','modality':'two modalities','task':'spoken "
@@ -263,14 +262,15 @@ static void test_own(void **state)
             &arena,
             "[{\"role\":\"user\",\"content\":[{\"image\":\"%s/m/c.png\"},\"\\nWhat is it?\"]}]",
             dir));
-    json_write("choice.jsonl", "{'question':'Q','options':['a','b'],'answer':'B'}\n{'question':'Q',"
-                               "'options':['a','b'],'answer':0}\n"
-                               "{'question':'Q','options':['a','b'],'answer':'b'}\n");
+    folder_json(dir, "choice.jsonl",
+                "{'question':'Q','options':['a','b'],'answer':'B'}\n{'question':'Q',"
+                "'options':['a','b'],'answer':0}\n"
+                "{'question':'Q','options':['a','b'],'answer':'b'}\n");
     must_read(&t, "jsonl", "choice.jsonl", NULL);
     assert_int_equal(t.metric, UM_METRIC_CHOICE);
     assert_true(t.items[0].right == 1 && t.items[1].right == 0 && t.items[2].right == 1);
     assert_non_null(strstr(t.items[0].messages, "Q\\nA. a\\nB. b"));
-    json_write("none.jsonl", "{'question':'Q'}\n");
+    folder_json(dir, "none.jsonl", "{'question':'Q'}\n");
     refused("jsonl", "none.jsonl", NULL, UM_E_DATA, "none.jsonl: line 1: has no answer");
     refused("jsonl", "q.json", NULL, UM_E_DATA, "line 1: want {\"question\"");
     refused("vqa3", "q.json", NULL, UM_E_USAGE, "vqa3: no such format, known are vqa aokvqa");
@@ -280,11 +280,11 @@ static void test_samples(void **state)
 {
     (void)state;
     um_eval_task t;
-    json_write("s.json",
-               "[{'id':'s','conversations':[{'from':'human','value':'<image> "
-               "a'},{'from':'gpt','value':'b'},"
-               "{'from':'human','value':'<video> "
-               "c'},{'from':'gpt','value':'d'}],'image':'i.png','video':['0.png','1.png']}]");
+    folder_json(dir, "s.json",
+                "[{'id':'s','conversations':[{'from':'human','value':'<image> "
+                "a'},{'from':'gpt','value':'b'},"
+                "{'from':'human','value':'<video> "
+                "c'},{'from':'gpt','value':'d'}],'image':'i.png','video':['0.png','1.png']}]");
     must_read(&t, "jsonl", "s.json", NULL);
     assert_int_equal(t.metric, UM_METRIC_EXACT);
     item_is(&t, 0, "s|| c|1:i.png,4:0.png,||d,|");
@@ -295,7 +295,7 @@ static void test_samples(void **state)
                      "{\"role\":\"assistant\",\"content\":[\"b\"]},{\"role\":\"user\",\"content\":"
                      "[{\"video\":[\"%s/0.png\",\"%s/1.png\"]},\" c\"]}]",
                      dir, dir, dir));
-    json_write("u.json", "[{'conversations':[{'from':'human','value':'a'}]}]");
+    folder_json(dir, "u.json", "[{'conversations':[{'from':'human','value':'a'}]}]");
     refused("jsonl", "u.json", NULL, UM_E_DATA, "element 1: has no answer at its end");
 }
 
@@ -354,12 +354,12 @@ static void test_tally(void **state)
     um_eval_task t;
     um_tally r;
     um_err err = {0};
-    json_write("tally.jsonl",
-               "{'question':'a','key':'red','answer':'x','task':'colour','modality':'image','"
-               "speaker':'one'}\n"
-               "{'question':'b','key':'blue','answer':'x','task':'colour','modality':'speech'}\n"
-               "{'question':'c','key':'3','answer':'x','task':'count','modality':'image'}\n"
-               "{'question':'d','key':'dog','answer':'x','task':'count','modality':'image'}\n");
+    folder_json(dir, "tally.jsonl",
+                "{'question':'a','key':'red','answer':'x','task':'colour','modality':'image','"
+                "speaker':'one'}\n"
+                "{'question':'b','key':'blue','answer':'x','task':'colour','modality':'speech'}\n"
+                "{'question':'c','key':'3','answer':'x','task':'count','modality':'image'}\n"
+                "{'question':'d','key':'dog','answer':'x','task':'count','modality':'image'}\n");
     must_read(&t, "jsonl", "tally.jsonl", NULL);
     static const char *const answers[] = {"It is red.", "red", "three of them", NULL};
     assert_int_equal(um_tally_of(&r, &t, answers, &arena, &err), UM_OK);
@@ -388,8 +388,9 @@ static void test_tally_words(void **state)
     um_eval_task t;
     um_tally r;
     um_err err = {0};
-    json_write("wer.jsonl", "{'question':'a','answer':'one two three four five "
-                            "six'}\n{'question':'b','answer':'one'}\n");
+    folder_json(dir, "wer.jsonl",
+                "{'question':'a','answer':'one two three four five "
+                "six'}\n{'question':'b','answer':'one'}\n");
     um_eval_source from = {.format = "jsonl", .questions = path_of("wer.jsonl"), .metric = "wer"};
     assert_int_equal(um_eval_read(&t, &from, &arena, &err), UM_OK);
     static const char *const answers[] = {"one two three four five six", "two"};
@@ -408,8 +409,8 @@ static void test_answers(void **state)
     um_answers a;
     um_err err = {0};
     must_read(&t, "pope", "pope.json", NULL);
-    json_write(
-        "out.jsonl",
+    folder_json(
+        dir, "out.jsonl",
         "{'kind':'progress'}\n{'kind':'result','id':'2','answer':'no'}\n"
         "{'kind':'result','id':'9','answer':'x'}\n{'kind':'error','id':'1','error':'broken'}\n"
         "{'kind':'summary','requests':3}\n");
@@ -417,10 +418,11 @@ static void test_answers(void **state)
     assert_null(a.text[0]);
     assert_string_equal(a.text[1], "no");
     assert_true(a.given == 1 && a.failed == 1 && a.others == 1);
-    json_write("other.json", "[{'question_id':1,'text':'yes'},{'question_id':1,'text':'no'}]");
+    folder_json(dir, "other.json",
+                "[{'question_id':1,'text':'yes'},{'question_id':1,'text':'no'}]");
     assert_int_equal(um_answers_read(&a, &t, path_of("other.json"), &arena, &err), UM_OK);
     assert_string_equal(a.text[0], "no");
-    json_write("wrong.jsonl", "{'id':1}\n");
+    folder_json(dir, "wrong.jsonl", "{'id':1}\n");
     assert_int_equal(um_answers_read(&a, &t, path_of("wrong.jsonl"), &arena, &err), UM_E_DATA);
     has(&err, "wrong.jsonl: line 1: want {\"id\": ID, \"answer\": TEXT}");
     t.items[1].id = t.items[0].id;

@@ -80,14 +80,6 @@ static um_status check(um_data_report *r, found *o, const char *const *names, in
     return um_dataset_check(r, files, n, &how, &checker, err);
 }
 
-/* Writes JSON that is spelled with single quotes. */
-static void json_write(const char *name, const char *text)
-{
-    char *s = um_arena_str(&arena, text);
-    for (char *p = s; (p = strchr(p, '\'')) != NULL;) *p = '"';
-    folder_text(dir, name, s);
-}
-
 /* TALK question SAYS answer ASKS question ... DONE, then what else the sample holds. */
 #define TALK "{'conversations':[{'from':'human','value':'"
 #define SAYS "'},{'from':'gpt','value':'"
@@ -134,7 +126,7 @@ static void test_all(void **state)
     (void)state;
     um_text file = {0};
     for (int i = 0; i < ROWS; i++) um_text_fmt(&file, "%s%s", i == 0 ? "[" : ",\n", rows[i].sample);
-    json_write("all.json", file.s);
+    folder_json(dir, "all.json", file.s);
     um_text_free(&file);
     static const char *const names[] = {"none.json", "all.json"};
     um_data_report r = {0};
@@ -162,9 +154,9 @@ static void test_all(void **state)
 static void test_lengths(void **state)
 {
     (void)state;
-    json_write("long.jsonl",
-               TALK "a" SAYS "b" ASKS "c c c c c c c c c c" SAYS "b" DONE "}\n" TALK
-                    "a a a a a a a a a a a a a a a a a a a a a a a a a a" SAYS "b" DONE "}\n");
+    folder_json(dir, "long.jsonl",
+                TALK "a" SAYS "b" ASKS "c c c c c c c c c c" SAYS "b" DONE "}\n" TALK
+                     "a a a a a a a a a a a a a a a a a a a a a a a a a a" SAYS "b" DONE "}\n");
     static const char *const names[] = {"long.jsonl"};
     um_data_report r = {0};
     found o = {0};
