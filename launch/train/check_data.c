@@ -27,20 +27,25 @@ static um_status wave_decode(looking *l, const char *name, const uint8_t *bytes,
     return wave.n > 0 ? UM_OK : UM_FAIL(err, UM_E_DATA, "%s: holds no sound", name);
 }
 
-static um_status file_decode(looking *l, const um_item *item, int i, um_err *err)
+/* *left: bytes that --media-max-bytes leaves to this file of the item and those behind it, as in training. */
+static um_status file_decode(looking *l, const um_item *item, int i, size_t *left, um_err *err)
 {
     const char *name = item->paths[i];
-    uint8_t *bytes = NULL;
-    size_t n = 0;
+    const bool here = item->data != NULL && item->data[i].bytes != NULL;
+    const uint8_t *bytes = here ? item->data[i].bytes : NULL;
+    size_t n = here ? item->data[i].n : 0;
     um_image image, *frames = NULL;
     int n_frames = 0;
-    if (item->data != NULL && item->data[i].bytes != NULL) {
-        bytes = (uint8_t *)item->data[i].bytes;
-        n = item->data[i].n;
-    } else if (um_file_read_regular(&bytes, &n, name, (size_t)l->cfg->media_max_bytes, &l->scratch,
-                                    err) != UM_OK) {
-        return UM_E_DATA;
+    if (!here) {
+        uint8_t *data = NULL;
+        if (um_file_read_regular(&data, &n, name, *left, &l->scratch, err) != UM_OK)
+            return UM_E_DATA;
+        bytes = data;
     }
+    if (n > *left)
+        return UM_FAIL(err, UM_E_DATA, "%s: larger than --media-max-bytes, which is %" PRId64, name,
+                       l->cfg->media_max_bytes);
+    *left -= n;
     if (item->modality == UM_SPEECH || item->modality == UM_SOUND)
         return wave_decode(l, name, bytes, n, err);
     if (item->modality == UM_VIDEO && !item->frames)
@@ -53,9 +58,10 @@ static um_status item_decode(void *ctx, const um_item *item, um_err *err)
 {
     looking *l = ctx;
     um_mark mark = um_arena_mark(&l->scratch);
+    size_t left = (size_t)l->cfg->media_max_bytes;
     um_status st = UM_OK;
     for (int i = 0; i < item->n && st == UM_OK; i++) {
-        st = file_decode(l, item, i, err);
+        st = file_decode(l, item, i, &left, err);
         um_arena_reset(&l->scratch, mark);
     }
     return st;

@@ -13,8 +13,8 @@
 
 #include <stdio.h>
 
-/* Checks dir/name, whose media lie in the golden folder, and returns what it wrote. */
-static um_status check(const char *name, const char **wrote, um_err *err)
+/* Checks dir/name, whose media lie in the golden folder, with --media-max-bytes (0: its default), and returns what it wrote. */
+static um_status check(const char *name, int64_t max_bytes, const char **wrote, um_err *err)
 {
     um_config cfg;
     um_config_default(&cfg);
@@ -22,6 +22,7 @@ static um_status check(const char *name, const char **wrote, um_err *err)
     cfg.media_folder = dir;
     cfg.decoder = UM_DECODER;
     cfg.quiet = true;
+    if (max_bytes > 0) cfg.media_max_bytes = max_bytes;
     const char *path = um_arena_fmt(&arena, "%s/out.txt", dir);
     FILE *to = fopen(path, "w");
     assert_non_null(to);
@@ -60,7 +61,7 @@ static void test_good(void **state)
                      ",'video':['tall.png','small.png']}\n" TALK "i" SAYS "j" DONE "}\n");
     const char *wrote = NULL;
     um_err err = {0};
-    if (check("good.jsonl", &wrote, &err) != UM_OK) fail_msg("%s\n%s", err.msg, wrote);
+    if (check("good.jsonl", 0, &wrote, &err) != UM_OK) fail_msg("%s\n%s", err.msg, wrote);
     says(wrote, "5 of 5 samples can be used: ");
     says(wrote, "; 4 media");
     says(wrote, "2  image\n");
@@ -78,7 +79,7 @@ static void test_bad(void **state)
                      "b" DONE ",'voice':'tall.png'}\n" TALK "an <unk>" SAYS "b" DONE "}\n");
     const char *wrote = NULL;
     um_err err = {0};
-    assert_int_equal(check("bad.jsonl", &wrote, &err), UM_E_DATA);
+    assert_int_equal(check("bad.jsonl", 0, &wrote, &err), UM_E_DATA);
     has(&err, "3 of 5 samples cannot be used");
     says(wrote, "bad.jsonl:2 (id two): ");
     says(wrote, "noise.png");
@@ -89,6 +90,25 @@ static void test_bad(void **state)
     says(wrote, "2 of 5 samples can be used");
     says(wrote, "3  left out: media\n");
     says(wrote, "1  used, but: masked by the original\n");
+}
+
+/* The frames of a video count together, as they do when it is trained on. */
+static void test_too_large(void **state)
+{
+    (void)state;
+    folder_json(dir, "frames.jsonl",
+                TALK "<image> a" SAYS "b" DONE ",'image':'tall.png'}\n" TALK "<video> c" SAYS
+                     "d" DONE ",'video':['tall.png','tall.png']}\n");
+    const char *wrote = NULL;
+    um_err err = {0};
+    um_file tall = {0};
+    assert_int_equal(um_file_map(&tall, golden_path(&arena, "media/tall.png"), &err), UM_OK);
+    const int64_t one = (int64_t)tall.size;
+    um_file_unmap(&tall);
+    assert_int_equal(check("frames.jsonl", 2 * one, &wrote, &err), UM_OK);
+    assert_int_equal(check("frames.jsonl", 2 * one - 1, &wrote, &err), UM_E_DATA);
+    has(&err, "1 of 2 samples cannot be used");
+    says(wrote, "frames.jsonl:2: ");
 }
 
 /* What no file is to blame for ends the check. */
@@ -105,6 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_no_model),
     };
     return cmocka_run_group_tests(tests, setup, folder_teardown);
