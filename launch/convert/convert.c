@@ -5,6 +5,7 @@
 #include "core/nn/checkpoint.h"
 #include "launch/convert/convert_job.h"
 #include "launch/model_dir/audit.h"
+#include "launch/model_dir/copy.h"
 #include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/manifest.h"
 #include "launch/model_dir/tree.h"
@@ -103,7 +104,7 @@ static um_status import(um_convert *cv, um_err *err)
     if (cv->cfg->dry_run) return UM_OK;
     UM_TRY(um_convert_weights(cv, err));
     UM_TRY(um_convert_adapter_keep(cv, err));
-    UM_TRY(um_convert_small_files(cv, cv->cfg->tuned, cv->cfg->base, err));
+    UM_TRY(um_copy_model_files(cv->tmp, cv->cfg->tuned, cv->cfg->base, &cv->arena, err));
     UM_TRY(audit(cv, err));
     UM_TRY(um_convert_report(cv, err));
     return um_convert_finish(cv, source_text(cv), err);

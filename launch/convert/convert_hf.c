@@ -5,6 +5,7 @@
 
 #include "core/base/file.h"
 #include "core/base/text.h"
+#include "launch/model_dir/copy.h"
 #include "launch/model_dir/json_text.h"
 
 #include <inttypes.h>
@@ -306,5 +307,5 @@ um_status um_convert_to_hf(um_convert *cv, um_err *err)
     if (cv->folder[UM_FOLDER_REST].n > 0)
         UM_TRY(um_file_mkdirs(um_path_join(&cv->arena, cv->tmp, "connectors"), err));
     UM_TRY(um_convert_weights(cv, err));
-    return um_convert_small_files(cv, dir, "", err);
+    return um_copy_model_files(cv->tmp, dir, "", &cv->arena, err);
 }

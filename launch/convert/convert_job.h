@@ -113,9 +113,6 @@ um_status um_convert_check(um_convert *cv, um_err *err);
 /* write */
 um_status um_convert_weights(um_convert *cv, um_err *err);
 um_status um_convert_copy(um_convert *cv, const char *from, const char *name, um_err *err);
-/* Copies the small files of the tokeniser and of generation from the first of two folders that has them ("": no folder). */
-um_status um_convert_small_files(um_convert *cv, const char *first, const char *second,
-                                 um_err *err);
 
 /* report */
 um_status um_convert_report(um_convert *cv, um_err *err);

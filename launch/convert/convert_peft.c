@@ -3,7 +3,7 @@
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
-#include "launch/model_dir/json_text.h"
+#include "launch/model_dir/peft.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -16,33 +16,7 @@ static const char key[] = "_proj_lora_";
 static const char *peft_name(um_arena *arena, const char *name)
 {
     const char *at = strstr(name, key) + strlen("_proj");
-    return um_arena_fmt(arena, "base_model.model.%.*s.%s", (int)(at - name), name, at + 1);
-}
-
-static void builtin_config(um_convert *cv, um_text *t, um_tensor *const list, size_t n)
-{
-    static const char prefix[] = "base_model.model.", behind[] = ".lora_A.weight";
-    um_text_fmt(t,
-                "{\n \"peft_type\": \"LORA\",\n \"task_type\": \"CAUSAL_LM\",\n \"r\": %d,\n"
-                " \"lora_alpha\": ",
-                cv->model.lora_r);
-    um_json_real(t, (double)cv->model.lora_alpha);
-    um_text_fmt(t, ",\n \"lora_dropout\": ");
-    um_json_real(t, um_json_num(um_json_get(cv->config, "lora_dropout"), 0.0));
-    um_text_fmt(t,
-                ",\n \"bias\": \"none\",\n \"fan_in_fan_out\": false,\n \"inference_mode\": true,\n"
-                " \"init_lora_weights\": true,\n \"modules_to_save\": null,\n"
-                " \"base_model_name_or_path\": null,\n \"target_modules\": [");
-    bool first = true;
-    for (size_t i = 0; i < n; i++) {
-        const char *name = list[i].name;
-        size_t bytes = strlen(name), tail = sizeof behind - 1;
-        if (bytes < tail || strcmp(name + bytes - tail, behind) != 0) continue;
-        um_text_fmt(t, "%s\n  \"%.*s\"", first ? "" : ",", (int)(bytes - tail - sizeof prefix + 1),
-                    name + sizeof prefix - 1);
-        first = false;
-    }
-    um_text_fmt(t, "\n ]\n}\n");
+    return um_arena_fmt(arena, UM_PEFT_PREFIX "%.*s.%s", (int)(at - name), name, at + 1);
 }
 
 /* Reads all values of a small tensor. */
@@ -58,15 +32,13 @@ static um_tensor whole(um_convert *cv, const char *name, um_source_tensor *t)
     return o;
 }
 
+/* The adapter in a folder of the output; config NULL: only its tensors. */
 static um_status adapter_write(um_convert *cv, const char *folder, const um_tensor *list, size_t n,
-                               um_err *err)
+                               const um_peft_config *config, um_err *err)
 {
-    static const char *const metadata[] = {"format", "pt", NULL};
-    const char *dir = um_path_join(&cv->arena, cv->tmp, folder);
-    UM_TRY(um_file_mkdirs(dir, err));
     for (size_t i = 0; i < n; i++) cv->written += (int64_t)list[i].bytes;
-    return um_tensors_write(um_path_join(&cv->arena, dir, "adapter_model.safetensors"), list, n,
-                            metadata, err);
+    return um_peft_write(um_path_join(&cv->arena, cv->tmp, folder), list, n, config, &cv->arena,
+                         err);
 }
 
 static um_status builtin_write(um_convert *cv, const char *folder, const um_source_list *llm,
@@ -82,13 +54,11 @@ static um_status builtin_write(um_convert *cv, const char *folder, const um_sour
             t->unused = "no part of a LoRA";
     }
     if (n == 0 || cv->cfg->dry_run) return UM_OK;
-    um_text t = {0};
-    UM_TRY(adapter_write(cv, folder, list, n, err));
-    builtin_config(cv, &t, list, n);
-    um_status st = um_file_write(
-        um_arena_fmt(&cv->arena, "%s/%s/adapter_config.json", cv->tmp, folder), t.s, t.n, err);
-    um_text_free(&t);
-    return st;
+    const um_peft_config config = {.r = cv->model.lora_r,
+                                   .alpha = (double)cv->model.lora_alpha,
+                                   .dropout =
+                                       um_json_num(um_json_get(cv->config, "lora_dropout"), 0.0)};
+    return adapter_write(cv, folder, list, n, &config, err);
 }
 
 static um_status kept_write(um_convert *cv, const um_source_list *kept, um_err *err)
@@ -96,7 +66,7 @@ static um_status kept_write(um_convert *cv, const um_source_list *kept, um_err *
     um_tensor *list = um_arena_alloc(&cv->arena, kept->n * sizeof *list);
     for (size_t i = 0; i < kept->n; i++) list[i] = whole(cv, kept->item[i].name, &kept->item[i]);
     if (cv->cfg->dry_run) return UM_OK;
-    UM_TRY(adapter_write(cv, ".", list, kept->n, err));
+    UM_TRY(adapter_write(cv, ".", list, kept->n, NULL, err));
     return um_convert_copy(cv, um_path_join(&cv->arena, cv->cfg->model, "adapter_config.json"),
                            "adapter_config.json", err);
 }

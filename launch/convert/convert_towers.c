@@ -2,17 +2,11 @@
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
+#include "launch/model_dir/copy.h"
 #include "launch/model_dir/json_text.h"
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
-
-static bool is_folder(const char *path)
-{
-    struct stat sb;
-    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
-}
 
 /* Released configs name folders on their authors' cluster. The flag takes precedence; then the path in the config, if it exists;
  * then that path relative to the config. */
@@ -90,7 +84,7 @@ static um_status claim_beats(um_convert *cv, const um_source_list *list, um_err 
 
 static um_status claim_sound(um_convert *cv, const char *path, um_err *err)
 {
-    if (is_folder(path)) return claim_folder(cv, UM_SET_SOUND, path, err);
+    if (um_file_is_folder(path)) return claim_folder(cv, UM_SET_SOUND, path, err);
     const um_torch *f;
     const um_source_list *list;
     UM_TRY(um_source_torch(&cv->src, &f, path, err));
@@ -220,16 +214,9 @@ static um_status beats_config(um_convert *cv, um_text *t, um_err *err)
 
 static um_status folder_files(um_convert *cv, const char *from, const char *to, um_err *err)
 {
-    static const char *const name[] = {"config.json", "preprocessor_config.json"};
-    UM_TRY(um_file_mkdirs(um_path_join(&cv->arena, cv->tmp, to), err));
-    if (!is_folder(from)) return UM_OK;
-    for (int i = 0; i < 2; i++) {
-        const char *path = um_path_join(&cv->arena, from, name[i]);
-        bool needed = i == 0;
-        if (!needed && !um_file_exists(path)) continue; /* um_model_read says when it is needed */
-        UM_TRY(um_convert_copy(cv, path, um_arena_fmt(&cv->arena, "%s/%s", to, name[i]), err));
-    }
-    return UM_OK;
+    const char *dir = um_path_join(&cv->arena, cv->tmp, to);
+    UM_TRY(um_file_mkdirs(dir, err));
+    return um_file_is_folder(from) ? um_copy_tower_files(dir, from, &cv->arena, err) : UM_OK;
 }
 
 um_status um_convert_tower_files(um_convert *cv, um_err *err)

@@ -2,13 +2,15 @@
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
+#include "launch/model_dir/copy.h"
 #include "launch/model_dir/interrupt.h"
+#include "launch/model_dir/peft.h"
 #include "launch/model_dir/shards.h"
 
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { PIECE = 1 << 20, SMALL_FILE_MAX = 1 << 28 };
+enum { PIECE = 1 << 20 };
 
 /* One folder's tensors, and buffers for one piece. */
 typedef struct job {
@@ -54,19 +56,6 @@ static um_status copy_tensor(job *j, um_tensors_writer *w, const um_source_tenso
     return UM_OK;
 }
 
-/* w[j] += scale * sum over k of b[k] * a[k][j], k rising, every step rounded to f32, with the same bits on every machine.
- * w, sum: [in]   a: [r, in]   b: [r] */
-static void merge_row(float *restrict w, float *restrict sum, const float *a, const float *b,
-                      size_t r, size_t in, float scale)
-{
-    memset(sum, 0, in * sizeof *sum);
-    for (size_t k = 0; k < r; k++) {
-        const float *restrict row = a + k * in;
-        for (size_t j = 0; j < in; j++) sum[j] += b[k] * row[j];
-    }
-    for (size_t j = 0; j < in; j++) w[j] += scale * sum[j];
-}
-
 /* Writes W + scale B A, one row of W at a time. */
 static um_status merge_tensor(job *j, um_tensors_writer *w, const um_claim *c, um_dtype dtype,
                               um_err *err)
@@ -81,7 +70,7 @@ static um_status merge_tensor(job *j, um_tensors_writer *w, const um_claim *c, u
     um_status st = UM_OK;
     for (size_t i = 0; i < out && st == UM_OK; i++) {
         um_source_read_f32(row, c->t, i * in, in);
-        merge_row(row, sum, a, b + i * r, r, in, (float)j->cv->adapter.scale);
+        um_peft_merge_row(row, sum, a, b + i * r, r, in, (float)j->cv->adapter.scale);
         for (size_t at = 0; at < in && st == UM_OK;) {
             size_t n = in - at < PIECE ? in - at : PIECE;
             memcpy(j->values, row + at, n * sizeof *row);
@@ -177,33 +166,5 @@ um_status um_convert_weights(um_convert *cv, um_err *err)
 
 um_status um_convert_copy(um_convert *cv, const char *from, const char *name, um_err *err)
 {
-    uint8_t *data;
-    size_t size;
-    um_mark m = um_arena_mark(&cv->arena);
-    const char *to = um_path_join(&cv->arena, cv->tmp, name);
-    um_status st = um_file_read(&data, &size, from, SMALL_FILE_MAX, &cv->arena, err);
-    if (st == UM_OK) st = um_file_write(to, data, size, err);
-    um_arena_reset(&cv->arena, m);
-    return st;
-}
-
-um_status um_convert_small_files(um_convert *cv, const char *first, const char *second, um_err *err)
-{
-    static const char *const name[] = {"tokenizer.model",         "tokenizer_config.json",
-                                       "special_tokens_map.json", "added_tokens.json",
-                                       "tokenizer.json",          "generation_config.json"};
-    const char *dirs[] = {first, second};
-    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
-        bool found = false;
-        for (int d = 0; d < 2 && !found; d++) {
-            if (dirs[d][0] == '\0') continue;
-            const char *path = um_path_join(&cv->arena, dirs[d], name[i]);
-            found = um_file_exists(path);
-            if (found) UM_TRY(um_convert_copy(cv, path, name[i], err));
-        }
-        if (!found && i == 0)
-            return UM_FAIL(err, UM_E_MODEL, "tokenizer.model is neither in %s nor in %s", dirs[0],
-                           dirs[1]);
-    }
-    return UM_OK;
+    return um_copy_small_file(um_path_join(&cv->arena, cv->tmp, name), from, &cv->arena, err);
 }

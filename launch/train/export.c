@@ -5,7 +5,10 @@
 #include "core/nn/checkpoint.h"
 #include "core/train/saved.h"
 #include "core/train/select.h"
+#include "launch/model_dir/copy.h"
+#include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/json_text.h"
+#include "launch/model_dir/peft.h"
 #include "launch/model_dir/shards.h"
 #include "launch/model_dir/staging.h"
 #include "launch/model_dir/tree.h"
@@ -14,7 +17,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SMALL_FILE = 1 << 28 };
 static const int64_t shard_bytes = INT64_C(5) << 30;
 
 /* One folder of weights that is being written. */
@@ -49,12 +51,7 @@ static void merge(float *w, const um_tensor *a, const um_tensor *b, float scale,
           *sum = um_arena_f32(scratch, 1, K);
     um_tensor_to_f32(fa, a);
     um_tensor_to_f32(fb, b);
-    for (size_t i = 0; i < N; i++) {
-        memset(sum, 0, K * sizeof *sum);
-        for (size_t k = 0; k < r; k++)
-            for (size_t j = 0; j < K; j++) sum[j] += fb[i * r + k] * fa[k * K + j];
-        for (size_t j = 0; j < K; j++) w[i * K + j] += scale * sum[j];
-    }
+    for (size_t i = 0; i < N; i++) um_peft_merge_row(w + i * K, sum, fa, fb + i * r, r, K, scale);
 }
 
 /* An um_shards_fn. */
@@ -64,6 +61,7 @@ static um_status write_one(void *ctx, size_t i, um_tensors_writer *w, um_err *er
     const um_tensor *to = &j->list[i], *was = um_tensors_find(j->from, to->name), *a, *b;
     const um_tensor *master = um_saved_tensor(j->saved, "master.", to->name);
     const bool adapted = adapter_of(j->saved, to->name, &a, &b);
+    UM_TRY(um_interrupt_check(err));
     if (master == NULL && !adapted) return um_tensors_writer_add(w, was->data, was->bytes, err);
     um_mark mark = um_arena_mark(&j->scratch);
     const size_t n = um_tensor_values(to);
@@ -119,57 +117,6 @@ static um_status write_weights(const um_saved *saved, const um_tensors *from, co
     return st;
 }
 
-/* Whether a checkpoint has trained any tensor of a set. */
-static bool set_trained(const um_saved *saved, const um_tensors *set)
-{
-    const um_tensor *a, *b;
-    for (size_t i = 0; i < um_tensors_count(set); i++) {
-        const char *name = um_tensors_at(set, i)->name;
-        if (um_saved_tensor(saved, "master.", name) != NULL || adapter_of(saved, name, &a, &b))
-            return true;
-    }
-    return false;
-}
-
-static um_status copy_file(const char *from, const char *to, um_err *err)
-{
-    um_file f = {0};
-    UM_TRY(um_file_map(&f, from, err));
-    um_status st = um_file_write(to, f.size > 0 ? (const void *)f.data : "", f.size, err);
-    um_file_unmap(&f);
-    return st;
-}
-
-static bool is_weights(const char *name)
-{
-    return um_ends_with(name, ".safetensors") || um_ends_with(name, ".safetensors.index.json") ||
-           um_ends_with(name, ".bin") || um_ends_with(name, ".pt");
-}
-
-/* The files of a folder but its weights, or all of them. */
-static um_status copy_folder(const char *from, const char *to, bool weights, um_arena *arena,
-                             um_err *err)
-{
-    um_names names = {0};
-    UM_TRY(um_file_mkdirs(to, err));
-    UM_TRY(um_tree_list(&names, from, arena, err));
-    for (size_t i = 0; i < names.n; i++) {
-        const char *name = names.name[i];
-        if (strchr(name, '/') != NULL || (!weights && is_weights(name))) continue;
-        UM_TRY(copy_file(um_path_join(arena, from, name), um_path_join(arena, to, name), err));
-    }
-    return UM_OK;
-}
-
-/* One tower, in a folder of the new model. */
-static um_status write_tower(const um_saved *saved, const um_tensors *set, const char *from,
-                             const char *to, float scale, um_arena *arena, um_err *err)
-{
-    const bool trained = set_trained(saved, set);
-    UM_TRY(copy_folder(from, to, !trained, arena, err));
-    return trained ? write_weights(saved, set, NULL, to, scale, err) : UM_OK;
-}
-
 typedef struct tower {
     um_set set;
     bool present;
@@ -192,8 +139,10 @@ static um_status write_towers(const um_saved *saved, const um_checkpoint *c, con
         if (!t->present) continue;
         const bool other = t->other != NULL && um_json_get(config, t->key) == NULL;
         const char *folder = other ? "audio_tower" : t->folder;
-        UM_TRY(write_tower(saved, um_checkpoint_set_at(c, t->set), t->dir,
-                           um_path_join(arena, tmp, folder), scale, arena, err));
+        const char *to = um_path_join(arena, tmp, folder);
+        UM_TRY(um_file_mkdirs(to, err));
+        UM_TRY(um_copy_tower_files(to, t->dir, arena, err));
+        UM_TRY(write_weights(saved, um_checkpoint_set_at(c, t->set), NULL, to, scale, err));
         um_edit(edits, other ? t->other : t->key, um_arena_fmt(arena, "\"%s\"", folder));
     }
     return UM_OK;
@@ -218,11 +167,10 @@ static um_status write_model(const um_config *cfg, const um_saved *saved, const 
     um_staging s;
     um_edits edits = {0};
     um_json *config = NULL;
-    UM_TRY(um_json_load_loose(&config, um_path_join(arena, c->model.dir, "config.json"), SMALL_FILE,
-                              err));
+    UM_TRY(um_json_load_loose(&config, um_path_join(arena, c->model.dir, "config.json"),
+                              UM_SMALL_FILE_MAX, err));
     um_status st = um_staging_begin(&s, cfg->out, arena, err);
-    if (st == UM_OK) st = copy_folder(c->model.dir, s.tmp, false, arena, err);
-    if (st == UM_OK) remove(um_path_join(arena, s.tmp, "manifest.json")); /* of other weights */
+    if (st == UM_OK) st = um_copy_model_files(s.tmp, c->model.dir, "", arena, err);
     if (st == UM_OK) st = write_weights(saved, c->llm, &c->model, s.tmp, scale, err);
     if (st == UM_OK) st = write_towers(saved, c, s.tmp, &edits, scale, config, arena, err);
     if (any_begun(saved, &c->model, arena)) um_edit(&edits, "use_expert_bias", "true");
@@ -241,8 +189,10 @@ um_status um_export(const um_config *cfg, const char *checkpoint, um_err *err)
     um_saved saved = {0};
     um_checkpoint c = {0};
     um_select select = {0};
+    um_interrupt interrupt;
     const um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
     um_arena_init(&arena, "export", 1 << 16);
+    um_interrupt_begin(&interrupt);
     um_status st = um_saved_open(&saved, checkpoint, true, err);
     if (st == UM_OK) st = um_checkpoint_open(&c, cfg->model, &towers, err);
     if (st == UM_OK) st = um_select_open(&select, cfg, &c.model, &arena, err);
@@ -258,5 +208,6 @@ um_status um_export(const um_config *cfg, const char *checkpoint, um_err *err)
     if (c.llm != NULL) um_checkpoint_close(&c);
     um_saved_close(&saved);
     um_arena_free(&arena);
+    um_interrupt_end(&interrupt);
     return um_wrap(err, st, "write %s", cfg->out);
 }

@@ -46,11 +46,11 @@ def main():
         data = pathlib.Path(tmp) / "data.json"
         media = samples(source, data)
 
-        def command(out, *more):
+        def command(out, *more, model=source / "tests/golden/models/s4", steps=STEPS):
             return [
-                str(build / "unimoe"), "train", str(source / "tests/golden/models/s4"), "--data", str(data),
+                str(build / "unimoe"), "train", str(model), "--data", str(data),
                 "--media-folder", str(media), "--stage", "3", "--batch", "3", "--lr", "1e-3", "--warmup", "0",
-                "--steps", str(STEPS), "--save-every", "5", "--out", f"{tmp}/{out}", *more,
+                "--steps", str(steps), "--save-every", "5", "--out", f"{tmp}/{out}", *more,
             ]
 
         def step_of(out):
@@ -79,6 +79,12 @@ def main():
         model = pathlib.Path(f"{tmp}/run/model.safetensors").read_bytes()
         assert model == pathlib.Path(f"{tmp}/whole/model.safetensors").read_bytes()
         assert os.path.exists(f"{tmp}/run/vision_tower/model.safetensors")
+
+        # what a run leaves is a model to train further: of its folder only the model's own files go along
+        subprocess.run(command("further", "--quiet", model=f"{tmp}/run", steps=2), check=True)
+        assert step_of("further") == 2, step_of("further")
+        made = {p.name for p in pathlib.Path(f"{tmp}/further").iterdir()}
+        assert made == {p.name for p in pathlib.Path(f"{tmp}/run").iterdir() if not p.name.startswith("checkpoint-")} | {"checkpoint-2"}, made
     return 0
 
 
