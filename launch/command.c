@@ -1,4 +1,4 @@
-/* See command.h: what generate and trace have in common. */
+/* See command.h: what the commands that start a job have in common. */
 #include "launch/command.h"
 
 #include "core/base/clock.h"
@@ -18,9 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* path as the file system resolves it; "" stays. what names it in the message. */
-static um_status absolute(const char **path, const char *what, um_status st, um_arena *arena,
-                          um_err *err)
+um_status um_absolute(const char **path, const char *what, um_status st, um_arena *arena,
+                      um_err *err)
 {
     char real[PATH_MAX];
     if ((*path)[0] == '\0') return UM_OK;
@@ -67,13 +66,13 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err)
 {
     um_checkpoint c;
-    UM_TRY(absolute(&cfg->model, "model", UM_E_MODEL, arena, err));
-    UM_TRY(absolute(&cfg->vision_tower, "vision tower", UM_E_MODEL, arena, err));
-    UM_TRY(absolute(&cfg->decoder, "decoder", UM_E_USAGE, arena, err));
-    UM_TRY(absolute(&cfg->speech_tower, "speech tower", UM_E_MODEL, arena, err));
-    UM_TRY(absolute(&cfg->sound_tower, "sound tower", UM_E_MODEL, arena, err));
+    UM_TRY(um_absolute(&cfg->model, "model", UM_E_MODEL, arena, err));
+    UM_TRY(um_absolute(&cfg->vision_tower, "vision tower", UM_E_MODEL, arena, err));
+    UM_TRY(um_absolute(&cfg->decoder, "decoder", UM_E_USAGE, arena, err));
+    UM_TRY(um_absolute(&cfg->speech_tower, "speech tower", UM_E_MODEL, arena, err));
+    UM_TRY(um_absolute(&cfg->sound_tower, "sound tower", UM_E_MODEL, arena, err));
     um_towers towers = {cfg->vision_tower, cfg->speech_tower, cfg->sound_tower};
-    UM_TRY(absolute(&cfg->hostfile, "hostfile", UM_E_USAGE, arena, err));
+    UM_TRY(um_absolute(&cfg->hostfile, "hostfile", UM_E_USAGE, arena, err));
     UM_TRY(um_checkpoint_open(&c, cfg->model, &towers, err));
     um_status st = um_model_tokenizer_check(cfg->model, err);
     for (int i = 0; i < c.model.notes.n; i++) um_log_warn("%s", c.model.notes.line[i]);

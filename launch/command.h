@@ -16,6 +16,9 @@ um_status um_doctor(const um_config *cfg, FILE *to, um_err *err);
 /* unimoe train: a training job, its console and its log; the model directory or adapter at the end. */
 um_status um_train(const um_config *cfg, um_err *err);
 
+/* Makes *path absolute, links resolved; "" stays. An error st says what it is the path of: "what *path: No such file". */
+um_status um_absolute(const char **path, const char *what, um_status st, um_arena *arena,
+                      um_err *err);
 /* Opens the model, settles the ranks, composes the job. With --dry-run it prints the mpirun line and the memory of every rank
  * and leaves *job with no words. cfg's paths become absolute, for ranks may start elsewhere. sequences: decoded together. */
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err);

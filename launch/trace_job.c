@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -42,9 +41,7 @@ static um_status settle_output(um_config *cfg, um_arena *arena, um_err *err)
         return UM_FAIL(err, UM_E_USAGE, "the request is missing: unimoe trace REQUEST.json");
     if (cfg->out[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE, "--out is missing: the safetensors file to write");
-    if (realpath(cfg->request, path) == NULL)
-        return UM_FAIL(err, UM_E_DATA, "request %s: %s", cfg->request, strerror(errno));
-    cfg->request = um_arena_str(arena, path);
+    UM_TRY(um_absolute(&cfg->request, "request", UM_E_DATA, arena, err));
     if (getcwd(path, sizeof path) == NULL)
         return UM_FAIL(err, UM_E_IO, "this folder: %s", strerror(errno));
     cfg->out = um_path_join(arena, path, cfg->out);

@@ -22,15 +22,13 @@ static um_status settle_data(um_list *list, const char *option, um_arena *arena,
 {
     um_data_file *files = NULL;
     int n = 0;
-    char path[PATH_MAX];
     UM_TRY(um_data_list_read(&files, &n, list->item, list->n, option, arena, err));
     if (n > UM_MAX_FILES)
         return UM_FAIL(err, UM_E_LIMIT, "%s: %d files, at most %d", option, n, UM_MAX_FILES);
     list->n = 0;
     for (int i = 0; i < n; i++) {
-        if (realpath(files[i].path, path) == NULL)
-            return UM_FAIL(err, UM_E_DATA, "%s %s: %s", option, files[i].path, strerror(errno));
-        list->item[list->n++] = um_arena_fmt(arena, "%s:%.17g", path, files[i].weight);
+        UM_TRY(um_absolute(&files[i].path, option, UM_E_DATA, arena, err));
+        list->item[list->n++] = um_arena_fmt(arena, "%s:%.17g", files[i].path, files[i].weight);
     }
     return UM_OK;
 }
@@ -48,11 +46,9 @@ static um_status settle_resume(um_config *cfg, um_arena *arena, um_err *err)
         return UM_OK;
     }
     if (cfg->resume[0] != '\0') {
-        char path[PATH_MAX];
         UM_TRY(um_saved_open(&s, cfg->resume, true, err));
         um_saved_close(&s);
-        if (realpath(cfg->resume, path) != NULL) cfg->resume = um_arena_str(arena, path);
-        return UM_OK;
+        return um_absolute(&cfg->resume, "--resume", UM_E_DATA, arena, err);
     }
     if (um_file_exists(um_path_join(arena, cfg->out, "trainer_log.jsonl")))
         return UM_FAIL(err, UM_E_USAGE,
@@ -73,20 +69,13 @@ static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
     if (cfg->eval_data.n > 0) UM_TRY(settle_data(&cfg->eval_data, "--eval-data", arena, err));
     if (cfg->batch < cfg->micro_batch) cfg->micro_batch = cfg->batch;
     UM_TRY(um_file_mkdirs(cfg->out, err));
-    if (realpath(cfg->out, path) == NULL)
-        return UM_FAIL(err, UM_E_USAGE, "--out %s: %s", cfg->out, strerror(errno));
-    cfg->out = um_arena_str(arena, path);
+    UM_TRY(um_absolute(&cfg->out, "--out", UM_E_USAGE, arena, err));
     if (realpath(cfg->model, path) != NULL && strcmp(path, cfg->out) == 0)
         return UM_FAIL(err, UM_E_USAGE, "--out %s is the model itself: give another folder",
                        cfg->out);
     if (access(cfg->out, W_OK) != 0)
         return UM_FAIL(err, UM_E_USAGE, "--out %s: %s", cfg->out, strerror(errno));
-    if (cfg->media_folder[0] != '\0') {
-        if (realpath(cfg->media_folder, path) == NULL)
-            return UM_FAIL(err, UM_E_USAGE, "--media-folder %s: %s", cfg->media_folder,
-                           strerror(errno));
-        cfg->media_folder = um_arena_str(arena, path);
-    }
+    UM_TRY(um_absolute(&cfg->media_folder, "--media-folder", UM_E_USAGE, arena, err));
     return settle_resume(cfg, arena, err);
 }
 
@@ -104,6 +93,16 @@ static um_status check_choice(const um_config *cfg, um_arena *arena, um_err *err
     return st;
 }
 
+static void summary_print(FILE *to, const um_config *cfg, const um_train_outcome *out,
+                          um_arena *arena)
+{
+    const bool adapter = strcmp(cfg->save, "adapter") == 0;
+    const char *loss = out->last.step > 0 ? um_arena_fmt(arena, ", loss %.4f", out->last.loss) : "";
+    fprintf(to, "%" PRIu64 " steps%s; %s\n", out->steps, loss,
+            um_arena_fmt(arena, adapter ? "the adapter is in %s/adapter" : "the model is in %s",
+                         cfg->out));
+}
+
 static um_status run(um_config *cfg, um_arena *arena, um_err *err)
 {
     um_job job = {0};
@@ -119,10 +118,7 @@ static um_status run(um_config *cfg, um_arena *arena, um_err *err)
     if (newest == NULL)
         return UM_FAIL(err, UM_E_DATA, "the last checkpoint of %s cannot be read", cfg->out);
     UM_TRY(um_export(cfg, newest, err));
-    if (!cfg->quiet)
-        fprintf(stderr, "%" PRIu64 " steps, loss %.4f; %s is in %s%s\n", out.steps, out.last.loss,
-                strcmp(cfg->save, "adapter") == 0 ? "the adapter" : "the model", cfg->out,
-                strcmp(cfg->save, "adapter") == 0 ? "/adapter" : "");
+    if (!cfg->quiet) summary_print(stderr, cfg, &out, arena);
     return UM_OK;
 }
 

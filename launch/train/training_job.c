@@ -3,44 +3,44 @@
 
 #include "core/base/clock.h"
 #include "launch/job/run.h"
-#include "launch/job/start_check.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { TELL_NS = 2000000000 }; /* steps that are only steps are told no more often */
+enum { SHOW_NS = 2000000000 }; /* steps at which nothing happened are shown no more often */
 
+/* What the callbacks of a job share. */
 typedef struct view {
-    um_train_outcome *out;
+    um_train_record last;
     FILE *to;
     bool quiet;
-    int64_t told_ns;
+    int64_t shown_ns; /* when a step was shown last; 0: none */
+    bool ended;       /* the job's last line came: */
+    bool stopped;     /* a signal ended it, after it had saved */
+    uint64_t step, steps;
 } view;
 
-static void tell(view *v, const um_train_record *r)
+static void show(view *v, const um_train_record *r)
 {
     um_text line = {0};
     const bool news = r->skipped != NULL || r->saved != NULL || isfinite(r->eval_loss) ||
                       r->step == r->steps || r->lost > 0;
     const int64_t now = um_now_ns();
-    if (v->quiet || (!news && v->told_ns != 0 && now - v->told_ns < TELL_NS)) return;
-    v->told_ns = now;
+    if (v->quiet || (!news && v->shown_ns != 0 && now - v->shown_ns < SHOW_NS)) return;
+    v->shown_ns = now;
     um_record_line(&line, r);
     fprintf(v->to, "%s\n", line.s);
     fflush(v->to);
     um_text_free(&line);
 }
 
-static void trained(um_train_outcome *o, const um_json *j)
+static void end(view *v, const um_json *j)
 {
-    o->told = true;
-    o->stopped = um_json_bool(um_json_get(j, "stopped"), false);
-    o->step = (uint64_t)um_json_int(um_json_get(j, "step"), 0);
-    o->steps = (uint64_t)um_json_int(um_json_get(j, "steps"), 0);
-    o->skipped = (uint64_t)um_json_int(um_json_get(j, "skipped"), 0);
-    o->lost = (uint64_t)um_json_int(um_json_get(j, "lost"), 0);
+    v->ended = true;
+    v->stopped = um_json_bool(um_json_get(j, "stopped"), false);
+    v->step = (uint64_t)um_json_int(um_json_get(j, "step"), 0);
+    v->steps = (uint64_t)um_json_int(um_json_get(j, "steps"), 0);
 }
 
 static um_job_next on_line(void *ctx, const char *line)
@@ -55,11 +55,11 @@ static um_job_next on_line(void *ctx, const char *line)
         return UM_JOB_GO_ON;
     }
     if (um_record_read(&r, j)) {
-        tell(v, &r);
+        show(v, &r);
         r.media = r.skipped = r.saved = NULL;
-        v->out->last = r;
+        v->last = r;
     } else if (strcmp(um_json_str(um_json_get(j, "kind"), ""), "trained") == 0) {
-        trained(v->out, j);
+        end(v, j);
         next = UM_JOB_LAST;
     }
     um_json_free(j);
@@ -75,17 +75,18 @@ static void on_log(void *ctx, const char *line)
 um_status um_train_job_run(um_train_outcome *out, const um_job *job, const um_config *cfg, FILE *to,
                            bool quiet, um_err *err)
 {
-    view v = {.out = out, .to = to, .quiet = quiet};
+    view v = {.to = to, .quiet = quiet};
     const um_job_io io = {
         .line = on_line, .log = on_log, .saves = cfg->request[0] == '\0', .ctx = &v};
-    *out = (um_train_outcome){0};
     um_status st = um_job_run(job, &io, err);
     if (st != UM_E_STOPPED) err->signal = 0;
     if (st != UM_OK) return st;
-    if (!out->told) return UM_FAIL(err, UM_E_PEER, "the job ended before its last step");
-    if (!out->stopped) return UM_OK;
-    return UM_FAIL(err, UM_E_SAVED,
-                   "stopped at step %" PRIu64 " of %" PRIu64
-                   "; the checkpoint is written: --resume auto goes on",
-                   out->step, out->steps);
+    if (!v.ended) return UM_FAIL(err, UM_E_PEER, "the job ended before its last step");
+    if (v.stopped)
+        return UM_FAIL(err, UM_E_SAVED,
+                       "stopped at step %" PRIu64 " of %" PRIu64
+                       "; the checkpoint is written: --resume auto goes on",
+                       v.step, v.steps);
+    *out = (um_train_outcome){v.steps, v.last};
+    return UM_OK;
 }

@@ -8,15 +8,15 @@
 
 #include <stdio.h>
 
-/* How a job ended. */
+/* What a job that ended well has done. */
 typedef struct um_train_outcome {
-    bool told;    /* its last line came */
-    bool stopped; /* a signal ended it after it had saved */
-    uint64_t step, steps, skipped, lost;
-    um_train_record last; /* of the last step; its strings are not kept */
+    uint64_t steps; /* of the whole run */
+    um_train_record
+        last; /* of the last step, its strings NULL; step 0: a run that goes on had none left to do */
 } um_train_outcome;
 
-/* Runs the job; a line for each step that is told goes to `to`, at most one in a while unless something happened. quiet: none. err names
- * what ended the job. UM_E_SAVED after a signal. */
+/* Runs the job. Unless quiet, writes a line to `to` for each step at which something happened (skipped, saved, evaluated, samples left
+ * out) and for the last one; for other steps at most one in two seconds. UM_E_SAVED when it was asked to stop and has saved; else err
+ * names what ended the job. Thread: main. */
 um_status um_train_job_run(um_train_outcome *out, const um_job *job, const um_config *cfg, FILE *to,
                            bool quiet, um_err *err);

@@ -85,6 +85,8 @@ def main():
         assert step_of("further") == 2, step_of("further")
         made = {p.name for p in pathlib.Path(f"{tmp}/further").iterdir()}
         assert made == {p.name for p in pathlib.Path(f"{tmp}/run").iterdir() if not p.name.startswith("checkpoint-")} | {"checkpoint-2"}, made
+        again = subprocess.run(command("run", "--resume", "auto"), stderr=subprocess.PIPE, text=True)
+        assert again.returncode == 0 and f"{STEPS} steps; the model is in" in again.stderr, again
     return 0
 
 
