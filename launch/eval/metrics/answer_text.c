@@ -4,12 +4,13 @@
 #include "core/base/text.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <string.h>
 
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c; }
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+bool um_is_word_char(char c) { return (unsigned char)c >= 0x80 || isalnum((unsigned char)c); }
 
 static char *lowered(const char *text, um_arena *arena)
 {
@@ -166,8 +167,6 @@ char *um_answer_plain(const char *text, um_arena *arena)
     return joined(&w, arena);
 }
 
-static bool is_letter(char c) { return (unsigned char)c >= 0x80 || isalnum((unsigned char)c); }
-
 um_words um_words_spoken(const char *text, um_arena *arena)
 {
     char *s = lowered(text, arena), *to = s;
@@ -176,8 +175,8 @@ um_words um_words_spoken(const char *text, um_arena *arena)
         bool dash = strncmp(p, "\xe2\x80\x93", 3) == 0 || strncmp(p, "\xe2\x80\x94", 3) == 0;
         char c = curly ? '\'' : dash ? '-' : *p;
         if (curly || dash) p += 2;
-        bool within = to > s && is_letter(to[-1]) && is_letter(p[1]);
-        if (is_letter(c) || (c == '\'' && within) ||
+        bool within = to > s && um_is_word_char(to[-1]) && um_is_word_char(p[1]);
+        if (um_is_word_char(c) || (c == '\'' && within) ||
             ((c == '.' || c == ',') && within && is_digit(to[-1]) && is_digit(p[1])))
             *to++ = c;
         else if (is_blank(c) || c == '-' || c == '/')
@@ -205,8 +204,8 @@ um_words um_words_caption(const char *text, um_arena *arena)
     um_text_add(&out, "", 0);
     for (const char *p = s; *p != '\0';) {
         size_t n = 0;
-        while (is_letter(p[n]) ||
-               (n > 0 && strchr("-'.,", p[n]) != NULL && p[n] != '\0' && is_letter(p[n + 1])))
+        while (um_is_word_char(p[n]) ||
+               (n > 0 && strchr("-'.,", p[n]) != NULL && p[n] != '\0' && um_is_word_char(p[n + 1])))
             n++;
         if (n == 0) {
             p++;

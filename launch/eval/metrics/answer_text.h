@@ -3,6 +3,11 @@
 
 #include "core/base/arena.h"
 
+#include <stdbool.h>
+
+/* A letter or digit of ASCII, or a byte of any other character: what a word is made of. */
+bool um_is_word_char(char c);
+
 /* As the evaluation of VQA does (Antol et al. 2015; visualqa.org/evaluation): lower case, numbers up to ten as digits, no articles, no
  * full stops but in numbers, apostrophes in contractions put back, other punctuation removed or made blanks. */
 char *um_answer_normal(const char *text, um_arena *arena);

@@ -86,15 +86,13 @@ double um_token_f1(const char *answer, const char *const *refs, int n, um_arena 
 
 /* --- choices --- */
 
-static bool is_letter(char c) { return (unsigned char)c >= 0x80 || isalnum((unsigned char)c); }
-
 /* The option whose letter the word is: "B", "(b)", "B.", "B:"; -1: none. A bare small letter is a word ("a dog"), unless it is alone. */
 static int letter_of(const char *word, int n, bool alone)
 {
     bool open = word[0] == '(' || word[0] == '[';
     const char *p = word + open;
     int k = toupper((unsigned char)p[0]) - 'A';
-    if (p[0] == '\0' || !isalpha((unsigned char)p[0]) || k < 0 || k >= n || is_letter(p[1]))
+    if (p[0] == '\0' || !isalpha((unsigned char)p[0]) || k < 0 || k >= n || um_is_word_char(p[1]))
         return -1;
     if (islower((unsigned char)p[0]) && !open && !alone && p[1] == '\0') return -1;
     if (p[1] == '\'' || (p[1] == '-' && p[2] != '\0')) return -1;
@@ -124,7 +122,7 @@ static bool holds(const char *text, const char *phrase)
 {
     size_t n = strlen(phrase);
     for (const char *at = text; n > 0 && (at = strstr(at, phrase)) != NULL; at++)
-        if ((at == text || !is_letter(at[-1])) && !is_letter(at[n])) return true;
+        if ((at == text || !um_is_word_char(at[-1])) && !um_is_word_char(at[n])) return true;
     return false;
 }
 
@@ -175,10 +173,6 @@ static double share(long part, long whole)
     return whole > 0 ? (double)part / (double)whole : 0.0;
 }
 
-double um_yes_no_accuracy(const um_yes_no *c)
-{
-    return share(c->true_yes + c->true_no, c->true_yes + c->true_no + c->false_yes + c->false_no);
-}
 double um_yes_no_precision(const um_yes_no *c)
 {
     return share(c->true_yes, c->true_yes + c->false_yes);

@@ -25,7 +25,6 @@ int um_yes_no_of(const char *answer, um_arena *scratch);
 typedef struct um_yes_no {
     long true_yes, false_yes, true_no, false_no;
 } um_yes_no;
-double um_yes_no_accuracy(const um_yes_no *c);
 double um_yes_no_precision(const um_yes_no *c); /* 0 when nothing was answered yes */
 double um_yes_no_recall(const um_yes_no *c);
 double um_yes_no_f1(const um_yes_no *c);

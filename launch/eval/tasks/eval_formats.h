@@ -26,5 +26,7 @@ const char *um_eval_media_find(const um_eval_source *from, const char *const *na
                                um_arena *arena);
 /* Opens a JSON file of any size. */
 um_status um_eval_json(um_json **root, const char *path, um_err *err);
+/* UM_E_DATA, "want WANT", unless j is a list. */
+um_status um_eval_want_list(const um_json *j, const char *want, um_err *err);
 /* The option that an answer names by letter; -1: none. */
 int um_eval_letter(const char *answer);

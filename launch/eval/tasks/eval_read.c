@@ -2,13 +2,11 @@
 #include "launch/eval/tasks/eval_read.h"
 
 #include "core/base/file.h"
-#include "core/base/json_lines.h"
 #include "launch/eval/tasks/eval_formats.h"
 
 #include <string.h>
 
 #define JSON_MAX ((size_t)4 << 30) /* the largest published file has 100 MB */
-#define LINE_MAX_BYTES ((size_t)64 << 20)
 
 static const struct {
     const char *name;
@@ -30,10 +28,12 @@ static const struct {
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-const char *um_eval_formats(void)
+const char *um_eval_formats(um_arena *arena)
 {
-    return "vqa aokvqa aokvqa-choice textvqa pope mmbench seed race clothoaqa msvdqa activitynetqa "
-           "jsonl";
+    const char *all = "";
+    for (int k = 0; k < FORMATS; k++)
+        all = um_arena_fmt(arena, "%s%s%s", all, k > 0 ? " " : "", formats[k].name);
+    return all;
 }
 
 um_status um_eval_read(um_eval_task *out, const um_eval_source *from, um_arena *arena, um_err *err)
@@ -42,7 +42,7 @@ um_status um_eval_read(um_eval_task *out, const um_eval_source *from, um_arena *
     while (k < FORMATS && strcmp(from->format, formats[k].name) != 0) k++;
     if (k == FORMATS)
         return UM_FAIL(err, UM_E_USAGE, "%s: no such format, known are %s", from->format,
-                       um_eval_formats());
+                       um_eval_formats(arena));
     um_eval_task t = {.name = formats[k].name, .metric = formats[k].metric, .arena = arena};
     um_eval_source source = *from;
     if (source.media_folder == NULL || source.media_folder[0] == '\0')
@@ -62,15 +62,6 @@ um_status um_eval_read(um_eval_task *out, const um_eval_source *from, um_arena *
 }
 
 /* --- what the readers share --- */
-
-const char *um_eval_text(const um_json *j, um_arena *arena)
-{
-    if (um_json_kind_of(j) == UM_JSON_STRING) return um_arena_str(arena, um_json_str(j, ""));
-    if (um_json_kind_of(j) == UM_JSON_INT)
-        return um_arena_fmt(arena, "%lld", (long long)um_json_int(j, 0));
-    if (um_json_kind_of(j) == UM_JSON_REAL) return um_arena_fmt(arena, "%g", um_json_num(j, 0));
-    return "";
-}
 
 const char *um_eval_media_path(const um_eval_source *from, const char *name, um_arena *arena)
 {
@@ -92,38 +83,9 @@ um_status um_eval_json(um_json **root, const char *path, um_err *err)
     return um_json_load_loose(root, path, JSON_MAX, err);
 }
 
-um_status um_eval_lines(const char *path,
-                        um_status (*item)(void *ctx, const um_json *object, const char *text,
-                                          size_t n, long number, um_err *err),
-                        void *ctx, um_err *err)
+um_status um_eval_want_list(const um_json *j, const char *want, um_err *err)
 {
-    um_file f = {0};
-    um_json_lines lines = {.limit = LINE_MAX_BYTES};
-    UM_TRY(um_file_map(&f, path, err));
-    um_status st = UM_OK;
-    for (size_t at = 0; st == UM_OK;) {
-        um_json_item one;
-        um_json *root = NULL;
-        bool end = at == f.size;
-        if (end)
-            um_json_lines_end(&lines, &one);
-        else
-            at += um_json_lines_read(&lines, &one, (const char *)f.data + at, f.size - at);
-        if (one.text != NULL) {
-            st = one.bytes > one.n ? UM_FAIL(err, UM_E_DATA, "%zu bytes are too many", one.bytes)
-                                   : um_json_parse_large(&root, one.text, one.n, err);
-            if (st == UM_OK && um_json_kind_of(root) != UM_JSON_OBJECT)
-                st = UM_FAIL(err, UM_E_DATA, "want a JSON object");
-            if (st == UM_OK) st = item(ctx, root, one.text, one.n, (long)one.number, err);
-            st = um_wrap(err, st, "%s %lld", one.element ? "element" : "line",
-                         (long long)one.number);
-            um_json_free(root);
-        }
-        if (end) break;
-    }
-    um_json_lines_free(&lines);
-    um_file_unmap(&f);
-    return st;
+    return um_json_kind_of(j) == UM_JSON_ARRAY ? UM_OK : UM_FAIL(err, UM_E_DATA, "want %s", want);
 }
 
 int um_eval_letter(const char *answer)

@@ -99,9 +99,7 @@ um_status um_read_seed(um_eval_task *t, const um_eval_source *from, um_err *err)
     um_json *root = NULL;
     UM_TRY(um_eval_json(&root, from->questions, err));
     const um_json *list = um_json_get(root, "questions");
-    um_status st = um_json_kind_of(list) == UM_JSON_ARRAY
-                       ? UM_OK
-                       : UM_FAIL(err, UM_E_DATA, "want {\"questions\": [...]}");
+    um_status st = um_eval_want_list(list, "{\"questions\": [...]}", err);
     for (size_t i = 0; i < um_json_size(list) && st == UM_OK; i++)
         st = seed_item(t, from, um_json_get(root, "question_type"), um_json_at(list, i), err);
     um_json_free(root);

@@ -68,18 +68,12 @@ static const char *video_find(const um_eval_source *from, const char *before, co
     return um_eval_media_find(from, names, 8, arena);
 }
 
-static um_status is_list(const um_json *j, const char *what, um_err *err)
-{
-    return um_json_kind_of(j) == UM_JSON_ARRAY ? UM_OK
-                                               : UM_FAIL(err, UM_E_DATA, "want a list of %s", what);
-}
-
 um_status um_read_msvdqa(um_eval_task *t, const um_eval_source *from, um_err *err)
 {
     um_json *root = NULL;
     UM_TRY(um_eval_json(&root, from->questions, err));
-    um_status st = is_list(root, "questions", err);
-    for (size_t i = 0; i < um_json_size(root); i++) {
+    um_status st = um_eval_want_list(root, "a list of questions", err);
+    for (size_t i = 0; i < um_json_size(root) && st == UM_OK; i++) {
         const um_json *q = um_json_at(root, i);
         const char *answer = um_eval_text(um_json_get(q, "answer"), t->arena);
         if (answer[0] == '\0') {
@@ -147,8 +141,8 @@ um_status um_read_activitynetqa(um_eval_task *t, const um_eval_source *from, um_
                        "this format has its answers in a file of their own: name it too");
     um_status st = um_eval_json(&questions, from->questions, err);
     if (st == UM_OK) st = um_eval_json(&answers, from->annotations, err);
-    if (st == UM_OK) st = is_list(questions, "questions", err);
-    if (st == UM_OK) st = is_list(answers, "answers", err);
+    if (st == UM_OK) st = um_eval_want_list(questions, "a list of questions", err);
+    if (st == UM_OK) st = um_eval_want_list(answers, "a list of answers", err);
     if (st == UM_OK) activitynet_join(t, from, questions, answers);
     um_json_free(questions);
     um_json_free(answers);

@@ -118,9 +118,7 @@ static um_status aokvqa(um_eval_task *t, const um_eval_source *from, bool choice
 {
     um_json *root = NULL;
     UM_TRY(um_eval_json(&root, from->questions, err));
-    um_status st = um_json_kind_of(root) == UM_JSON_ARRAY
-                       ? UM_OK
-                       : UM_FAIL(err, UM_E_DATA, "want a list of questions");
+    um_status st = um_eval_want_list(root, "a list of questions", err);
     for (size_t i = 0; i < um_json_size(root) && st == UM_OK; i++)
         st = aokvqa_item(t, from, um_json_at(root, i), choice, err);
     um_json_free(root);
@@ -143,10 +141,8 @@ um_status um_read_textvqa(um_eval_task *t, const um_eval_source *from, um_err *e
     um_json *root = NULL;
     UM_TRY(um_eval_json(&root, from->questions, err));
     const um_json *data = um_json_get(root, "data");
-    um_status st = um_json_kind_of(data) == UM_JSON_ARRAY
-                       ? UM_OK
-                       : UM_FAIL(err, UM_E_DATA, "want {\"data\": [...]}");
-    for (size_t i = 0; i < um_json_size(data); i++) {
+    um_status st = um_eval_want_list(data, "{\"data\": [...]}", err);
+    for (size_t i = 0; i < um_json_size(data) && st == UM_OK; i++) {
         const um_json *q = um_json_at(data, i);
         if (um_json_size(um_json_get(q, "answers")) == 0) {
             t->left_out++;

@@ -113,24 +113,30 @@ char *um_eval_prompt(const um_eval_item *item, um_eval_metric metric, um_arena *
     return s;
 }
 
-void um_eval_request(um_text *out, const um_eval_item *item, um_eval_metric metric,
-                     int max_new_tokens)
+/* The media, each on a line of its own, then the question. */
+static void prompt_write(um_text *out, const um_eval_item *item, um_eval_metric metric)
 {
     um_arena arena;
     um_arena_init(&arena, "question", 4096);
+    um_text_fmt(out, ",\"prompt\":[");
+    for (int i = 0; i < item->n_media; i++) {
+        um_text_fmt(out, "{\"%s\":", um_modality_name(item->media[i].modality));
+        um_text_json(out, item->media[i].source);
+        um_text_fmt(out, "},\"\\n\",");
+    }
+    um_text_json(out, um_eval_prompt(item, metric, &arena));
+    um_text_fmt(out, "]");
+    um_arena_free(&arena);
+}
+
+void um_eval_request(um_text *out, const um_eval_item *item, um_eval_metric metric,
+                     int max_new_tokens)
+{
     um_text_fmt(out, "{\"id\":");
     um_text_json(out, item->id);
     if (item->messages != NULL)
         um_text_fmt(out, ",\"messages\":%s", item->messages);
     else
-        um_text_fmt(out, ",\"prompt\":[");
-    for (int i = 0; i < item->n_media && item->messages == NULL; i++) {
-        um_text_fmt(out, "{\"%s\":", um_modality_name(item->media[i].modality));
-        um_text_json(out, item->media[i].source);
-        um_text_fmt(out, "},\"\\n\",");
-    }
-    if (item->messages == NULL) um_text_json(out, um_eval_prompt(item, metric, &arena));
-    um_text_fmt(out, "%s,\"max_new_tokens\":%d,\"temperature\":0}\n",
-                item->messages == NULL ? "]" : "", max_new_tokens);
-    um_arena_free(&arena);
+        prompt_write(out, item, metric);
+    um_text_fmt(out, ",\"max_new_tokens\":%d,\"temperature\":0}\n", max_new_tokens);
 }
