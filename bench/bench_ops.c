@@ -8,6 +8,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/openmp.h"
+#include "core/base/rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,19 @@ void bench_turns(const bench *b, contestant *c, int n, void *ctx)
         }
     for (int i = 0; i < n; i++)
         qsort(c[i].seconds, (size_t)b->rounds, sizeof *c[i].seconds, by_value);
+}
+
+double bench_quantile(const contestant *c, int rounds, double part)
+{
+    return c->seconds[(int)((rounds - 1) * part + 0.5)];
+}
+
+float *bench_values(bench *b, size_t n, uint64_t stream)
+{
+    float *x = um_arena_f32(&b->arena, 1, n);
+    um_rng rng = um_rng_seed(1, stream);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(um_rng_uniform(&rng) - 0.5);
+    return x;
 }
 
 typedef struct options {

@@ -34,6 +34,10 @@ typedef struct result {
 
 /* Times all of c[0..n-1] in turns; their order changes from round to round. */
 void bench_turns(const bench *b, contestant *c, int n, void *ctx);
+/* The seconds of a run that a share `part`, 0..1, of the rounds did not exceed, once timed. */
+double bench_quantile(const contestant *c, int rounds, double part);
+/* n numbers in -0.5..0.5 of the arena; each stream has its own. */
+float *bench_values(bench *b, size_t n, uint64_t stream);
 /* y = x W^T in f32 and bf16 beside the peers; results[0..1]. False when a peer's result is another one. */
 bool bench_gemm(bench *b, int M, int N, int K, result *results);
 /* Sequences of T new rows after `past` positions each. */

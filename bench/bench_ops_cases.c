@@ -7,19 +7,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static float *values(bench *b, size_t n, uint64_t stream)
-{
-    float *x = um_arena_f32(&b->arena, 1, n);
-    um_rng rng = um_rng_seed(1, stream);
-    for (size_t i = 0; i < n; i++) x[i] = (float)(um_rng_uniform(&rng) - 0.5);
-    return x;
-}
-
-static double middle(const contestant *c, int rounds, double part)
-{
-    return c->seconds[(int)((rounds - 1) * part + 0.5)];
-}
-
 typedef struct gemm_case {
     bench *b;
     int M, N, K;
@@ -74,10 +61,10 @@ static void against_peers(const bench *b, const contestant *c, int ours, int n, 
 {
     double median = 0, fastest = 0;
     for (int i = ours; i < n; i++) {
-        const double speed = flop / middle(&c[i], b->rounds, 0.5) * 1e-9;
+        const double speed = flop / bench_quantile(&c[i], b->rounds, 0.5) * 1e-9;
         r->peer[c[i].peer] = fmax(r->peer[c[i].peer], speed);
         median = fmax(median, speed);
-        fastest = fmax(fastest, flop / middle(&c[i], b->rounds, 0.1) * 1e-9);
+        fastest = fmax(fastest, flop / bench_quantile(&c[i], b->rounds, 0.1) * 1e-9);
     }
     r->ratio = median > 0 ? r->median / median : 0;
     r->best = fastest > 0 ? r->p90 / fastest : 0;
@@ -85,9 +72,9 @@ static void against_peers(const bench *b, const contestant *c, int ours, int n, 
 
 static void speeds(const bench *b, const contestant *c, double flop, result *r)
 {
-    r->median = flop / middle(c, b->rounds, 0.5) * 1e-9;
-    r->p10 = flop / middle(c, b->rounds, 0.9) * 1e-9;
-    r->p90 = flop / middle(c, b->rounds, 0.1) * 1e-9;
+    r->median = flop / bench_quantile(c, b->rounds, 0.5) * 1e-9;
+    r->p10 = flop / bench_quantile(c, b->rounds, 0.9) * 1e-9;
+    r->p90 = flop / bench_quantile(c, b->rounds, 0.1) * 1e-9;
 }
 
 bool bench_gemm(bench *b, int M, int N, int K, result *results)
@@ -95,8 +82,8 @@ bool bench_gemm(bench *b, int M, int N, int K, result *results)
     enum { OURS = 2 };
     um_mark mark = um_arena_mark(&b->arena);
     gemm_case g = {.b = b, .M = M, .N = N, .K = K};
-    g.x = values(b, (size_t)M * (size_t)K, 1);
-    g.w = values(b, (size_t)N * (size_t)K, 2);
+    g.x = bench_values(b, (size_t)M * (size_t)K, 1);
+    g.w = bench_values(b, (size_t)N * (size_t)K, 2);
     g.turned = um_arena_f32(&b->arena, (size_t)K, (size_t)N);
     g.y = um_arena_f32(&b->arena, (size_t)M, (size_t)N);
     for (size_t n = 0; n < (size_t)N; n++)
@@ -115,7 +102,8 @@ bool bench_gemm(bench *b, int M, int N, int K, result *results)
         *r = (result){
             .op = "gemm", .dtype = c[i].name, .M = M, .N = N, .K = K, .threads = b->dev.threads};
         speeds(b, &c[i], flop, r);
-        r->gbs = (double)um_matrix_bytes(c[i].w.dtype, N, K) / middle(&c[i], b->rounds, 0.5) * 1e-9;
+        r->gbs = (double)um_matrix_bytes(c[i].w.dtype, N, K) /
+                 bench_quantile(&c[i], b->rounds, 0.5) * 1e-9;
         r->f32 = r->median / results[0].median;
         against_peers(b, c, OURS, n, flop, r);
     }
@@ -221,9 +209,9 @@ bool bench_attention(bench *b, const attention_shape *s, result *r)
     const size_t width = (size_t)(s->heads * s->head_dim),
                  kv_width = (size_t)(s->kv_heads * s->head_dim);
     attn_case a = {.b = b, .shape = s, .scale = 1.0f / sqrtf((float)s->head_dim)};
-    a.q = values(b, rows * width, 1);
-    a.k = values(b, n * kv_width, 2);
-    a.v = values(b, n * kv_width, 3);
+    a.q = bench_values(b, rows * width, 1);
+    a.k = bench_values(b, n * kv_width, 2);
+    a.v = bench_values(b, n * kv_width, 3);
     a.out = um_arena_f32(&b->arena, rows, width);
     a.scores = um_arena_f32(&b->arena, (size_t)s->T, (size_t)s->T);
     attn_caches(&a);
@@ -247,7 +235,7 @@ bool bench_attention(bench *b, const attention_shape *s, result *r)
     if (ok) {
         speeds(b, c, flop, r);
         r->gbs = (double)s->sequences * 2.0 * (double)(n * kv_width) * sizeof(float) /
-                 middle(c, b->rounds, 0.5) * 1e-9;
+                 bench_quantile(c, b->rounds, 0.5) * 1e-9;
         against_peers(b, c, 1, count, flop, r);
     }
     b->dev.ops->free(&b->dev, a.kv.pages);

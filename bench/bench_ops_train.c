@@ -1,9 +1,6 @@
 /* The rows of bench_ops --train: what a training step does besides the forward gemm. No peers. */
 #include "bench/bench_ops.h"
 
-#include "core/base/bytes.h"
-#include "core/base/rng.h"
-
 #include <math.h>
 
 /* One case: T rows, layers [N,K], or heads of head_dim. */
@@ -17,14 +14,6 @@ typedef struct train_case {
 } train_case;
 
 enum { GROUPS = 8 };
-
-static float *values(bench *b, size_t n, uint64_t stream)
-{
-    float *x = um_arena_f32(&b->arena, 1, n);
-    um_rng rng = um_rng_seed(2, stream);
-    for (size_t i = 0; i < n; i++) x[i] = (float)(um_rng_uniform(&rng) - 0.5);
-    return x;
-}
 
 /* dW += dy^T x, the packing of x included */
 static void weight_grad(void *ctx, const contestant *c)
@@ -84,9 +73,9 @@ static void timed(train_case *t, const char *op, void (*run)(void *, const conte
                   .K = t->K,
                   .threads = t->b->dev.threads,
                   .f32 = 1};
-    r->median = flop / c.seconds[(int)((rounds - 1) * 0.5 + 0.5)] * 1e-9;
-    r->p10 = flop / c.seconds[(int)((rounds - 1) * 0.9 + 0.5)] * 1e-9;
-    r->p90 = flop / c.seconds[(int)((rounds - 1) * 0.1 + 0.5)] * 1e-9;
+    r->median = flop / bench_quantile(&c, rounds, 0.5) * 1e-9;
+    r->p10 = flop / bench_quantile(&c, rounds, 0.9) * 1e-9;
+    r->p90 = flop / bench_quantile(&c, rounds, 0.1) * 1e-9;
 }
 
 void bench_train_layer(bench *b, int T, int N, int K, result results[3])
@@ -95,10 +84,10 @@ void bench_train_layer(bench *b, int T, int N, int K, result results[3])
     const size_t rows = (size_t)T, n = (size_t)N, k = (size_t)K;
     um_group group[GROUPS];
     train_case t = {.b = b, .T = T, .N = N, .K = K, .group = group};
-    t.x = values(b, rows * k, 1);
-    t.y = values(b, rows * n, 2);
-    t.dx = values(b, rows * k, 3);
-    t.dw = values(b, n * k, 4);
+    t.x = bench_values(b, rows * k, 1);
+    t.y = bench_values(b, rows * n, 2);
+    t.dx = bench_values(b, rows * k, 3);
+    t.dw = bench_values(b, n * k, 4);
     t.factor = (um_matrix){UM_F32, K, T, um_arena_alloc(&b->arena, um_matrix_bytes(UM_F32, K, T))};
     t.turned = (um_matrix){UM_F32, K, N, um_arena_alloc(&b->arena, um_matrix_bytes(UM_F32, K, N))};
     b->dev.ops->pack(&b->dev, &t.turned, t.dw, UM_F32, K, true);
@@ -118,13 +107,13 @@ void bench_train_attention(bench *b, int T, int heads, int head_dim, result *r)
     um_mark mark = um_arena_mark(&b->arena);
     const size_t n = (size_t)T * (size_t)(heads * head_dim), rows = (size_t)T * (size_t)heads;
     train_case t = {.b = b, .T = T, .N = heads, .K = head_dim};
-    t.x = values(b, n, 1);
-    t.y = values(b, n, 2);
-    t.out = values(b, n, 3);
-    t.dx = values(b, n, 4);
-    t.dw = values(b, n, 5);
-    t.w = values(b, n, 6);
-    t.lse = values(b, rows, 7);
+    t.x = bench_values(b, n, 1);
+    t.y = bench_values(b, n, 2);
+    t.out = bench_values(b, n, 3);
+    t.dx = bench_values(b, n, 4);
+    t.dw = bench_values(b, n, 5);
+    t.w = bench_values(b, n, 6);
+    t.lse = bench_values(b, rows, 7);
     for (size_t i = 0; i < rows; i++) t.lse[i] += 4.0f;
     /* five products over what causal attention sees */
     timed(&t, "attention backward", attention_back, 10.0 * heads * head_dim * T * 0.5 * (T + 1.0),
@@ -136,9 +125,9 @@ void bench_train_loss(bench *b, int T, int V, result *r)
 {
     um_mark mark = um_arena_mark(&b->arena);
     train_case t = {.b = b, .T = T, .N = V, .K = 1};
-    t.y = values(b, (size_t)T * (size_t)V, 1);
-    t.dx = values(b, (size_t)T * (size_t)V, 2);
-    t.lse = values(b, (size_t)T, 3);
+    t.y = bench_values(b, (size_t)T * (size_t)V, 1);
+    t.dx = bench_values(b, (size_t)T * (size_t)V, 2);
+    t.lse = bench_values(b, (size_t)T, 3);
     t.target = um_arena_i32(&b->arena, (size_t)T);
     for (int i = 0; i < T; i++) t.target[i] = i % V;
     timed(&t, "cross-entropy", cross_entropy, (double)T * V, r);
