@@ -197,11 +197,11 @@ def manifest(folder, seed, size, versions, splits, media, counts):
     by = {name: dict(sorted(collections.Counter(s["modality"] for s in found).items())) for name, found in splits.items()}
     files = collections.Counter(path.split("/")[1] for path in media.recipes)
     sizes = sum((folder / path).stat().st_size for path in media.recipes)
-    told = {"seed": seed, "size": size, "versions": versions, "held_out_combinations": sorted(" ".join(p) for p in HELD_OUT),
-            "held_out_voices": [" ".join(v) for v in samples.speak.UNHEARD], "left_out": recordings.lacking() + others.lacking(), "samples": by, "files": counts,
-            "media_files": dict(sorted(files.items())), "media_bytes": sizes}
-    write(folder / "world.json", json.dumps(told, indent=1).encode() + b"\n")
-    return told
+    summary = {"seed": seed, "size": size, "versions": versions, "held_out_combinations": sorted(" ".join(p) for p in HELD_OUT),
+               "held_out_voices": [" ".join(v) for v in samples.speak.UNHEARD], "left_out": recordings.lacking() + others.lacking(), "samples": by, "files": counts,
+               "media_files": dict(sorted(files.items())), "media_bytes": sizes}
+    write(folder / "world.json", json.dumps(summary, indent=1).encode() + b"\n")
+    return summary
 
 
 def make(out, seed, size, cores, versions):
@@ -220,7 +220,7 @@ def make(out, seed, size, cores, versions):
     write_vocabulary(folder, splits)
     lines = [json.dumps({"file": path, "recipe": recipe}, ensure_ascii=False) + "\n" for path, recipe in sorted(media.recipes.items())]
     write(folder / "media.jsonl", "".join(lines).encode())
-    told = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, captions, seed))
-    print(f"{folder}: {told['media_bytes'] / 1e6:.0f} MB of media, {sum(map(len, splits.values()))} samples, in {time.monotonic() - started:.0f} s",
+    summary = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, captions, seed))
+    print(f"{folder}: {summary['media_bytes'] / 1e6:.0f} MB of media, {sum(map(len, splits.values()))} samples, in {time.monotonic() - started:.0f} s",
           file=sys.stderr)
     return 0
