@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""unimoe train under mpirun: a run that is asked to stop, and one that is killed, go on with the bits of the unbroken run.
+"""unimoe train under mpirun: a run that is asked to stop, and one that is killed, go on with the bits of the unbroken run; what
+is written at the end.
 
 usage: test_train.py BUILD SOURCE      exit 0: passed, 77: no mpirun
 """
@@ -79,6 +80,12 @@ def main():
         model = pathlib.Path(f"{tmp}/run/model.safetensors").read_bytes()
         assert model == pathlib.Path(f"{tmp}/whole/model.safetensors").read_bytes()
         assert os.path.exists(f"{tmp}/run/vision_tower/model.safetensors")
+
+        # an adapter that convert merges gives the model that is written with the adapter merged
+        subprocess.run(command("part", "--save", "adapter", "--quiet"), check=True)
+        convert = [str(build / "unimoe"), "convert", "--base", str(source / "tests/golden/models/s4"), "--tuned", f"{tmp}/part/adapter", "--out", f"{tmp}/merged"]
+        subprocess.run(convert, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert model == pathlib.Path(f"{tmp}/merged/model.safetensors").read_bytes()
 
         # what a run leaves is a model to train further: of its folder only the model's own files go along
         subprocess.run(command("further", "--quiet", model=f"{tmp}/run", steps=2), check=True)
