@@ -166,17 +166,17 @@ static void print_result(const options *o, const char *isa, const result *r, boo
     if (o->json)
         printf("%s\n{\"case\": \"%s\", \"op\": \"%s\", \"dtype\": \"%s\", \"M\": %d, \"N\": %d, "
                "\"K\": %d, \"threads\": %d, "
-               "\"metrics\": {\"gflops\": {\"median\": %.3f, \"p10\": %.3f, \"p90\": %.3f}}, "
+               "\"metrics\": {\"%s\": {\"median\": %.3f, \"p10\": %.3f, \"p90\": %.3f}}, "
                "\"gb_per_s\": %.2f, "
                "\"dnnl\": %.3f, \"openblas\": %.3f, \"ratio\": %.3f, \"best_ratio\": %.3f, "
                "\"over_f32\": %.3f}",
-               first ? "" : ",", name, r->op, r->dtype, r->M, r->N, r->K, r->threads, r->median,
-               r->p10, r->p90, r->gbs, r->peer[UM_PEER_DNNL], r->peer[UM_PEER_OPENBLAS], r->ratio,
-               r->best, r->f32);
+               first ? "" : ",", name, r->op, r->dtype, r->M, r->N, r->K, r->threads,
+               r->values ? "values_per_ns" : "gflops", r->median, r->p10, r->p90, r->gbs,
+               r->peer[UM_PEER_DNNL], r->peer[UM_PEER_OPENBLAS], r->ratio, r->best, r->f32);
     else
-        printf("%s\tGFLOP/s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.3f\t%.3f\t%.3f\n", name,
-               r->median, r->p10, r->p90, r->gbs, r->peer[UM_PEER_DNNL], r->peer[UM_PEER_OPENBLAS],
-               r->ratio, r->best, r->f32);
+        printf("%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.3f\t%.3f\t%.3f\n", name,
+               r->values ? "values/ns" : "GFLOP/s", r->median, r->p10, r->p90, r->gbs,
+               r->peer[UM_PEER_DNNL], r->peer[UM_PEER_OPENBLAS], r->ratio, r->best, r->f32);
     fflush(stdout);
 }
 

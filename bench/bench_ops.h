@@ -25,8 +25,9 @@ typedef struct contestant {
 /* One line of the result. */
 typedef struct result {
     const char *op, *dtype;
+    bool values;                  /* median, p10 and p90 are values a nanosecond */
     int M, N, K, threads;         /* attention: rows of a sequence, heads, head_dim */
-    double median, p10, p90, gbs; /* GFLOP/s, GB/s of weights */
+    double median, p10, p90, gbs; /* GFLOP/s (or values); GB/s of weights */
     double peer[UM_PEERS], ratio, best,
         f32; /* peers' GFLOP/s (0: not there); ours over the better one by medians and by the
                                                 fastest tenth of rounds; ours over our f32 */
@@ -51,5 +52,5 @@ bool bench_attention(bench *b, const attention_shape *s, result *out);
 void bench_train_layer(bench *b, int T, int N, int K, result results[3]);
 /* Backward of causal attention over one sequence. */
 void bench_train_attention(bench *b, int T, int heads, int head_dim, result *r);
-/* Cross-entropy of T rows of V logits with its gradient; values a nanosecond instead of GFLOP/s. */
+/* Cross-entropy of T rows of V logits with its gradient, in values a nanosecond. */
 void bench_train_loss(bench *b, int T, int V, result *r);

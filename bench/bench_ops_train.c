@@ -131,5 +131,6 @@ void bench_train_loss(bench *b, int T, int V, result *r)
     t.target = um_arena_i32(&b->arena, (size_t)T);
     for (int i = 0; i < T; i++) t.target[i] = i % V;
     timed(&t, "cross-entropy", cross_entropy, (double)T * V, r);
+    r->values = true;
     um_arena_reset(&b->arena, mark);
 }
