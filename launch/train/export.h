@@ -5,7 +5,8 @@
 #include "core/options/config.h"
 
 /* Makes of cfg->model and the checkpoint in cfg->out, as --save says:
- *   model     config.json, tokenizer, weights and towers: trained tensors as they are in the checkpoint, in the type of the file's;
- *             adapters merged, W + alpha/r B A, in f32 before they are rounded
- *   adapter   adapter/: the adapter in PEFT's form, and non_lora_trainables.safetensors with what else was trained */
+ *   model     config.json, the files of the tokeniser and of generation, weights and towers: trained tensors as they are in the
+ *             checkpoint, in the type that the model has them in; adapters merged, W + alpha/r B A, in f32 before they are rounded
+ *   adapter   adapter/: the adapter in PEFT's form, and non_lora_trainables.safetensors with what else was trained
+ * All of a model is there at the end or nothing of it. UM_E_STOPPED after Ctrl-C. Thread: main. */
 um_status um_export(const um_config *cfg, const char *checkpoint, um_err *err);
