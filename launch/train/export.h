@@ -8,5 +8,5 @@
  *   model     config.json, the files of the tokeniser and of generation, weights and towers: trained tensors as they are in the
  *             checkpoint, in the type that the model has them in; adapters merged, W + alpha/r B A, in f32 before they are rounded
  *   adapter   adapter/: the adapter in PEFT's form, and non_lora_trainables.safetensors with what else was trained
- * All of a model is there at the end or nothing of it. UM_E_STOPPED after Ctrl-C. Thread: main. */
+ * The files of a model are moved to their place when all are written, config.json last. UM_E_STOPPED after Ctrl-C. Thread: main. */
 um_status um_export(const um_config *cfg, const char *checkpoint, um_err *err);
