@@ -5,12 +5,12 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
+#include "core/base/process.h"
 #include "core/comm/join.h"
 #include "core/comm/role.h"
 #include "core/train/record.h"
 #include "core/train/saved.h"
 #include "core/train/schedule.h"
-#include "core/base/process.h"
 #include "core/train/state.h"
 #include "router/train/aux_terms.h"
 #include "router/train/evaluate.h"
@@ -179,27 +179,22 @@ static void open_engine(trainer *t)
     for (int i = 0; i < 2; i++) um_micro_batch_open(&e->micro[i], &setup);
 }
 
-/* Routers ask for media of their own accord, so they wait until all ranks know who they are: router 0 returns their Ready. */
+/* Routers ask for media of their own accord, so they wait until router 0 knows that all ranks are ready. */
 static um_status begin_all(trainer *t, um_err *err)
 {
     um_link *l = &t->base.link;
-    const um_topology *topo = &l->comm->topo;
-    Um__Ready go = UM__READY__INIT;
-    UM_TRY(um_join_all_ready(l, err));
-    for (int i = 0; i < topo->count[UM_ROLE_ROUTER]; i++)
-        if (topo->of_role[UM_ROLE_ROUTER][i] != l->comm->rank)
-            UM_TRY(
-                um_link_control(l, topo->of_role[UM_ROLE_ROUTER][i], UM_KIND_READY, &go.base, err));
-    return UM_OK;
-}
-
-static um_status await_begin(trainer *t, um_err *err)
-{
-    um_inbound in = {0};
-    t->base.link.phase = "waiting for all ranks";
-    UM_TRY(um_link_expect(&t->base.link, &in, UM_KIND_READY, 0, -1, err));
-    um_link_release(&t->base.link, &in);
-    return UM_OK;
+    uint64_t first = t->first;
+    if (t->leads)
+        UM_TRY(um_join_all_ready(l, err));
+    else
+        UM_TRY(um_join_ready(l, t->backbone.weight_bytes, 0, err));
+    l->phase = "waiting for all ranks";
+    UM_TRY(um_step_begin(t->step, &first, err));
+    if (first == t->first) return UM_OK;
+    return UM_FAIL(err, UM_E_DATA,
+                   "router 0 begins with step %" PRIu64 ", this router with step %" PRIu64
+                   ": --resume %s is not the same checkpoint on all machines",
+                   first, t->first, t->cfg->resume);
 }
 
 static um_status start(trainer *t, um_comm *comm, um_err *err)
@@ -222,9 +217,7 @@ static um_status start(trainer *t, um_comm *comm, um_err *err)
         um_saved_prune(t->cfg->out, INT64_MAX, 0); /* what a killed run has left half written */
         UM_TRY(um_record_log_open(&t->log, t->cfg->out, t->first - 1, err));
     }
-    if (t->leads) return begin_all(t, err);
-    UM_TRY(um_join_ready(&b->link, t->backbone.weight_bytes, 0, err));
-    return await_begin(t, err);
+    return begin_all(t, err);
 }
 
 /* --- steps --- */
