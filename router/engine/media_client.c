@@ -1,13 +1,11 @@
 /* See media_client.h. */
 #include "router/engine/media_client.h"
 
-#include "core/base/bytes.h"
 #include "core/base/clock.h"
-#include "core/base/file.h"
+#include "router/engine/media_reader.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     READ_BYTES = 4 << 20, /* files are read in pieces of so many bytes; then other work goes on */
@@ -41,16 +39,9 @@ typedef struct flight {
 
 /* The item at the front of the queue, on its way from disk to an encoder rank. */
 typedef struct reading {
-    want *of;                  /* NULL: there is none, or it was forgotten */
-    int files;                 /* that are read whole */
-    ProtobufCBinaryData *file; /* [item->n] */
-    bool begun;                /* file[files] is being read */
-    int fd;                    /* of it; -1: its content came with the request */
-    size_t got;                /* bytes of it that are read */
-    size_t bytes;              /* of all files that were begun */
-    um_sha256 hash;
-    char key[UM_SHA256_HEX]; /* "" until all files are read */
-    bool blocked;            /* every rank that reads it has a full window */
+    want *of; /* NULL: there is none, or it was forgotten */
+    um_media_reader reader;
+    bool blocked; /* every rank that reads it has a full window */
     um_arena arena;
 } reading;
 
@@ -117,10 +108,9 @@ static flight *flight_of(um_media_client *c, const char *key)
 
 static void reading_end(reading *r)
 {
-    um_sha256_drop(&r->hash);
-    if (r->fd >= 0) close(r->fd);
+    um_media_reader_end(&r->reader);
     um_arena_free(&r->arena);
-    *r = (reading){.arena = r->arena, .fd = -1};
+    *r = (reading){.arena = r->arena};
 }
 
 static bool owed(void *ctx, um_owed *out)
@@ -141,7 +131,6 @@ um_media_client *um_media_client_open(const um_config *cfg, const um_model *m, u
     c->under_way = um_zalloc((size_t)link->comm->topo.n * sizeof *c->under_way);
     list_init(&c->queue);
     um_arena_init(&c->now.arena, "media files", 1 << 16);
-    c->now.fd = -1;
     um_link_owes(link, owed, c);
     return c;
 }
@@ -234,31 +223,21 @@ static um_status rank_choose(um_media_client *c, int *rank, const um_item *item,
     *rank = rank_among(c, own);
     if (*rank < 0 && (own & UM_READS_VISION) != 0) *rank = rank_among(c, UM_READS_VISION);
     if (*rank >= 0) return UM_OK;
-    return UM_FAIL(err, UM_E_DATA, "%s: no encoder rank reads %s: start one with --encoders %s=1",
-                   item->paths[0],
-                   item->modality == UM_IMAGE   ? "images"
-                   : item->modality == UM_VIDEO ? "videos"
-                                                : um_modality_name(item->modality),
-                   um_modality_name(item->modality));
+    return um_media_unread(item, err);
 }
 
 /* Sends the item that was read; its waiter is the first of this key. */
-static um_status item_send(um_media_client *c, const um_item *item, int rank, um_err *err)
+static um_status item_send(um_media_client *c, int rank, um_err *err)
 {
-    Um__EncodeRequest req = UM__ENCODE_REQUEST__INIT;
+    Um__EncodeRequest req;
     window *w = &c->under_way[rank];
-    req.modality = (Um__Modality)item->modality;
-    req.name = (char *)(uintptr_t)item->paths[0];
-    req.n_media = (size_t)item->n;
-    req.media = c->now.file;
-    req.track = item->track;
-    req.frames = item->frames;
-    req.key = c->now.key;
+    const um_media_reader *reader = &c->now.reader;
+    um_media_reader_request(&c->now.reader, &req);
     UM_TRY(um_link_control(c->link, rank, UM_KIND_ENCODE, &req.base, err));
     UM_CHECK(w->items < WINDOW_ITEMS);
-    flight *f = um_zalloc(sizeof *f), **bucket = bucket_of(c, c->now.key);
-    *f = (flight){.rank = rank, .bytes = c->now.bytes, .sent_ns = um_now_ns(), .chain = *bucket};
-    memcpy(f->key, c->now.key, sizeof f->key);
+    flight *f = um_zalloc(sizeof *f), **bucket = bucket_of(c, reader->key);
+    *f = (flight){.rank = rank, .bytes = reader->bytes, .sent_ns = um_now_ns(), .chain = *bucket};
+    memcpy(f->key, reader->key, sizeof f->key);
     list_init(&f->waiters);
     list_append(&f->waiters, c->now.of);
     *bucket = f;
@@ -277,65 +256,7 @@ static void begin(um_media_client *c)
     reading *r = &c->now;
     r->of = list_first(&c->queue);
     list_remove(r->of);
-    const um_item *item = item_of(r->of);
-    uint8_t head[4] = {(uint8_t)item->modality, item->track, item->frames,
-                       (uint8_t)c->cfg->image_orientation[0]};
-    r->file = um_arena_zero(&r->arena, (size_t)item->n * sizeof *r->file);
-    um_sha256_init(&r->hash);
-    um_sha256_update(&r->hash, head, sizeof head);
-}
-
-static um_status too_large(const um_item *item, const char *path, int64_t limit, um_err *err)
-{
-    return UM_FAIL(err, UM_E_DATA, "%s: larger than --media-max-bytes, which is %lld%s", path,
-                   (long long)limit, item->n > 1 ? " for all frames of a video together" : "");
-}
-
-/* Begins the next file, when --media-max-bytes allows it: opens it, unless its content came with the request. */
-static um_status file_begin(um_media_client *c, const um_item *item, um_err *err)
-{
-    reading *r = &c->now;
-    ProtobufCBinaryData *f = &r->file[r->files];
-    const char *path = item->paths[r->files];
-    bool here = item->data != NULL && item->data[r->files].bytes != NULL;
-    int64_t size = here ? (int64_t)item->data[r->files].n : 0, limit = c->cfg->media_max_bytes;
-    uint8_t head[8];
-    um_status st = here ? UM_OK : um_file_open_regular(&r->fd, &size, path, err);
-    if (st != UM_OK) return UM_E_DATA;
-    if (size > limit - (int64_t)r->bytes) return too_large(item, path, limit, err);
-    f->len = (size_t)size;
-    f->data =
-        here ? (uint8_t *)(uintptr_t)item->data[r->files].bytes : um_arena_alloc(&r->arena, f->len);
-    r->begun = true;
-    r->bytes += f->len;
-    r->got = 0;
-    um_put_u64(head, f->len);
-    um_sha256_update(&r->hash, head, sizeof head);
-    return UM_OK;
-}
-
-/* Continues reading until all files are complete or some MiB have been read. The key covers what the rows depend on besides the model
- * and the settings that are fixed for the job: what the item is, the image orientation (begin), and every file's size and bytes. */
-static um_status read_some(um_media_client *c, const um_item *item, um_err *err)
-{
-    reading *r = &c->now;
-    for (size_t left = READ_BYTES; r->files < item->n && left > 0;) {
-        if (!r->begun) UM_TRY(file_begin(c, item, err));
-        ProtobufCBinaryData *f = &r->file[r->files];
-        size_t n = f->len - r->got < left ? f->len - r->got : left;
-        if (r->fd >= 0 &&
-            um_file_read_piece(r->fd, f->data + r->got, n, item->paths[r->files], err) != UM_OK)
-            return UM_E_DATA;
-        um_sha256_update(&r->hash, f->data + r->got, n);
-        r->got += n;
-        left -= n;
-        if (r->got < f->len) continue;
-        if (r->fd >= 0) close(r->fd);
-        r->fd = -1;
-        r->begun = false;
-        r->files++;
-    }
-    return UM_OK;
+    um_media_reader_begin(&r->reader, item_of(r->of), c->cfg, &r->arena);
 }
 
 /* All files are read: the rows are there, are under way, or the item is sent, as soon as a rank has room. */
@@ -344,18 +265,16 @@ static um_status resolve(um_media_client *c, um_err *err, um_err *why, um_status
     reading *r = &c->now;
     want *w = r->of;
     int rank = -1;
-    if (r->key[0] == '\0') {
-        *item_st = um_sha256_final(&r->hash, r->key, why);
-        if (*item_st != UM_OK) return UM_OK;
-    }
-    const um_media_rows *rows = um_media_cache_find(c->cache, r->key);
-    flight *f = rows == NULL ? flight_of(c, r->key) : NULL;
+    *item_st = um_media_reader_key(&r->reader, why);
+    if (*item_st != UM_OK) return UM_OK;
+    const um_media_rows *rows = um_media_cache_find(c->cache, r->reader.key);
+    flight *f = rows == NULL ? flight_of(c, r->reader.key) : NULL;
     if (rows == NULL && f == NULL) {
         *item_st = rank_choose(c, &rank, item_of(w), why);
         if (*item_st != UM_OK) return UM_OK;
-        r->blocked = !has_room(&c->under_way[rank], r->bytes);
+        r->blocked = !has_room(&c->under_way[rank], r->reader.bytes);
         if (r->blocked) return UM_OK;
-        UM_TRY(item_send(c, item_of(w), rank, err));
+        UM_TRY(item_send(c, rank, err));
     } else {
         c->stats.cached++;
     }
@@ -375,14 +294,13 @@ static void fail(um_media_client *c, um_media_request *r, um_status st, const um
 um_status um_media_client_read(um_media_client *c, um_err *err)
 {
     um_err why = {0};
-    um_status st = UM_OK;
     if (c->now.of == NULL) {
         if (list_first(&c->queue) == NULL) return UM_OK;
         begin(c);
     }
     want *w = c->now.of;
-    if (c->now.files < item_of(w)->n) st = read_some(c, item_of(w), &why);
-    if (st == UM_OK && c->now.files == item_of(w)->n) UM_TRY(resolve(c, err, &why, &st));
+    um_status st = um_media_reader_read(&c->now.reader, READ_BYTES, &why);
+    if (st == UM_OK && um_media_reader_complete(&c->now.reader)) UM_TRY(resolve(c, err, &why, &st));
     if (st != UM_OK) fail(c, w->of, st, &why);
     return UM_OK;
 }

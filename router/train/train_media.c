@@ -1,9 +1,8 @@
 /* See train_media.h. */
 #include "router/train/train_media.h"
 
-#include "core/base/bytes.h"
 #include "core/base/clock.h"
-#include "core/base/file.h"
+#include "router/engine/media_reader.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -146,64 +145,24 @@ static int rank_of(const um_train_media *c, um_modality modality, bool trained)
     return best;
 }
 
-/* Reads the files of an item; the key is the hash of all that its rows depend on (as media_client.c makes it). */
-static um_status read_files(const um_train_media *c, const um_item *item, ProtobufCBinaryData *file,
-                            char key[UM_SHA256_HEX], um_arena *arena, um_err *err)
+/* Nobody is asked, and there will be no rows. */
+static void refuse(um_train_item *it, const char *why)
 {
-    um_sha256 hash;
-    size_t left = (size_t)c->cfg->media_max_bytes;
-    const uint8_t head[4] = {(uint8_t)item->modality, item->track, item->frames,
-                             (uint8_t)c->cfg->image_orientation[0]};
-    um_sha256_init(&hash);
-    um_sha256_update(&hash, head, sizeof head);
-    for (int i = 0; i < item->n; i++) {
-        uint8_t size[8], *data = NULL;
-        size_t n = 0;
-        if (item->data != NULL && item->data[i].bytes != NULL) {
-            data = (uint8_t *)(uintptr_t)item->data[i].bytes;
-            n = item->data[i].n;
-        } else if (um_file_read_regular(&data, &n, item->paths[i], left, arena, err) != UM_OK) {
-            um_sha256_drop(&hash);
-            return UM_E_DATA;
-        }
-        if (n > left) {
-            um_sha256_drop(&hash);
-            return UM_FAIL(err, UM_E_DATA, "%s: larger than --media-max-bytes, which is %lld",
-                           item->paths[i], (long long)c->cfg->media_max_bytes);
-        }
-        left -= n;
-        um_put_u64(size, n);
-        um_sha256_update(&hash, size, sizeof size);
-        um_sha256_update(&hash, data, n);
-        file[i] = (ProtobufCBinaryData){.data = data, .len = n};
-    }
-    return um_sha256_final(&hash, key, err);
-}
-
-static um_status refuse(um_train_item *it, const char *why)
-{
+    it->keep = false;
+    it->rank = -1;
     it->why = um_strdup(why);
     it->done = true;
-    return UM_OK;
 }
 
-static um_status send(um_train_media *c, um_train_item *it, ProtobufCBinaryData *file, char *key,
-                      um_err *err)
+static um_status send(um_train_media *c, um_train_item *it, um_media_reader *reader, um_err *err)
 {
-    Um__EncodeRequest req = UM__ENCODE_REQUEST__INIT;
+    Um__EncodeRequest req;
     Um__EncodeTraining train = UM__ENCODE_TRAINING__INIT;
-    const um_item *item = it->of;
+    um_media_reader_request(reader, &req);
     train.step = it->step;
     train.batch = it->batch;
     train.item = it->number;
     train.keep = it->keep;
-    req.modality = (Um__Modality)item->modality;
-    req.name = (char *)(uintptr_t)item->paths[0];
-    req.n_media = (size_t)item->n;
-    req.media = file;
-    req.track = item->track;
-    req.frames = item->frames;
-    req.key = key;
     req.train = &train;
     UM_TRY(um_link_control(c->link, it->rank, UM_KIND_ENCODE, &req.base, err));
     if (c->busy[it->rank]++ == 0) c->since_ns[it->rank] = um_now_ns();
@@ -212,36 +171,43 @@ static um_status send(um_train_media *c, um_train_item *it, ProtobufCBinaryData 
     return UM_OK;
 }
 
-um_status um_train_media_ask(um_train_media *c, um_train_item *it, um_err *err)
+/* Reads the files; then its rows are in the cache, or its rank is asked for them. */
+static um_status resolve(um_train_media *c, um_train_item *it, um_err *err)
 {
     um_err why = {0};
-    char key[UM_SHA256_HEX];
-    const um_item *item = it->of;
-    const bool trained = (c->trained >> item->modality & 1) != 0;
-    um_mark mark = um_arena_mark(&c->scratch);
-    it->keep = trained && (it->batch & UM_BATCH_FORWARD) == 0;
-    it->fixed = !trained;
-    it->rank = rank_of(c, item->modality, trained);
-    if (it->rank < 0) {
-        it->keep = false;
-        um_fail(&why, UM_E_DATA, "%s: no encoder rank reads %s: start one with --encoders %s=1",
-                item->paths[0], um_modality_name(item->modality), um_modality_name(item->modality));
-        return refuse(it, why.msg);
-    }
-    ProtobufCBinaryData *file = um_arena_zero(&c->scratch, (size_t)item->n * sizeof *file);
-    um_status st = read_files(c, item, file, key, &c->scratch, &why);
+    um_media_reader reader;
+    um_media_reader_begin(&reader, it->of, c->cfg, &c->scratch);
+    um_status st = um_media_reader_read(&reader, SIZE_MAX, &why);
+    if (st == UM_OK) st = um_media_reader_key(&reader, &why);
     if (st != UM_OK) {
-        it->keep = false;
-        it->rank = -1;
-        st = refuse(it, why.msg);
-    } else if (!trained && (it->shared = um_media_cache_find(c->cache, key)) != NULL) {
+        refuse(it, why.msg);
+        st = UM_OK;
+    } else if (it->fixed && (it->shared = um_media_cache_find(c->cache, reader.key)) != NULL) {
         it->rank = -1;
         it->rows = it->shared->rows;
         it->n = it->shared->n;
         it->done = true;
     } else {
-        st = send(c, it, file, key, err);
+        st = send(c, it, &reader, err);
     }
+    um_media_reader_end(&reader);
+    return st;
+}
+
+um_status um_train_media_ask(um_train_media *c, um_train_item *it, um_err *err)
+{
+    um_err why = {0};
+    const bool trained = (c->trained >> it->of->modality & 1) != 0;
+    it->keep = trained && (it->batch & UM_BATCH_FORWARD) == 0;
+    it->fixed = !trained;
+    it->rank = rank_of(c, it->of->modality, trained);
+    if (it->rank < 0) {
+        um_media_unread(it->of, &why);
+        refuse(it, why.msg);
+        return UM_OK;
+    }
+    um_mark mark = um_arena_mark(&c->scratch);
+    um_status st = resolve(c, it, err);
     um_arena_reset(&c->scratch, mark);
     return st;
 }

@@ -8,6 +8,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "router/engine/media_client.h"
+#include "router/engine/media_reader.h"
 #include "tests/cluster/cluster.h"
 #include "tests/support/test_support.h"
 
@@ -104,6 +105,69 @@ static void many_entries(void **state)
     assert_int_equal(held(c, 0), 0);
     assert_int_equal(held(c, 4999), 1);
     um_media_cache_close(c);
+}
+
+/* --- the reader alone --- */
+
+/* Reads an item in pieces of so many bytes. */
+static um_status key_read(char key[UM_SHA256_HEX], const um_item *item, const um_config *cfg,
+                          size_t piece, um_arena *a, um_err *err)
+{
+    um_media_reader r;
+    um_status st = UM_OK;
+    um_media_reader_begin(&r, item, cfg, a);
+    while (st == UM_OK && !um_media_reader_complete(&r)) st = um_media_reader_read(&r, piece, err);
+    if (st == UM_OK) st = um_media_reader_key(&r, err);
+    memcpy(key, r.key, sizeof r.key);
+    um_media_reader_end(&r);
+    um_media_reader_end(&r);
+    return st;
+}
+
+/* The bytes that media_reader.h lists, whether they come from files or with the request, and in whatever pieces. */
+static void the_key_is_that_of_the_bytes(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[] = {UM_VIDEO, 0,   1,   'n',             /* what the item is */
+                                    3,        0,   0,   0,   0, 0, 0, 0, /* a size */
+                                    'o',      'n', 'e',                  /* a content */
+                                    0,        0,   0,   0,   0, 0, 0, 0, /* that of an empty file */
+                                    5,        0,   0,   0,   0, 0, 0, 0, 't', 'h', 'r', 'e', 'e'};
+    const char *content[] = {"one", "", "three"};
+    char want[UM_SHA256_HEX], key[UM_SHA256_HEX];
+    const char *path[3];
+    um_err err = {0};
+    um_arena a;
+    um_config cfg;
+    um_arena_init(&a, "test", 1 << 12);
+    um_config_default(&cfg);
+    cfg.image_orientation = "none";
+    assert_int_equal(um_sha256_of(want, bytes, sizeof bytes, &err), UM_OK);
+    um_media_data data[3] = {{0}};
+    for (int i = 0; i < 3; i++) {
+        path[i] = um_arena_fmt(&a, "test_media_reader.%d.%d", (int)getpid(), i);
+        assert_int_equal(um_file_write(path[i], content[i], strlen(content[i]), &err), UM_OK);
+    }
+    data[2].bytes = (const uint8_t *)content[2];
+    data[2].n = strlen(content[2]);
+    um_item item = {.modality = UM_VIDEO, .paths = path, .data = data, .n = 3, .frames = true};
+    const size_t pieces[] = {1, 2, SIZE_MAX};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(key_read(key, &item, &cfg, pieces[i], &a, &err), UM_OK);
+        assert_string_equal(key, want);
+    }
+    item.track = true;
+    assert_int_equal(key_read(key, &item, &cfg, SIZE_MAX, &a, &err), UM_OK);
+    assert_string_not_equal(key, want);
+    cfg.media_max_bytes = 7; /* of all files together; the last has the eighth */
+    assert_int_equal(key_read(key, &item, &cfg, 1, &a, &err), UM_E_DATA);
+    assert_non_null(strstr(err.msg, "larger than --media-max-bytes, which is 7"));
+    assert_string_equal(key, "");
+    cfg.media_max_bytes = 8;
+    assert_int_equal(key_read(key, &item, &cfg, 1, &a, &err), UM_OK);
+    for (int i = 0; i < 3; i++) assert_int_equal(unlink(path[i]), 0);
+    assert_int_equal(key_read(key, &item, &cfg, 1, &a, &err), UM_E_DATA);
+    um_arena_free(&a);
 }
 
 /* --- the client alone, against an encoder rank that the test plays --- */
@@ -407,6 +471,7 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_leave),
         cmocka_unit_test(rows_in_use_stay),
         cmocka_unit_test(many_entries),
+        cmocka_unit_test(the_key_is_that_of_the_bytes),
         cmocka_unit_test(one_key_has_many_waiters),
         cmocka_unit_test(nobody_waits_any_more),
         cmocka_unit_test(a_refusal_is_for_all),
