@@ -1,5 +1,5 @@
 /* Binds the activations of the backbone; see backbone.h. This is also the table of their sizes: it runs on measuring arenas. */
-#include "router/backbone/back.h"
+#include "router/backbone/backward.h"
 
 #include "core/base/bytes.h"
 
@@ -146,29 +146,12 @@ size_t um_acts_bytes(const um_model *m, int expert_ranks, int T)
     return host.peak + device.peak;
 }
 
-void um_back_acts_bind(um_back_acts *a, um_arena *device, const um_model *m, int T)
+void um_backward_acts_bind(um_backward_acts *a, um_arena *device, const um_model *m, int T)
 {
     const size_t rows = (size_t)T, D = (size_t)m->dim, K = (size_t)m->top_k;
-    *a = (um_back_acts){.dln2 = um_arena_f32(device, rows, D)};
+    *a = (um_backward_acts){.dln2 = um_arena_f32(device, rows, D)};
     if (m->experts == 0) return;
     a->dweights = um_arena_f32(device, rows, K);
     a->drows = um_arena_f32(device, rows * K, D);
     a->dinput = a->drows; /* the answers replace the question */
-}
-
-size_t um_back_bytes(const um_model *m, int expert_ranks, int T, um_recompute again)
-{
-    um_arena host, device;
-    um_back_acts back;
-    const size_t rows = (size_t)T, pages = (rows + UM_PAGE - 1) / UM_PAGE;
-    um_arena_init(&host, "sizes", 1 << 16);
-    um_arena_init_measure(&device, "device");
-    um_acts *a = um_arena_alloc(&host, (size_t)m->layers * sizeof *a);
-    um_arena_f32(&device, 2 * rows, (size_t)m->dim); /* the embeddings and their gradient */
-    um_arena_f32(&device, pages, um_kv_page_floats(m->kv_heads, m->head_dim));
-    um_acts_bind_layers(a, (um_acts_arenas){&host, &device}, m, expert_ranks, NULL, T, again);
-    um_back_acts_bind(&back, &device, m, T);
-    const size_t bytes = host.peak + device.peak;
-    um_arena_free(&host);
-    return bytes;
 }

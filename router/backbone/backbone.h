@@ -43,7 +43,7 @@ typedef struct um_backbone {
     um_linear head;         /* [V,D] */
     um_rope rope;
     size_t weight_bytes;
-    const struct um_back *back; /* the backward pass that is adding gradients; NULL: none */
+    const struct um_backward *backward; /* the backward pass that is adding gradients; NULL: none */
 } um_backbone;
 
 /* Loads everything that a router needs: ps lists the parts of UM_ROLE_ROUTER (um_role_parts). ps must outlive *out. */

@@ -38,7 +38,7 @@ static void run_slice(um_micro_batch *m, const slice *s, float *loss, bool gradi
         dev->ops->fill(dev, dxy, 0.0f, 2 * n * D);
         um_linear_bwd(dev, dy, &t->head, logits, y, s->n, device);
         um_rmsnorm_bwd(dev, dx, dy, x, rstd, &t->norm, s->n, model->dim);
-        dev->ops->scatter(dev, m->back.dx, dx, row, s->n, model->dim);
+        dev->ops->scatter(dev, m->backward.dx, dx, row, s->n, model->dim);
     }
     um_arena_reset(device, mark);
     um_arena_reset(host, host_mark);
@@ -83,7 +83,7 @@ static void head(um_loss *out, um_micro_batch *m, bool gradient)
     for (int t = 0, i = 0; t < m->T; t++)
         if (m->target[t] != UM_NO_TARGET) row[i++] = t;
     if (gradient)
-        m->setup.dev->ops->fill(m->setup.dev, m->back.dx, 0.0f,
+        m->setup.dev->ops->fill(m->setup.dev, m->backward.dx, 0.0f,
                                 (size_t)m->T * (size_t)m->setup.backbone->model->dim);
     for (int from = 0; from < m->targets; from += UM_LOSS_ROWS) {
         const slice s = {.row = row + from, .n = um_min_int(UM_LOSS_ROWS, m->targets - from)};
@@ -101,12 +101,12 @@ um_status um_loss_run(um_loss *out, um_micro_batch *m, bool gradient, bool all, 
     um_loss l = {.targets = m->targets, .moe_layers = layers};
     double *aux = um_arena_zero(arena, UM_AUX_TERMS * (size_t)layers * sizeof *aux);
     for (int i = 0; i < UM_AUX_TERMS; i++) l.aux[i] = aux + (size_t)i * (size_t)layers;
-    UM_ASSERT(!gradient || m->setup.backbone->back == NULL); /* one backward pass at a time */
-    if (gradient) m->setup.backbone->back = &m->back;
+    UM_ASSERT(!gradient || m->setup.backbone->backward == NULL); /* one backward pass at a time */
+    if (gradient) m->setup.backbone->backward = &m->backward;
     um_pass_seed(&m->pass);
     head(&l, m, gradient);
-    um_aux_values(&m->pass, m->setup.aux, m->back.rows, all, aux);
-    if (gradient) um_back_begin(&m->back);
+    um_aux_values(&m->pass, m->setup.aux, m->backward.rows, all, aux);
+    if (gradient) um_backward_begin(&m->backward);
     UM_TRY(um_dev_sync(m->setup.dev, err));
     *out = l;
     return UM_OK;
@@ -115,9 +115,8 @@ um_status um_loss_run(um_loss *out, um_micro_batch *m, bool gradient, bool all, 
 double um_loss_aux(const um_loss *l, const um_aux *aux)
 {
     if (aux == NULL) return 0;
-    const float coef[UM_AUX_TERMS] = {aux->balance, aux->multimodal, aux->kl, aux->z};
     double sum = 0;
     for (int k = 0; k < UM_AUX_TERMS; k++)
-        for (int i = 0; i < l->moe_layers; i++) sum += (double)coef[k] * l->aux[k][i];
+        for (int i = 0; i < l->moe_layers; i++) sum += (double)aux->coef[k] * l->aux[k][i];
     return sum;
 }

@@ -19,8 +19,9 @@ typedef struct um_loss {
         [UM_AUX_TERMS]; /* [moe_layers] values without coefficient, host, in the arena given; 0 where not computed */
 } um_loss;
 
-/* Computes the loss of a micro-batch whose pass is done. gradient: sets m->back.dx to the gradient of `sum` and begins m->back, and adds to
- * the gradients of head and last norm. all: every auxiliary term is computed, else those with a coefficient. Lists lie in arena (host). */
+/* Computes the loss of a micro-batch whose pass is done. gradient: sets m->backward.dx to the gradient of `sum`, begins m->backward, and
+ * adds to the gradients of head and last norm. all: every auxiliary term is computed, else those with a coefficient. Lists lie in arena
+ * (host). */
 um_status um_loss_run(um_loss *out, um_micro_batch *m, bool gradient, bool all, um_arena *arena,
                       um_err *err);
 /* Sum over layers and terms of coefficient * value: what the auxiliary terms add to the mean loss of the micro-batch. */

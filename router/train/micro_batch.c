@@ -130,13 +130,13 @@ static void bind(um_micro_batch *m, um_arena *device)
     int pages = 0;
     for (int i = 0; i < m->samples; i++) pages += pages_of(m->sample[i].real);
     m->batch.h = um_arena_f32(device, T, D);
-    m->back.dx = um_arena_f32(device, T, D);
+    m->backward.dx = um_arena_f32(device, T, D);
     um_attention_pages_bind(&m->pages, &m->host, device,
                             um_kv_page_floats(model->kv_heads, model->head_dim), pages * UM_PAGE);
     m->acts = um_arena_alloc(&m->host, (size_t)model->layers * sizeof *m->acts);
     um_acts_bind_layers(m->acts, to, model, m->setup.expert_ranks, m->batch.h, m->T,
                         m->setup.recompute);
-    um_back_acts_bind(&m->back.acts, device, model, m->T);
+    um_backward_acts_bind(&m->backward.acts, device, model, m->T);
 }
 
 /* In one block, so that the next micro-batch finds it again. */
@@ -248,7 +248,7 @@ static void fill_gate_rows(um_micro_batch *m)
     }
     *g = (um_gate_rows){
         .sample_row = row, .sample_T = T, .samples = m->samples, .modality = m->modality};
-    m->back.rows = g;
+    m->backward.rows = g;
 }
 
 /* Noise and dropout of a micro-batch that is only looked at are those of the number that it has there. */
@@ -313,9 +313,9 @@ static void ready(um_micro_batch *m)
                         .device = s->device,
                         .lora = s->lora,
                         .lora_seed = seed_of(m)};
-    m->back.pass = &m->pass;
-    m->back.aux = s->aux;
-    m->back.aux_scale = (float)m->targets;
+    m->backward.pass = &m->pass;
+    m->backward.aux = s->aux;
+    m->backward.aux_scale = (float)m->targets;
     fill_gate_rows(m);
 }
 
@@ -327,7 +327,7 @@ um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample,
     um_arena_reset(&m->host, (um_mark){0});
     um_arena_reset(&m->device, (um_mark){0});
     m->batch = (um_batch){.T = 0};
-    m->back = (um_back){.layer = -1};
+    m->backward = (um_backward){.layer = -1};
     UM_TRY(lay_out(m, &ids, sample, n, pad_rows, err));
     UM_TRY(frames_check(m, err));
     UM_TRY(bind_in_block(m, err));
@@ -340,9 +340,9 @@ um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample,
 um_status um_micro_batch_finish(um_micro_batch *m, um_err *err)
 {
     const um_micro_batch_setup *s = &m->setup;
-    UM_ASSERT(um_back_done(&m->back) && s->backbone->back == &m->back);
-    s->backbone->back = NULL;
-    um_embed_bwd(s->dev, &s->backbone->embedding, m->back.dx, m->id, m->T, s->device);
+    UM_ASSERT(um_backward_done(&m->backward) && s->backbone->backward == &m->backward);
+    s->backbone->backward = NULL;
+    um_embed_bwd(s->dev, &s->backbone->embedding, m->backward.dx, m->id, m->T, s->device);
     return um_dev_sync(s->dev, err);
 }
 
@@ -350,6 +350,6 @@ void um_micro_batch_media_grad(const um_micro_batch *m, int medium, float *out)
 {
     const um_media_place *x = &m->media[medium];
     const size_t D = (size_t)m->setup.backbone->model->dim;
-    m->setup.dev->ops->get(m->setup.dev, out, m->back.dx + (size_t)x->row * D,
+    m->setup.dev->ops->get(m->setup.dev, out, m->backward.dx + (size_t)x->row * D,
                            (size_t)x->n * D * sizeof *out);
 }

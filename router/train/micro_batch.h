@@ -1,8 +1,10 @@
 /* A micro-batch of training: samples as the rows of one um_batch, on their way forward and back.
  *
- *   um_micro_batch_build ─► um_pass_run(&m->pass) ... ─► um_loss_run ─► um_back_run(&m->back) ... ─► um_micro_batch_finish
- *     rows, targets,          until um_pass_done          head, loss,     until um_back_done         gradient of the embeddings;
- *     activations bound                                   m->back.dx                                 media's lie in m->back.dx
+ *   um_micro_batch_build   rows and targets; binds the activations
+ *   um_pass_run            on m->pass, until um_pass_done
+ *   um_loss_run            head and loss; the gradient of the last layer's output in m->backward.dx
+ *   um_backward_run        on m->backward, until um_backward_done
+ *   um_micro_batch_finish  gradient of the embeddings; those of the media's rows lie in m->backward.dx
  *
  * Without pad rows the samples stand one behind the other. With them (parity with the reference, spec 1.5, 1.6) every sample is as long as
  * the longest: ids are padded with id 0 to the longest list of ids, then with zero rows; pad rows are real rows of the gate, attend to all
@@ -13,7 +15,7 @@
 #pragma once
 
 #include "core/nn/attention.h"
-#include "router/backbone/back.h"
+#include "router/backbone/backward.h"
 #include "router/request/prompt.h"
 
 enum { UM_NO_TARGET = -1, UM_NO_ID = -1 };
@@ -64,7 +66,7 @@ typedef struct um_micro_batch {
     um_micro_batch_setup setup;
     um_batch batch;
     um_pass pass;
-    um_back back;
+    um_backward backward;
     int T, samples;
     um_sample_rows *sample; /* host [samples] */
     int32_t *id; /* host [T] row of the embedding table, UM_NO_ID: a medium's row or a zero row */

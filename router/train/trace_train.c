@@ -4,7 +4,7 @@
 #include "core/base/file.h"
 #include "core/base/text.h"
 #include "core/nn/safetensors.h"
-#include "router/train/aux_terms.h"
+#include "router/train/aux_coefficients.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -108,7 +108,7 @@ um_status um_train_trace_loss(void *ctx, const um_train_work *w, const um_micro_
 {
     um_train_trace *t = ctx;
     const uint64_t step = m->batch.step;
-    const double loss = l->sum / l->targets + um_loss_aux(l, m->back.aux);
+    const double loss = l->sum / l->targets + um_loss_aux(l, m->backward.aux);
     const int batch = batch_of(t, step);
     char name[96];
     (void)err;
@@ -125,9 +125,7 @@ um_status um_train_trace_loss(void *ctx, const um_train_work *w, const um_micro_
     for (int term = 0; term < UM_AUX_TERMS; term++) {
         double sum = 0;
         if (um_aux_name((um_aux_term)term) == NULL || t->off[term] == 0) continue;
-        if (m->back.aux != NULL && (term == UM_AUX_BALANCE      ? m->back.aux->balance
-                                    : term == UM_AUX_MULTIMODAL ? m->back.aux->multimodal
-                                                                : m->back.aux->kl) > 0)
+        if (m->backward.aux != NULL && m->backward.aux->coef[term] > 0)
             continue; /* the loss has it already */
         for (int k = 0; k < l->moe_layers; k++) sum += l->aux[term][k];
         snprintf(name, sizeof name, "batch%d.loss_with_%s", batch, um_aux_name((um_aux_term)term));

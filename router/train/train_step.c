@@ -145,11 +145,11 @@ static um_status give_media(flight *f, int i, um_err *err)
     return st;
 }
 
-static um_status back(flight *f, int i, um_err *err)
+static um_status backward(flight *f, int i, um_err *err)
 {
     um_micro_batch *m = micro_of(f, i);
-    UM_TRY(um_back_run(&m->back, err));
-    if (!um_back_done(&m->back)) return UM_OK;
+    UM_TRY(um_backward_run(&m->backward, err));
+    if (!um_backward_done(&m->backward)) return UM_OK;
     UM_TRY(um_micro_batch_finish(m, err));
     UM_TRY(give_media(f, i, err));
     return through(f, i, err);
@@ -195,7 +195,7 @@ static um_status run(flight *f, um_err *err)
         }
         if (f->at[head] == BACKWARD) {
             worked = true;
-            UM_TRY(back(f, head, err));
+            UM_TRY(backward(f, head, err));
         }
         for (int i = head; i < n && i < head + 2; i++) UM_TRY(forward(f, i, &worked, err));
         if (!worked) UM_TRY(wait(f->e, err));

@@ -12,7 +12,7 @@
 #include "core/train/saved.h"
 #include "core/train/schedule.h"
 #include "core/train/state.h"
-#include "router/train/aux_terms.h"
+#include "router/train/aux_coefficients.h"
 #include "router/train/evaluate.h"
 #include "router/train/trace_train.h"
 #include "router/train/train_step.h"
@@ -42,7 +42,6 @@ typedef struct trainer {
     um_exchange *exchange;
     um_train_engine engine;
     um_aux aux;
-    float off[UM_AUX_TERMS];
     um_train_feed feed;
     um_train_plan plan[AHEAD]; /* step s is in plan[s % AHEAD] */
     uint64_t planned;          /* the last step that is there */
@@ -58,7 +57,7 @@ typedef struct trainer {
     /* a training file */
     um_train_trace trace;
     bool tracing;
-    bool leads, shutdown;
+    bool leads;
     bool stopped;       /* a signal ended the run */
     int log;            /* router 0: trainer_log.jsonl, or -1 */
     const char *states; /* of a training file: the folder for its gradients */
@@ -206,9 +205,8 @@ static um_status start(trainer *t, um_comm *comm, um_err *err)
     UM_TRY(load(t, err));
     UM_TRY(t->cfg->request[0] != '\0' ? open_trace(t, err) : open_data(t, err));
     UM_TRY(resume(t, err));
-    UM_TRY(um_aux_read(&t->aux, t->off, t->cfg, &b->ck.model, t->tracing ? t->trace.file.aux : NULL,
-                       &b->model, err));
-    if (t->tracing) memcpy(t->trace.off, t->off, sizeof t->off);
+    UM_TRY(um_aux_read(&t->aux, t->trace.off, t->cfg, &b->ck.model, t->trace.file.aux, &b->model,
+                       err));
     open_engine(t);
     t->schedule = um_schedule_of(t->cfg, t->steps);
     t->planned = t->first - 1;

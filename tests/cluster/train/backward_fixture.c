@@ -232,7 +232,8 @@ double work_pass(work *w, bool gradient)
     work_ok(um_micro_batch_build(m, w->sample, w->samples, w->pad_rows, 1, number, &err), &err);
     while (!um_pass_done(&m->pass)) work_ok(um_pass_run(&m->pass, &err), &err);
     work_ok(um_loss_run(&loss, m, gradient, false, &w->host, &err), &err);
-    while (gradient && !um_back_done(&m->back)) work_ok(um_back_run(&m->back, &err), &err);
+    while (gradient && !um_backward_done(&m->backward))
+        work_ok(um_backward_run(&m->backward, &err), &err);
     if (gradient) work_ok(um_micro_batch_finish(m, &err), &err);
     const double total = loss.sum + loss.targets * um_loss_aux(&loss, &w->aux);
     um_arena_reset(&w->host, mark);
@@ -247,6 +248,6 @@ float *work_gradients(work *w, const um_micro_batch *m, size_t *n)
     *n = ps->n_grads + rows;
     float *g = um_arena_f32(&w->host, 1, *n);
     dev->ops->get(dev, g, ps->grads, ps->n_grads * sizeof *g);
-    dev->ops->get(dev, g + ps->n_grads, m->back.dx, rows * sizeof *g);
+    dev->ops->get(dev, g + ps->n_grads, m->backward.dx, rows * sizeof *g);
     return g;
 }

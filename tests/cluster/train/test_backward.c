@@ -145,7 +145,7 @@ static void dense_body(work *w)
 static void experts_body(work *w)
 {
     work_samples(w);
-    w->aux = (um_aux){.balance = 0.05f, .z = 0.01f};
+    w->aux = (um_aux){.coef = {[UM_AUX_BALANCE] = 0.05f, [UM_AUX_Z] = 0.01f}};
     check_all(w);
 }
 
@@ -302,7 +302,7 @@ static void ignored_body(work *w)
         for (int k = 0; k < w->sample[i].n; k++) labels[k] = UM_LABEL_IGNORED;
         w->sample[i].labels = labels;
     }
-    w->aux = (um_aux){.balance = 0.05f};
+    w->aux = (um_aux){.coef[UM_AUX_BALANCE] = 0.05f};
     um_params_zero_grads(&w->base.params);
     assert_true(work_pass(w, true) == 0);
     assert_int_equal(w->batch.targets, 0);

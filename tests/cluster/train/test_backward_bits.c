@@ -25,7 +25,7 @@ static float *gradients(work *w, size_t *n)
 static void recompute_body(work *w)
 {
     size_t n, again;
-    w->aux = (um_aux){.balance = 0.05f, .z = 0.01f};
+    w->aux = (um_aux){.coef = {[UM_AUX_BALANCE] = 0.05f, [UM_AUX_Z] = 0.01f}};
     work_samples(w);
     const float *kept = gradients(w, &n);
     for (int how = UM_RECOMPUTE_FFN; how <= UM_RECOMPUTE_LAYER; how++) {
@@ -71,8 +71,8 @@ static float *backward(work *w, um_micro_batch *m, um_micro_batch *other, size_t
 {
     um_err err = {0};
     loss(w, m);
-    while (!um_back_done(&m->back)) {
-        work_ok(um_back_run(&m->back, &err), &err);
+    while (!um_backward_done(&m->backward)) {
+        work_ok(um_backward_run(&m->backward, &err), &err);
         if (other != NULL && !um_pass_done(&other->pass))
             work_ok(um_pass_run(&other->pass, &err), &err);
     }
@@ -124,7 +124,7 @@ static size_t first_n;
 static void ranks_body(work *w)
 {
     size_t n;
-    w->aux = (um_aux){.balance = 0.05f, .z = 0.01f, .kl = 0.1f};
+    w->aux = (um_aux){.coef = {[UM_AUX_BALANCE] = 0.05f, [UM_AUX_Z] = 0.01f, [UM_AUX_KL] = 0.1f}};
     work_samples(w);
     const float *g = gradients(w, &n);
     if (first == NULL) {

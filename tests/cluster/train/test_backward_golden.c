@@ -120,7 +120,7 @@ static void golden_batch(work *w, const um_tensors *want, int b)
     while (!um_pass_done(&m->pass)) work_ok(um_pass_run(&m->pass, &err), &err);
     work_ok(um_loss_run(&loss, m, true, true, &w->host, &err), &err);
     golden_losses(w, want, b, &loss);
-    while (!um_back_done(&m->back)) work_ok(um_back_run(&m->back, &err), &err);
+    while (!um_backward_done(&m->backward)) work_ok(um_backward_run(&m->backward, &err), &err);
     work_ok(um_micro_batch_finish(m, &err), &err);
     golden_gradients(w, want, b);
 }
@@ -133,7 +133,7 @@ static void golden_body(work *w)
     um_tensors *want;
     w->aux =
         (um_aux){.meant = {[UM_FM_IMAGE] = image, [UM_FM_AUDIO] = audio, [UM_FM_VIDEO] = video}};
-    if (w->base.ck.model.gate == UM_GATE_GSHARD) w->aux.balance = 0.01f;
+    if (w->base.ck.model.gate == UM_GATE_GSHARD) w->aux.coef[UM_AUX_BALANCE] = 0.01f;
     work_ok(um_tensors_open(&want, w->expected, &err), &err);
     golden_sample(w, want, 2, 0);
     golden_sample(w, want, 2, 1);

@@ -4,7 +4,7 @@
 
 #include "core/base/json.h"
 #include "core/options/config.h"
-#include "router/backbone/back.h"
+#include "router/backbone/aux_losses.h"
 
 /* The name that the reference gives to a term: "aux_balance_loss"; NULL for one of ours. */
 const char *um_aux_name(um_aux_term term);

@@ -1,5 +1,5 @@
-/* See back.h. Every function quotes the line of backbone.c that it undoes. */
-#include "router/backbone/back.h"
+/* See backward.h. Every function quotes the line of backbone.c that it undoes. */
+#include "router/backbone/backward.h"
 
 #include "core/base/bytes.h"
 
@@ -24,7 +24,7 @@ static void attend_back(const um_pass *p, const um_layer *w, const um_attention_
 }
 
 /* mid = in + O(attention(RMSNorm(in))):   dx becomes that of in */
-static void attention_back(um_back *b, const um_acts *a)
+static void attention_back(um_backward *b, const um_acts *a)
 {
     const um_pass *p = b->pass;
     const um_model *m = p->backbone->model;
@@ -47,7 +47,7 @@ static void attention_back(um_back *b, const um_acts *a)
 }
 
 /* ln2 = RMSNorm(mid), and what is above it */
-static void upper_half_back(um_back *b, const um_acts *a)
+static void upper_half_back(um_backward *b, const um_acts *a)
 {
     const um_pass *p = b->pass;
     const um_model *m = p->backbone->model;
@@ -59,7 +59,7 @@ static void upper_half_back(um_back *b, const um_acts *a)
 /* --- the gate --- */
 
 /* The routed experts' weights, and those of the shared ones, as columns of the dynamic gate:   dweights [T,C] */
-static float *columns_of(um_back *b, const um_acts *a, const float *dshared)
+static float *columns_of(um_backward *b, const um_acts *a, const float *dshared)
 {
     const um_pass *p = b->pass;
     const um_dynamic *g = &a->dynamic;
@@ -79,7 +79,7 @@ static float *columns_of(um_back *b, const um_acts *a, const float *dshared)
 }
 
 /* gate_in[row] = f_m(ln2[row]):   dln2[row] += ... */
-static void pre_project_back(um_back *b, const um_layer *w, um_acts *a, const float *dgate_in)
+static void pre_project_back(um_backward *b, const um_layer *w, um_acts *a, const float *dgate_in)
 {
     const um_pass *p = b->pass;
     const um_batch *batch = p->batch;
@@ -99,7 +99,7 @@ static void pre_project_back(um_back *b, const um_layer *w, um_acts *a, const fl
 }
 
 /* weights = choice(logits), logits = gate(gate_in), and the auxiliary terms of the logits. */
-static void gate_back(um_back *b, um_acts *a, const float *dshared)
+static void gate_back(um_backward *b, um_acts *a, const float *dshared)
 {
     const um_pass *p = b->pass;
     const um_model *m = p->backbone->model;
@@ -111,7 +111,7 @@ static void gate_back(um_back *b, um_acts *a, const float *dshared)
         um_dynamic_bwd(p->dev, dlogits, columns_of(b, a, dshared), &a->dynamic);
     else
         um_gate_bwd(p->dev, dlogits, b->acts.dweights, &a->route);
-    um_aux_back(p, a, dlogits, b->aux, b->aux_scale, b->rows);
+    um_aux_bwd(p, a, dlogits, b->aux, b->aux_scale, b->rows);
     float *load = um_param_grad(w->gate_bias);
     if (load != NULL)
         um_gate_add_load(p->dev, load, a->routed, T, a->route.K, a->route.E, p->host, p->device);
@@ -124,7 +124,7 @@ static void gate_back(um_back *b, um_acts *a, const float *dshared)
 /* --- experts --- */
 
 /* y = the sum of weight * rows:   their gradients go out to the experts */
-static um_status experts_send(um_back *b, um_acts *a, um_err *err)
+static um_status experts_send(um_backward *b, um_acts *a, um_err *err)
 {
     const um_pass *p = b->pass;
     const um_model *m = p->backbone->model;
@@ -135,7 +135,7 @@ static um_status experts_send(um_back *b, um_acts *a, um_err *err)
 }
 
 /* y = parts[0] + the sum of weight * parts[1+j], parts[1+j] = shared expert j of ln2.   Returns dpart_weight [T,1+F]. */
-static const float *shared_back(um_back *b, um_acts *a)
+static const float *shared_back(um_backward *b, um_acts *a)
 {
     const um_pass *p = b->pass;
     const um_layer *w = &p->backbone->blocks[b->layer];
@@ -154,7 +154,7 @@ static const float *shared_back(um_back *b, um_acts *a)
 }
 
 /* The rest of a layer of experts, behind their answers. Shared experts run while the expert ranks compute. */
-static um_status experts_receive(um_back *b, um_acts *a, um_err *err)
+static um_status experts_receive(um_backward *b, um_acts *a, um_err *err)
 {
     const um_pass *p = b->pass;
     const float *dshared = NULL;
@@ -168,14 +168,14 @@ static um_status experts_receive(um_back *b, um_acts *a, um_err *err)
 
 /* --- the pass --- */
 
-void um_back_begin(um_back *b)
+void um_backward_begin(um_backward *b)
 {
     UM_ASSERT(um_pass_done(b->pass) && b->pass->keep);
     b->layer = b->pass->backbone->model->layers - 1;
     b->away = false;
 }
 
-static void layer_end(um_back *b)
+static void layer_end(um_backward *b)
 {
     upper_half_back(b, &b->pass->acts[b->layer]);
     b->layer--;
@@ -183,7 +183,7 @@ static void layer_end(um_back *b)
 }
 
 /* Up to where the rows go out; a dense layer ends. */
-static um_status layer_begin(um_back *b, um_err *err)
+static um_status layer_begin(um_backward *b, um_err *err)
 {
     const um_pass *p = b->pass;
     const um_layer *w = &p->backbone->blocks[b->layer];
@@ -201,11 +201,11 @@ static um_status layer_begin(um_back *b, um_err *err)
     return UM_OK;
 }
 
-um_status um_back_run(um_back *b, um_err *err)
+um_status um_backward_run(um_backward *b, um_err *err)
 {
     const um_pass *p = b->pass;
     um_link *link = um_exchange_link(p->exchange);
-    UM_ASSERT(!um_back_done(b));
+    UM_ASSERT(!um_backward_done(b));
     link->phase = "running the backbone backwards";
     link->step = p->batch->step;
     um_pass_seed(p);
@@ -215,10 +215,10 @@ um_status um_back_run(um_back *b, um_err *err)
         UM_TRY(experts_receive(b, &p->acts[b->layer], err));
         layer_end(b);
     }
-    while (!um_back_done(b) && !b->away) {
+    while (!um_backward_done(b) && !b->away) {
         link->layer = (uint32_t)b->layer;
         UM_TRY(layer_begin(b, err));
     }
-    if (!um_back_done(b)) return UM_OK;
+    if (!um_backward_done(b)) return UM_OK;
     return um_dev_sync(p->dev, err);
 }

@@ -1,11 +1,9 @@
-/* The gates' auxiliary terms; see back.h. */
-#include "router/backbone/back.h"
+/* See aux_losses.h. */
+#include "router/backbone/aux_losses.h"
 
 static float coefficient(const um_aux *aux, um_aux_term term)
 {
-    if (aux == NULL) return 0.0f;
-    const float coef[UM_AUX_TERMS] = {aux->balance, aux->multimodal, aux->kl, aux->z};
-    return coef[term];
+    return aux == NULL ? 0.0f : aux->coef[term];
 }
 
 /* The balance of the dynamic gate: rows count alike. */
@@ -43,8 +41,8 @@ static double run_term(const um_pass *p, const um_acts *a, um_aux_term term, flo
     return 0;
 }
 
-void um_aux_back(const um_pass *p, const um_acts *a, float *dlogits, const um_aux *aux, float scale,
-                 const um_gate_rows *rows)
+void um_aux_bwd(const um_pass *p, const um_acts *a, float *dlogits, const um_aux *aux, float scale,
+                const um_gate_rows *rows)
 {
     for (int k = 0; k < UM_AUX_TERMS; k++) {
         const float coef = coefficient(aux, (um_aux_term)k) * scale;

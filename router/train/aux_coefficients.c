@@ -1,5 +1,5 @@
-/* See aux_terms.h. */
-#include "router/train/aux_terms.h"
+/* See aux_coefficients.h. */
+#include "router/train/aux_coefficients.h"
 
 #include "core/base/file.h"
 
@@ -52,20 +52,21 @@ um_status um_aux_read(um_aux *out, float off[UM_AUX_TERMS], const um_config *cfg
     um_json *config = NULL;
     UM_TRY(
         um_json_load_loose(&config, um_path_join(arena, m->dir, "config.json"), CONFIG_LIMIT, err));
-    um_aux a = {.z = (float)cfg->z_coef};
+    const double given[UM_AUX_TERMS] = {[UM_AUX_BALANCE] = cfg->balance_coef,
+                                        [UM_AUX_MULTIMODAL] = cfg->multimodal_coef,
+                                        [UM_AUX_KL] = cfg->kl_coef};
+    um_aux a = {.coef[UM_AUX_Z] = (float)cfg->z_coef};
     off[UM_AUX_Z] = 0;
-    a.balance =
-        coefficient(&off[UM_AUX_BALANCE], cfg->balance_coef, config, more, UM_AUX_BALANCE, arena);
-    a.multimodal = coefficient(&off[UM_AUX_MULTIMODAL], cfg->multimodal_coef, config, more,
-                               UM_AUX_MULTIMODAL, arena);
-    a.kl = coefficient(&off[UM_AUX_KL], cfg->kl_coef, config, more, UM_AUX_KL, arena);
+    for (int k = 0; k < UM_AUX_TERMS; k++)
+        if (um_aux_name((um_aux_term)k) != NULL)
+            a.coef[k] = coefficient(&off[k], given[k], config, more, (um_aux_term)k, arena);
     a.meant[UM_FM_IMAGE] = meant(config, more, "image_expert_indices", m->experts, arena);
     a.meant[UM_FM_AUDIO] = meant(config, more, "audio_expert_indices", m->experts, arena);
     a.meant[UM_FM_VIDEO] = meant(config, more, "video_expert_indices", m->experts, arena);
     um_json_free(config);
     bool named = a.meant[UM_FM_IMAGE] != NULL || a.meant[UM_FM_AUDIO] != NULL ||
                  a.meant[UM_FM_VIDEO] != NULL;
-    if (a.multimodal > 0 && !named)
+    if (a.coef[UM_AUX_MULTIMODAL] > 0 && !named)
         return UM_FAIL(err, UM_E_USAGE,
                        "--multimodal-coef: config.json of %s names no experts: it wants "
                        "image_expert_indices, audio_expert_indices or video_expert_indices",
