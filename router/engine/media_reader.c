@@ -6,23 +6,23 @@
 
 #include <unistd.h>
 
-void um_media_reader_begin(um_media_reader *f, const um_item *item, const um_config *cfg,
+void um_media_reader_begin(um_media_reader *r, const um_item *item, const um_config *cfg,
                            um_arena *arena)
 {
     const uint8_t head[4] = {(uint8_t)item->modality, item->track, item->frames,
                              (uint8_t)cfg->image_orientation[0]};
-    *f = (um_media_reader){.item = item, .cfg = cfg, .arena = arena, .fd = -1};
-    f->file = um_arena_zero(arena, (size_t)item->n * sizeof *f->file);
-    um_sha256_init(&f->hash);
-    um_sha256_update(&f->hash, head, sizeof head);
+    *r = (um_media_reader){.item = item, .cfg = cfg, .arena = arena, .fd = -1};
+    r->file = um_arena_zero(arena, (size_t)item->n * sizeof *r->file);
+    um_sha256_init(&r->hash);
+    um_sha256_update(&r->hash, head, sizeof head);
 }
 
-void um_media_reader_end(um_media_reader *f)
+void um_media_reader_end(um_media_reader *r)
 {
-    if (f->item == NULL) return;
-    um_sha256_drop(&f->hash);
-    if (f->fd >= 0) close(f->fd);
-    *f = (um_media_reader){.fd = -1};
+    if (r->item == NULL) return;
+    um_sha256_drop(&r->hash);
+    if (r->fd >= 0) close(r->fd);
+    *r = (um_media_reader){.fd = -1};
 }
 
 static um_status too_large(const um_item *item, const char *path, int64_t limit, um_err *err)
@@ -32,66 +32,66 @@ static um_status too_large(const um_item *item, const char *path, int64_t limit,
 }
 
 /* Begins the next file, when --media-max-bytes allows it: opens it, unless its content came with the request. */
-static um_status file_begin(um_media_reader *f, um_err *err)
+static um_status file_begin(um_media_reader *r, um_err *err)
 {
-    const um_item *item = f->item;
-    ProtobufCBinaryData *file = &f->file[f->n];
-    const char *path = item->paths[f->n];
-    bool here = item->data != NULL && item->data[f->n].bytes != NULL;
-    int64_t size = here ? (int64_t)item->data[f->n].n : 0, limit = f->cfg->media_max_bytes;
+    const um_item *item = r->item;
+    ProtobufCBinaryData *file = &r->file[r->n];
+    const char *path = item->paths[r->n];
+    bool here = item->data != NULL && item->data[r->n].bytes != NULL;
+    int64_t size = here ? (int64_t)item->data[r->n].n : 0, limit = r->cfg->media_max_bytes;
     uint8_t head[8];
-    um_status st = here ? UM_OK : um_file_open_regular(&f->fd, &size, path, err);
+    um_status st = here ? UM_OK : um_file_open_regular(&r->fd, &size, path, err);
     if (st != UM_OK) return UM_E_DATA;
-    if (size > limit - (int64_t)f->bytes) return too_large(item, path, limit, err);
+    if (size > limit - (int64_t)r->bytes) return too_large(item, path, limit, err);
     file->len = (size_t)size;
     file->data =
-        here ? (uint8_t *)(uintptr_t)item->data[f->n].bytes : um_arena_alloc(f->arena, file->len);
-    f->begun = true;
-    f->bytes += file->len;
-    f->got = 0;
+        here ? (uint8_t *)(uintptr_t)item->data[r->n].bytes : um_arena_alloc(r->arena, file->len);
+    r->begun = true;
+    r->bytes += file->len;
+    r->got = 0;
     um_put_u64(head, file->len);
-    um_sha256_update(&f->hash, head, sizeof head);
+    um_sha256_update(&r->hash, head, sizeof head);
     return UM_OK;
 }
 
-um_status um_media_reader_read(um_media_reader *f, size_t bytes, um_err *err)
+um_status um_media_reader_read(um_media_reader *r, size_t bytes, um_err *err)
 {
-    for (size_t left = bytes; !um_media_reader_complete(f) && left > 0;) {
-        if (!f->begun) UM_TRY(file_begin(f, err));
-        ProtobufCBinaryData *file = &f->file[f->n];
-        size_t n = file->len - f->got < left ? file->len - f->got : left;
-        if (f->fd >= 0 &&
-            um_file_read_piece(f->fd, file->data + f->got, n, f->item->paths[f->n], err) != UM_OK)
+    for (size_t left = bytes; !um_media_reader_complete(r) && left > 0;) {
+        if (!r->begun) UM_TRY(file_begin(r, err));
+        ProtobufCBinaryData *file = &r->file[r->n];
+        size_t n = file->len - r->got < left ? file->len - r->got : left;
+        if (r->fd >= 0 &&
+            um_file_read_piece(r->fd, file->data + r->got, n, r->item->paths[r->n], err) != UM_OK)
             return UM_E_DATA;
-        um_sha256_update(&f->hash, file->data + f->got, n);
-        f->got += n;
+        um_sha256_update(&r->hash, file->data + r->got, n);
+        r->got += n;
         left -= n;
-        if (f->got < file->len) continue;
-        if (f->fd >= 0) close(f->fd);
-        f->fd = -1;
-        f->begun = false;
-        f->n++;
+        if (r->got < file->len) continue;
+        if (r->fd >= 0) close(r->fd);
+        r->fd = -1;
+        r->begun = false;
+        r->n++;
     }
     return UM_OK;
 }
 
-um_status um_media_reader_key(um_media_reader *f, um_err *err)
+um_status um_media_reader_key(um_media_reader *r, um_err *err)
 {
-    UM_ASSERT(um_media_reader_complete(f));
-    return f->key[0] != '\0' ? UM_OK : um_sha256_final(&f->hash, f->key, err);
+    UM_ASSERT(um_media_reader_complete(r));
+    return r->key[0] != '\0' ? UM_OK : um_sha256_final(&r->hash, r->key, err);
 }
 
-void um_media_reader_request(um_media_reader *f, Um__EncodeRequest *out)
+void um_media_reader_request(um_media_reader *r, Um__EncodeRequest *out)
 {
-    const um_item *item = f->item;
+    const um_item *item = r->item;
     um__encode_request__init(out);
     out->modality = (Um__Modality)item->modality;
     out->name = (char *)(uintptr_t)item->paths[0];
     out->n_media = (size_t)item->n;
-    out->media = f->file;
+    out->media = r->file;
     out->track = item->track;
     out->frames = item->frames;
-    out->key = f->key;
+    out->key = r->key;
 }
 
 um_status um_media_unread(const um_item *item, um_err *err)

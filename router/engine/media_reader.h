@@ -27,18 +27,18 @@ typedef struct um_media_reader {
 } um_media_reader;
 
 /* Begins an item. It and cfg must stay until the end, and so must what lies in arena: the files' content. */
-void um_media_reader_begin(um_media_reader *f, const um_item *item, const um_config *cfg,
+void um_media_reader_begin(um_media_reader *r, const um_item *item, const um_config *cfg,
                            um_arena *arena);
 /* Closes what is open; what lies in the arena stays. Accepts one that has ended. */
-void um_media_reader_end(um_media_reader *f);
+void um_media_reader_end(um_media_reader *r);
 /* Reads until all files are complete or `bytes` more have been read. UM_E_DATA names the file: it cannot be read, or is larger than
  * --media-max-bytes, with the item's files before it. */
-um_status um_media_reader_read(um_media_reader *f, size_t bytes, um_err *err);
-static inline bool um_media_reader_complete(const um_media_reader *f) { return f->n == f->item->n; }
-/* Fills f->key when all files are complete; nothing when it is there already. */
-um_status um_media_reader_key(um_media_reader *f, um_err *err);
+um_status um_media_reader_read(um_media_reader *r, size_t bytes, um_err *err);
+static inline bool um_media_reader_complete(const um_media_reader *r) { return r->n == r->item->n; }
+/* Fills r->key when all files are complete; nothing when it is there already. */
+um_status um_media_reader_key(um_media_reader *r, um_err *err);
 /* *out asks for the rows of the item; everything in it stays the item's and the files'. */
-void um_media_reader_request(um_media_reader *f, Um__EncodeRequest *out);
+void um_media_reader_request(um_media_reader *r, Um__EncodeRequest *out);
 
 /* The fault of an item that no encoder rank of the job reads: UM_E_DATA. */
 um_status um_media_unread(const um_item *item, um_err *err);

@@ -89,6 +89,7 @@ static um_status group_run(um_evaluation *e, uint64_t step, uint32_t *first, dou
         *sum += done[i].value[UM_SUM_LOSS];
         *targets += (double)done[i].targets;
     }
+    um_train_plan_drop(&p);
     *first += (uint32_t)p.n;
     um_arena_free(&p.arena);
     return st;

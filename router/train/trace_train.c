@@ -89,10 +89,9 @@ static um_status plan(void *ctx, um_train_plan *p, um_err *err)
     return UM_OK;
 }
 
-um_train_feed um_train_trace_feed(um_train_trace *t, int routers, int router)
+um_train_feed um_train_trace_feed(um_train_trace *t)
 {
-    return (um_train_feed){
-        .plan = plan, .ctx = t, .pad_rows = true, .routers = routers, .router = router};
+    return (um_train_feed){.plan = plan, .ctx = t, .pad_rows = true};
 }
 
 /* --- losses --- */

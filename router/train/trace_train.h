@@ -20,7 +20,6 @@ typedef struct um_train_trace {
     float off[UM_AUX_TERMS]; /* coefficients of terms that are switched off */
     bool balanced;           /* the gate has a balance loss of its own */
     bool leads;
-    uint64_t step; /* that was planned last */
     um_arena arena;
 } um_train_trace;
 
@@ -28,7 +27,7 @@ typedef struct um_train_trace {
 um_status um_train_trace_open(um_train_trace *t, const um_config *cfg, const um_sample_maker *maker,
                               bool leads, um_err *err);
 void um_train_trace_close(um_train_trace *t);
-um_train_feed um_train_trace_feed(um_train_trace *t, int routers, int router);
+um_train_feed um_train_trace_feed(um_train_trace *t);
 /* Steps in all; and whether a step only shows gradients. */
 uint64_t um_train_trace_steps(const um_train_trace *t);
 static inline bool um_train_trace_shows(const um_train_trace *t, uint64_t step)

@@ -23,6 +23,13 @@ void um_train_work_items(um_train_work *w, uint64_t step, um_arena *arena)
     w->first[w->n] = w->items;
 }
 
+void um_train_plan_drop(um_train_plan *p)
+{
+    for (int b = 0; b < p->n; b++)
+        for (int i = 0; i < p->work[b].items; i++)
+            if (p->work[b].item[i].done) um_train_media_drop(&p->work[b].item[i]);
+}
+
 /* Reads the samples of one micro-batch. */
 static void read_work(um_data_feed *f, um_train_work *w, const uint32_t *index, int n,
                       um_arena *arena)
@@ -65,5 +72,5 @@ static um_status plan(void *ctx, um_train_plan *p, um_err *err)
 
 um_train_feed um_data_feed_of(um_data_feed *f)
 {
-    return (um_train_feed){.plan = plan, .ctx = f, .routers = f->routers, .router = f->router};
+    return (um_train_feed){.plan = plan, .ctx = f};
 }

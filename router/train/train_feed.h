@@ -33,8 +33,7 @@ typedef struct um_train_feed {
     /* Makes plan->step, which is set, as is its arena. */
     um_status (*plan)(void *ctx, um_train_plan *plan, um_err *err);
     void *ctx;
-    bool pad_rows;       /* of each micro-batch (micro_batch.h) */
-    int routers, router; /* of the job; this one */
+    bool pad_rows; /* of each micro-batch (micro_batch.h) */
 } um_train_feed;
 
 /* The feed of a data set. cursor: of the first step that is asked for; steps are asked for in order. Samples that cannot be read any more
@@ -43,9 +42,12 @@ typedef struct um_data_feed {
     const um_dataset *data;
     um_order *order;
     um_order_cursor cursor;
-    int routers, router;
+    int routers, router; /* of the job; this one */
 } um_data_feed;
 um_train_feed um_data_feed_of(um_data_feed *f);
+
+/* The step does not run, or not to its end: lets go of the media that have come for it. */
+void um_train_plan_drop(um_train_plan *p);
 
 /* For feeds: the items of a work's samples, and its list of first items, in the plan's arena. */
 void um_train_work_items(um_train_work *w, uint64_t step, um_arena *arena);

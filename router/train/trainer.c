@@ -75,11 +75,9 @@ static um_sample_maker maker_of(const trainer *t)
 static um_status open_trace(trainer *t, um_err *err)
 {
     const um_sample_maker maker = maker_of(t);
-    const um_topology *topo = &t->base.link.comm->topo;
     t->tracing = true;
     UM_TRY(um_train_trace_open(&t->trace, t->cfg, &maker, t->leads, err));
-    t->feed = um_train_trace_feed(&t->trace, topo->count[UM_ROLE_ROUTER],
-                                  topo->ranks[t->base.link.comm->rank].index);
+    t->feed = um_train_trace_feed(&t->trace);
     t->steps = um_train_trace_steps(&t->trace);
     t->engine.on_loss = um_train_trace_loss;
     t->engine.ctx = &t->trace;
@@ -438,22 +436,11 @@ static um_status finish(trainer *t, um_err *err)
     return st;
 }
 
-/* The media that have come for steps which do not run any more. */
-static void drop_planned(trainer *t)
-{
-    for (int i = 0; i < AHEAD; i++)
-        for (int b = 0; b < t->plan[i].n; b++) {
-            const um_train_work *w = &t->plan[i].work[b];
-            for (int k = 0; k < w->items; k++)
-                if (w->item[k].done) um_train_media_drop(&w->item[k]);
-        }
-}
-
 static void close_all(trainer *t)
 {
     for (int i = 0; i < 2; i++) um_micro_batch_close(&t->engine.micro[i]);
     um_evaluation_close(t->evaluation);
-    drop_planned(t);
+    for (int i = 0; i < AHEAD; i++) um_train_plan_drop(&t->plan[i]);
     um_train_media_close(t->engine.media);
     um_step_close(t->step);
     um_exchange_close(t->exchange);

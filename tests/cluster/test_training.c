@@ -2,8 +2,10 @@
 #include "tests/cluster/cluster.h"
 #include "tests/support/test_support.h"
 
+#include "core/base/bytes.h"
 #include "core/base/file.h"
 #include "core/base/process.h"
+#include "core/comm/exchange.h"
 #include "core/train/saved.h"
 #include "core/train/training_file.h"
 
@@ -190,6 +192,7 @@ typedef struct job {
     double lr;
     int64_t save_every, give_up;
     bool held_out;
+    um_comm_fault fault; /* or NULL */
     /* afterwards */
     char lines[8192];
     um_status st;
@@ -256,13 +259,14 @@ static const char *train(fixture *f, job *j)
     c.cfg.routers = j->routers;
     c.cfg.experts = j->experts;
     c.cfg.encoders = um_arena_fmt(&f->arena, "%d", j->encoders);
+    c.fault = j->fault;
     c.tap = tap;
     c.tap_ctx = j;
     um_signals_forget();
     j->st = cluster_run(&c);
     um_signals_forget();
     j->err = c.err[0];
-    for (int r = 0; r < c.ranks && j->st != UM_OK && j->lr < 1; r++)
+    for (int r = 0; r < c.ranks && j->st != UM_OK && j->lr < 1 && j->fault == NULL; r++)
         if (c.status[r] != UM_OK) print_message("rank %d: %s\n", r, c.err[r].msg);
     cluster_free(&c);
     assert_int_equal(um_saved_newest(&newest, c.cfg.out, &f->arena, &f->err), UM_OK);
@@ -399,6 +403,31 @@ static void steps_that_are_not_finite_change_nothing(void **state)
     assert_non_null(strstr(j.err.msg, "gives up at step 4: 3 steps in a row were skipped"));
 }
 
+/* A um_comm_fault: damages the experts' rows of micro-batches that go forward only. */
+static int damage_evaluations(void *ctx, int from, int to, um_msg *msg)
+{
+    (void)ctx;
+    (void)from;
+    (void)to;
+    if (msg == NULL || msg->size <= UM_FRAME_HEADER) return 1;
+    const bool forward = (um_get_u32(msg->data + 56) & UM_BATCH_FORWARD) != 0;
+    if (msg->data[6] == UM_KIND_COMBINE && forward) msg->data[UM_FRAME_HEADER] ^= 1;
+    return 1;
+}
+
+/* Media that have come for it are let go, so that the fault is what ends the job. */
+static void an_evaluation_that_fails_ends_the_job_by_name(void **state)
+{
+    fixture *f = *state;
+    job j = {.routers = 1, .experts = 1, .encoders = 1, .out = "run", .held_out = true};
+    j.fault = damage_evaluations;
+    train(f, &j);
+    assert_int_equal(j.st, UM_E_CORRUPT);
+    assert_non_null(strstr(j.lines, "\"step\":1,"));
+    assert_null(strstr(j.lines, "\"step\":2,"));
+    assert_non_null(strstr(j.err.msg, "expert"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +437,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(weights_do_not_depend_on_the_ranks, setup, teardown),
         cmocka_unit_test_setup_teardown(a_run_goes_on_with_the_same_bits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_medium_that_cannot_be_used_leaves_its_sample_out, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(an_evaluation_that_fails_ends_the_job_by_name, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(steps_that_are_not_finite_change_nothing, setup, teardown),
     };
