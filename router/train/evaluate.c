@@ -2,31 +2,10 @@
 #include "router/train/evaluate.h"
 
 #include "core/base/bytes.h"
-#include "core/base/log.h"
-#include "router/data/data_list.h"
 
 #include <math.h>
 
 enum { GROUP = 16 }; /* micro-batches whose media are asked for together */
-
-um_status um_training_data_open(um_dataset **out, const um_list *list, const char *option,
-                                const um_config *cfg, um_sample_maker maker, um_arena *arena,
-                                um_err *err)
-{
-    um_data_file *files = NULL;
-    int n = 0;
-    um_dataset_how how = {.maker = maker};
-    if (cfg->media_folder[0] != '\0') how.media_folder = cfg->media_folder;
-    UM_TRY(um_data_list_read(&files, &n, list->item, list->n, option, arena, err));
-    UM_TRY(um_wrap(err, um_dataset_open(out, files, n, &how, err), "%s", option));
-    const size_t lost = um_dataset_left_out(*out);
-    for (size_t i = 0; um_dataset_fault(*out, i) != NULL; i++)
-        um_log_warn("%s", um_dataset_fault(*out, i));
-    if (lost > 0)
-        um_log_warn("%zu of %zu samples of %s are left out; --check-data lists them all", lost,
-                    lost + um_dataset_size(*out), option);
-    return UM_OK;
-}
 
 struct um_evaluation {
     um_dataset *data;
@@ -84,7 +63,7 @@ static um_status group_run(um_evaluation *e, uint64_t step, uint32_t *first, dou
         }
     }
     um_step_batch *done = um_arena_zero(&e->step, (size_t)(p.n + 1) * sizeof *done);
-    if (st == UM_OK) st = um_train_step_look(e->engine, &p, done, &e->step, err);
+    if (st == UM_OK) st = um_train_step_forward(e->engine, &p, done, &e->step, err);
     for (int i = 0; i < p.n && st == UM_OK; i++) {
         *sum += done[i].value[UM_SUM_LOSS];
         *targets += (double)done[i].targets;

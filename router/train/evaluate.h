@@ -5,12 +5,6 @@
 #include "core/options/config.h"
 #include "router/train/train_step.h"
 
-/* Opens the data set of --data or --eval-data (option): files, weights, media folder. Warns of samples that are left out. arena: for the
- * list of files. */
-um_status um_training_data_open(um_dataset **out, const um_list *list, const char *option,
-                                const um_config *cfg, um_sample_maker maker, um_arena *arena,
-                                um_err *err);
-
 typedef struct um_evaluation um_evaluation;
 
 /* cfg->eval_data. engine must outlive it. */

@@ -251,7 +251,7 @@ static void fill_gate_rows(um_micro_batch *m)
     m->backward.rows = g;
 }
 
-/* Noise and dropout of a micro-batch that is only looked at are those of the number that it has there. */
+/* Noise and dropout of a micro-batch that only goes forward are those of the number that it has there. */
 static uint64_t seed_of(const um_micro_batch *m)
 {
     return um_lora_seed(m->setup.seed, m->batch.step, m->batch.micro & ~UM_BATCH_FORWARD);

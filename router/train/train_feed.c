@@ -3,6 +3,26 @@
 
 #include "core/base/log.h"
 #include "core/train/grad_tree.h"
+#include "router/data/data_list.h"
+
+um_status um_training_data_open(um_dataset **out, const um_list *list, const char *option,
+                                const um_config *cfg, um_sample_maker maker, um_arena *arena,
+                                um_err *err)
+{
+    um_data_file *files = NULL;
+    int n = 0;
+    um_dataset_how how = {.maker = maker};
+    if (cfg->media_folder[0] != '\0') how.media_folder = cfg->media_folder;
+    UM_TRY(um_data_list_read(&files, &n, list->item, list->n, option, arena, err));
+    UM_TRY(um_wrap(err, um_dataset_open(out, files, n, &how, err), "%s", option));
+    const size_t lost = um_dataset_left_out(*out);
+    for (size_t i = 0; um_dataset_fault(*out, i) != NULL; i++)
+        um_log_warn("%s", um_dataset_fault(*out, i));
+    if (lost > 0)
+        um_log_warn("%zu of %zu samples of %s are left out; --check-data lists them all", lost,
+                    lost + um_dataset_size(*out), option);
+    return UM_OK;
+}
 
 void um_train_work_items(um_train_work *w, uint64_t step, um_arena *arena)
 {
@@ -70,7 +90,4 @@ static um_status plan(void *ctx, um_train_plan *p, um_err *err)
     return UM_OK;
 }
 
-um_train_feed um_data_feed_of(um_data_feed *f)
-{
-    return (um_train_feed){.plan = plan, .ctx = f};
-}
+um_train_feed um_data_feed_of(um_data_feed *f) { return (um_train_feed){.plan = plan, .ctx = f}; }

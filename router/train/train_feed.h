@@ -2,6 +2,7 @@
  * asks for every step and gets its own micro-batches, so that all agree on how many there are. */
 #pragma once
 
+#include "core/options/config.h"
 #include "router/data/order.h"
 #include "router/train/train_media.h"
 
@@ -35,6 +36,12 @@ typedef struct um_train_feed {
     void *ctx;
     bool pad_rows; /* of each micro-batch (micro_batch.h) */
 } um_train_feed;
+
+/* Opens the data set of --data or --eval-data (option): files, weights, media folder. Warns of samples that are left out. arena: for the
+ * list of files. */
+um_status um_training_data_open(um_dataset **out, const um_list *list, const char *option,
+                                const um_config *cfg, um_sample_maker maker, um_arena *arena,
+                                um_err *err);
 
 /* The feed of a data set. cursor: of the first step that is asked for; steps are asked for in order. Samples that cannot be read any more
  * are left out with a warning. */

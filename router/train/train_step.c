@@ -12,9 +12,9 @@ typedef struct flight {
     um_train_plan *plan;
     um_step_batch *done;
     um_arena *arena;
-    stage *at;    /* [plan->n] */
-    int **medium; /* [plan->n] of each built micro-batch: the item of each of its media */
-    bool look;    /* forward only */
+    stage *at;         /* [plan->n] */
+    int **medium;      /* [plan->n] of each built micro-batch: the item of each of its media */
+    bool forward_only; /* forward only */
 } flight;
 
 static um_micro_batch *micro_of(const flight *f, int i) { return &f->e->micro[i % 2]; }
@@ -89,7 +89,7 @@ static um_status build(flight *f, int i, um_err *err)
     f->medium[i] = um_arena_alloc(f->arena, (size_t)(w->items + 1) * sizeof **f->medium);
     int n = usable(f, w, list, f->medium[i]);
     if (n == 0) return through(f, i, err);
-    const uint32_t number = w->number | (f->look ? UM_BATCH_FORWARD : 0);
+    const uint32_t number = w->number | (f->forward_only ? UM_BATCH_FORWARD : 0);
     UM_TRY(um_micro_batch_build(micro_of(f, i), list, n, e->pad_rows, f->plan->step, number, err));
     f->done[i].samples = (uint32_t)n;
     f->done[i].targets = (uint64_t)micro_of(f, i)->targets;
@@ -116,10 +116,10 @@ static um_status turn(flight *f, int i, um_err *err)
     um_train_engine *e = f->e;
     um_micro_batch *m = micro_of(f, i);
     um_loss loss;
-    UM_TRY(um_loss_run(&loss, m, !f->look, e->all_terms, f->arena, err));
+    UM_TRY(um_loss_run(&loss, m, !f->forward_only, e->all_terms, f->arena, err));
     count_loss(e, sums(f, i), &loss);
     if (e->on_loss != NULL) UM_TRY(e->on_loss(e->ctx, &f->plan->work[i], m, &loss, err));
-    if (f->look) return through(f, i, err);
+    if (f->forward_only) return through(f, i, err);
     f->at[i] = BACKWARD;
     return UM_OK;
 }
@@ -204,18 +204,18 @@ static um_status run(flight *f, um_err *err)
     return UM_OK;
 }
 
-static um_status start(um_train_engine *e, um_train_plan *plan, um_step_batch *done, bool look,
-                       um_arena *arena, um_err *err)
+static um_status start(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
+                       bool forward_only, um_arena *arena, um_err *err)
 {
-    flight f = {.e = e, .plan = plan, .done = done, .arena = arena, .look = look};
+    flight f = {.e = e, .plan = plan, .done = done, .arena = arena, .forward_only = forward_only};
     const size_t n = (size_t)plan->n;
     f.at = um_arena_zero(arena, (n + 1) * sizeof *f.at);
     f.medium = um_arena_zero(arena, (n + 1) * sizeof *f.medium);
     for (size_t i = 0; i < n; i++)
         done[i] = (um_step_batch){.batch = plan->work[i].number,
                                   .value = um_arena_zero(arena, UM_SUMS * sizeof(double))};
-    e->lora->dropout = look ? 0 : e->dropout;
-    if (!look) um_step_expect(e->step, plan->n);
+    e->lora->dropout = forward_only ? 0 : e->dropout;
+    if (!forward_only) um_step_expect(e->step, plan->n);
     um_status st = run(&f, err);
     e->lora->dropout = 0;
     return st;
@@ -227,8 +227,8 @@ um_status um_train_step_run(um_train_engine *e, um_train_plan *plan, um_step_bat
     return start(e, plan, done, false, arena, err);
 }
 
-um_status um_train_step_look(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
-                             um_arena *arena, um_err *err)
+um_status um_train_step_forward(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
+                                um_arena *arena, um_err *err)
 {
     return start(e, plan, done, true, arena, err);
 }

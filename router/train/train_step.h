@@ -50,5 +50,5 @@ typedef struct um_train_engine {
 um_status um_train_step_run(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
                             um_arena *arena, um_err *err);
 /* The same forward only, for evaluations: nothing is kept anywhere, and nothing goes into the step's gradients. */
-um_status um_train_step_look(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
-                             um_arena *arena, um_err *err);
+um_status um_train_step_forward(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
+                                um_arena *arena, um_err *err);

@@ -16,7 +16,7 @@
 #include "router/train/evaluate.h"
 #include "router/train/trace_train.h"
 #include "router/train/train_step.h"
-#include "router/train/verdict.h"
+#include "router/train/trainer_state.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -47,7 +47,7 @@ typedef struct trainer {
     uint64_t planned;          /* the last step that is there */
     uint64_t first, steps;     /* the first of this run; the last of all */
     um_schedule schedule;
-    um_verdicts verdicts;
+    um_trainer_state run;
     um_saved from; /* --resume; closed when it was read */
     /* a data set */
     um_dataset *data;
@@ -121,10 +121,9 @@ static um_status resume(trainer *t, um_err *err)
     if (t->cfg->resume[0] == '\0' || t->tracing) return UM_OK;
     UM_TRY(um_saved_open(&t->from, t->cfg->resume, false, err));
     UM_TRY(um_state_load(&t->state, &t->from, err));
-    UM_TRY(
-        um_verdicts_resume(&t->verdicts, t->from.state, t->cfg, um_dataset_digest(t->data), err));
+    UM_TRY(um_trainer_state_read(&t->run, t->from.state, t->cfg, um_dataset_digest(t->data), err));
     t->first = t->from.step + 1;
-    t->data_feed.cursor = t->verdicts.cursor;
+    t->data_feed.cursor = t->run.cursor;
     um_log_info("going on from %s at step %" PRIu64, t->from.folder, t->first);
     um_saved_close(&t->from);
     return UM_OK;
@@ -249,7 +248,7 @@ static bool save_due(trainer *t, uint64_t step, bool stop)
 static um_status decide(trainer *t, const um_step_totals *totals, double squares,
                         um_step_orders *out, um_train_record *r, um_arena *arena, um_err *err)
 {
-    um_verdict v = um_verdicts_judge(&t->verdicts, totals, squares, t->cfg);
+    um_step_verdict v = um_trainer_state_judge(&t->run, totals, squares, t->cfg);
     *out = (um_step_orders){.lr = t->select.lr * um_schedule_share(&t->schedule, r->step),
                             .scale = v.scale,
                             .skip = v.skip != NULL};
@@ -265,12 +264,12 @@ static um_status decide(trainer *t, const um_step_totals *totals, double squares
         out->skip = out->skip || shows;
         return UM_OK;
     }
-    if (v.skip != NULL && t->verdicts.row >= t->cfg->give_up)
+    if (v.skip != NULL && t->run.row >= t->cfg->give_up)
         return UM_FAIL(err, UM_E_LIMIT,
                        "training gives up at step %" PRIu64 ": %d steps in a row were skipped, the "
                        "last because %s; a smaller --lr or --clip may help; the checkpoints in %s "
                        "are as they were",
-                       r->step, t->verdicts.row, v.skip, t->cfg->out);
+                       r->step, t->run.row, v.skip, t->cfg->out);
     t->stopped = um_signals_stop();
     out->stop = t->stopped || r->step == t->steps;
     if (save_due(t, r->step, out->stop))
@@ -283,11 +282,11 @@ static um_status commit(trainer *t, um_train_record *r, const um_order_cursor *c
                         const um_saved_file *files, int n, um_arena *arena, um_err *err)
 {
     um_text state = {0};
-    t->verdicts.cursor = *cursor;
-    um_verdicts_state(&state, &t->verdicts, r->step, t->steps, t->cfg, um_dataset_digest(t->data));
+    t->run.cursor = *cursor;
+    um_trainer_state_write(&state, &t->run, r->step, t->steps, t->cfg, um_dataset_digest(t->data));
     um_status st = um_saved_commit(&r->saved, t->cfg->out, r->step, files, n, state.s, arena, err);
     um_text_free(&state);
-    if (st == UM_OK) um_saved_prune(t->cfg->out, t->cfg->keep, t->verdicts.best_step);
+    if (st == UM_OK) um_saved_prune(t->cfg->out, t->cfg->keep, t->run.best_step);
     return st;
 }
 
@@ -314,9 +313,8 @@ static um_status report(trainer *t, um_train_record *r, int64_t since, um_err *e
     r->steps = t->steps;
     r->seconds = (double)(um_now_ns() - since) * 1e-9;
     r->rows_per_second = r->seconds > 0 ? (double)r->rows / r->seconds : 0;
-    t->verdicts.pace =
-        t->verdicts.pace > 0 ? 0.9 * t->verdicts.pace + 0.1 * r->seconds : r->seconds;
-    r->left_seconds = t->verdicts.pace * (double)(t->steps - r->step);
+    t->run.pace = t->run.pace > 0 ? 0.9 * t->run.pace + 0.1 * r->seconds : r->seconds;
+    r->left_seconds = t->run.pace * (double)(t->steps - r->step);
     if (t->log >= 0) UM_TRY(um_record_log_add(t->log, r, err));
     um_record_json(&line, r);
     um_status st = t->emit(t->ctx, line.s, err);
@@ -324,8 +322,8 @@ static um_status report(trainer *t, um_train_record *r, int64_t since, um_err *e
     return st;
 }
 
-/* Whether the held-out samples are looked at behind this step. */
-static bool look_due(const trainer *t, uint64_t step, bool last)
+/* Whether an evaluation is due behind this step. */
+static bool evaluation_due(const trainer *t, uint64_t step, bool last)
 {
     const uint64_t every = (uint64_t)t->cfg->eval_every;
     return t->evaluation != NULL && (last || (every > 0 && step % every == 0));
@@ -343,9 +341,9 @@ static um_status after(trainer *t, um_train_record *r, const um_step_orders *ord
         rmdir(t->states);
         return um_trace_write(t->trace.trace, t->cfg->out, err);
     }
-    if (look_due(t, r->step, orders->stop)) {
+    if (evaluation_due(t, r->step, orders->stop)) {
         UM_TRY(um_evaluation_run(t->evaluation, r->step, &r->eval_loss, err));
-        um_verdicts_evaluated(&t->verdicts, r->step, r->eval_loss, orders->save != NULL);
+        um_trainer_state_evaluated(&t->run, r->step, r->eval_loss, orders->save != NULL);
     }
     return orders->save == NULL ? UM_OK : commit(t, r, cursor, files, n, &t->step_arena, err);
 }
@@ -429,8 +427,8 @@ static um_status finish(trainer *t, um_err *err)
     um_text_fmt(&line,
                 "{\"kind\":\"trained\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64
                 ",\"stopped\":%s,\"skipped\":%" PRIu64 ",\"lost\":%" PRIu64 "}",
-                t->stopped ? t->verdicts.last_step : t->steps, t->steps,
-                t->stopped ? "true" : "false", t->verdicts.skipped, t->verdicts.lost);
+                t->stopped ? t->run.last_step : t->steps, t->steps, t->stopped ? "true" : "false",
+                t->run.skipped, t->run.lost);
     um_status st = t->emit(t->ctx, line.s, err);
     um_text_free(&line);
     return st;

@@ -1,5 +1,5 @@
-/* See verdict.h. */
-#include "router/train/verdict.h"
+/* See trainer_state.h. */
+#include "router/train/trainer_state.h"
 
 #include "core/base/log.h"
 #include "router/train/train_step.h"
@@ -11,10 +11,10 @@
 
 enum { SETTLED = 20 }; /* steps after which the usual norm is known */
 
-um_verdict um_verdicts_judge(um_verdicts *v, const um_step_totals *totals, double squares,
-                             const um_config *cfg)
+um_step_verdict um_trainer_state_judge(um_trainer_state *v, const um_step_totals *totals,
+                                       double squares, const um_config *cfg)
 {
-    um_verdict out = {.norm = NAN};
+    um_step_verdict out = {.norm = NAN};
     const double n = (double)totals->targets, *sum = totals->value;
     const double loss = sum[UM_SUM_LOSS] + sum[UM_SUM_ADDED];
     v->last_step++;
@@ -48,7 +48,7 @@ um_verdict um_verdicts_judge(um_verdicts *v, const um_step_totals *totals, doubl
     return out;
 }
 
-void um_verdicts_evaluated(um_verdicts *v, uint64_t step, double loss, bool saved)
+void um_trainer_state_evaluated(um_trainer_state *v, uint64_t step, double loss, bool saved)
 {
     if (!saved || !isfinite(loss)) return;
     if (v->best_step > 0 && loss >= v->best_loss) return;
@@ -74,8 +74,8 @@ static const char *const agreed[] = {"data",        "seed",       "batch",
                                      "micro-batch", "max-length", "group-by-length"};
 enum { AGREED = (int)(sizeof agreed / sizeof *agreed) };
 
-void um_verdicts_state(um_text *out, const um_verdicts *v, uint64_t step, uint64_t steps,
-                       const um_config *cfg, const char *digest)
+void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t step, uint64_t steps,
+                            const um_config *cfg, const char *digest)
 {
     um_text_fmt(out,
                 "{\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\n \"cursor\":{\"epoch\":%" PRId64
@@ -114,8 +114,8 @@ static um_status compare(const um_json *options, const char *name, const um_conf
     return st;
 }
 
-um_status um_verdicts_resume(um_verdicts *v, const um_json *state, const um_config *cfg,
-                             const char *digest, um_err *err)
+um_status um_trainer_state_read(um_trainer_state *v, const um_json *state, const um_config *cfg,
+                                const char *digest, um_err *err)
 {
     const um_json *cursor = um_json_get(state, "cursor"), *best = um_json_get(state, "best"),
                   *options = um_json_get(state, "options");

@@ -1,12 +1,13 @@
-/* What router 0 makes of the gradients of a step: their mean, clipping, and whether the step is skipped because they are not finite or far
- * larger than usual. And what of it a checkpoint has, with the options that a run must go on with. Thread: router 0's. */
+/* Where a run of training stands, on router 0: the usual norm of its gradients, what was skipped and left out, and the best checkpoint; a
+ * checkpoint keeps it in trainer_state.json. From it follows the verdict on a step: how its gradients are scaled (their mean, clipped), or
+ * that it is skipped because they are not finite or far larger than usual. Thread: router 0's. */
 #pragma once
 
 #include "core/options/config.h"
 #include "core/train/step.h"
 #include "router/data/order.h"
 
-typedef struct um_verdicts {
+typedef struct um_trainer_state {
     double usual;                      /* running mean of the norms of steps that counted */
     uint64_t seen;                     /* of them */
     int row;                           /* steps skipped in a row until now */
@@ -16,24 +17,24 @@ typedef struct um_verdicts {
     um_order_cursor cursor; /* behind last_step */
     double pace;            /* seconds a step, of late */
     char why[160];
-} um_verdicts;
+} um_trainer_state;
 
-typedef struct um_verdict {
+typedef struct um_step_verdict {
     double norm;      /* of the mean gradient, before clipping */
     double scale;     /* what gradients are multiplied by */
     const char *skip; /* why no weight changes, or NULL; valid until the next verdict */
-} um_verdict;
+} um_step_verdict;
 
-/* squares: the sum of squares of the gradients' sums over all target tokens. */
-um_verdict um_verdicts_judge(um_verdicts *v, const um_step_totals *totals, double squares,
-                             const um_config *cfg);
+/* Judges the next step. squares: the sum of squares of the gradients' sums over all target tokens. */
+um_step_verdict um_trainer_state_judge(um_trainer_state *v, const um_step_totals *totals,
+                                       double squares, const um_config *cfg);
 /* The loss on held-out samples behind a step; saved: a checkpoint of that step is written. */
-void um_verdicts_evaluated(um_verdicts *v, uint64_t step, double loss, bool saved);
+void um_trainer_state_evaluated(um_trainer_state *v, uint64_t step, double loss, bool saved);
 
-/* trainer_state.json. */
-void um_verdicts_state(um_text *out, const um_verdicts *v, uint64_t step, uint64_t steps,
-                       const um_config *cfg, const char *digest);
+/* Writes trainer_state.json, with the options that a run must go on with. digest: of the data (um_dataset_digest). */
+void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t step, uint64_t steps,
+                            const um_config *cfg, const char *digest);
 /* The same read back. UM_E_USAGE names an option that differs from the run's, or says that the data has changed: the order of samples would
  * be another. */
-um_status um_verdicts_resume(um_verdicts *v, const um_json *state, const um_config *cfg,
-                             const char *digest, um_err *err);
+um_status um_trainer_state_read(um_trainer_state *v, const um_json *state, const um_config *cfg,
+                                const char *digest, um_err *err);
