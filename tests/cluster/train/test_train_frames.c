@@ -326,8 +326,8 @@ static void what_does_not_fit_is_refused(void **state)
             "0's");
     refused(forward_only, false, "nothing is kept");
     refused(too_high, false, "micro-batch 1048576, a step has at most 1048576");
-    refused(of_an_old_step, false,
-            "dispatch frame of router/0 (rank 0, host vm): step 1 is over, step 2 is under way");
+    refused(of_an_old_step, false, "dispatch frame of router/0 (rank 0, host ");
+    refused(of_an_old_step, false, "): step 1 is over, step 2 is under way");
     refused(apply_first, false, "\"apply\" of step 1, but step 1 is not finished");
     refused(finish_of_another_step, false, "\"finish\" of step 2, but step 1 is not finished");
     refused(end_by_router_1, false, "step-end frame of router/1 (rank 1, host ");
