@@ -31,7 +31,7 @@ struct um_order {
     uint32_t *seq; /* [n] */
     planned_step *steps;
     size_t n_steps, seq_cap, steps_cap;
-    /* of the step that was given out */
+    /* of the step that um_order_next returned last */
     uint32_t *samples; /* [batch] */
     int *first;        /* [batch + 1] */
     uint64_t *keys;    /* [pool] for sorting */

@@ -35,7 +35,7 @@ typedef struct um_train_item {
 
 typedef struct um_train_media um_train_media;
 
-/* trained: the modalities of which something trains (um_select_modalities). From here on the link gives encoded frames to it. */
+/* trained: the modalities of which something trains (um_select_modalities). From here on the link's encoded frames come to it. */
 um_train_media *um_train_media_open(const um_config *cfg, const um_model *m, um_link *link,
                                     uint32_t trained);
 void um_train_media_close(um_train_media *c); /* accepts NULL */
