@@ -57,13 +57,6 @@ typedef struct alone {
     um_optimizer *router_opt, *expert_opt;
 } alone;
 
-static um_optimizer *optimizer_of(um_params *ps)
-{
-    const um_optimizer_settings how = {
-        .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
-    return um_optimizer_open(ps, &how);
-}
-
 static void alone_open(alone *a, train_job *out, const char *model)
 {
     um_err err = {0};
@@ -99,8 +92,8 @@ static void alone_open(alone *a, train_job *out, const char *model)
     }
     ok(um_params_train(&a->routers, train_of_router, NULL, &err), &err);
     ok(um_params_train(&a->experts, trains_all, NULL, &err), &err);
-    a->router_opt = optimizer_of(&a->routers);
-    a->expert_opt = optimizer_of(&a->experts);
+    a->router_opt = train_optimizer(&a->routers);
+    a->expert_opt = train_optimizer(&a->experts);
 }
 
 static void alone_close(alone *a)

@@ -141,7 +141,7 @@ static um_status save(void *ctx, const um_step_orders *orders, uint64_t step, um
     return UM_OK;
 }
 
-static um_optimizer *optimizer_of(um_params *ps)
+um_optimizer *train_optimizer(um_params *ps)
 {
     const um_optimizer_settings how = {
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
@@ -177,8 +177,8 @@ static um_status expert_serve(expert *x, um_role_base *b, saver *s, um_err *err)
                            topo->ranks[b->link.comm->rank].index, err));
     UM_TRY(um_params_train(&b->params, trains_all, NULL, err));
     b->lora.dropout = s->j->dropout;
-    UM_TRY(um_expert_training_open(&x->training, b, &x->experts, optimizer_of(&b->params), save, s,
-                                   1, err));
+    UM_TRY(um_expert_training_open(&x->training, b, &x->experts, train_optimizer(&b->params), save,
+                                   s, 1, err));
     UM_TRY(um_join_ready(&b->link, 0, x->experts.owned, err));
     return um_role_serve(b, tasks, 3, "waiting for rows", x, err);
 }
@@ -390,7 +390,7 @@ static um_status router_start(router *r, saver *s, um_err *err)
     UM_TRY(um_role_own(b, 0, err));
     UM_TRY(um_backbone_load(&r->backbone, &b->params, err));
     UM_TRY(um_params_train(&b->params, train_of_router, NULL, err));
-    r->optimizer = optimizer_of(&b->params);
+    r->optimizer = train_optimizer(&b->params);
     r->exchange = um_exchange_open(&b->link, &b->dev, b->ck.model.dim);
     r->step = um_step_open(&b->link, &b->params, r->optimizer, TRAIN_VALUES, save, s);
     if (b->link.comm->rank == um_join_leader(b->link.comm)) return um_join_all_ready(&b->link, err);

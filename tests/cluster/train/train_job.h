@@ -5,6 +5,7 @@
 
 #include "core/comm/exchange.h"
 #include "core/nn/params.h"
+#include "core/train/optimizer.h"
 #include "tests/cluster/cluster.h"
 
 #include <pthread.h>
@@ -55,6 +56,8 @@ bool train_of_router(const void *ctx, const um_spec *s);
 /* The gradient of the number-th trained parameter of the routers, from dx [T,D] of the lowest layer; false: it takes no part. */
 bool train_router_grad(float *g, size_t n, size_t number, uint64_t step, uint32_t b,
                        const float *dx, size_t dx_n);
+/* The optimiser of every rank. Close with um_optimizer_close. */
+um_optimizer *train_optimizer(um_params *ps);
 /* Router 0's orders for a step. */
 double train_lr(uint64_t step);
 double train_scale(uint64_t targets, double squares);
