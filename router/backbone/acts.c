@@ -1,8 +1,6 @@
 /* Binds the activations of the backbone; see backbone.h. This is also the table of their sizes: it runs on measuring arenas. */
 #include "router/backbone/backward.h"
 
-#include "core/base/bytes.h"
-
 #include <string.h>
 
 um_attention_shape um_backbone_attention(const um_model *m)

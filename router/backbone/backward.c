@@ -1,8 +1,6 @@
 /* See backward.h. Every function quotes the line of backbone.c that it undoes. */
 #include "router/backbone/backward.h"
 
-#include "core/base/bytes.h"
-
 static float *zeros(const um_pass *p, size_t n)
 {
     float *x = um_arena_f32(p->device, 1, n);

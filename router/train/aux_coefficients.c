@@ -3,8 +3,6 @@
 
 #include "core/base/file.h"
 
-#include <string.h>
-
 enum { CONFIG_LIMIT = 16 << 20 };
 
 const char *um_aux_name(um_aux_term term)

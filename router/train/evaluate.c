@@ -1,8 +1,6 @@
 /* See evaluate.h. */
 #include "router/train/evaluate.h"
 
-#include "core/base/bytes.h"
-
 #include <math.h>
 
 enum { GROUP = 16 }; /* micro-batches whose media are asked for together */

@@ -3,8 +3,6 @@
 
 #include "core/base/bytes.h"
 
-#include <string.h>
-
 /* One slice: rows `row` (host, n of them) of the last hidden. */
 typedef struct slice {
     const int32_t *row;

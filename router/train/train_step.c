@@ -3,8 +3,6 @@
 
 #include "core/base/log.h"
 
-#include <string.h>
-
 typedef enum stage { WAITING, FORWARD, READY, BACKWARD, THROUGH } stage;
 
 typedef struct flight {
