@@ -34,14 +34,11 @@ static void sums_open(um_beats *b, um_dev *dev)
 
 /* Forward was s->out = norm(s->sum), s->sum = alpha s->in + f(s->in). d [T,D]: the gradient of out, which becomes alpha times that of sum,
  * what goes past f to in. Returns the gradient of sum, in scratch. */
-static float *norm_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_norm *norm)
+static const float *norm_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_norm *norm)
 {
     const int T = r->e.T, D = r->m->dim;
-    const size_t n = um_at((size_t)T, 0, (size_t)D);
-    float *dsum = um_tower_zeros(r->dev, r->scratch, n);
-    um_norm_bwd(r->dev, dsum, d, s->sum, norm, T, D, UM_BEATS_EPS);
-    r->dev->ops->copy(r->dev, d, dsum, n * sizeof *d);
-    r->dev->ops->scale(r->dev, d, um_beats_alpha(r->m), n);
+    const float *dsum = um_postnorm_bwd(r->dev, d, s, norm, T, D, UM_BEATS_EPS, r->scratch);
+    r->dev->ops->scale(r->dev, d, um_beats_alpha(r->m), um_at((size_t)T, 0, (size_t)D));
     return dsum;
 }
 

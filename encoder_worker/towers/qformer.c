@@ -129,18 +129,12 @@ void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, 
 
 /* --- backward --- */
 
-/* Forward was s->out = norm(s->sum), s->sum = s->in + f(s->in). d [N,Q]: the gradient of out, which becomes that of sum, and so also what
- * goes past f to in. */
-static void norm_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_norm *norm,
-                     um_arena *scratch)
+/* Forward was s->out = norm(s->in + f(s->in)). */
+static const float *norm_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_norm *norm,
+                             um_arena *scratch)
 {
-    const um_mark mark = um_arena_mark(scratch);
-    const int N = r->m->queries, Q = r->m->q_dim;
-    const size_t n = um_at((size_t)N, 0, (size_t)Q);
-    float *dsum = um_tower_zeros(r->dev, scratch, n);
-    um_norm_bwd(r->dev, dsum, d, s->sum, norm, N, Q, r->m->q_eps);
-    r->dev->ops->copy(r->dev, d, dsum, n * sizeof *d);
-    um_arena_reset(scratch, mark);
+    const um_sound_model *m = r->m;
+    return um_postnorm_bwd(r->dev, d, s, norm, m->queries, m->q_dim, m->q_eps, scratch);
 }
 
 /* d: the gradient of s->out, which becomes that of s->in. dfrom: that of the rows attended to += ...; NULL: nobody wants it; in
@@ -150,26 +144,19 @@ static void attend_bwd(const run *r, float *d, float *dfrom, const um_postnorm_a
                        int n, um_arena *scratch)
 {
     const um_mark mark = um_arena_mark(scratch);
-    const int N = r->m->queries;
-    const size_t all = um_at((size_t)N, 0, (size_t)r->m->q_dim);
-    norm_bwd(r, d, s, &w->norm, scratch);
-    float *dy = um_arena_f32(scratch, 1, all);
-    r->dev->ops->copy(r->dev, dy, d, all * sizeof *dy);
-    um_attention_bwd(r->dev, d, from == s->in ? d : dfrom, a, &w->block, dy, s->in, N, from, n,
-                     false, scratch);
+    const float *dsum = norm_bwd(r, d, s, &w->norm, scratch);
+    um_attention_bwd(r->dev, d, from == s->in ? d : dfrom, a, &w->block, dsum, s->in, r->m->queries,
+                     from, n, false, scratch);
     um_arena_reset(scratch, mark);
 }
 
+/* d: likewise. */
 static void feed_bwd(const run *r, float *d, const um_postnorm_acts *s, const um_mlp_acts *a,
                      const um_qformer_layer *l, um_arena *scratch)
 {
     const um_mark mark = um_arena_mark(scratch);
-    const int N = r->m->queries;
-    const size_t all = um_at((size_t)N, 0, (size_t)r->m->q_dim);
-    norm_bwd(r, d, s, &l->norm, scratch);
-    float *dy = um_arena_f32(scratch, 1, all);
-    r->dev->ops->copy(r->dev, dy, d, all * sizeof *dy);
-    um_mlp_bwd(r->dev, d, &l->mlp, a, dy, s->in, N, scratch);
+    const float *dsum = norm_bwd(r, d, s, &l->norm, scratch);
+    um_mlp_bwd(r->dev, d, &l->mlp, a, dsum, s->in, r->m->queries, scratch);
     um_arena_reset(scratch, mark);
 }
 

@@ -57,6 +57,17 @@ um_postnorm_acts um_postnorm_next(um_postnorm_chain *c)
     return s;
 }
 
+/* Forward was out = norm(sum). */
+const float *um_postnorm_bwd(um_dev *dev, float *d, const um_postnorm_acts *s, const um_norm *norm,
+                             int T, int D, float eps, um_arena *scratch)
+{
+    const size_t n = (size_t)T * (size_t)D;
+    float *dsum = um_tower_zeros(dev, scratch, n);
+    um_norm_bwd(dev, dsum, d, s->sum, norm, T, D, eps);
+    dev->ops->copy(dev, d, dsum, n * sizeof *d);
+    return dsum;
+}
+
 void um_projector_acts_bind(um_projector_acts **a, um_arena *host, um_arena *device, int layers,
                             int n, int N, bool keep)
 {

@@ -36,6 +36,7 @@ um_status um_tower_load_norm(const um_tower_layer *l, um_norm *out, um_slot slot
  * MLP with GELU between them (spec 3.1). */
 um_status um_tower_load_projector(um_linear **out, um_params *ps, um_part part, int layers,
                                   um_err *err);
+
 /* A step with the norm behind it: sum = in + f(in), out = norm(sum). */
 typedef struct um_postnorm_acts {
     float *in, *sum, *out; /* [T,D] */
@@ -53,6 +54,10 @@ typedef struct um_postnorm_chain {
 um_postnorm_chain um_postnorm_begin(um_arena *arena, float *in, int T, int D, bool keep);
 /* The next step reads what this one writes. */
 um_postnorm_acts um_postnorm_next(um_postnorm_chain *c);
+/* Backward of the norm of a step: from d [T,D], the gradient of s->out, that of s->sum. Returns it in scratch, for f, and has it in d too,
+ * for what goes past f to s->in. The norm's own gradients += ... */
+const float *um_postnorm_bwd(um_dev *dev, float *d, const um_postnorm_acts *s, const um_norm *norm,
+                             int T, int D, float eps, um_arena *scratch);
 
 /* Between two layers of a projector: what the first computes, and GELU of it. */
 typedef struct um_projector_acts {
