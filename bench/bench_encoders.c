@@ -77,7 +77,7 @@ static um_status run_image(bench *b, um_err *err)
     float *pixels =
         noise(b, (size_t)m->channels * (size_t)m->image_size * (size_t)m->image_size, 1.0f);
     um_vision_acts a = {0};
-    um_vision_acts_bind(&a, &b->model, &b->device, m, b->ck.model.dim, false);
+    um_vision_acts_bind(&a, &b->model, &b->device, m, b->ck.model.dim, UM_AT_INPUT, false);
     float *rows = um_arena_f32(&b->device, (size_t)um_vision_rows(m), (size_t)b->ck.model.dim);
     for (int i = -1; i < b->o->rounds; i++) {
         int64_t t0 = um_now_ns();
@@ -93,7 +93,8 @@ static um_status run_speech(bench *b, um_err *err)
     um_speech_model *m = &b->ck.model.speech;
     const int layers = m->dec_layers;
     um_speech *s;
-    um_speech_acts *a = um_speech_acts_bind(&b->model, &b->device, m, b->ck.model.dim, false);
+    um_speech_acts *a =
+        um_speech_acts_bind(&b->model, &b->device, m, b->ck.model.dim, UM_AT_INPUT, false);
     um_mel mel;
     UM_TRY(um_speech_load(&s, &b->params, err));
     um_mel_init(&mel, m->mel_bins, m->n_fft, m->hop, (int64_t)m->rate * m->window_seconds, m->rate,
@@ -126,7 +127,8 @@ static um_status run_sound(bench *b, um_err *err)
     um_sound_model *m = &b->ck.model.sound;
     const int layers = m->q_layers;
     um_sound *s;
-    um_sound_acts *a = um_sound_acts_bind(&b->model, &b->device, m, b->ck.model.dim, false);
+    um_sound_acts *a =
+        um_sound_acts_bind(&b->model, &b->device, m, b->ck.model.dim, UM_AT_INPUT, false);
     um_fbank bank;
     UM_TRY(um_sound_load(&s, &b->params, err));
     um_fbank_init(&bank, &b->model);

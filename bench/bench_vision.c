@@ -148,7 +148,7 @@ static um_status measure(bench *b, const options *o, um_err *err)
     float *pixels = um_arena_f32(&b->model, 3, (size_t)o->image_size * (size_t)o->image_size);
     float *rows = um_arena_f32(&b->device, (size_t)um_vision_rows(&b->m), (size_t)b->v.dim_out);
     um_vision_acts a = {0};
-    um_vision_acts_bind(&a, &b->model, &b->device, &b->m, b->v.dim_out, false);
+    um_vision_acts_bind(&a, &b->model, &b->device, &b->m, b->v.dim_out, UM_AT_INPUT, false);
     for (int i = -1; i < o->rounds; i++) {
         int64_t t0 = um_now_ns();
         UM_TRY(um_image_pixels(pixels, &p, &b->m, &b->scratch, err));

@@ -1,4 +1,5 @@
-/* Encodes one medium of any modality to rows of the language model's width: an encoder rank's work between request and answer. */
+/* Encodes one medium of any modality to rows of the language model's width: an encoder rank's work between request and answer. The way
+ * from the medium to its rows is in medium.h, for training and inference alike. */
 #pragma once
 
 #include "core/options/config.h"
@@ -31,14 +32,14 @@ typedef struct um_encode {
 um_status um_encode_load(um_encode *e, um_params *ps, uint32_t set, um_err *err);
 
 /* After a change of weights: computes again what the towers keep of them. */
-um_status um_encode_prepare(um_encode *e, um_err *err);
+um_status um_encode_prepare(const um_encode *e, um_err *err);
 
 /* UM_E_DATA: the request is not one that this rank can encode. */
 um_status um_encode_check(const um_encode *e, const Um__EncodeRequest *req, um_err *err);
 /* Rejects a medium whose rows would not fit into one frame before it is encoded, so that only this request fails. */
 um_status um_encode_rows_fit(const um_encode *e, int64_t rows, const char *name, um_err *err);
 
-/* Encodes a request to rows [*n, D] on the host, in step. A video is the mean of its frames' rows (spec 2.2). UM_E_DATA when the medium
- * cannot be used; the message begins with its name. */
+/* Encodes a request to rows [*n, D] on the host, in step, where what was decoded stays too. A video is the mean of its frames' rows (spec
+ * 2.2). UM_E_DATA when the medium cannot be used. */
 um_status um_encode_item(const um_encode *e, float **rows, int *n, const Um__EncodeRequest *req,
                          um_arena *step, um_err *err);

@@ -1,7 +1,6 @@
 /* See encoder_train.h. */
 #include "encoder_worker/encoder_train.h"
 
-#include "encoder_worker/frame_mean.h"
 #include "encoder_worker/tower_cache.h"
 
 #include <inttypes.h>
@@ -159,31 +158,25 @@ static void part_fwd(const um_encoder_train *t, float *rows, const um_tower *tow
 }
 
 /* The rows of a medium, in e->device. acts [parts]: bound, and kept; NULL: bound here for one part after another. */
-static float *parts_fwd(const um_encoder_train *t, const um_medium *m, um_tower_acts *acts)
+static const float *parts_fwd(const um_encoder_train *t, const um_medium *m, um_tower_acts *acts)
 {
     const um_encode *e = t->e;
     const um_tower tower = um_medium_tower(e, m->modality);
-    const size_t one = (size_t)um_tower_rows(&tower) * (size_t)tower.model->dim;
-    const bool video = m->modality == UM_VIDEO;
-    float *rows = um_arena_f32(e->device, 1, video ? one : one * (size_t)m->parts);
-    um_frame_mean mean;
+    um_part_rows rows;
     um_arena host;
     um_arena_init(&host, "media", 1 << 16);
-    if (video) um_frame_mean_begin(&mean, e->dev, e->device, one);
+    um_part_rows_begin(&rows, e, m);
     for (int i = 0; i < m->parts; i++) {
         const um_mark mark = um_arena_mark(e->device), there = um_arena_mark(&host);
         um_tower_acts own;
-        if (acts == NULL) um_tower_acts_bind(&own, &tower, &host, e->device, m->at);
-        float *to = video ? rows : rows + (size_t)i * one;
-        part_fwd(t, to, &tower, acts == NULL ? &own : &acts[i], m->at, &m->part[i]);
-        if (video) um_frame_mean_add(&mean, to);
+        if (acts == NULL) um_tower_acts_bind(&own, &tower, &host, e->device, m->at, false);
+        part_fwd(t, rows.next, &tower, acts == NULL ? &own : &acts[i], m->at, &m->part[i]);
+        um_part_rows_add(&rows);
         um_arena_reset(&host, there);
         um_arena_reset(e->device, mark);
     }
     um_arena_free(&host);
-    if (!video) return rows;
-    um_frame_mean_end(&mean);
-    return mean.total;
+    return um_part_rows_end(&rows);
 }
 
 /* Device memory of the activations of one part from a point on. */
@@ -193,7 +186,7 @@ static size_t part_bytes(const um_tower *tower, um_tower_point from)
     um_tower_acts a;
     um_arena_init(&host, "measured", 1 << 16);
     um_arena_init_measure(&device, "measured");
-    um_tower_acts_bind(&a, tower, &host, &device, from);
+    um_tower_acts_bind(&a, tower, &host, &device, from, true);
     const size_t bytes = device.peak;
     um_arena_free(&host);
     um_arena_free(&device);
@@ -223,7 +216,7 @@ static um_status keep(um_encoder_train *t, kept *k, const um_medium *m, const ch
     if (acts) {
         k->acts = um_arena_zero(&k->host, (size_t)m->parts * sizeof *k->acts);
         for (int i = 0; i < m->parts; i++)
-            um_tower_acts_bind(&k->acts[i], &tower, &k->host, &k->device, m->at);
+            um_tower_acts_bind(&k->acts[i], &tower, &k->host, &k->device, m->at, true);
     }
     t->counts.kept += k->device.used + k->host.used;
     return UM_OK;
@@ -314,7 +307,7 @@ static void item_bwd(um_encoder_train *t, const kept *k)
         const um_mark mark = um_arena_mark(e->device), there = um_arena_mark(&host);
         um_tower_acts own;
         if (k->acts == NULL) {
-            um_tower_acts_bind(&own, &tower, &host, e->device, m->at);
+            um_tower_acts_bind(&own, &tower, &host, e->device, m->at, true);
             part_fwd(t, um_arena_f32(e->device, 1, one), &tower, &own, m->at, &m->part[i]);
         }
         um_tower_bwd(&tower, k->acts == NULL ? &own : &k->acts[i], m->at, m->part[i].real,
@@ -374,7 +367,7 @@ um_status um_encoder_train_next(um_encoder_train *t, um_err *err)
 {
     if (t->tree == NULL) return UM_OK;
     um_grad_tree_clear(t->tree);
-    return t->e->towers.sound != NULL ? um_sound_prepare(t->e->towers.sound, err) : UM_OK;
+    return um_encode_prepare(t->e, err);
 }
 
 um_encoder_counts um_encoder_train_counts(const um_encoder_train *t) { return t->counts; }

@@ -44,27 +44,17 @@ int64_t um_sound_rows(const um_sound_model *m, int64_t n)
 int64_t um_sound_window(const um_sound_model *m) { return um_beats_window(m); }
 
 um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
-                                  int dim_out, bool keep)
+                                  int dim_out, um_tower_point from, bool keep)
 {
     um_sound_acts *a = um_arena_zero(host, sizeof *a);
-    um_beats_acts_bind(&a->beats, host, device, m, keep);
-    um_qformer_acts_bind(&a->qformer, host, device, m, um_beats_rows(m), keep);
-    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, keep);
-    return a;
-}
-
-um_sound_acts *um_sound_acts_bind_from(um_arena *host, um_arena *device, const um_sound_model *m,
-                                       int dim_out, um_tower_point from)
-{
-    if (from == UM_AT_INPUT) return um_sound_acts_bind(host, device, m, dim_out, true);
-    um_sound_acts *a = um_arena_zero(host, sizeof *a);
-    if (from == UM_AT_TOWER) {
+    if (from == UM_AT_INPUT) um_beats_acts_bind(&a->beats, host, device, m, keep);
+    if (from == UM_AT_TOWER)
         a->beats.out = um_arena_f32(device, (size_t)um_beats_rows(m), (size_t)m->dim);
-        um_qformer_acts_bind(&a->qformer, host, device, m, um_beats_rows(m), true);
-    } else {
+    if (from <= UM_AT_TOWER)
+        um_qformer_acts_bind(&a->qformer, host, device, m, um_beats_rows(m), keep);
+    else
         a->qformer.last = um_arena_f32(device, (size_t)m->queries, (size_t)m->q_dim);
-    }
-    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, true);
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, keep);
     return a;
 }
 
@@ -82,12 +72,10 @@ size_t um_sound_values(const um_sound_model *m, um_tower_point at, int real)
     return (size_t)m->queries * (size_t)m->q_dim;
 }
 
-um_status um_sound_input(um_sound_acts *a, int *real, const um_sound *s, const float *wave,
-                         int64_t n, um_arena *host, um_err *err)
+int um_sound_input(um_sound_acts *a, const um_sound *s, const float *wave, int64_t n,
+                   um_arena *host)
 {
-    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
-    *real = um_beats_input(&a->beats, &s->beats, wave, n, host);
-    return UM_OK;
+    return um_beats_input(&a->beats, &s->beats, wave, n, host);
 }
 
 void um_sound_fwd(float *rows, const um_sound *s, um_sound_acts *a, um_tower_point from,
@@ -110,8 +98,7 @@ um_status um_sound_encode(float *rows, const um_sound *s, um_sound_acts *a, cons
     UM_TRY(um_tower_check_finite(wave, n, "sample", err));
     for (int64_t at = 0; at < n; at += window) {
         const int64_t left = n - at;
-        const int real =
-            um_beats_input(&a->beats, &s->beats, wave + at, left < window ? left : window, host);
+        const int real = um_sound_input(a, s, wave + at, left < window ? left : window, host);
         um_sound_fwd(rows, s, a, UM_AT_INPUT, UM_AT_ROWS, real, dev);
         rows += (size_t)m->queries * (size_t)s->dim_out;
     }

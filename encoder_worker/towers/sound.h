@@ -16,13 +16,10 @@ um_status um_sound_prepare(um_sound *s, um_err *err);
 
 typedef struct um_sound_acts um_sound_acts;
 
-/* Activations of one window, in host. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
+/* Activations of one window for forward from a point, in host: of what stands before it nothing is bound but the values there
+ * (um_sound_at). keep: for backward down to it. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 um_sound_acts *um_sound_acts_bind(um_arena *host, um_arena *device, const um_sound_model *m,
-                                  int dim_out, bool keep);
-
-/* The same for backward down to a point: of what stands before it nothing is bound but the values there (um_sound_at). */
-um_sound_acts *um_sound_acts_bind_from(um_arena *host, um_arena *device, const um_sound_model *m,
-                                       int dim_out, um_tower_point from);
+                                  int dim_out, um_tower_point from, bool keep);
 
 /* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
 float *um_sound_at(const um_sound_acts *a, um_tower_point at);
@@ -32,10 +29,10 @@ size_t um_sound_values(const um_sound_model *m, um_tower_point at, int real);
 /* Samples of a window. */
 int64_t um_sound_window(const um_sound_model *m);
 
-/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, 1 <= n <= um_sound_window. *real: rows before its padding.
- * UM_E_DATA when a sample is not finite. Memory: host, released before returning. */
-um_status um_sound_input(um_sound_acts *a, int *real, const um_sound *s, const float *wave,
-                         int64_t n, um_arena *host, um_err *err);
+/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, finite, 1 <= n <= um_sound_window. Returns the rows before its
+ * padding. Memory: host, released before returning. */
+int um_sound_input(um_sound_acts *a, const um_sound *s, const float *wave, int64_t n,
+                   um_arena *host);
 /* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [queries, dim_out]. real: of the window;
  * used from UM_AT_INPUT only. */
 void um_sound_fwd(float *rows, const um_sound *s, um_sound_acts *a, um_tower_point from,

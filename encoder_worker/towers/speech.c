@@ -77,9 +77,8 @@ static void encoder_acts_bind(um_speech_acts *a, um_arena *host, um_arena *devic
     a->conv2 = keep ? um_arena_f32(device, T, D) : a->encoder.first;
 }
 
-/* What follows a point. */
-static um_speech_acts *acts_bind(um_arena *host, um_arena *device, const um_speech_model *m,
-                                 int dim_out, um_tower_point from, bool keep)
+um_speech_acts *um_speech_acts_bind(um_arena *host, um_arena *device, const um_speech_model *m,
+                                    int dim_out, um_tower_point from, bool keep)
 {
     um_speech_acts *a = um_arena_zero(host, sizeof *a);
     const size_t page = um_kv_page_floats(m->heads, m->dim / m->heads),
@@ -97,18 +96,6 @@ static um_speech_acts *acts_bind(um_arena *host, um_arena *device, const um_spee
     }
     um_projector_acts_bind(&a->projector, host, device, m->proj_layers, m->queries, dim_out, keep);
     return a;
-}
-
-um_speech_acts *um_speech_acts_bind(um_arena *host, um_arena *device, const um_speech_model *m,
-                                    int dim_out, bool keep)
-{
-    return acts_bind(host, device, m, dim_out, UM_AT_INPUT, keep);
-}
-
-um_speech_acts *um_speech_acts_bind_from(um_arena *host, um_arena *device, const um_speech_model *m,
-                                         int dim_out, um_tower_point from)
-{
-    return acts_bind(host, device, m, dim_out, from, true);
 }
 
 float *um_speech_at(const um_speech_acts *a, um_tower_point at)
@@ -194,12 +181,10 @@ static void embed(const run *r)
     d->ops->add(d, a->encoder.first, s->positions, um_at((size_t)T, 0, (size_t)D));
 }
 
-um_status um_speech_input(um_speech_acts *a, const um_speech *s, const float *wave, int64_t n,
-                          um_arena *host, um_err *err)
+void um_speech_input(um_speech_acts *a, const um_speech *s, const float *wave, int64_t n,
+                     um_arena *host)
 {
-    UM_TRY(um_tower_check_finite(wave, n, "sample", err));
     um_mel_frames(a->staged, &s->mel, wave, n, host);
-    return UM_OK;
 }
 
 void um_speech_fwd(float *rows, const um_speech *s, um_speech_acts *a, um_tower_point from,
@@ -231,7 +216,7 @@ um_status um_speech_encode(float *rows, const um_speech *s, um_speech_acts *a, c
     UM_TRY(um_tower_check_finite(wave, n, "sample", err));
     for (int64_t at = 0; at < n; at += step) {
         const int64_t left = n - at;
-        um_mel_frames(a->staged, &s->mel, wave + at, left < most ? left : most, host);
+        um_speech_input(a, s, wave + at, left < most ? left : most, host);
         um_speech_fwd(rows, s, a, UM_AT_INPUT, UM_AT_ROWS, dev);
         rows += um_at((size_t)m->queries, 0, (size_t)s->dim_out);
     }

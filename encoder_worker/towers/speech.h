@@ -13,13 +13,10 @@ um_status um_speech_load(um_speech **out, um_params *ps, um_err *err);
 
 typedef struct um_speech_acts um_speech_acts;
 
-/* Activations of one window, in host. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
+/* Activations of one window for forward from a point, in host: of what stands before it nothing is bound but the values there
+ * (um_speech_at). keep: for backward down to it. Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 um_speech_acts *um_speech_acts_bind(um_arena *host, um_arena *device, const um_speech_model *m,
-                                    int dim_out, bool keep);
-
-/* The same for backward down to a point: of what stands before it nothing is bound but the values there (um_speech_at). */
-um_speech_acts *um_speech_acts_bind_from(um_arena *host, um_arena *device, const um_speech_model *m,
-                                         int dim_out, um_tower_point from);
+                                    int dim_out, um_tower_point from, bool keep);
 
 /* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
 float *um_speech_at(const um_speech_acts *a, um_tower_point at);
@@ -30,10 +27,10 @@ size_t um_speech_values(const um_speech_model *m, um_tower_point at);
 int64_t um_speech_window(const um_speech_model *m);
 int64_t um_speech_step(const um_speech_model *m, bool exact);
 
-/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, n at most um_speech_window. UM_E_DATA when a sample is not
- * finite. Memory: host, released before returning. */
-um_status um_speech_input(um_speech_acts *a, const um_speech *s, const float *wave, int64_t n,
-                          um_arena *host, um_err *err);
+/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, finite, n at most um_speech_window. Memory: host, released before
+ * returning. */
+void um_speech_input(um_speech_acts *a, const um_speech *s, const float *wave, int64_t n,
+                     um_arena *host);
 /* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [queries, dim_out]. */
 void um_speech_fwd(float *rows, const um_speech *s, um_speech_acts *a, um_tower_point from,
                    um_tower_point to, um_dev *dev);

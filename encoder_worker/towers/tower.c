@@ -2,28 +2,16 @@
 #include "encoder_worker/towers/tower.h"
 
 void um_tower_acts_bind(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device,
-                        um_tower_point from)
+                        um_tower_point from, bool keep)
 {
     const um_model *m = t->model;
     *a = (um_tower_acts){0};
     if (t->vision != NULL)
-        um_vision_acts_bind_from(&a->vision, host, device, &m->vision, m->dim, from);
+        um_vision_acts_bind(&a->vision, host, device, &m->vision, m->dim, from, keep);
     else if (t->speech != NULL)
-        a->speech = um_speech_acts_bind_from(host, device, &m->speech, m->dim, from);
+        a->speech = um_speech_acts_bind(host, device, &m->speech, m->dim, from, keep);
     else
-        a->sound = um_sound_acts_bind_from(host, device, &m->sound, m->dim, from);
-}
-
-void um_tower_acts_bind_once(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device)
-{
-    const um_model *m = t->model;
-    *a = (um_tower_acts){0};
-    if (t->vision != NULL)
-        um_vision_acts_bind(&a->vision, host, device, &m->vision, m->dim, false);
-    else if (t->speech != NULL)
-        a->speech = um_speech_acts_bind(host, device, &m->speech, m->dim, false);
-    else
-        a->sound = um_sound_acts_bind(host, device, &m->sound, m->dim, false);
+        a->sound = um_sound_acts_bind(host, device, &m->sound, m->dim, from, keep);
 }
 
 float *um_tower_at(const um_tower_acts *a, const um_tower *t, um_tower_point at)

@@ -1,5 +1,5 @@
-/* One tower with its connector and projector, of whichever modality, for who trains it: forward from any point on the way to any later
- * one, and backward down to the point where something begins to be trained. vision.h, speech.h and sound.h say what each function does. */
+/* One tower with its connector and projector, of whichever modality: forward from any point on the way to any later one, and backward down
+ * to the point where something begins to be trained. vision.h, speech.h and sound.h say what each function does. */
 #pragma once
 
 #include "encoder_worker/towers/sound.h"
@@ -20,11 +20,9 @@ typedef struct um_tower_acts {
     um_sound_acts *sound;
 } um_tower_acts;
 
-/* The activations of one image or window for forward from a point, with all that backward down to it needs. Memory: host, device. */
+/* The activations of one image or window for forward from a point; keep: with all that backward down to it needs. Memory: host, device. */
 void um_tower_acts_bind(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device,
-                        um_tower_point from);
-/* The same for forward from UM_AT_INPUT alone, with nothing kept. */
-void um_tower_acts_bind_once(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device);
+                        um_tower_point from, bool keep);
 /* Where the values of a point are, and how many; at is not UM_AT_ROWS. real: of a window of sound, rows before its padding. */
 float *um_tower_at(const um_tower_acts *a, const um_tower *t, um_tower_point at);
 size_t um_tower_values(const um_tower *t, um_tower_point at, int real);

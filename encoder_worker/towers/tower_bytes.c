@@ -19,7 +19,7 @@ static medium bind_image(const um_model *m, um_arena *host, um_arena *device)
 {
     const size_t S = (size_t)m->vision.image_size;
     um_vision_acts a;
-    um_vision_acts_bind(&a, host, device, &m->vision, m->dim, false);
+    um_vision_acts_bind(&a, host, device, &m->vision, m->dim, UM_AT_INPUT, false);
     return (medium){(size_t)m->vision.channels * S * S * sizeof(float),
                     (size_t)um_vision_rows(&m->vision)};
 }
@@ -27,14 +27,14 @@ static medium bind_image(const um_model *m, um_arena *host, um_arena *device)
 static medium bind_speech(const um_model *m, um_arena *host, um_arena *device)
 {
     const size_t samples = (size_t)m->speech.rate * (size_t)m->speech.window_seconds;
-    um_speech_acts_bind(host, device, &m->speech, m->dim, false);
+    um_speech_acts_bind(host, device, &m->speech, m->dim, UM_AT_INPUT, false);
     return (medium){samples * sizeof(float) + front_bytes(m->speech.n_fft),
                     (size_t)m->speech.queries};
 }
 
 static medium bind_sound(const um_model *m, um_arena *host, um_arena *device)
 {
-    um_sound_acts_bind(host, device, &m->sound, m->dim, false);
+    um_sound_acts_bind(host, device, &m->sound, m->dim, UM_AT_INPUT, false);
     return (medium){(size_t)um_beats_window(&m->sound) * sizeof(float) + front_bytes(UM_FBANK_FFT),
                     (size_t)m->sound.queries};
 }

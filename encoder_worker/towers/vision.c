@@ -27,8 +27,9 @@ static void unfold(float *cols, const float *pixels, const um_vision_model *m)
                     memcpy(cols, pixels + um_at(c * S + gy * P + y, gx * P, S), P * sizeof *cols);
 }
 
-void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
-                         const um_vision_model *m, int dim_out, bool keep)
+/* Of the tower. */
+static void tower_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
+                            const um_vision_model *m, bool keep)
 {
     const um_attention_shape shape = um_vision_attention(m);
     const int rows = patches(m) + 1, layers = m->run_layers;
@@ -57,20 +58,17 @@ void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
     a->features = a->last + (m->keep_class ? 0 : m->dim);
     um_attention_pages_bind(&a->pages, host, device,
                             um_kv_page_floats(shape.kv_heads, shape.head_dim), rows);
-    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, um_vision_rows(m), dim_out,
-                           keep);
 }
 
-void um_vision_acts_bind_from(um_vision_acts *a, um_arena *host, um_arena *device,
-                              const um_vision_model *m, int dim_out, um_tower_point from)
+void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
+                         const um_vision_model *m, int dim_out, um_tower_point from, bool keep)
 {
     const int n = um_vision_rows(m);
-    if (from == UM_AT_INPUT) {
-        um_vision_acts_bind(a, host, device, m, dim_out, true);
-        return;
-    }
-    a->features = um_arena_f32(device, (size_t)n, (size_t)m->dim);
-    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, n, dim_out, true);
+    if (from == UM_AT_INPUT)
+        tower_acts_bind(a, host, device, m, keep);
+    else
+        a->features = um_arena_f32(device, (size_t)n, (size_t)m->dim);
+    um_projector_acts_bind(&a->projector, host, device, m->proj_layers, n, dim_out, keep);
 }
 
 float *um_vision_at(const um_vision_acts *a, um_tower_point at)

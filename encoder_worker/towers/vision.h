@@ -50,13 +50,10 @@ typedef struct um_vision_acts {
     um_projector_acts *projector;
 } um_vision_acts;
 
-/* Memory: host, device (tower_parts.h). dim_out: width of the language model. */
+/* For forward from a point: of what stands before it nothing is bound but the values there (um_vision_at). keep: for backward down to it.
+ * Memory: host, device (tower_parts.h). dim_out: width of the language model. */
 void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
-                         const um_vision_model *m, int dim_out, bool keep);
-
-/* The same for backward down to a point: of what stands before it nothing is bound but the values there (um_vision_at). */
-void um_vision_acts_bind_from(um_vision_acts *a, um_arena *host, um_arena *device,
-                              const um_vision_model *m, int dim_out, um_tower_point from);
+                         const um_vision_model *m, int dim_out, um_tower_point from, bool keep);
 
 /* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
 float *um_vision_at(const um_vision_acts *a, um_tower_point at);

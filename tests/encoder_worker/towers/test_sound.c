@@ -96,8 +96,8 @@ static const float *encode_with(bench *b, const float *wave, int64_t n, bool kee
     const size_t values = values_of(b, n);
     float *rows = um_arena_f32(&b->arena, 1, values + 1);
     um_mark host = um_arena_mark(&b->arena), device = um_arena_mark(&b->device);
-    um_sound_acts *a =
-        um_sound_acts_bind(&b->arena, &b->device, &b->ck.model.sound, b->ck.model.dim, keep);
+    um_sound_acts *a = um_sound_acts_bind(&b->arena, &b->device, &b->ck.model.sound,
+                                          b->ck.model.dim, UM_AT_INPUT, keep);
     float *out = um_arena_f32(&b->device, 1, values + 1);
     const size_t used = b->arena.used, device_used = b->device.used;
     b->dev.ops->fill(&b->dev, out + values, -777.0f, 1);
@@ -494,7 +494,8 @@ static void test_samples_not_finite(void **state)
     float wave[500] = {0};
     open_tower(&b, UM_ISA_AUTO, 1);
     assert_int_equal(b.ck.model.dim, 64);
-    um_sound_acts *a = um_sound_acts_bind(&b.arena, &b.device, &b.ck.model.sound, 64, false);
+    um_sound_acts *a =
+        um_sound_acts_bind(&b.arena, &b.device, &b.ck.model.sound, 64, UM_AT_INPUT, false);
     float *out = um_arena_f32(&b.device, 50, 64);
     for (int i = 0; i < 3; i++) {
         wave[77] = bad[i];

@@ -50,8 +50,8 @@ static const float *encode_with(bench *b, um_wave w, bool exact, int64_t *rows, 
     float *out = um_arena_f32(&b->arena, 1, n);
     um_mark host = um_arena_mark(&b->arena), device = um_arena_mark(&b->device);
     float *on_device = um_arena_f32(&b->device, 1, n);
-    um_speech_acts *a =
-        um_speech_acts_bind(&b->arena, &b->device, &b->ck.model.speech, b->ck.model.dim, keep);
+    um_speech_acts *a = um_speech_acts_bind(&b->arena, &b->device, &b->ck.model.speech,
+                                            b->ck.model.dim, UM_AT_INPUT, keep);
     size_t used = b->arena.used, device_used = b->device.used;
     um_status st =
         um_speech_encode(on_device, b->speech, a, w.samples, w.n, exact, &b->dev, &b->arena, &err);
@@ -285,7 +285,8 @@ static void test_not_finite(void **state)
     load_tower(&b, "auto");
     um_wave w = noise(&b, 100);
     w.samples[77] = NAN;
-    um_speech_acts *a = um_speech_acts_bind(&b.arena, &b.device, &b.ck.model.speech, 64, false);
+    um_speech_acts *a =
+        um_speech_acts_bind(&b.arena, &b.device, &b.ck.model.speech, 64, UM_AT_INPUT, false);
     float *rows = um_arena_f32(&b.device, 50, 64);
     assert_int_equal(
         um_speech_encode(rows, b.speech, a, w.samples, w.n, false, &b.dev, &b.arena, &err),

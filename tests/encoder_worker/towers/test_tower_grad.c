@@ -108,13 +108,11 @@ static void inputs(bench *b)
         um_tower_acts *a = &b->acts[b->parts];
         const int64_t left = (int64_t)n - at < most ? (int64_t)n - at : most;
         assert_true(b->parts < MAX_PARTS);
-        um_tower_acts_bind(a, &b->tower, &b->host, &b->device, UM_AT_INPUT);
+        um_tower_acts_bind(a, &b->tower, &b->host, &b->device, UM_AT_INPUT, true);
         if (b->kind == VISION) st = um_vision_input(&a->vision, &m->vision, x + at, &err);
-        if (b->kind == SPEECH)
-            st = um_speech_input(a->speech, b->tower.speech, x + at, left, &b->host, &err);
+        if (b->kind == SPEECH) um_speech_input(a->speech, b->tower.speech, x + at, left, &b->host);
         if (b->kind == SOUND)
-            st = um_sound_input(a->sound, &b->real[b->parts], b->tower.sound, x + at, left,
-                                &b->host, &err);
+            b->real[b->parts] = um_sound_input(a->sound, b->tower.sound, x + at, left, &b->host);
         b->parts++;
     }
     if (st != UM_OK) fail_msg("%s", err.msg);
@@ -141,7 +139,7 @@ static void begin_at(bench *b, um_tower_point from)
     for (int i = 0; i < b->parts; i++) {
         const um_tower_acts was = b->acts[i];
         const size_t n = um_tower_values(&b->tower, from, b->real[i]);
-        um_tower_acts_bind(&b->acts[i], &b->tower, &b->host, &b->device, from);
+        um_tower_acts_bind(&b->acts[i], &b->tower, &b->host, &b->device, from, true);
         b->dev.ops->copy(&b->dev, um_tower_at(&b->acts[i], &b->tower, from),
                          um_tower_at(&was, &b->tower, from), n * sizeof(float));
         um_tower_fwd(um_arena_f32(&b->device, 1, one), &b->tower, &b->acts[i], from, UM_AT_ROWS,

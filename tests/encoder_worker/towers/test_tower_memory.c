@@ -146,8 +146,8 @@ static void test_kept_image(void **state)
     if (um_vision_load(&v, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     float *rows = um_arena_f32(&b.device, (size_t)n, (size_t)dim),
           *same = um_arena_f32(&b.device, (size_t)n, (size_t)dim);
-    um_vision_acts_bind(&one, &b.host, &b.device, m, dim, false);
-    um_vision_acts_bind(&a, &b.host, &b.device, m, dim, true);
+    um_vision_acts_bind(&one, &b.host, &b.device, m, dim, UM_AT_INPUT, false);
+    um_vision_acts_bind(&a, &b.host, &b.device, m, dim, UM_AT_INPUT, true);
     assert_int_equal(um_vision_encode(same, &v, &one, b.pixels, &b.dev, &err), UM_OK);
     assert_int_equal(um_vision_encode(rows, &v, &a, b.pixels, &b.dev, &err), UM_OK);
     want_same(&b, rows, same, n, dim, "rows");
@@ -198,8 +198,8 @@ static void test_kept_speech(void **state)
     if (um_speech_load(&s, &b.params, &err) != UM_OK) fail_msg("%s", err.msg);
     float *rows = um_arena_f32(&b.device, (size_t)Q, (size_t)dim),
           *same = um_arena_f32(&b.device, (size_t)Q, (size_t)dim);
-    um_speech_acts *one = um_speech_acts_bind(&b.host, &b.device, m, dim, false),
-                   *a = um_speech_acts_bind(&b.host, &b.device, m, dim, true);
+    um_speech_acts *one = um_speech_acts_bind(&b.host, &b.device, m, dim, UM_AT_INPUT, false),
+                   *a = um_speech_acts_bind(&b.host, &b.device, m, dim, UM_AT_INPUT, true);
     assert_int_equal(um_speech_encode(same, s, one, b.wave, SAMPLES, false, &b.dev, &b.host, &err),
                      UM_OK);
     assert_int_equal(um_speech_encode(rows, s, a, b.wave, SAMPLES, false, &b.dev, &b.host, &err),
@@ -321,7 +321,7 @@ static um_tower_bytes run_medium(bench *b, um_modality modality)
         const size_t S = (size_t)m->vision.image_size;
         float *pixels = um_arena_f32(&b->host, 3, S * S);
         memcpy(pixels, b->pixels, 3 * S * S * sizeof *pixels);
-        um_vision_acts_bind(&a, &b->host, &b->device, &m->vision, m->dim, false);
+        um_vision_acts_bind(&a, &b->host, &b->device, &m->vision, m->dim, UM_AT_INPUT, false);
         float *rows = um_arena_f32(&b->device, 1, n);
         if (st == UM_OK) st = um_vision_encode(rows, &v, &a, pixels, &b->dev, &err);
         out = rows;
@@ -336,13 +336,14 @@ static um_tower_bytes run_medium(bench *b, um_modality modality)
         if (speech) {
             st = um_speech_load(&s, &b->params, &err);
             um_speech_acts *a =
-                um_speech_acts_bind(&b->host, &b->device, &m->speech, m->dim, false);
+                um_speech_acts_bind(&b->host, &b->device, &m->speech, m->dim, UM_AT_INPUT, false);
             if (st == UM_OK)
                 st = um_speech_encode(rows, s, a, wave, UM_WAVE_WINDOW, false, &b->dev, &b->host,
                                       &err);
         } else {
             st = um_sound_load(&sound, &b->params, &err);
-            um_sound_acts *a = um_sound_acts_bind(&b->host, &b->device, &m->sound, m->dim, false);
+            um_sound_acts *a =
+                um_sound_acts_bind(&b->host, &b->device, &m->sound, m->dim, UM_AT_INPUT, false);
             if (st == UM_OK)
                 st = um_sound_encode(rows, sound, a, wave, UM_WAVE_WINDOW, &b->dev, &b->host, &err);
         }

@@ -71,7 +71,8 @@ static const float *encode_with(bench *b, bool keep)
     float *rows = um_arena_f32(&b->arena, 1, n);
     um_mark mark = um_arena_mark(&b->device);
     float *out = um_arena_f32(&b->device, 1, n);
-    um_vision_acts_bind(&a, &b->arena, &b->device, &b->ck.model.vision, b->ck.model.dim, keep);
+    um_vision_acts_bind(&a, &b->arena, &b->device, &b->ck.model.vision, b->ck.model.dim,
+                        UM_AT_INPUT, keep);
     um_status st = um_vision_encode(out, &b->vision, &a, b->pixels, &b->dev, &err);
     b->dev.ops->get(&b->dev, rows, out, n * sizeof *rows);
     if (st == UM_OK) st = um_dev_sync(&b->dev, &err);
@@ -242,7 +243,8 @@ static void test_pixels_not_finite(void **state)
     load_tower(&b, "auto");
     load_image(&b, "wide.png");
     b.pixels[77] = NAN;
-    um_vision_acts_bind(&a, &b.arena, &b.device, &b.ck.model.vision, b.ck.model.dim, false);
+    um_vision_acts_bind(&a, &b.arena, &b.device, &b.ck.model.vision, b.ck.model.dim, UM_AT_INPUT,
+                        false);
     float *rows = um_arena_f32(&b.device, (size_t)b.rows, (size_t)b.ck.model.dim);
     assert_int_equal(um_vision_encode(rows, &b.vision, &a, b.pixels, &b.dev, &err), UM_E_DATA);
     assert_non_null(strstr(err.msg, "pixel 77"));
