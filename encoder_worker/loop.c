@@ -5,14 +5,14 @@
 #include "core/base/log.h"
 #include "core/comm/join.h"
 #include "core/comm/role.h"
-#include "encoder_worker/training_loop.h"
+#include "encoder_worker/encoder_steps.h"
 
 #include <stdio.h>
 
 typedef struct worker {
     um_role_base base;
     um_encode encode;
-    um_training_loop training; /* of a job that trains */
+    um_encoder_steps steps; /* of a job that trains */
 } worker;
 
 /* Sends the packed EncodeResult followed by the rows. Of a training medium the frame says which it is. */
@@ -47,8 +47,8 @@ static um_status encode(worker *w, int peer, const Um__EncodeRequest *req, um_er
     int n = 0;
     w->base.link.phase = "encoding media";
     if (req->train != NULL && w->base.cfg->train)
-        UM_TRY(um_encoder_train_rows(w->training.train, &rows, &n, &item, &why, req, &w->base.step,
-                                     err));
+        UM_TRY(
+            um_encoder_train_rows(w->steps.train, &rows, &n, &item, &why, req, &w->base.step, err));
     else
         item = um_encode_item(&w->encode, &rows, &n, req, &w->base.step, &why);
     res.key = req->key;
@@ -68,7 +68,7 @@ static um_status work(void *ctx, um_inbound *in, um_err *err)
     um_status st = um_link_unpack(&msg, &um__encode_request__descriptor, in, &w->base.step, err);
     const Um__EncodeRequest *req = (const Um__EncodeRequest *)msg;
     if (st == UM_OK && req->train != NULL && w->base.cfg->train)
-        st = um_training_later(&w->training, &later, req, in, err);
+        st = um_encoder_steps_later(&w->steps, &later, req, in, err);
     if (st == UM_OK && !later) st = encode(w, in->msg.peer, req, err);
     um_arena_reset(&w->base.step, mark);
     return st;
@@ -78,7 +78,13 @@ static um_status work(void *ctx, um_inbound *in, um_err *err)
 static um_status back(void *ctx, um_inbound *in, um_err *err)
 {
     worker *w = ctx;
-    return um_training_grad(&w->training, in, err);
+    return um_encoder_steps_grad(&w->steps, in, err);
+}
+
+/* A frame that was held until its step began. */
+static um_status held(void *ctx, um_inbound *in, um_err *err)
+{
+    return in->frame.kind == UM_KIND_ENCODE ? work(ctx, in, err) : back(ctx, in, err);
 }
 
 /* The end of a step, and then what was held for the next one. */
@@ -86,14 +92,8 @@ static um_status step_end(void *ctx, um_inbound *in, um_err *err)
 {
     worker *w = ctx;
     bool applied = false;
-    UM_TRY(um_training_step(&w->training, in, &applied, err));
-    for (um_inbound held; applied && um_step_held(&w->training.step, &held);) {
-        um_status st =
-            held.frame.kind == UM_KIND_ENCODE ? work(w, &held, err) : back(w, &held, err);
-        um_link_release(&w->base.link, &held);
-        UM_TRY(st);
-    }
-    return UM_OK;
+    UM_TRY(um_encoder_steps_end(&w->steps, in, &applied, err));
+    return applied ? um_training_rank_replay(&w->steps.rank, held, w, err) : UM_OK;
 }
 
 static const char *set_text(uint32_t set, char out[64])
@@ -125,11 +125,11 @@ static um_status load(worker *w, um_err *err)
                             .max_values = um_link_values_max(&w->base.link)};
     UM_TRY(um_join_modalities(&set, cfg, &w->base.ck.model, err));
     UM_TRY(um_role_own(&w->base, set, err));
-    if (cfg->train) UM_TRY(um_training_choose(&w->training, &w->base, err));
+    if (cfg->train) UM_TRY(um_training_rank_choose(&w->steps.rank, &w->base, err));
     UM_TRY(um_decoder_open(&w->encode.decoder, cfg->decoder, &limits, err));
     um_decoder_orient(w->encode.decoder, cfg->image_orientation[0] == 'e');
     UM_TRY(um_wrap(err, um_encode_load(&w->encode, &w->base.params, set, err), "load encoders"));
-    if (cfg->train) UM_TRY(um_training_begin(&w->training, &w->encode, err));
+    if (cfg->train) UM_TRY(um_encoder_steps_begin(&w->steps, &w->encode, err));
     um_log_info("encoders: %s, %.1f MiB", set_text(set, text),
                 (double)(w->base.device.used - before) / 1048576.0);
     return um_join_ready(&w->base.link, w->base.device.used - before, 0, err);
@@ -155,7 +155,7 @@ um_status um_encoder_run(const um_config *cfg, um_comm *comm, um_err *err)
         w.base.ck.model.vision.pad_square = cfg->image_aspect[0] == 'p';
     if (st == UM_OK) st = load(&w, err);
     if (st == UM_OK) st = serve(&w, err);
-    um_training_close(&w.training);
+    um_encoder_steps_close(&w.steps);
     um_decoder_close(w.encode.decoder);
     um_role_end(&w.base, st, err);
     return st;

@@ -1,6 +1,6 @@
 /* An expert rank: owns some experts of every MoE layer for the whole job and answers dispatch frames, in whatever order they come. When
  * the job does not train it keeps nothing between frames: one that comes twice is answered twice, with the same rows. What it keeps in
- * training is in kept.h. */
+ * training is in expert_train.h. */
 #pragma once
 
 #include "core/options/config.h"

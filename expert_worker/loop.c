@@ -5,12 +5,12 @@
 #include "core/base/log.h"
 #include "core/comm/join.h"
 #include "core/comm/role.h"
-#include "expert_worker/train.h"
+#include "expert_worker/expert_steps.h"
 
 typedef struct worker {
     um_role_base base;
     um_experts experts;
-    um_expert_training training; /* of a job that trains */
+    um_expert_steps steps; /* of a job that trains */
 } worker;
 
 static um_status work(void *ctx, um_inbound *in, um_err *err)
@@ -45,7 +45,7 @@ static um_status work(void *ctx, um_inbound *in, um_err *err)
 static um_status training_work(void *ctx, um_inbound *in, um_err *err)
 {
     worker *w = ctx;
-    return um_expert_training_frame(&w->training, in, err);
+    return um_expert_steps_frame(&w->steps, in, err);
 }
 
 static um_status load(worker *w, um_err *err)
@@ -55,7 +55,7 @@ static um_status load(worker *w, um_err *err)
     const um_model *m = &b->ck.model;
     b->link.phase = "loading experts";
     UM_TRY(um_role_own(b, 0, err));
-    if (b->cfg->train) UM_TRY(um_expert_training_choose(&w->training, b, err));
+    if (b->cfg->train) UM_TRY(um_training_rank_choose(&w->steps.rank, b, err));
     UM_TRY(um_wrap(err,
                    um_experts_load(&w->experts, &b->params, &topo->place,
                                    topo->ranks[b->link.comm->rank].index, err),
@@ -63,7 +63,11 @@ static um_status load(worker *w, um_err *err)
     um_log_info("owns %d of %d experts of %d layers, %.1f MiB", w->experts.owned,
                 m->experts * m->moe_layers, m->moe_layers,
                 (double)w->experts.weight_bytes / 1048576.0);
-    if (b->cfg->train) UM_TRY(um_expert_training_begin(&w->training, &w->experts, err));
+    if (b->cfg->train) {
+        um_training_rank *t = &w->steps.rank;
+        UM_TRY(um_training_rank_begin(t, um_select_trains, &t->select, err));
+        UM_TRY(um_expert_steps_open(&w->steps, &w->experts, err));
+    }
     return um_join_ready(&b->link, w->experts.weight_bytes, w->experts.owned, err);
 }
 
@@ -85,7 +89,7 @@ um_status um_expert_run(const um_config *cfg, um_comm *comm, um_err *err)
     if (st == UM_OK) st = um_role_join(&w.base, err);
     if (st == UM_OK) st = load(&w, err);
     if (st == UM_OK) st = serve(&w, err);
-    um_expert_training_close(&w.training);
+    um_expert_steps_close(&w.steps);
     um_role_end(&w.base, st, err);
     return st;
 }

@@ -5,7 +5,7 @@
 #include "core/comm/join.h"
 #include "core/comm/role.h"
 #include "core/train/step.h"
-#include "expert_worker/train.h"
+#include "expert_worker/expert_steps.h"
 #include "router/backbone/backbone.h"
 #include "tests/support/made_params.h"
 #include "tests/support/test_support.h"
@@ -152,7 +152,7 @@ um_optimizer *train_optimizer(um_params *ps)
 
 typedef struct expert {
     um_experts experts;
-    um_expert_training training;
+    um_expert_steps steps;
     train_job *j;
     int frames;
 } expert;
@@ -160,10 +160,10 @@ typedef struct expert {
 static um_status expert_frame(void *ctx, um_inbound *in, um_err *err)
 {
     expert *x = ctx;
-    const um_comm *c = x->training.base->link.comm;
+    const um_comm *c = x->steps.rank.base->link.comm;
     if (x->j->fails_after > 0 && c->rank == c->topo.n - 1 && ++x->frames > x->j->fails_after)
         return UM_FAIL(err, UM_E_IO, "its memory is on fire");
-    return um_expert_training_frame(&x->training, in, err);
+    return um_expert_steps_frame(&x->steps, in, err);
 }
 
 static um_status expert_serve(expert *x, um_role_base *b, saver *s, um_err *err)
@@ -176,9 +176,12 @@ static um_status expert_serve(expert *x, um_role_base *b, saver *s, um_err *err)
     UM_TRY(um_experts_load(&x->experts, &b->params, &topo->place,
                            topo->ranks[b->link.comm->rank].index, err));
     UM_TRY(um_params_train(&b->params, trains_all, NULL, err));
-    b->lora.dropout = s->j->dropout;
-    UM_TRY(um_expert_training_open(&x->training, b, &x->experts, train_optimizer(&b->params), save,
-                                   s, 1, err));
+    um_training_rank *t = &x->steps.rank;
+    t->base = b;
+    t->select.dropout = s->j->dropout;
+    t->optimizer = train_optimizer(&b->params);
+    um_step_follower_open(&t->step, &b->link, &b->params, t->optimizer, save, s, 1);
+    UM_TRY(um_expert_steps_open(&x->steps, &x->experts, err));
     UM_TRY(um_join_ready(&b->link, 0, x->experts.owned, err));
     return um_role_serve(b, tasks, 3, "waiting for rows", x, err);
 }
@@ -192,15 +195,15 @@ static um_status expert_run(void *ctx, const um_config *cfg, um_comm *comm, um_e
     um_status st = um_role_begin(&b, cfg, comm, err);
     if (st == UM_OK) st = um_role_join(&b, err);
     if (st == UM_OK) st = expert_serve(&x, &b, &s, err);
-    if (x.training.kept != NULL) {
+    if (x.steps.train != NULL) {
         uint64_t peak;
-        assert_int_equal(st == UM_OK ? um_kept_entries(x.training.kept) : 0, 0);
-        um_kept_bytes(x.training.kept, &peak);
+        assert_int_equal(st == UM_OK ? um_expert_train_entries(x.steps.train) : 0, 0);
+        um_expert_train_bytes(x.steps.train, &peak);
         pthread_mutex_lock(&j->lock);
         if (peak > j->kept_peak) j->kept_peak = peak;
         pthread_mutex_unlock(&j->lock);
     }
-    um_expert_training_close(&x.training);
+    um_expert_steps_close(&x.steps);
     um_role_end(&b, st, err);
     return st;
 }

@@ -16,30 +16,31 @@
 
 #include "expert_worker/expert.h"
 
-typedef struct um_kept um_kept;
+typedef struct um_expert_train um_expert_train;
 
-typedef struct um_kept_settings {
+typedef struct um_expert_train_settings {
     bool recompute;  /* --recompute ffn, or layer */
     uint64_t memory; /* bytes of device memory, 0: no bound */
     uint64_t seed;   /* of LoRA dropout */
     float dropout;   /* of trained LoRA branches */
-} um_kept_settings;
+} um_expert_train_settings;
 
 /* lora: what the experts' branches run with; or NULL. All must outlive it. */
-um_kept *um_kept_open(const um_experts *e, um_link *l, um_dev *dev, um_lora *lora,
-                      const um_kept_settings *s);
-void um_kept_close(um_kept *k); /* accepts NULL */
+um_expert_train *um_expert_train_open(const um_experts *e, um_link *l, um_dev *dev, um_lora *lora,
+                                      const um_expert_train_settings *s);
+void um_expert_train_close(um_expert_train *k); /* accepts NULL */
 
-/* Works on a dispatch frame of a router and answers it. keep false, or a micro-batch that is only computed forward: nothing is kept, and no
- * branch drops anything. host and device: for one frame. UM_E_LIMIT: over the bound, names the options. */
-um_status um_kept_dispatch(um_kept *k, const um_inbound *in, bool keep, um_arena *host,
-                           um_arena *device, um_err *err);
+/* Works on a dispatch frame of a router and answers it. Of a micro-batch that is only computed forward (its step is 0, or UM_BATCH_FORWARD
+ * is in its number) nothing is kept, and no branch drops anything. host and device: for one frame. UM_E_LIMIT: over the bound, names the
+ * options. */
+um_status um_expert_train_dispatch(um_expert_train *k, const um_inbound *in, um_arena *host,
+                                   um_arena *device, um_err *err);
 /* Works on a dispatch-grad frame and answers it. UM_E_CORRUPT: it belongs to no dispatch frame of this router. */
-um_status um_kept_gradient(um_kept *k, const um_inbound *in, um_arena *host, um_arena *device,
-                           um_err *err);
+um_status um_expert_train_gradient(um_expert_train *k, const um_inbound *in, um_arena *host,
+                                   um_arena *device, um_err *err);
 /* All gradients of the step have come: adds what waits, and forgets what got no gradient. */
-void um_kept_finish(um_kept *k, um_arena *host, um_arena *device);
+void um_expert_train_finish(um_expert_train *k, um_arena *host, um_arena *device);
 
 /* Entries and bytes that are kept now, and the most bytes that were. */
-int um_kept_entries(const um_kept *k);
-uint64_t um_kept_bytes(const um_kept *k, uint64_t *peak);
+int um_expert_train_entries(const um_expert_train *k);
+uint64_t um_expert_train_bytes(const um_expert_train *k, uint64_t *peak);

@@ -1,5 +1,5 @@
-/* See kept.h. */
-#include "expert_worker/kept.h"
+/* See expert_train.h. */
+#include "expert_worker/expert_train.h"
 
 #include "core/base/bytes.h"
 #include "core/base/log.h"
@@ -34,12 +34,12 @@ typedef struct turns {
     size_t cap;     /* bytes */
 } turns;
 
-struct um_kept {
+struct um_expert_train {
     const um_experts *experts;
     um_link *link;
     um_dev *dev;
     um_lora *lora;
-    um_kept_settings how;
+    um_expert_train_settings how;
     entry **list; /* [n]; those that are not used keep their memory */
     int n;
     turns *turn;   /* [moe layers] */
@@ -49,11 +49,11 @@ struct um_kept {
 
 /* --- the table --- */
 
-um_kept *um_kept_open(const um_experts *e, um_link *l, um_dev *dev, um_lora *lora,
-                      const um_kept_settings *s)
+um_expert_train *um_expert_train_open(const um_experts *e, um_link *l, um_dev *dev, um_lora *lora,
+                                      const um_expert_train_settings *s)
 {
-    um_kept *k = um_zalloc(sizeof *k);
-    *k = (um_kept){.experts = e, .link = l, .dev = dev, .lora = lora, .how = *s};
+    um_expert_train *k = um_zalloc(sizeof *k);
+    *k = (um_expert_train){.experts = e, .link = l, .dev = dev, .lora = lora, .how = *s};
     k->turn = um_zalloc((size_t)e->model->moe_layers * sizeof *k->turn + 1);
     k->again = um_zalloc((size_t)l->comm->topo.n * sizeof *k->again);
     for (int r = 0; r < l->comm->topo.n; r++)
@@ -61,7 +61,7 @@ um_kept *um_kept_open(const um_experts *e, um_link *l, um_dev *dev, um_lora *lor
     return k;
 }
 
-void um_kept_close(um_kept *k)
+void um_expert_train_close(um_expert_train *k)
 {
     if (k == NULL) return;
     for (int i = 0; i < k->n; i++) {
@@ -82,14 +82,14 @@ static bool same_key(um_exchange_key a, um_exchange_key b)
     return a.step == b.step && a.layer == b.layer && a.batch == b.batch;
 }
 
-static entry *find(const um_kept *k, um_exchange_key key)
+static entry *find(const um_expert_train *k, um_exchange_key key)
 {
     for (int i = 0; i < k->n; i++)
         if (k->list[i]->used && same_key(k->list[i]->batch.key, key)) return k->list[i];
     return NULL;
 }
 
-static turns *turns_of(const um_kept *k, um_exchange_key key)
+static turns *turns_of(const um_expert_train *k, um_exchange_key key)
 {
     return &k->turn[k->experts->moe_index[key.layer]];
 }
@@ -111,7 +111,7 @@ static void mark_added(turns *t, uint32_t b)
     while (is_added(t, t->next)) t->next++;
 }
 
-static entry *entry_new(um_kept *k)
+static entry *entry_new(um_expert_train *k)
 {
     for (int i = 0; i < k->n; i++)
         if (!k->list[i]->used) return k->list[i];
@@ -123,7 +123,7 @@ static entry *entry_new(um_kept *k)
     return e;
 }
 
-static void entry_end(um_kept *k, entry *e)
+static void entry_end(um_expert_train *k, entry *e)
 {
     um_arena_reset(&e->host, (um_mark){0});
     um_arena_reset(&e->device, (um_mark){0});
@@ -133,7 +133,7 @@ static void entry_end(um_kept *k, entry *e)
 }
 
 /* Counts bytes more for an entry, if they are within the bound. */
-static um_status charge(um_kept *k, entry *e, uint64_t bytes, um_err *err)
+static um_status charge(um_expert_train *k, entry *e, uint64_t bytes, um_err *err)
 {
     if (k->how.memory > 0 && k->bytes + bytes > k->how.memory)
         return UM_FAIL(err, UM_E_LIMIT,
@@ -149,14 +149,14 @@ static um_status charge(um_kept *k, entry *e, uint64_t bytes, um_err *err)
     return UM_OK;
 }
 
-int um_kept_entries(const um_kept *k)
+int um_expert_train_entries(const um_expert_train *k)
 {
     int n = 0;
     for (int i = 0; i < k->n; i++) n += k->list[i]->used;
     return n;
 }
 
-uint64_t um_kept_bytes(const um_kept *k, uint64_t *peak)
+uint64_t um_expert_train_bytes(const um_expert_train *k, uint64_t *peak)
 {
     *peak = k->peak;
     return k->bytes;
@@ -164,14 +164,15 @@ uint64_t um_kept_bytes(const um_kept *k, uint64_t *peak)
 
 /* --- numerics --- */
 
-static void acts_bind(um_expert_acts *a, um_arena *device, const um_kept *k, int pairs, bool keep)
+static void acts_bind(um_expert_acts *a, um_arena *device, const um_expert_train *k, int pairs,
+                      bool keep)
 {
     const um_model *m = k->experts->model;
     um_expert_acts_bind(a, device, pairs, m->dim, m->expert_dim, keep);
 }
 
 /* What branches drop depends on the micro-batch; nothing does when nobody learns from it. */
-static void dropout_set(const um_kept *k, um_exchange_key key, bool learns)
+static void dropout_set(const um_expert_train *k, um_exchange_key key, bool learns)
 {
     if (k->lora == NULL) return;
     k->lora->dropout = learns ? k->how.dropout : 0.0f;
@@ -179,7 +180,7 @@ static void dropout_set(const um_kept *k, um_exchange_key key, bool learns)
 }
 
 /* The activations of an entry, as forward left them: kept, or computed again into device. */
-static void acts_of(um_expert_acts *out, const um_kept *k, const entry *e, bool again,
+static void acts_of(um_expert_acts *out, const um_expert_train *k, const entry *e, bool again,
                     const um_ffn_group *group, int groups, um_arena *host, um_arena *device)
 {
     const um_dispatch_batch *b = &e->batch;
@@ -198,16 +199,16 @@ static void acts_of(um_expert_acts *out, const um_kept *k, const entry *e, bool 
 }
 
 /* dx [pairs,D] = the gradient of every pair's row. acts are then as um_ffn_group_grads wants them. */
-static void rows_bwd(float *dx, um_expert_acts *acts, const um_kept *k, const entry *e, bool again,
-                     const um_ffn_group *group, int groups, const float *dy, um_arena *host,
-                     um_arena *device)
+static void rows_bwd(float *dx, um_expert_acts *acts, const um_expert_train *k, const entry *e,
+                     bool again, const um_ffn_group *group, int groups, const float *dy,
+                     um_arena *host, um_arena *device)
 {
     acts_of(acts, k, e, again, group, groups, host, device);
     um_ffn_grouped_bwd(k->dev, dx, acts, group, groups, dy, e->batch.pairs, host, device);
 }
 
 /* Adds the gradients of the weights of an entry, and forgets it. acts: as rows_bwd left them. */
-static void add(um_kept *k, entry *e, const um_expert_acts *acts, const um_ffn_group *group,
+static void add(um_expert_train *k, entry *e, const um_expert_acts *acts, const um_ffn_group *group,
                 int groups, const float *dy, um_arena *device)
 {
     for (int i = 0; i < groups; i++) um_ffn_group_grads(k->dev, acts, &group[i], dy, device);
@@ -216,7 +217,8 @@ static void add(um_kept *k, entry *e, const um_expert_acts *acts, const um_ffn_g
 }
 
 /* The groups of an entry. */
-static um_ffn_group *groups_of(int *n, const um_kept *k, const um_dispatch_batch *b, um_arena *host)
+static um_ffn_group *groups_of(int *n, const um_expert_train *k, const um_dispatch_batch *b,
+                               um_arena *host)
 {
     um_ffn_group *group = um_arena_alloc(host, (size_t)b->pairs * sizeof *group);
     *n = um_experts_groups(group, k->experts, b, 0, b->pairs);
@@ -224,7 +226,7 @@ static um_ffn_group *groups_of(int *n, const um_kept *k, const um_dispatch_batch
 }
 
 /* The same for one whose gradient came before its turn. */
-static void add_late(um_kept *k, entry *e, um_arena *host, um_arena *device)
+static void add_late(um_expert_train *k, entry *e, um_arena *host, um_arena *device)
 {
     um_mark h = um_arena_mark(host), d = um_arena_mark(device);
     int groups;
@@ -241,7 +243,7 @@ static void add_late(um_kept *k, entry *e, um_arena *host, um_arena *device)
 }
 
 /* Adds those of a layer that have waited for their turn. */
-static void drain(um_kept *k, um_exchange_key key, um_arena *host, um_arena *device)
+static void drain(um_expert_train *k, um_exchange_key key, um_arena *host, um_arena *device)
 {
     for (;;) {
         key.batch = turns_of(k, key)->next;
@@ -254,7 +256,7 @@ static void drain(um_kept *k, um_exchange_key key, um_arena *host, um_arena *dev
 /* --- frames --- */
 
 /* Sends the results of a frame of which nothing is kept, or nothing new. */
-static um_status answer_only(um_kept *k, const um_inbound *in, bool learns, um_arena *host,
+static um_status answer_only(um_expert_train *k, const um_inbound *in, bool learns, um_arena *host,
                              um_arena *device, um_err *err)
 {
     um_dispatch_batch b;
@@ -270,7 +272,7 @@ static um_status answer_only(um_kept *k, const um_inbound *in, bool learns, um_a
 }
 
 /* Bytes that an entry for a frame takes. */
-static uint64_t entry_bytes(const um_kept *k, const um_frame *f)
+static uint64_t entry_bytes(const um_expert_train *k, const um_frame *f)
 {
     um_arena a;
     um_expert_acts acts;
@@ -288,7 +290,7 @@ static uint64_t entry_bytes(const um_kept *k, const um_frame *f)
 }
 
 /* A frame that is new: its results, and what backward needs of them. */
-static um_status enter(um_kept *k, const um_inbound *in, um_arena *host, um_arena *device,
+static um_status enter(um_expert_train *k, const um_inbound *in, um_arena *host, um_arena *device,
                        um_err *err)
 {
     entry *e = entry_new(k);
@@ -313,11 +315,11 @@ static um_status enter(um_kept *k, const um_inbound *in, um_arena *host, um_aren
     return st;
 }
 
-um_status um_kept_dispatch(um_kept *k, const um_inbound *in, bool keep, um_arena *host,
-                           um_arena *device, um_err *err)
+um_status um_expert_train_dispatch(um_expert_train *k, const um_inbound *in, um_arena *host,
+                                   um_arena *device, um_err *err)
 {
     const um_exchange_key key = um_exchange_key_of(&in->frame);
-    const bool learns = keep && key.step > 0 && (key.batch & UM_BATCH_FORWARD) == 0;
+    const bool learns = key.step > 0 && (key.batch & UM_BATCH_FORWARD) == 0;
     um_mark h = um_arena_mark(host), d = um_arena_mark(device);
     um_status st = um_experts_layer(k->experts, key.layer, err);
     const entry *e = st == UM_OK && learns ? find(k, key) : NULL;
@@ -337,7 +339,7 @@ um_status um_kept_dispatch(um_kept *k, const um_inbound *in, bool keep, um_arena
     return st;
 }
 
-static um_status send(um_kept *k, int peer, um_exchange_key key, const float *dx, int pairs,
+static um_status send(um_expert_train *k, int peer, um_exchange_key key, const float *dx, int pairs,
                       um_arena *host, um_err *err)
 {
     return um_dispatch_grad_answer(k->link, peer, key, dx, pairs, k->experts->model->dim, k->dev,
@@ -345,8 +347,8 @@ static um_status send(um_kept *k, int peer, um_exchange_key key, const float *dx
 }
 
 /* A gradient that is in the sums already, and whose activations are gone. */
-static um_status answer_again(um_kept *k, const um_inbound *in, um_exchange_key key, um_arena *host,
-                              um_err *err)
+static um_status answer_again(um_expert_train *k, const um_inbound *in, um_exchange_key key,
+                              um_arena *host, um_err *err)
 {
     const answer *a = &k->again[in->msg.peer];
     if (a->used && same_key(a->key, key))
@@ -358,7 +360,7 @@ static um_status answer_again(um_kept *k, const um_inbound *in, um_exchange_key 
     return UM_OK;
 }
 
-static void remember(um_kept *k, int peer, um_exchange_key key, const float *dx, int pairs)
+static void remember(um_expert_train *k, int peer, um_exchange_key key, const float *dx, int pairs)
 {
     answer *a = &k->again[peer];
     const size_t n = (size_t)pairs * (size_t)k->experts->model->dim;
@@ -371,7 +373,7 @@ static void remember(um_kept *k, int peer, um_exchange_key key, const float *dx,
 }
 
 /* The gradient of an entry: the rows' is answered, the weights' is added, now or in its turn. */
-static um_status gradient(um_kept *k, entry *e, const um_inbound *in, um_arena *host,
+static um_status gradient(um_expert_train *k, entry *e, const um_inbound *in, um_arena *host,
                           um_arena *device, um_err *err)
 {
     const um_dispatch_batch *b = &e->batch;
@@ -400,8 +402,8 @@ static um_status gradient(um_kept *k, entry *e, const um_inbound *in, um_arena *
     return UM_OK;
 }
 
-um_status um_kept_gradient(um_kept *k, const um_inbound *in, um_arena *host, um_arena *device,
-                           um_err *err)
+um_status um_expert_train_gradient(um_expert_train *k, const um_inbound *in, um_arena *host,
+                                   um_arena *device, um_err *err)
 {
     const um_exchange_key key = um_exchange_key_of(&in->frame);
     um_mark h = um_arena_mark(host), d = um_arena_mark(device);
@@ -423,7 +425,7 @@ um_status um_kept_gradient(um_kept *k, const um_inbound *in, um_arena *host, um_
 }
 
 /* The lowest micro-batch of a layer that waits, whatever its number. */
-static entry *lowest(const um_kept *k, int moe)
+static entry *lowest(const um_expert_train *k, int moe)
 {
     entry *low = NULL;
     for (int i = 0; i < k->n; i++) {
@@ -434,7 +436,7 @@ static entry *lowest(const um_kept *k, int moe)
     return low;
 }
 
-void um_kept_finish(um_kept *k, um_arena *host, um_arena *device)
+void um_expert_train_finish(um_expert_train *k, um_arena *host, um_arena *device)
 {
     for (int moe = 0; moe < k->experts->model->moe_layers; moe++) {
         entry *e;
