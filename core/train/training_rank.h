@@ -21,8 +21,8 @@ typedef struct um_training_rank {
 /* As the options say; the rank has joined, and its parameters are listed (um_role_own). t must stay where it is. UM_E_USAGE names the
  * option. */
 um_status um_training_rank_choose(um_training_rank *t, um_role_base *base, um_err *err);
-/* Masters, gradients and start values of what `trained` says trains here, and the optimiser; with --resume they are those of the checkpoint,
- * and the steps go on behind it. UM_E_DATA: the checkpoint is of a run with other options. */
+/* Masters, gradients and start values of what `trained` says trains here, and the optimiser; with --resume they are those of the
+ * checkpoint, and the steps go on behind it. UM_E_DATA: the checkpoint is of a run with other options. */
 um_status um_training_rank_begin(um_training_rank *t, um_trained_fn trained, const void *ctx,
                                  um_err *err);
 void um_training_rank_close(um_training_rank *t); /* accepts a zeroed one */

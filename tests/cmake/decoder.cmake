@@ -18,9 +18,9 @@ add_dependencies(test_decoder_faults lying_decoder)
 um_decoder_test(test_sandbox)
 
 # The same with the towers behind it.
-um_test(test_encode SOURCES encoder_worker/test_encode.c support/decoder_fixture.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_encoder)
+um_test(test_encode SOURCES encoder_worker/test_encode.c encoder_worker/encoder_fixture.c support/decoder_fixture.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_encoder)
 target_compile_definitions(test_encode PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
 add_dependencies(test_encode unimoe-decoder)
-um_test(test_encoder_train SOURCES encoder_worker/test_encoder_train.c support/decoder_fixture.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_encoder)
+um_test(test_encoder_train SOURCES encoder_worker/test_encoder_train.c encoder_worker/encoder_fixture.c support/decoder_fixture.c support/guarded_ops.c support/made_params.c LIBS um_test_fixture um_encoder)
 target_compile_definitions(test_encoder_train PRIVATE UM_DECODER="$<TARGET_FILE:unimoe-decoder>")
 add_dependencies(test_encoder_train unimoe-decoder)

@@ -6,48 +6,27 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/train/optimizer.h"
 #include "encoder_worker/encoder_train.h"
 #include "encoder_worker/tower_cache.h"
+#include "tests/encoder_worker/encoder_fixture.h"
 #include "tests/support/decoder_fixture.h"
 #include "tests/support/fixture.h"
-#include "tests/support/guarded_ops.h"
 #include "tests/support/made_params.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#define GOLDEN UM_TEST_DATA "/golden/"
-
 enum { MEDIA = 3, MIB = 1 << 20 };
 
-static int setup(void **state)
-{
-    static const um_media_limits limits = {
-        .pixels = 1 << 24, .seconds = 60, .frames = 8, .wait_ms = 60000};
-    return decoder_setup(state, &limits);
-}
-
-/* An encoder rank without messages; everything that the predicate names is trained. */
+/* An encoder rank that trains what a predicate names. */
 typedef struct worker {
-    bool guarded;
-    um_dev dev;
-    um_arena weights, device;
-    um_checkpoint ck;
-    um_params params;
-    um_encode encode;
+    encoder_rank rank;
     um_encoder_train *train;
 } worker;
 
-static bool everything(const void *ctx, const um_spec *s)
-{
-    (void)ctx;
-    (void)s;
-    return true;
-}
 static bool nothing(const void *ctx, const um_spec *s)
 {
     (void)ctx;
@@ -71,38 +50,15 @@ static const um_encoder_settings usual = {.tower_cache = 64 * MIB};
 static void worker_open(worker *w, um_trained_fn trained, const um_encoder_settings *how,
                         bool guarded)
 {
-    um_err err = {0};
-    *w = (worker){.guarded = guarded};
-    um_status st = guarded ? um_dev_open_guarded(&w->dev, UM_ISA_AUTO, 2, &err)
-                           : um_dev_open_cpu(&w->dev, UM_ISA_AUTO, 2, &err);
-    if (st == UM_OK) st = um_checkpoint_open(&w->ck, GOLDEN "towers", NULL, &err);
-    if (st != UM_OK) fail_msg("%s", err.msg);
-    um_dev_arena(&w->weights, &w->dev, "weights", MIB);
-    um_dev_arena(&w->device, &w->dev, "device", MIB);
-    const uint32_t parts = 1u << UM_PART_VISION | 1u << UM_PART_PROJECTOR | 1u << UM_PART_SPEECH |
-                           1u << UM_PART_SPEECH_ALIGNER | 1u << UM_PART_SOUND |
-                           1u << UM_PART_SOUND_ALIGNER;
-    w->params = params_of(&w->ck, parts, "auto", &w->dev, &arena, &w->weights);
-    w->encode = (um_encode){.dev = &w->dev,
-                            .device = &w->device,
-                            .decoder = decoder,
-                            .video_frames = 4,
-                            .max_values = MIB};
-    const uint32_t set = UM_READS_VISION | 1u << UM_SPEECH | 1u << UM_SOUND;
-    st = um_encode_load(&w->encode, &w->params, set, &err);
-    if (st == UM_OK) st = um_params_train(&w->params, trained, NULL, &err);
-    if (st != UM_OK) fail_msg("%s", err.msg);
-    w->train = um_encoder_train_open(&w->encode, &w->params, NULL, how);
+    encoder_open(&w->rank, "towers", guarded);
+    train(&w->rank.params, trained, NULL);
+    w->train = um_encoder_train_open(&w->rank.encode, &w->rank.params, NULL, how);
 }
 
 static void worker_close(worker *w)
 {
     um_encoder_train_close(w->train);
-    um_checkpoint_close(&w->ck);
-    assert_int_equal(w->device.used, 0);
-    um_arena_free(&w->device);
-    um_arena_free(&w->weights);
-    if (w->guarded) um_dev_close_guarded(&w->dev);
+    encoder_close(&w->rank);
 }
 
 /* A medium of the golden folder. */
@@ -120,20 +76,7 @@ enum { KINDS = sizeof all / sizeof *all };
 /* The request for a medium; train may be NULL. */
 static Um__EncodeRequest request(const medium *m, Um__EncodeTraining *train)
 {
-    um_err err = {0};
-    Um__EncodeRequest req = UM__ENCODE_REQUEST__INIT;
-    req.media = um_arena_zero(&arena, MEDIA * sizeof *req.media);
-    for (int i = 0; i < m->n; i++) {
-        um_status st = um_file_read(&req.media[i].data, &req.media[i].len,
-                                    um_arena_fmt(&arena, GOLDEN "media/%s", m->files[i]), 1 << 22,
-                                    &arena, &err);
-        if (st != UM_OK) fail_msg("%s", err.msg);
-    }
-    req.modality = (Um__Modality)m->modality;
-    req.name = (char *)(uintptr_t)m->files[0];
-    req.key = um_arena_fmt(&arena, "%d %s", (int)m->modality, m->files[0]);
-    req.n_media = (size_t)m->n;
-    req.frames = m->modality == UM_VIDEO;
+    Um__EncodeRequest req = encoder_request(m->modality, m->files, m->n);
     req.train = train;
     return req;
 }
@@ -161,12 +104,12 @@ static void send_grad(worker *w, um_item_key key, int n)
 {
     um_err err = {0};
     float *to = NULL;
-    const size_t values = (size_t)n * (size_t)w->ck.model.dim;
+    const size_t values = (size_t)n * (size_t)w->rank.ck.model.dim;
     um_rng rng = um_rng_seed(key.step, key.batch * 100 + key.item);
     float *grad = um_arena_f32(&arena, 1, values);
     um_rng_normal_f32(&rng, grad, values, 1.0f);
     um_status st = um_encoder_train_room(w->train, &to, key, n, &err);
-    if (st == UM_OK && n > 0) w->dev.ops->put(&w->dev, to, grad, values * sizeof *grad);
+    if (st == UM_OK && n > 0) w->rank.dev.ops->put(&w->rank.dev, to, grad, values * sizeof *grad);
     if (st == UM_OK) st = um_encoder_train_grad(w->train, key, &err);
     if (st != UM_OK) fail_msg("%s", err.msg);
 }
@@ -175,12 +118,13 @@ static void send_grad(worker *w, um_item_key key, int n)
 static const float *summed(worker *w)
 {
     um_encoder_train_sum(w->train);
-    float *grads = um_arena_f32(&arena, 1, w->params.n_grads);
-    w->dev.ops->get(&w->dev, grads, w->params.grads, w->params.n_grads * sizeof *grads);
+    float *grads = um_arena_f32(&arena, 1, w->rank.params.n_grads);
+    w->rank.dev.ops->get(&w->rank.dev, grads, w->rank.params.grads,
+                         w->rank.params.n_grads * sizeof *grads);
     return grads;
 }
 
-static const um_trained_fn chosen[] = {everything, connectors, projectors, nothing};
+static const um_trained_fn chosen[] = {trains_all, connectors, projectors, nothing};
 
 /* Rows have the bits of inference wherever training begins, from the cache too; nothing is left in the device's memory. */
 static void test_rows(void **state)
@@ -194,9 +138,9 @@ static void test_rows(void **state)
             float *want = NULL;
             int n, want_n;
             const Um__EncodeRequest req = request(all[i], NULL);
-            if (um_encode_item(&w.encode, &want, &want_n, &req, &arena, &err) != UM_OK)
+            if (um_encode_item(&w.rank.encode, &want, &want_n, &req, &arena, &err) != UM_OK)
                 fail_msg("%s", err.msg);
-            const size_t bytes = (size_t)want_n * (size_t)w.ck.model.dim * sizeof *want;
+            const size_t bytes = (size_t)want_n * (size_t)w.rank.ck.model.dim * sizeof *want;
             for (uint32_t again = 0; again < 3; again++) {
                 const um_item_key key = {1, again, i};
                 const float *rows = rows_of(&w, all[i], key, again > 0, &n);
@@ -247,7 +191,7 @@ static void test_order(void **state)
         {{1, 2, 0}, true, false, true, false, 64 * MIB},   {{0, 2, 1}, false, true, true, true, 0},
         {{2, 1, 0}, true, true, false, true, 1 * MIB},
     };
-    const um_trained_fn trained[] = {everything, connectors};
+    const um_trained_fn trained[] = {trains_all, connectors};
     for (int c = 0; c < 2; c++) {
         const float *first = NULL;
         for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
@@ -257,7 +201,7 @@ static void test_order(void **state)
             worker_open(&w, trained[c], &how, ways[i].guarded);
             const float *grads = step(&w, ways[i].order, ways[i].late, ways[i].backwards);
             if (first == NULL) first = grads;
-            assert_memory_equal(grads, first, w.params.n_grads * sizeof *grads);
+            assert_memory_equal(grads, first, w.rank.params.n_grads * sizeof *grads);
             worker_close(&w);
         }
     }
@@ -267,8 +211,8 @@ static void test_order(void **state)
 static void want_bias(worker *w, um_part part, const um_item_key *key, const int *n, int items)
 {
     const um_param *p =
-        um_params_find(&w->params, um_place_of(part, UM_SLOT_PROJECTOR, -1, 1), UM_LEAF_BIAS);
-    const int D = w->ck.model.dim;
+        um_params_find(&w->rank.params, um_place_of(part, UM_SLOT_PROJECTOR, -1, 1), UM_LEAF_BIAS);
+    const int D = w->rank.ck.model.dim;
     double want[64] = {0};
     float got[64];
     assert_true(D <= 64 && p->trained && p->touched);
@@ -301,9 +245,9 @@ static void test_bias(void **state)
     summed(&w);
     want_bias(&w, UM_PART_PROJECTOR, pictures, n, 2);
     want_bias(&w, UM_PART_SOUND_ALIGNER, waves, &n[2], 1);
-    for (size_t i = 0; i < w.params.n; i++)
-        if (w.params.list[i].spec.at.part == UM_PART_SPEECH_ALIGNER)
-            assert_false(w.params.list[i].touched);
+    for (size_t i = 0; i < w.rank.params.n; i++)
+        if (w.rank.params.list[i].spec.at.part == UM_PART_SPEECH_ALIGNER)
+            assert_false(w.rank.params.list[i].touched);
     worker_close(&w);
 }
 
@@ -317,7 +261,7 @@ static void test_bad_medium(void **state)
     int n = 0;
     um_status item = UM_OK;
     Um__EncodeTraining train = UM__ENCODE_TRAINING__INIT;
-    worker_open(&w, everything, &usual, false);
+    worker_open(&w, trains_all, &usual, false);
     train.step = 1;
     train.keep = true;
     Um__EncodeRequest req = request(&image, &train);
@@ -368,7 +312,7 @@ static void test_memory(void **state)
     um_status item = UM_OK;
     const um_encoder_settings how = {.activation_memory = 200000};
     Um__EncodeTraining train = UM__ENCODE_TRAINING__INIT;
-    worker_open(&w, everything, &how, false);
+    worker_open(&w, trains_all, &how, false);
     train.step = 1;
     train.keep = true;
     um_status st = UM_OK;
@@ -397,8 +341,8 @@ static void test_learns(void **state)
     worker w;
     um_err err = {0};
     double before = 0.0, loss = 0.0;
-    worker_open(&w, everything, &usual, false);
-    um_optimizer *o = um_optimizer_open(&w.params, &settings);
+    worker_open(&w, trains_all, &usual, false);
+    um_optimizer *o = um_optimizer_open(&w.rank.params, &settings);
     for (uint64_t s = 1; s <= 30; s++) {
         loss = 0.0;
         for (uint32_t i = 0; i < KINDS; i++) {
@@ -406,7 +350,7 @@ static void test_learns(void **state)
             int n;
             float *to = NULL;
             const float *rows = rows_of(&w, all[i], key, true, &n);
-            const size_t values = (size_t)n * (size_t)w.ck.model.dim;
+            const size_t values = (size_t)n * (size_t)w.rank.ck.model.dim;
             float *grad = um_arena_f32(&arena, 1, values);
             for (size_t k = 0; k < values; k++) {
                 grad[k] = rows[k] - (k % 7 < 3 ? 1.0f : -0.5f);
@@ -414,14 +358,14 @@ static void test_learns(void **state)
             }
             um_status st = um_encoder_train_room(w.train, &to, key, n, &err);
             if (st != UM_OK) fail_msg("%s", err.msg);
-            w.dev.ops->put(&w.dev, to, grad, values * sizeof *grad);
+            w.rank.dev.ops->put(&w.rank.dev, to, grad, values * sizeof *grad);
         }
         for (uint32_t i = 0; i < KINDS; i++)
             if (um_encoder_train_grad(w.train, (um_item_key){s, 0, i}, &err) != UM_OK)
                 fail_msg("%s", err.msg);
         um_encoder_train_sum(w.train);
         um_optimizer_step(o, 1e-2, 1.0);
-        um_params_zero_grads(&w.params);
+        um_params_zero_grads(&w.rank.params);
         if (um_encoder_train_next(w.train, &err) != UM_OK) fail_msg("%s", err.msg);
         if (s == 1) before = loss;
     }
@@ -464,14 +408,14 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_rows, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_order, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_bias, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_bad_medium, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_ahead, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_memory, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_learns, setup, decoder_teardown),
-        cmocka_unit_test_setup_teardown(test_cache, setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_rows, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_order, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_bias, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_medium, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_ahead, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_memory, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_learns, encoder_setup, decoder_teardown),
+        cmocka_unit_test_setup_teardown(test_cache, encoder_setup, decoder_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
