@@ -24,8 +24,8 @@ struct um_encoder_train {
     um_tower_point lowest[UM_MODALITIES]; /* where training begins */
     um_tower_cache *cache;
     um_grad_tree *tree; /* NULL: nothing is trained */
-    kept **
-        list; /* [n] that are kept, in the order in which they came; behind them [spare] to be used again */
+    /* [n] that are kept, in the order in which they came; behind them [spare] to be used again */
+    kept **list;
     int n, spare, cap;
     um_encoder_counts counts;
 };

@@ -143,32 +143,23 @@ static um_status vision_read(reading *r, const Um__EncodeRequest *req, um_err *e
                                                         : images_read(r, req, err);
 }
 
-static um_status window_add(reading *r, const float *wave, int64_t n, um_err *err)
-{
-    int real = 0;
-    if (r->tower.speech != NULL)
-        um_speech_input(r->acts.speech, r->tower.speech, wave, n, r->host);
-    else
-        real = um_sound_input(r->acts.sound, r->tower.sound, wave, n, r->host);
-    return part_fwd(r, part_new(r, real), real, err);
-}
-
+/* The windows of a wave. */
 static um_status wave_read(reading *r, const Um__EncodeRequest *req, um_err *err)
 {
-    const um_model *m = r->tower.model;
-    const bool speech = r->tower.speech != NULL;
-    const int64_t most = speech ? um_speech_window(&m->speech) : um_sound_window(&m->sound),
-                  step = speech ? um_speech_step(&m->speech, r->e->exact_windows) : most;
+    const bool exact = r->e->exact_windows;
+    const int64_t window = um_tower_window(&r->tower), step = um_tower_step(&r->tower, exact);
     um_wave w = {0};
     UM_TRY(um_decode_wave(r->e->decoder, &w, req->name, req->media[0].data, req->media[0].len,
                           r->host, err));
-    const int64_t rows = speech ? um_speech_rows(&m->speech, w.n, r->e->exact_windows)
-                                : um_sound_rows(&m->sound, w.n);
+    const int64_t rows = um_tower_wave_rows(&r->tower, w.n, exact);
     UM_TRY(um_encode_rows_fit(r->e, rows, req->name, err));
     UM_TRY(um_tower_check_finite(w.samples, w.n, "sample", err));
     parts_begin(r, (int)rows, (size_t)(rows / um_tower_rows(&r->tower)));
-    for (int64_t at = 0; at < w.n; at += step)
-        UM_TRY(window_add(r, w.samples + at, w.n - at < most ? w.n - at : most, err));
+    for (int64_t at = 0; at < w.n; at += step) {
+        const int64_t n = w.n - at < window ? w.n - at : window;
+        const int real = um_tower_wave_input(&r->acts, &r->tower, w.samples + at, n, r->host);
+        UM_TRY(part_fwd(r, part_new(r, real), real, err));
+    }
     return UM_OK;
 }
 

@@ -15,9 +15,8 @@ typedef struct um_medium_part {
 
 typedef struct um_medium {
     um_modality modality;
-    um_tower_point
-        at;   /* where the values are; at UM_AT_ROWS one part has the rows of the whole medium */
-    int rows; /* that the medium makes */
+    um_tower_point at; /* where the values are; at UM_AT_ROWS one part has all rows */
+    int rows;          /* that the medium makes */
     int parts;
     um_medium_part *part; /* [parts] */
 } um_medium;

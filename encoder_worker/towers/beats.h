@@ -32,9 +32,8 @@ typedef struct um_beats {
     float *gathered;   /* [2 rows - 1, heads] on the way from one to the other */
     int reach;         /* keys at least this far before a query all have the same bias */
     um_matrix *conv_t; /* [groups] the transposed conv; NULL until backward has run */
-    float *
-        conv_grad; /* [D, conv_pos, D/groups] that of conv, summed since um_beats_grads; likewise */
-    float *table_grad; /* [heads, 2 rows - 1] that of table, likewise */
+    float *conv_grad;  /* [D, conv_pos, D/groups] summed since um_beats_grads; likewise */
+    float *table_grad; /* [heads, 2 rows - 1] likewise */
     bool summed;       /* there is something in them */
     um_beats_layer *layers;
     um_params *params; /* of which all this was loaded */
@@ -70,8 +69,8 @@ typedef struct um_beats_acts {
     float *normed; /* [real, patch_dim] */
     float *rows;   /* [T,D] */
     float *group;  /* [T + conv_pos, D/groups] one group's columns of rows, between zeros */
-    float *conv,
-        *act; /* [T,D] positions by a convolution, and GELU of it; one buffer unless they are kept */
+    /* [T,D] positions by a convolution, and GELU of it; one buffer unless they are kept */
+    float *conv, *act;
     float *sum; /* [T,D] rows + act; rows itself unless it is kept */
     um_attention_pages pages;
     um_beats_layer_acts *layer; /* [layers] */

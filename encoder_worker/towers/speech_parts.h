@@ -25,8 +25,8 @@ typedef struct um_speech_stack_acts {
 struct um_speech_acts {
     float *staged; /* host: the log-mel frames */
     float *mel;    /* [2T+2, bins] frames between two rows of zeros, T = positions */
-    float *conv1,
-        *act1; /* [2T,D], [2T+2,D] the first convolution, and GELU of it between two rows of zeros */
+    /* [2T,D], [2T+2,D] the first convolution, and GELU of it between two rows of zeros */
+    float *conv1, *act1;
     float *conv2; /* [T,D] */
     um_speech_stack_acts encoder, decoder;
     um_attention_pages pages;

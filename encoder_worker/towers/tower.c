@@ -35,6 +35,31 @@ int um_tower_rows(const um_tower *t)
     return t->speech != NULL ? m->speech.queries : m->sound.queries;
 }
 
+int64_t um_tower_window(const um_tower *t)
+{
+    const um_model *m = t->model;
+    return t->speech != NULL ? um_speech_window(&m->speech) : um_sound_window(&m->sound);
+}
+
+int64_t um_tower_step(const um_tower *t, bool exact)
+{
+    return t->speech != NULL ? um_speech_step(&t->model->speech, exact) : um_tower_window(t);
+}
+
+int64_t um_tower_wave_rows(const um_tower *t, int64_t n, bool exact)
+{
+    const um_model *m = t->model;
+    return t->speech != NULL ? um_speech_rows(&m->speech, n, exact) : um_sound_rows(&m->sound, n);
+}
+
+int um_tower_wave_input(um_tower_acts *a, const um_tower *t, const float *wave, int64_t n,
+                        um_arena *host)
+{
+    if (t->speech == NULL) return um_sound_input(a->sound, t->sound, wave, n, host);
+    um_speech_input(a->speech, t->speech, wave, n, host);
+    return 0;
+}
+
 void um_tower_fwd(float *rows, const um_tower *t, um_tower_acts *a, um_tower_point from,
                   um_tower_point to, int real, um_dev *dev)
 {

@@ -28,6 +28,17 @@ float *um_tower_at(const um_tower_acts *a, const um_tower *t, um_tower_point at)
 size_t um_tower_values(const um_tower *t, um_tower_point at, int real);
 /* Rows of the language model that one image or window makes. */
 int um_tower_rows(const um_tower *t);
+
+/* How a wave is cut: samples of a window, and between the starts of two adjacent ones; rows of all windows of n samples. exact: of speech
+ * (um_speech_rows). */
+int64_t um_tower_window(const um_tower *t);
+int64_t um_tower_step(const um_tower *t, bool exact);
+int64_t um_tower_wave_rows(const um_tower *t, int64_t n, bool exact);
+/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, finite, n at most um_tower_window. Returns, of a window of sound, the
+ * rows before its padding; else 0. Memory: host, released before returning. */
+int um_tower_wave_input(um_tower_acts *a, const um_tower *t, const float *wave, int64_t n,
+                        um_arena *host);
+
 void um_tower_fwd(float *rows, const um_tower *t, um_tower_acts *a, um_tower_point from,
                   um_tower_point to, int real, um_dev *dev);
 void um_tower_bwd(const um_tower *t, const um_tower_acts *a, um_tower_point from, int real,

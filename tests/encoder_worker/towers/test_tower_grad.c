@@ -109,10 +109,10 @@ static void inputs(bench *b)
         const int64_t left = (int64_t)n - at < most ? (int64_t)n - at : most;
         assert_true(b->parts < MAX_PARTS);
         um_tower_acts_bind(a, &b->tower, &b->host, &b->device, UM_AT_INPUT, true);
-        if (b->kind == VISION) st = um_vision_input(&a->vision, &m->vision, x + at, &err);
-        if (b->kind == SPEECH) um_speech_input(a->speech, b->tower.speech, x + at, left, &b->host);
-        if (b->kind == SOUND)
-            b->real[b->parts] = um_sound_input(a->sound, b->tower.sound, x + at, left, &b->host);
+        if (b->kind == VISION)
+            st = um_vision_input(&a->vision, &m->vision, x + at, &err);
+        else
+            b->real[b->parts] = um_tower_wave_input(a, &b->tower, x + at, left, &b->host);
         b->parts++;
     }
     if (st != UM_OK) fail_msg("%s", err.msg);
