@@ -255,7 +255,18 @@ static void drain(um_expert_train *k, um_exchange_key key, um_arena *host, um_ar
 
 /* --- frames --- */
 
-/* Sends the results of a frame of which nothing is kept, or nothing new. */
+/* Passes the rows of a batch through their experts, and sends the results. */
+static um_status answer_rows(const um_expert_train *k, int peer, const um_dispatch_batch *b,
+                             um_expert_acts *acts, bool learns, um_arena *host, um_arena *device,
+                             um_err *err)
+{
+    float *y = um_arena_f32(device, (size_t)b->pairs, (size_t)b->D);
+    dropout_set(k, b->key, learns);
+    UM_TRY(um_experts_run(k->experts, y, b, acts, k->dev, host, err));
+    return um_dispatch_batch_answer(k->link, peer, b, y, k->dev, host, err);
+}
+
+/* Of a frame of which nothing is kept, or nothing new. */
 static um_status answer_only(um_expert_train *k, const um_inbound *in, bool learns, um_arena *host,
                              um_arena *device, um_err *err)
 {
@@ -265,10 +276,7 @@ static um_status answer_only(um_expert_train *k, const um_inbound *in, bool lear
         um_dispatch_batch_read(&b, k->link, in, k->experts->model->dim, k->dev, host, device, err));
     /* a branch drops by the row's number among those of its expert: all at once, if it learns */
     acts_bind(&acts, device, k, b.pairs, learns);
-    float *y = um_arena_f32(device, (size_t)b.pairs, (size_t)b.D);
-    dropout_set(k, b.key, learns);
-    UM_TRY(um_experts_run(k->experts, y, &b, &acts, k->dev, host, err));
-    return um_dispatch_batch_answer(k->link, in->msg.peer, &b, y, k->dev, host, err);
+    return answer_rows(k, in->msg.peer, &b, &acts, learns, host, device, err);
 }
 
 /* Bytes that an entry for a frame takes. */
@@ -303,13 +311,8 @@ static um_status enter(um_expert_train *k, const um_inbound *in, um_arena *host,
     if (st == UM_OK)
         st = um_dispatch_batch_read(&e->batch, k->link, in, D, k->dev, &e->host, rows, err);
     if (st == UM_OK) {
-        const int pairs = e->batch.pairs;
-        float *y = um_arena_f32(device, (size_t)pairs, (size_t)D);
-        acts_bind(&e->acts, k->how.recompute ? device : &e->device, k, pairs, true);
-        dropout_set(k, e->batch.key, true);
-        st = um_experts_run(k->experts, y, &e->batch, &e->acts, k->dev, host, err);
-        if (st == UM_OK)
-            st = um_dispatch_batch_answer(k->link, e->peer, &e->batch, y, k->dev, host, err);
+        acts_bind(&e->acts, k->how.recompute ? device : &e->device, k, e->batch.pairs, true);
+        st = answer_rows(k, e->peer, &e->batch, &e->acts, true, host, device, err);
     }
     if (st != UM_OK) entry_end(k, e);
     return st;
