@@ -214,9 +214,3 @@ void um_beats_fwd(um_beats_acts *a, const um_beats *b, int real, um_dev *dev)
         dev->ops->copy_2d(dev, a->out + T * D, m->dim, a->out + (T - 1) * D, 0, b->rows - e.T,
                           m->dim);
 }
-
-void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
-                     um_arena *host)
-{
-    um_beats_fwd(a, b, um_beats_input(a, b, wave, n, host), dev);
-}

@@ -115,7 +115,3 @@ void um_beats_bwd(um_beats *b, const um_beats_acts *a, int real, const float *do
                   um_arena *scratch);
 /* Adds the gradients of the weights of which um_beats_prepare computes something, and forgets what was summed. */
 um_status um_beats_grads(um_beats *b, um_err *err);
-
-/* Both: a->out[b->rows, D] of wave[n] on the host, 1 <= n <= um_beats_window. Memory: host, released before returning. */
-void um_beats_encode(um_beats_acts *a, const um_beats *b, const float *wave, int64_t n, um_dev *dev,
-                     um_arena *host);

@@ -112,7 +112,7 @@ static void feed_forward(const run *r, const um_postnorm_acts *s, um_mlp_acts *a
     um_norm_fwd(r->dev, s->out, s->sum, &l->norm, N, r->m->q_dim, r->m->q_eps);
 }
 
-void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev)
+void um_qformer_fwd(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev)
 {
     const um_sound_model *m = f->model;
     const run r = {m, dev, &a->pages};

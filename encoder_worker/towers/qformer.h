@@ -48,7 +48,7 @@ typedef struct um_qformer {
 um_status um_qformer_load(um_qformer *out, um_params *ps, um_err *err);
 
 /* a->last[queries, Q] of x[T, D]. The queries attend to every row of x, including padding (spec 12 #8). */
-void um_qformer_encode(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev);
+void um_qformer_fwd(um_qformer_acts *a, const um_qformer *f, const float *x, int T, um_dev *dev);
 
 /* Its backward, with the kept a that it has written: the gradients of what is trained += ..., and dx[T, D] += ..., from dlast
  * [queries, Q], which is overwritten. dx may be NULL. scratch: device memory. */

@@ -84,7 +84,7 @@ void um_sound_fwd(float *rows, const um_sound *s, um_sound_acts *a, um_tower_poi
     const um_sound_model *m = s->model;
     if (from == UM_AT_INPUT) um_beats_fwd(&a->beats, &s->beats, real, dev);
     if (from <= UM_AT_TOWER && to > UM_AT_TOWER)
-        um_qformer_encode(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev);
+        um_qformer_fwd(&a->qformer, &s->qformer, a->beats.out, s->beats.rows, dev);
     if (to == UM_AT_ROWS)
         um_tower_project(dev, rows, a->projector, s->projector, m->proj_layers, a->qformer.last,
                          m->queries);

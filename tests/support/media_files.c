@@ -42,7 +42,8 @@ media_blob media_wav_make(um_arena *arena, const media_wav *w, const void *sampl
     return (media_blob){.data = p, .n = 44 + n};
 }
 
-double media_tones(int64_t i)
+/* The sound of media/tones.*: sample i at 16 kHz, mean of both channels. */
+static double tones(int64_t i)
 {
     double t = 2 * acos(-1.0) * (double)i / UM_WAVE_RATE;
     return 0.25 * sin(440 * t) + 0.25 * sin(660 * t);
@@ -52,7 +53,7 @@ double media_tones_off(const um_wave *w, int64_t from, int64_t to)
 {
     double most = 0;
     for (int64_t i = from; i < to && i < w->n; i++)
-        most = fmax(most, fabs((double)w->samples[i] - media_tones(i)));
+        most = fmax(most, fabs((double)w->samples[i] - tones(i)));
     return to <= w->n ? most : INFINITY;
 }
 

@@ -25,9 +25,7 @@ typedef struct media_wav {
 /* A WAV around n bytes of samples. */
 media_blob media_wav_make(um_arena *arena, const media_wav *w, const void *samples, size_t n);
 
-/* The sound of media/tones.*: sample i at 16 kHz, mean of both channels. */
-double media_tones(int64_t i);
-/* The largest difference between the wave and that sound over samples from..to. */
+/* The largest difference between the wave and the sound of media/tones.* over samples from..to. */
 double media_tones_off(const um_wave *w, int64_t from, int64_t to);
 
 /* Frame k of media/count.*: true when every pixel is within slack of its colour. */

@@ -274,7 +274,7 @@ static const float *window_of(bench *b, const um_beats *beats, const float *wave
     um_mark device = um_arena_mark(&b->device);
     um_beats_acts a = {0};
     um_beats_acts_bind(&a, &b->arena, &b->device, beats->model, false);
-    um_beats_encode(&a, beats, wave, n, &b->dev, &b->arena);
+    um_beats_fwd(&a, beats, um_beats_input(&a, beats, wave, n, &b->arena), &b->dev);
     b->dev.ops->get(&b->dev, x, a.out, values * sizeof *x);
     um_arena_reset(&b->device, device);
     return x;

@@ -236,8 +236,8 @@ static void test_kept_beats(void **state)
     const int D = m->dim, real = um_beats_real_rows(&w, SAMPLES), T = real; /* rows to look at */
     um_beats_acts_bind(&one, &b.host, &b.device, m, false);
     um_beats_acts_bind(&a, &b.host, &b.device, m, true);
-    um_beats_encode(&one, &w, b.wave, SAMPLES, &b.dev, &b.host);
-    um_beats_encode(&a, &w, b.wave, SAMPLES, &b.dev, &b.host);
+    um_beats_fwd(&one, &w, um_beats_input(&one, &w, b.wave, SAMPLES, &b.host), &b.dev);
+    um_beats_fwd(&a, &w, um_beats_input(&a, &w, b.wave, SAMPLES, &b.host), &b.dev);
     want_same(&b, a.out, one.out, w.rows, D, "rows");
     float *y = um_arena_f32(&b.device, (size_t)T, (size_t)D);
     b.dev.ops->gelu(&b.dev, y, a.conv, (size_t)T * (size_t)D);
@@ -276,8 +276,8 @@ static void test_kept_qformer(void **state)
                                     (size_t)T * (size_t)m->dim);
     um_qformer_acts_bind(&one, &b.host, &b.device, m, T, false);
     um_qformer_acts_bind(&a, &b.host, &b.device, m, T, true);
-    um_qformer_encode(&one, &w, x, T, &b.dev);
-    um_qformer_encode(&a, &w, x, T, &b.dev);
+    um_qformer_fwd(&one, &w, x, T, &b.dev);
+    um_qformer_fwd(&a, &w, x, T, &b.dev);
     want_same(&b, a.last, one.last, N, Q, "rows");
     want_norm(&b, w.queries, a.first, &w.query_norm, N, Q, m->q_eps, "queries");
     const float *in = a.first;
