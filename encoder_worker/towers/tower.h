@@ -34,8 +34,8 @@ int um_tower_rows(const um_tower *t);
 int64_t um_tower_window(const um_tower *t);
 int64_t um_tower_step(const um_tower *t, bool exact);
 int64_t um_tower_wave_rows(const um_tower *t, int64_t n, bool exact);
-/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, finite, n at most um_tower_window. Returns, of a window of sound, the
- * rows before its padding; else 0. Memory: host, released before returning. */
+/* The values at UM_AT_INPUT, into a, of one window: wave[n] on the host, finite, n at most um_tower_window. Returns, of a window of sound,
+ * the rows before its padding; else 0. Memory: host, released before returning. */
 int um_tower_wave_input(um_tower_acts *a, const um_tower *t, const float *wave, int64_t n,
                         um_arena *host);
 
