@@ -166,6 +166,16 @@ um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um
     return UM_OK;
 }
 
+um_status um_file_append(int fd, const void *data, size_t size, const char *name, um_err *err)
+{
+    const off_t end = lseek(fd, 0, SEEK_END);
+    um_status st = um_file_put(fd, data, size, name, err);
+    if (st == UM_OK || end < 0) return st;
+    if (ftruncate(fd, end) != 0)
+        return um_wrap(err, st, "%s cannot be cut off at byte %lld", name, (long long)end);
+    return st;
+}
+
 void um_file_sync_folder(const char *dir)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

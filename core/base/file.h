@@ -35,6 +35,9 @@ um_status um_file_write(const char *path, const void *data, size_t size, um_err 
  * Messages name tmp or path. */
 um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err);
 um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err);
+/* Writes all of data behind the end of the file of fd, which is open with O_APPEND, or nothing: what a full disk has taken of it is cut
+ * off again. */
+um_status um_file_append(int fd, const void *data, size_t size, const char *name, um_err *err);
 /* fsync of a folder, so that the names in it survive a power cut. A file system that does not support it is not an error. */
 void um_file_sync_folder(const char *dir);
 bool um_file_exists(const char *path);

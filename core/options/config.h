@@ -125,6 +125,7 @@ typedef struct um_config {
     int64_t max_length;       /* ids of a sample */
     int64_t save_every, keep; /* steps between checkpoints; how many stay */
     int64_t eval_every;       /* steps between evaluations */
+    int64_t log_every;        /* steps between records of the logs */
     const char *resume;       /* "", auto, or the folder of a checkpoint */
     const char *save;         /* model adapter */
     double spike;    /* a step with a norm so many times the usual one is skipped; 0 none */

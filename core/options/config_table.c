@@ -230,6 +230,8 @@ const um_option um_options[] = {
     STR(save, "model", "model adapter", TEACH, KEEP,
         "what is written at the end: a model directory with the adapters merged, or the adapter in PEFT form"),
     LIST(eval_data, TEACH, KEEP, "samples on which the loss is measured; may be given again"),
+    NUM(UM_OPT_INT, log_every, "1", 1, INT64_MAX, TEACH, KEEP,
+        "steps between records of the logs; the last step, and one that was skipped, saved, evaluated or has lost samples, always has one"),
     NUM(UM_OPT_INT, eval_every, "0", 0, INT64_MAX, TEACH, KEEP, "steps between evaluations; 0 evaluates at the end only"),
 
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),

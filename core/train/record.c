@@ -1,18 +1,13 @@
 /* See record.h. */
 #include "core/train/record.h"
 
-#include "core/base/file.h"
-
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
-
-enum { LOG_LIMIT = 1 << 30 };
 
 static const char *const term_name[UM_RECORD_TERMS] = {"balance", "multimodal", "kl", "z"};
+
+const char *um_record_term(int term) { return term_name[term]; }
 
 /* --- JSON --- */
 
@@ -57,6 +52,10 @@ void um_record_json(um_text *out, const um_train_record *r)
     word(out, "skipped", r->skipped);
     if (isfinite(r->eval_loss)) real(out, "eval_loss", r->eval_loss);
     word(out, "saved", r->saved);
+    if (r->load.layers > 0) {
+        um_text_fmt(out, ",\"load\":");
+        um_expert_load_json(out, &r->load);
+    }
     um_text_add(out, "}", 1);
 }
 
@@ -130,52 +129,73 @@ void um_record_line(um_text *out, const um_train_record *r)
     if (r->saved != NULL) um_text_fmt(out, "  saved %s", r->saved);
 }
 
-/* --- the log --- */
+/* --- a table --- */
 
-/* Bytes of the records up to a step: lines that are whole and in order. */
-static size_t kept(const char *text, size_t size, uint64_t step)
+static void field(um_text *out, const char *v)
 {
-    size_t end = 0;
-    while (end < size) {
-        const char *nl = memchr(text + end, '\n', size - end);
-        um_json *j = NULL;
-        um_train_record r;
-        um_err why = {0};
-        if (nl == NULL) break;
-        size_t n = (size_t)(nl - text) - end;
-        bool fits = um_json_parse(&j, text + end, n, &why) == UM_OK && um_record_read(&r, j) &&
-                    r.step <= step;
-        um_json_free(j);
-        if (!fits) break;
-        end += n + 1;
+    um_text_add(out, ",", 1);
+    if (v == NULL) return;
+    if (strpbrk(v, ",\"\r\n") == NULL) {
+        um_text_add(out, v, strlen(v));
+        return;
     }
-    return end;
+    um_text_add(out, "\"", 1);
+    for (const char *c = v; *c != '\0'; c++)
+        um_text_add(out, *c == '"' ? "\"\"" : c, *c == '"' ? 2 : 1);
+    um_text_add(out, "\"", 1);
 }
 
-um_status um_record_log_open(int *fd, const char *out, uint64_t step, um_err *err)
+static void real_field(um_text *out, double v)
 {
-    um_arena a;
-    uint8_t *text = NULL;
-    size_t size = 0;
-    um_arena_init(&a, "log", 1 << 16);
-    const char *path = um_path_join(&a, out, "trainer_log.jsonl");
-    um_status st = UM_OK;
-    if (step > 0 && um_file_exists(path)) st = um_file_read(&text, &size, path, LOG_LIMIT, &a, err);
-    if (st == UM_OK)
-        st = um_file_write(path, text == NULL ? "" : (const char *)text,
-                           kept((const char *)text, size, step), err);
-    *fd = st == UM_OK ? open(path, O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
-    if (st == UM_OK && *fd < 0) st = UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
-    um_arena_free(&a);
-    return st;
+    if (isfinite(v))
+        um_text_fmt(out, ",%.9g", v);
+    else
+        um_text_add(out, ",", 1);
 }
 
-um_status um_record_log_add(int fd, const um_train_record *r, um_err *err)
+/* Of what is computed from the record's JSON too: with the digits that both ways have. */
+static void figure_field(um_text *out, double v)
 {
-    um_text t = {0};
-    um_record_json(&t, r);
-    um_text_add(&t, "\n", 1);
-    um_status st = um_file_put(fd, t.s, t.n, "trainer_log.jsonl", err);
-    um_text_free(&t);
-    return st;
+    if (isfinite(v))
+        um_text_fmt(out, ",%.6g", v);
+    else
+        um_text_add(out, ",", 1);
+}
+
+static void whole_field(um_text *out, uint64_t v) { um_text_fmt(out, ",%" PRIu64, v); }
+
+void um_record_csv_columns(um_text *out)
+{
+    um_text_fmt(out, "step,steps,epoch,media,loss,cross_entropy,lr,norm");
+    for (int t = 0; t < UM_RECORD_TERMS; t++) um_text_fmt(out, ",%s", term_name[t]);
+    for (int m = 0; m < UM_MODALITIES; m++)
+        um_text_fmt(out, ",loss_%s", um_modality_name((um_modality)m));
+    um_text_fmt(out, ",samples,targets,rows,lost,seconds,rows_per_second,left_seconds,"
+                     "load_max_over_mean,load_entropy,load_idle,skipped,eval_loss\r\n");
+}
+
+void um_record_csv(um_text *out, const um_train_record *r)
+{
+    um_text_fmt(out, "%" PRIu64, r->step);
+    whole_field(out, r->steps);
+    real_field(out, r->epoch);
+    field(out, r->media);
+    const double of_step[] = {r->loss, r->cross_entropy, r->lr, r->norm};
+    for (size_t i = 0; i < sizeof of_step / sizeof *of_step; i++) real_field(out, of_step[i]);
+    for (int t = 0; t < UM_RECORD_TERMS; t++) real_field(out, r->aux[t]);
+    for (int m = 0; m < UM_MODALITIES; m++) real_field(out, r->by_modality[m]);
+    const uint64_t counts[] = {r->samples, r->targets, r->rows, r->lost};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) whole_field(out, counts[i]);
+    real_field(out, r->seconds);
+    real_field(out, r->rows_per_second);
+    real_field(out, r->left_seconds);
+    figure_field(out, um_expert_load_max_over_mean(&r->load));
+    figure_field(out, um_expert_load_entropy(&r->load));
+    if (r->load.layers > 0)
+        whole_field(out, (uint64_t)um_expert_load_idle(&r->load));
+    else
+        field(out, NULL);
+    field(out, r->skipped);
+    real_field(out, r->eval_loss);
+    um_text_fmt(out, "\r\n");
 }

@@ -5,6 +5,7 @@
 #include "core/base/json.h"
 #include "core/base/text.h"
 #include "core/model/modality.h"
+#include "core/train/expert_load.h"
 
 #include <stdint.h>
 
@@ -26,16 +27,19 @@ typedef struct um_train_record {
     const char *skipped;                   /* why no weight changed; NULL: they did */
     double eval_loss;                      /* NaN: not measured at this step */
     const char *saved;                     /* the checkpoint written after this step, or NULL */
+    um_expert_load load;                   /* layers 0: not counted at this step */
 } um_train_record;
+
+/* The names of UM_RECORD_TERMS: "balance" ... */
+const char *um_record_term(int term);
 
 /* The record as one JSON object; numbers that are not finite are null. */
 void um_record_json(um_text *out, const um_train_record *r);
-/* The same read back: strings live as long as the JSON. False: it is no record. */
+/* The same read back, but for the load (um_expert_load_read of its "load"): strings live as long as the JSON. False: it is no record. */
 bool um_record_read(um_train_record *out, const um_json *j);
 /* "step 120/1000  loss 1.2345  lr 3.0e-05  norm 1.23  8.1k tokens/s  12 min left  image 1.1 speech 1.4" */
 void um_record_line(um_text *out, const um_train_record *r);
-
-/* trainer_log.jsonl of a run: opens it for appending, without the records of steps behind `step`, which a run that goes on from there makes
- * again. */
-um_status um_record_log_open(int *fd, const char *out, uint64_t step, um_err *err);
-um_status um_record_log_add(int fd, const um_train_record *r, um_err *err);
+/* The columns of a table of records, and a record as its row, in CSV (RFC 4180): a field without a value is empty. The columns do not
+ * depend on the model or the options. */
+void um_record_csv_columns(um_text *out);
+void um_record_csv(um_text *out, const um_train_record *r);

@@ -32,7 +32,9 @@ struct um_step {
     letter *box;
     uint64_t step;
     size_t trained;
-    int expected, taken; /* micro-batches of this router in the step */
+    int expected, taken;   /* micro-batches of this router in the step */
+    const uint64_t *count; /* [counts] of um_step_count; 0: none */
+    size_t counts;
     /* what router 0 waits for */
     bool waiting;
     Um__StepPhase wanted;
@@ -240,6 +242,12 @@ void um_step_take(um_step *s, uint32_t b)
         um_grad_tree_take(s->tree, b, s->params);
 }
 
+void um_step_count(um_step *s, const uint64_t *count, size_t n)
+{
+    s->count = count;
+    s->counts = n;
+}
+
 /* --- finish --- */
 
 /* What came of a step's micro-batches, at router 0. */
@@ -248,6 +256,7 @@ typedef struct gathered {
     Um__StepBatch *batch; /* [n] */
     int n, cap;
     uint8_t *touched; /* [trained] */
+    uint64_t *count;  /* [counts] */
 } gathered;
 
 static um_status batch_add(um_step *s, gathered *g, const Um__StepBatch *b, um_err *err)
@@ -273,7 +282,11 @@ static um_status done_in(um_step *s, void *ctx, const letter *l, um_err *err)
     if (l->m->touched.len != s->trained)
         return UM_FAIL(err, UM_E_CORRUPT, "\"done\" of rank %d: %zu trained parameters, want %zu",
                        l->peer, l->m->touched.len, s->trained);
+    if (l->m->n_counts != s->counts)
+        return UM_FAIL(err, UM_E_CORRUPT, "\"done\" of rank %d: %zu counts, want %zu", l->peer,
+                       l->m->n_counts, s->counts);
     for (size_t i = 0; i < s->trained; i++) g->touched[i] |= l->m->touched.data[i] & 1;
+    for (size_t i = 0; i < s->counts; i++) g->count[i] += l->m->counts[i];
     for (size_t i = 0; i < l->m->n_batches; i++) UM_TRY(batch_add(s, g, l->m->batches[i], err));
     return UM_OK;
 }
@@ -288,6 +301,8 @@ static void done_fill(um_step *s, Um__StepEnd *m, const um_step_batch *own, int 
     for (int i = 0; i < um_grad_tree_nodes(s->tree); i++)
         for (size_t p = 0; p < s->trained; p++)
             m->touched.data[p] |= um_grad_tree_node(s->tree, i)->touched[p];
+    m->n_counts = s->counts;
+    m->counts = (uint64_t *)(uintptr_t)s->count;
     m->n_batches = (size_t)n;
     m->batches = um_arena_alloc(arena, (size_t)n * sizeof *m->batches);
     for (int i = 0; i < n; i++) {
@@ -344,7 +359,9 @@ static void totals_fill(um_step_totals *out, const Um__StepEnd *m, int values, u
 static um_status finish_lead(um_step *s, um_step_totals *totals, Um__StepEnd *own, uint8_t *touched,
                              um_arena *arena, um_err *err)
 {
-    gathered g = {.arena = arena, .touched = touched};
+    gathered g = {.arena = arena,
+                  .touched = touched,
+                  .count = um_arena_zero(arena, s->counts * sizeof *g.count)};
     const letter mine = {.peer = s->link->comm->rank, .m = own};
     Um__StepEnd m = UM__STEP_END__INIT;
     um_status st = done_in(s, &g, &mine, err);
@@ -353,6 +370,8 @@ static um_status finish_lead(um_step *s, um_step_totals *totals, Um__StepEnd *ow
     if (st == UM_OK) st = finish_fill(s, &m, &g, err);
     if (st == UM_OK) {
         totals_fill(totals, &m, s->values, arena);
+        totals->count = g.count;
+        totals->counts = s->counts;
         st = to_all(s, &m, err);
     }
     um_free(g.batch);
@@ -487,6 +506,7 @@ um_status um_step_finish(um_step *s, uint64_t step, const um_step_batch *own, in
         UM_TRY(finish_lead(s, totals, &done, touched, step_arena, err));
     else
         UM_TRY(finish_follow(s, totals, &done, touched, step_arena, err));
+    um_step_count(s, NULL, 0);
     UM_TRY(sum_up(s, touched, err));
     if (!s->leads) return UM_OK;
     return norms_collect(s, norms, n_norms, squares_sum, step_arena, err);

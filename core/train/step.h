@@ -52,6 +52,8 @@ typedef struct um_step_totals {
     uint64_t samples, targets;
     double *value; /* [values] added by rising micro-batch */
     int values;
+    uint64_t *count; /* router 0: [counts] of um_step_count, added over the routers */
+    size_t counts;
 } um_step_totals;
 
 /* The square of the gradient of one parameter of some rank, not scaled. */
@@ -78,6 +80,9 @@ um_status um_step_begin(um_step *s, uint64_t *first, um_err *err);
 void um_step_expect(um_step *s, int n);
 /* Micro-batch b is through: its gradients go into the tree, and those of ps are zero again, unless it is the last that was expected. */
 void um_step_take(um_step *s, uint32_t b);
+/* Optional, before um_step_finish: integers of this router that belong to the step as a whole, such as rows by expert. All routers give
+ * as many (n). count must live until um_step_finish returns, which forgets it. */
+void um_step_count(um_step *s, const uint64_t *count, size_t n);
 /* Ends step number `step`. own: this router's micro-batches, none or more, by rising number. A number that no
  * router has is left out of all sums. Afterwards the gradients in ps are those of the whole step on every router. *totals
  * lives in `step_arena`; router 0 also gets the squares of all trained parameters of the job in *norms, NULL elsewhere, and squares is

@@ -86,6 +86,23 @@ um_routed um_routing_at(const um_routing *r, int layer, um_phase phase, um_modal
     return cell == NULL ? (um_routed){0} : cell[expert];
 }
 
+void um_routing_clear(um_routing *r)
+{
+    const size_t bytes = (size_t)r->model->experts * sizeof(um_routed);
+    for (int i = 0; i < r->planes; i++)
+        if (r->plane[i] != NULL) memset(r->plane[i], 0, bytes);
+}
+
+void um_routing_rows(const um_routing *r, um_phase phase, uint64_t *out)
+{
+    for (int l = 0; l < r->model->layers; l++) {
+        if (!r->model->moe_layer[l]) continue;
+        for (int m = 0; m < UM_MODALITIES; m++)
+            for (int e = 0; e < r->model->experts; e++)
+                *out++ = um_routing_at(r, l, phase, (um_modality)m, e).tokens;
+    }
+}
+
 /* ---- between routers ---- */
 
 /* Moves to the next nonzero cell; false at the end. */

@@ -33,6 +33,10 @@ void um_routing_close(um_routing *r); /* accepts NULL */
  * first choice is the first slot that has one. */
 void um_routing_count(um_routing *r, int layer, um_phase phase, const uint8_t *modality,
                       const int32_t *experts, const float *weights, int T, int K);
+/* Sets all cells to zero. */
+void um_routing_clear(um_routing *r);
+/* The rows of a phase by expert: out [moe_layers, UM_MODALITIES, experts], in the order of the MoE layers. */
+void um_routing_rows(const um_routing *r, um_phase phase, uint64_t *out);
 /* One cell; zeros where nothing was counted. */
 um_routed um_routing_at(const um_routing *r, int layer, um_phase phase, um_modality modality,
                         int expert);

@@ -8,6 +8,7 @@
 #include "core/base/process.h"
 #include "core/comm/join.h"
 #include "core/comm/role.h"
+#include "core/train/log/train_log.h"
 #include "core/train/record.h"
 #include "core/train/saved.h"
 #include "core/train/schedule.h"
@@ -57,7 +58,8 @@ typedef struct trainer {
     bool tracing;
     bool leads;
     bool stopped;       /* a signal ended the run */
-    int log;            /* router 0: trainer_log.jsonl, or -1 */
+    um_train_log *log;  /* router 0, of a run with a folder; else NULL */
+    um_routing *load;   /* counts the rows of a step by expert; NULL: none are counted */
     const char *states; /* of a training file: the folder for its gradients */
     um_arena step_arena;
 } trainer;
@@ -147,6 +149,8 @@ static void open_engine(trainer *t)
 {
     um_role_base *b = &t->base;
     const um_topology *topo = &b->link.comm->topo;
+    if (!t->tracing && um_expert_load_cells(&b->ck.model) > 0)
+        t->load = um_routing_open(&b->ck.model);
     t->exchange = um_exchange_open(&b->link, &b->dev, b->ck.model.dim);
     t->step = um_step_open(&b->link, &b->params, t->optimizer, UM_SUMS, um_state_save, &t->state);
     um_train_engine *e = &t->engine;
@@ -168,6 +172,7 @@ static void open_engine(trainer *t)
                                         .seed = (uint64_t)t->cfg->seed,
                                         .expert_ranks = topo->count[UM_ROLE_EXPERT],
                                         .recompute = um_recompute_from_name(t->cfg->recompute),
+                                        .routing = t->load,
                                         .gate_noise = t->cfg->gate_noise,
                                         .aux = &t->aux};
     for (int i = 0; i < 2; i++) um_micro_batch_open(&e->micro[i], &setup);
@@ -208,7 +213,7 @@ static um_status start(trainer *t, um_comm *comm, um_err *err)
     if (t->leads && !t->tracing && t->cfg->out[0] != '\0') {
         UM_TRY(um_file_mkdirs(t->cfg->out, err));
         um_saved_prune(t->cfg->out, INT64_MAX, 0); /* what a killed run has left half written */
-        UM_TRY(um_record_log_open(&t->log, t->cfg->out, t->first - 1, err));
+        UM_TRY(um_train_log_open(&t->log, t->cfg->out, t->first - 1, err));
     }
     return begin_all(t, err);
 }
@@ -305,15 +310,33 @@ static void fill(um_train_record *r, const um_step_totals *totals)
     r->eval_loss = NAN;
 }
 
-static um_status report(trainer *t, um_train_record *r, int64_t since, um_err *err)
+/* Whether a step has a record whatever comes of it: all routers count its rows by expert. */
+static bool logged(const trainer *t, uint64_t step)
 {
-    um_text line = {0};
+    return step % (uint64_t)t->cfg->log_every == 0 || step == t->steps;
+}
+
+/* The record of a step goes into the log before its checkpoint gets its name: a run that is killed between the two goes on from an earlier
+ * checkpoint and makes the record again; the other way round it would be missing. */
+static um_status log_add(trainer *t, um_train_record *r, const um_step_orders *orders,
+                         int64_t since, um_err *err)
+{
     r->steps = t->steps;
     r->seconds = (double)(um_now_ns() - since) * 1e-9;
     r->rows_per_second = r->seconds > 0 ? (double)r->rows / r->seconds : 0;
     t->run.pace = t->run.pace > 0 ? 0.9 * t->run.pace + 0.1 * r->seconds : r->seconds;
     r->left_seconds = t->run.pace * (double)(t->steps - r->step);
-    if (t->log >= 0) UM_TRY(um_record_log_add(t->log, r, err));
+    const bool news =
+        orders->save != NULL || r->skipped != NULL || r->lost > 0 || isfinite(r->eval_loss);
+    if (t->log == NULL || !(logged(t, r->step) || news)) return UM_OK;
+    return um_train_log_add(t->log, r, err);
+}
+
+/* The line of a step for whoever started the job. */
+static um_status report(trainer *t, um_train_record *r, um_err *err)
+{
+    um_text line = {0};
+    r->load = (um_expert_load){0}; /* the log has it */
     um_record_json(&line, r);
     um_status st = t->emit(t->ctx, line.s, err);
     um_text_free(&line);
@@ -330,7 +353,7 @@ static bool evaluation_due(const trainer *t, uint64_t step, bool last)
 /* Router 0, between apply and the next step. */
 static um_status after(trainer *t, um_train_record *r, const um_step_orders *orders,
                        const um_order_cursor *cursor, const um_saved_file *files, int n,
-                       um_err *err)
+                       int64_t since, um_err *err)
 {
     if (t->tracing) {
         if (orders->save == NULL) return UM_OK;
@@ -343,7 +366,19 @@ static um_status after(trainer *t, um_train_record *r, const um_step_orders *ord
         UM_TRY(um_evaluation_run(t->evaluation, r->step, &r->eval_loss, err));
         um_trainer_state_evaluated(&t->run, r->step, r->eval_loss, orders->save != NULL);
     }
-    return orders->save == NULL ? UM_OK : commit(t, r, cursor, files, n, &t->step_arena, err);
+    UM_TRY(log_add(t, r, orders, since, err));
+    if (orders->save != NULL) UM_TRY(commit(t, r, cursor, files, n, &t->step_arena, err));
+    return report(t, r, err);
+}
+
+/* This router's rows of the step by expert, for its end. */
+static void count_load(trainer *t, uint64_t step, um_arena *arena)
+{
+    const size_t cells = um_expert_load_cells(&t->base.ck.model);
+    if (t->load == NULL || !logged(t, step)) return;
+    uint64_t *rows = um_arena_alloc(arena, cells * sizeof *rows);
+    um_routing_rows(t->load, UM_PREFILL, rows);
+    um_step_count(t->step, rows, cells);
 }
 
 /* One step, all of it. *stop: it was the last. */
@@ -360,19 +395,23 @@ static um_status step_run(trainer *t, uint64_t step, bool *stop, um_err *err)
     um_train_record r = {.step = step, .media = um_kinds_name(p->media)};
     double squares = 0;
     int n_norms = 0, n_files = 0;
+    if (t->load != NULL) um_routing_clear(t->load);
     UM_TRY(um_train_step_run(&t->engine, p, done, arena, err));
+    count_load(t, step, arena);
     UM_TRY(
         um_step_finish(t->step, step, done, p->n, &totals, &norms, &n_norms, &squares, arena, err));
     if (t->leads) {
         fill(&r, &totals);
-        r.epoch = (double)p->cursor.epoch;
+        if (totals.counts > 0) um_expert_load_of(&r.load, &t->base.ck.model, totals.count, arena);
+        if (!t->tracing)
+            r.epoch = (double)p->cursor.epoch +
+                      (double)p->cursor.step / (double)um_order_steps(t->order, p->cursor.epoch);
         UM_TRY(decide(t, &totals, squares, &orders, &r, arena, err));
     }
     UM_TRY(um_step_apply(t->step, &orders, &files, &n_files, arena, err));
     *stop = orders.stop;
     if (!t->leads) return UM_OK;
-    UM_TRY(after(t, &r, &orders, &p->cursor, files, n_files, err));
-    return t->tracing ? UM_OK : report(t, &r, since, err);
+    return after(t, &r, &orders, &p->cursor, files, n_files, since, err);
 }
 
 static um_status steps_run(trainer *t, um_err *err)
@@ -451,13 +490,14 @@ static void close_all(trainer *t)
     um_backbone_close(&t->backbone);
     um_tokenizer_close(t->tok);
     um_arena_free(&t->step_arena);
-    if (t->log >= 0) close(t->log);
+    um_train_log_close(t->log);
+    um_routing_close(t->load);
 }
 
 um_status um_trainer_run(const um_config *cfg, um_comm *comm, um_train_emit emit, void *ctx,
                          um_err *err)
 {
-    trainer t = {.cfg = cfg, .emit = emit, .ctx = ctx, .first = 1, .log = -1};
+    trainer t = {.cfg = cfg, .emit = emit, .ctx = ctx, .first = 1};
     t.leads = comm->rank == um_join_leader(comm);
     um_arena_init(&t.step_arena, "step", 1 << 20);
     for (int i = 0; i < AHEAD; i++) um_arena_init(&t.plan[i].arena, "step samples", 1 << 18);

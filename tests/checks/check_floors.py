@@ -70,7 +70,7 @@ FLOOR_EXCEPTIONS = {
 
 FOLDER_FILES = 15
 
-GENERATED = {"proto/control.pb-c.h"}
+GENERATED = {"proto/control.pb-c.h", "proto/events.pb-c.h"}
 
 
 def header(*names):

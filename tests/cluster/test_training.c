@@ -7,6 +7,7 @@
 #include "core/base/file.h"
 #include "core/base/process.h"
 #include "core/comm/exchange.h"
+#include "core/train/record.h"
 #include "core/train/saved.h"
 #include "core/train/training_file.h"
 
@@ -163,7 +164,7 @@ typedef struct job {
     const char *broken; /* the image of one sample more, which cannot be used */
     uint64_t stop; /* a signal asks for the end when the line of this step comes; 0: none does */
     double lr;
-    int64_t save_every, give_up;
+    int64_t save_every, give_up, log_every;
     bool held_out;
     um_comm_fault fault; /* or NULL */
     /* afterwards */
@@ -228,6 +229,7 @@ static const char *train(job *j)
     c.cfg.warmup = 0;
     c.cfg.save_every = j->save_every;
     c.cfg.keep = 100;
+    if (j->log_every > 0) c.cfg.log_every = j->log_every;
     if (j->give_up > 0) c.cfg.give_up = j->give_up;
     if (j->recompute != NULL) c.cfg.recompute = j->recompute;
     c.cfg.routers = j->routers;
@@ -271,6 +273,57 @@ static void same_state(const char *a, const char *b)
     um_saved_close(&x);
 }
 
+/* Reads a log, one record after another. */
+typedef struct log_reader {
+    const char *text;
+    um_json *line; /* of the record that was read */
+    um_train_record r;
+} log_reader;
+
+static log_reader log_open(const char *out, const char *name)
+{
+    uint8_t *text = NULL;
+    size_t n = 0;
+    const char *path = um_arena_fmt(&arena, "%s/%s/%s", dir, out, name);
+    assert_int_equal(um_file_read(&text, &n, path, 1 << 20, &arena, &why), UM_OK);
+    return (log_reader){.text = (const char *)text};
+}
+
+static bool log_next(log_reader *l)
+{
+    const char *end = strchr(l->text, '\n');
+    um_json_free(l->line);
+    l->line = NULL;
+    if (end == NULL) return false;
+    assert_int_equal(um_json_parse(&l->line, l->text, (size_t)(end - l->text), &why), UM_OK);
+    assert_true(um_record_read(&l->r, l->line));
+    um_expert_load_read(&l->r.load, um_json_get(l->line, "load"), &arena);
+    l->text = end + 1;
+    return true;
+}
+
+/* Every row of a step is counted once for each of its two experts, and two runs have counted the same. */
+static void same_loads(const char *a, const char *b)
+{
+    log_reader x = log_open(a, "trainer_log.jsonl"), y = log_open(b, "trainer_log.jsonl");
+    int steps = 0;
+    for (; log_next(&x); steps++) {
+        assert_true(log_next(&y));
+        assert_int_equal(x.r.load.layers, 3);
+        assert_string_equal(um_json_compact(um_json_get(x.line, "load"), &arena),
+                            um_json_compact(um_json_get(y.line, "load"), &arena));
+        for (int l = 0; l < x.r.load.layers; l++) {
+            uint64_t sum = 0;
+            for (int m = 0; m < UM_MODALITIES; m++)
+                for (int e = 0; e < 4 && x.r.load.layer[l].rows[m] != NULL; e++)
+                    sum += x.r.load.layer[l].rows[m][e];
+            assert_int_equal(sum, 2 * x.r.rows);
+        }
+    }
+    assert_false(log_next(&y));
+    assert_int_equal(steps, STEPS);
+}
+
 static void weights_do_not_depend_on_the_ranks(void **state)
 {
     static const struct {
@@ -289,6 +342,7 @@ static void weights_do_not_depend_on_the_ranks(void **state)
                  .out = um_arena_fmt(&arena, "run%zu", i)};
         same_state(want, train(&j));
         assert_int_equal(j.st, UM_OK);
+        same_loads("one", j.out);
     }
 }
 
@@ -319,13 +373,35 @@ static void a_run_goes_on_with_the_same_bits(void **state)
     job again = {.routers = 1, .experts = 1, .encoders = 1, .out = "run"};
     again.resume = um_arena_fmt(&arena, "%s/run/checkpoint-3", dir);
     same_state(want, train(&again));
-    uint8_t *log = NULL;
-    size_t n = 0, lines = 0;
-    assert_int_equal(um_file_read(&log, &n, um_arena_fmt(&arena, "%s/run/trainer_log.jsonl", dir),
-                                  1 << 20, &arena, &why),
-                     UM_OK);
-    for (size_t i = 0; i < n; i++) lines += log[i] == '\n';
-    assert_int_equal(lines, STEPS);
+    same_loads("whole", "run");
+    const char *table = log_open("run", "trainer_log.csv").text;
+    char row[8];
+    size_t lines = 0;
+    for (const char *p = table; (p = strchr(p, '\n')) != NULL; lines++) {
+        p++;
+        snprintf(row, sizeof row, "%zu,", lines + 1);
+        assert_true(*p == '\0' || strncmp(p, row, strlen(row)) == 0);
+    }
+    assert_int_equal(lines, 1 + STEPS);
+}
+
+/* With --log-every 4: step 4, the last, and those that were saved. */
+static void records_are_as_many_as_asked_for(void **state)
+{
+    static const uint64_t want[] = {3, 4, 6};
+    (void)state;
+    job j = {.routers = 2, .experts = 1, .encoders = 1, .out = "run", .save_every = 3};
+    j.log_every = 4;
+    train(&j);
+    assert_int_equal(j.st, UM_OK);
+    log_reader l = log_open("run", "trainer_log.jsonl");
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        assert_true(log_next(&l));
+        assert_int_equal(l.r.step, want[i]);
+        assert_int_equal(l.r.load.layers,
+                         want[i] == 3 ? 0 : 3); /* counted where it was known before */
+    }
+    assert_false(log_next(&l));
 }
 
 static void a_medium_that_cannot_be_used_leaves_its_sample_out(void **state)
@@ -412,6 +488,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(weights_do_not_depend_on_the_ranks, folder_setup,
                                         folder_teardown),
         cmocka_unit_test_setup_teardown(a_run_goes_on_with_the_same_bits, folder_setup,
+                                        folder_teardown),
+        cmocka_unit_test_setup_teardown(records_are_as_many_as_asked_for, folder_setup,
                                         folder_teardown),
         cmocka_unit_test_setup_teardown(a_medium_that_cannot_be_used_leaves_its_sample_out,
                                         folder_setup, folder_teardown),

@@ -1,6 +1,7 @@
 um_test(test_schedule SOURCES core/train/test_schedule.c LIBS um_test_support um_train)
 um_test(test_select SOURCES core/train/test_select.c support/test_support.c LIBS um_test_fixture um_train)
 um_test(test_saved SOURCES core/train/test_saved.c LIBS um_test_fixture um_train)
+um_test(test_train_log SOURCES core/train/test_train_log.c LIBS um_test_fixture um_train)
 um_test(test_training SOURCES cluster/test_training.c support/test_support.c LIBS um_test_fixture um_cluster)
 foreach(part backward backward_bits backward_golden)
   um_test(test_${part} SOURCES cluster/train/test_${part}.c cluster/train/backward_fixture.c support/test_support.c support/dynamic_layer.c support/made_params.c LIBS um_test_fixture um_cluster um_launch)
@@ -8,6 +9,9 @@ endforeach()
 um_test(test_gate_bias SOURCES core/train/test_gate_bias.c support/made_params.c LIBS um_test_fixture um_train)
 
 if(NOT UM_SANITIZE)
+  # skipped where tests/requirements.txt is not installed
+  add_test(NAME e2e_tensorboard COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_tensorboard.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
+  set_tests_properties(e2e_tensorboard PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
   add_test(NAME e2e_train COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_train.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
   set_tests_properties(e2e_train PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
 endif()

@@ -1,5 +1,6 @@
 um_test(test_frame SOURCES proto/test_frame.c LIBS um_proto um_base)
 um_test(test_codec SOURCES proto/test_codec.c LIBS um_proto um_base)
+um_test(test_events SOURCES proto/test_events.c LIBS um_proto um_base)
 um_test(test_control SOURCES proto/test_control.c LIBS um_proto um_base)
 if(COMMAND um_fuzz)
   um_fuzz(control MUTATIONS 20000 LIBS um_proto um_base)

@@ -1,5 +1,4 @@
-/* Checkpoints of a training: whole or not there, damage is named, old ones leave; and the log of records. */
-#include "core/train/record.h"
+/* Checkpoints of a training: whole or not there, damage is named, old ones leave. */
 #include "core/train/saved.h"
 #include "tests/support/fixture.h"
 
@@ -124,67 +123,6 @@ static void damage_is_named_and_passed_over(void **state)
     }
 }
 
-static um_train_record record(uint64_t step)
-{
-    um_train_record r = {.step = step,
-                         .steps = 9,
-                         .loss = 1.25,
-                         .cross_entropy = 1.0,
-                         .norm = INFINITY,
-                         .lr = 1e-3,
-                         .targets = 17,
-                         .media = "image",
-                         .skipped = step == 2 ? "the gradient is not finite" : NULL,
-                         .eval_loss = NAN};
-    for (int m = 0; m < UM_MODALITIES; m++) r.by_modality[m] = m == UM_IMAGE ? 0.5 : NAN;
-    return r;
-}
-
-static void records_are_read_back(void **state)
-{
-    um_text t = {0}, line = {0};
-    um_json *j = NULL;
-    um_train_record r = record(2), back;
-    (void)state;
-    um_record_json(&t, &r);
-    assert_int_equal(um_json_parse(&j, t.s, t.n, &err), UM_OK);
-    assert_true(um_record_read(&back, j));
-    assert_int_equal(back.step, 2);
-    assert_int_equal(back.targets, 17);
-    assert_true(back.loss == 1.25 && back.by_modality[UM_IMAGE] == 0.5 && isnan(back.norm));
-    assert_true(isnan(back.by_modality[UM_TEXT]) && isnan(back.eval_loss));
-    assert_string_equal(back.skipped, r.skipped);
-    um_record_line(&line, &back);
-    assert_non_null(strstr(line.s, "step 2/9  loss 1.2500"));
-    assert_non_null(strstr(line.s, "skipped: the gradient is not finite"));
-    um_json_free(j);
-    um_text_free(&t);
-    um_text_free(&line);
-}
-
-/* A run that goes on from step 2 makes record 3 again; what a killed run left of a line is no record. */
-static void the_log_goes_on_where_the_run_does(void **state)
-{
-    (void)state;
-    uint8_t *text = NULL;
-    size_t n = 0;
-    int fd = -1, lines = 0;
-    for (int run = 0; run < 2; run++) {
-        ok(um_record_log_open(&fd, dir, run == 0 ? 0 : 2, &err));
-        for (uint64_t s = run == 0 ? 1 : 3; s <= 4; s++) {
-            um_train_record r = record(s);
-            ok(um_record_log_add(fd, &r, &err));
-        }
-        if (run == 0) assert_int_equal(write(fd, "{\"kind\":\"st", 11), 11);
-        close(fd);
-    }
-    ok(um_file_read(&text, &n, um_path_join(&arena, dir, "trainer_log.jsonl"), 1 << 20, &arena,
-                    &err));
-    for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
-    assert_int_equal(lines, 4);
-    assert_int_equal(text[n - 1], '\n');
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,9 +130,6 @@ int main(void)
                                         folder_teardown),
         cmocka_unit_test_setup_teardown(a_part_of_one_is_none, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(damage_is_named_and_passed_over, folder_setup,
-                                        folder_teardown),
-        cmocka_unit_test(records_are_read_back),
-        cmocka_unit_test_setup_teardown(the_log_goes_on_where_the_run_does, folder_setup,
                                         folder_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
