@@ -304,10 +304,13 @@ static const struct {
      "Makes a model directory with random weights.",
      "unimoe init --preset small -o DIR\n"
      "unimoe init --config config.json --dtype bf16 -o DIR\n"},
-    {UM_PROG_PLOT, "unimoe plot", "routing FILE.csv --out FILE.svg [--compare OTHER.csv]",
-     "Draws what generate --routing counted: which experts the tokens of each modality go to.",
+    {UM_PROG_PLOT, "unimoe plot", "routing FILE.csv | training RUN, --out FILE.svg",
+     "Draws what generate --routing counted, which experts the tokens of each modality go to, or "
+     "the log of a training.",
      "unimoe generate -m DIR -p x --routing run.csv\n"
-     "unimoe plot routing run.csv -o run.svg\n"},
+     "unimoe plot routing run.csv -o run.svg\n"
+     "unimoe plot routing run.csv --compare other.csv -o difference.svg\n"
+     "unimoe plot training RUN -o training.svg\n"},
     {UM_PROG_CONVERT, "unimoe convert",
      "--base DIR [--tuned DIR] --out DIR | --model DIR --to WORD --out DIR",
      "Makes a model directory from released checkpoints, or writes one in the form of other "

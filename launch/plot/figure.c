@@ -10,19 +10,6 @@ enum { COLUMNS_MAX = 256, ROWS_MAX = 64 };
 
 /* ---- text ---- */
 
-/* At most `most` characters of s, with an ellipsis for the rest. */
-static const char *shortened(um_figure *f, const char *s, int most)
-{
-    int chars = 0;
-    size_t cut = 0; /* end of the last character that is kept */
-    for (size_t i = 0; s[i] != '\0'; i++) {
-        if (((unsigned char)s[i] & 0xC0) == 0x80) continue;
-        if (chars++ == most - 1) cut = i;
-    }
-    if (chars <= most) return s;
-    return um_arena_fmt(&f->arena, "%s\xE2\x80\xA6", um_arena_strn(&f->arena, s, cut));
-}
-
 static const char *names(um_figure *f, const bool *which)
 {
     const char *s = "";
@@ -38,11 +25,11 @@ static const char *title(um_figure *f)
     const um_routes *a = f->a, *b = f->b;
     if (b == NULL)
         return um_arena_fmt(&f->arena, "Routing of %s",
-                            shortened(f, a->model[0] ? a->model : a->name, 80));
+                            um_panel_shortened(f, a->model[0] ? a->model : a->name, 80));
     bool alike = strcmp(a->name, b->name) == 0; /* the files have one name in two folders */
     return um_arena_fmt(&f->arena, "Routing of %s minus %s",
-                        shortened(f, alike ? a->path : a->name, 42),
-                        shortened(f, alike ? b->path : b->name, 42));
+                        um_panel_shortened(f, alike ? a->path : a->name, 42),
+                        um_panel_shortened(f, alike ? b->path : b->name, 42));
 }
 
 static const char *phase_words(const char *phase)
@@ -55,7 +42,8 @@ static const char *phase_words(const char *phase)
 static const char *run_words(um_figure *f, const um_routes *r)
 {
     return um_arena_fmt(&f->arena, "%s%s%s assignments of %" PRId64 " request%s",
-                        f->b == NULL ? "" : shortened(f, r->name, 60), f->b == NULL ? "" : ": ",
+                        f->b == NULL ? "" : um_panel_shortened(f, r->name, 60),
+                        f->b == NULL ? "" : ": ",
                         um_panel_grouped(f, um_routes_sum(r, -1, 0, r->moe_layers, 0, r->experts)),
                         r->requests, r->requests == 1 ? "" : "s");
 }
@@ -83,10 +71,10 @@ static const char *left_out(um_figure *f)
     const char *a = names(f, only_a), *b = names(f, only_b), *s = "";
     if (a[0])
         s = um_arena_fmt(&f->arena, "only in %s, left out of a and b: %s",
-                         shortened(f, f->a->name, 40), a);
+                         um_panel_shortened(f, f->a->name, 40), a);
     if (b[0])
         s = um_arena_fmt(&f->arena, "%s%sonly in %s, left out of a and b: %s", s, s[0] ? "; " : "",
-                         shortened(f, f->b->name, 40), b);
+                         um_panel_shortened(f, f->b->name, 40), b);
     return s;
 }
 
@@ -109,6 +97,7 @@ void um_figure_draw(um_text *svg, const um_routes *a, const um_routes *b, const 
 {
     um_figure f = {.a = a,
                    .b = b,
+                   .letter = "a",
                    .cols = um_bins_of(a->experts, COLUMNS_MAX),
                    .rows = um_bins_of(a->moe_layers, ROWS_MAX)};
     um_arena_init(&f.arena, "figure", 1 << 16);

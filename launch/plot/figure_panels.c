@@ -15,6 +15,18 @@ double um_panel_scale_end(const double *v, size_t n, bool change)
     return most > 0.8 ? 1 : um_axis_end(most);
 }
 
+const char *um_panel_shortened(um_figure *f, const char *s, int most)
+{
+    int chars = 0;
+    size_t cut = 0; /* end of the last character that is kept */
+    for (size_t i = 0; s[i] != '\0'; i++) {
+        if (((unsigned char)s[i] & 0xC0) == 0x80) continue;
+        if (chars++ == most - 1) cut = i;
+    }
+    if (chars <= most) return s;
+    return um_arena_fmt(&f->arena, "%s\xE2\x80\xA6", um_arena_strn(&f->arena, s, cut));
+}
+
 void um_panel_label(um_figure *f, double x, double y, double size, const char *anchor,
                     const char *fill, bool bold, const char *s)
 {

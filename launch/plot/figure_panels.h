@@ -14,6 +14,7 @@ static const char um_panel_grey[] = "#555555", um_panel_black[] = "#1a1a1a";
 typedef struct um_figure {
     const um_routes *a, *b; /* b NULL: one run */
     um_bins cols, rows;     /* experts and layers in slots */
+    const char *letter;     /* of um_panel_share */
     int kind[UM_MODALITIES], kinds;
     um_text body;
     um_arena arena;
@@ -29,6 +30,8 @@ double um_panel_ratio(double part, double whole);
 /* A round end of the scale that covers all n values. */
 double um_panel_scale_end(const double *v, size_t n, bool change);
 
+/* At most `most` characters of s, with an ellipsis for the rest. */
+const char *um_panel_shortened(um_figure *f, const char *s, int most);
 void um_panel_label(um_figure *f, double x, double y, double size, const char *anchor,
                     const char *fill, bool bold, const char *s);
 /* 1234567 -> "1,234,567" */

@@ -91,7 +91,7 @@ double um_panel_share(um_figure *f, double y)
         if (e > end) end = e;
     }
     um_panel_heading(
-        f, 14, y, "a", "Where the tokens of each modality go",
+        f, 14, y, f->letter, "Where the tokens of each modality go",
         f->b == NULL
             ? "share of the modality's assignments in a layer; beside the names: assignments"
             : "change of the share of the modality's assignments in a layer");

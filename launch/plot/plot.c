@@ -4,6 +4,7 @@
 #include "core/base/file.h"
 #include "core/base/text.h"
 #include "launch/plot/figure.h"
+#include "launch/plot/run/run_figure.h"
 
 #include <string.h>
 #include <strings.h>
@@ -81,21 +82,60 @@ static um_status plot_names(const um_config *cfg, const char **svg, const char *
     return UM_OK;
 }
 
+static um_status draw_run(const char *log, const char *out, const char *table, um_err *err)
+{
+    um_arena arena;
+    um_run_log l;
+    um_text image = {0}, rows = {0};
+    um_arena_init(&arena, "log of a training", 1 << 16);
+    um_status st = um_run_log_read(&l, log, table[0] != '\0' ? &rows : NULL, &arena, err);
+    if (st == UM_OK && out[0] != '\0') {
+        um_run_figure_draw(&image, &l);
+        st = write_text(out, &image, err);
+    }
+    if (st == UM_OK && table[0] != '\0') st = write_text(table, &rows, err);
+    um_text_free(&image);
+    um_text_free(&rows);
+    um_arena_free(&arena);
+    return st;
+}
+
+/* --compare and --phase say what of counters is drawn. */
+static um_status run_options(const um_config *cfg, um_err *err)
+{
+    const char *given = cfg->compare[0] != '\0'          ? "--compare"
+                        : strcmp(cfg->phase, "all") != 0 ? "--phase"
+                                                         : NULL;
+    if (given == NULL) return UM_OK;
+    return UM_FAIL(err, UM_E_USAGE, "plot training: %s is for plot routing", given);
+}
+
 um_status um_plot(const um_config *cfg, um_err *err)
 {
     const char *svg = "", *table = "";
     const char *what = cfg->args.n > 0 ? cfg->args.item[0] : "";
+    const bool training = strcmp(what, "training") == 0;
     if (what[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE,
-                       "what to plot is missing: unimoe plot routing FILE.csv --out FILE.svg");
-    if (strcmp(what, "routing") != 0)
-        return UM_FAIL(err, UM_E_USAGE, "plot: %s, allowed: routing", what);
+                       "what to plot is missing: unimoe plot routing FILE.csv --out FILE.svg, or "
+                       "unimoe plot training RUN --out FILE.svg");
+    if (!training && strcmp(what, "routing") != 0)
+        return UM_FAIL(err, UM_E_USAGE, "plot: %s, allowed: routing training", what);
     if (cfg->args.n < 2)
-        return UM_FAIL(err, UM_E_USAGE, "the counters are missing: unimoe plot routing FILE.csv");
+        return UM_FAIL(err, UM_E_USAGE,
+                       training ? "the run is missing: unimoe plot training RUN"
+                                : "the counters are missing: unimoe plot routing FILE.csv");
+    if (training) UM_TRY(run_options(cfg, err));
     if (cfg->out[0] == '\0' && cfg->csv[0] == '\0')
         return UM_FAIL(err, UM_E_USAGE, "--out is missing: the SVG to write (or --csv FILE)");
     UM_TRY(plot_names(cfg, &svg, &table, err));
+    if (training) return draw_run(cfg->args.item[1], svg, table, err);
     return draw(cfg->args.item[1], cfg->compare, cfg->phase, svg, table, err);
+}
+
+um_status um_plot_training(const char *log, const char *svg, um_err *err)
+{
+    return draw_run(log, svg, "", err);
 }
 
 um_status um_plot_routing(const char *csv, const char *svg, um_err *err)

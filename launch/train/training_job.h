@@ -15,8 +15,9 @@ typedef struct um_train_outcome {
         last; /* of the last step, its strings NULL; step 0: a run that goes on had none left to do */
 } um_train_outcome;
 
-/* Runs the job. Unless quiet, writes a line to `to` for each step at which something happened (skipped, saved, evaluated, samples left
- * out) and for the last one; for other steps at most one in two seconds. UM_E_SAVED when it was asked to stop and has saved; else err
- * names what ended the job. Thread: main. */
+/* Runs the job. training.svg in the folder of the run is the figure of its log, drawn when a checkpoint is written, at most one twentieth
+ * of the time, and at the end. Unless quiet, writes a line to `to` for each step at which something happened (skipped, saved, evaluated,
+ * samples left out) and for the last one; for other steps at most one in two seconds. UM_E_SAVED when it was asked to stop and has saved;
+ * else err names what ended the job. Thread: main. */
 um_status um_train_job_run(um_train_outcome *out, const um_job *job, const um_config *cfg, FILE *to,
                            bool quiet, um_err *err);

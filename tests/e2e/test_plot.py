@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""unimoe plot routing: the image is sound XML that says what the counters say, for few and many experts; what cannot be drawn is
-an error that names the place.
+"""unimoe plot: the image is sound XML that says what the counters of a run or the log of a training say, for few and many experts; what
+cannot be drawn is an error that names the place.
 
 usage: test_plot.py PROGRAM
 """
 import csv
 import io
+import json
+import math
 import os
 import pathlib
 import re
@@ -69,9 +71,9 @@ class Plot(unittest.TestCase):
         env = {k: v for k, v in os.environ.items() if not k.startswith("UNIMOE_")}
         return subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True, env=env, cwd=self.dir, timeout=240)
 
-    def draw(self, path, *words):
+    def draw(self, path, *words, what="routing"):
         out = self.dir / "out.svg"
-        run = self.unimoe("plot", "routing", path, "--out", out, *words)
+        run = self.unimoe("plot", what, path, "--out", out, *words)
         self.assertEqual((run.returncode, run.stdout, run.stderr), (0, "", ""))
         return self.sound(out.read_bytes())
 
@@ -277,8 +279,8 @@ class Plot(unittest.TestCase):
         self.refused(DATA, "a and e have no modality in common", "routing", "a", "--compare", "e")
 
     def test_usage(self):
-        self.refused(USAGE, "what to plot is missing: unimoe plot routing FILE.csv --out FILE.svg")
-        self.refused(USAGE, "plot: losses, allowed: routing", "losses", "x.csv")
+        self.refused(USAGE, "what to plot is missing: unimoe plot routing FILE.csv --out FILE.svg, or unimoe plot training RUN --out FILE.svg")
+        self.refused(USAGE, "plot: losses, allowed: routing training", "losses", "x.csv")
         self.refused(USAGE, "the counters are missing: unimoe plot routing FILE.csv", "routing")
         self.refused(USAGE, "--phase: warmup, allowed: all prefill decode", "routing", "x.csv", "--phase", "warmup")
         run = self.unimoe("plot", "routing", "x.csv")
@@ -301,7 +303,111 @@ class Plot(unittest.TestCase):
         self.assertEqual(self.unimoe("plot", "routing", path, "-o", image).returncode, 0)
         self.assertIn("<svg", image.read_text())
         self.assertRegex(self.unimoe("help").stdout, r"\n  plot +draw which experts")
-        self.assertTrue(self.unimoe("plot", "--help").stdout.startswith("usage: unimoe plot routing FILE.csv --out FILE.svg"))
+        self.assertTrue(self.unimoe("plot", "--help").stdout.startswith("usage: unimoe plot routing FILE.csv | training RUN, --out FILE.svg"))
+
+    # --- plot training ---
+
+    def log(self, records, name="trainer_log.jsonl", end=""):
+        return self.file("".join(json.dumps(r) + "\n" for r in records) + end, name)
+
+    def test_training(self):
+        for steps, layers, experts, every in ((1, 3, 4, 1), (7, 1, 1, 1), (60, 0, 0, 1), (400, 4, 8, 1), (3000, 32, 64, 50), (9, 2, 300, 2)):
+            with self.subTest(steps=steps, layers=layers):
+                records = [record(s, 2 * steps, layers, experts) for s in range(every, steps + 1, every)]
+                records[-1]["eval_loss"] = 2.5
+                path = self.log(records)
+                root = self.draw(path, what="training")
+                labels = self.labels(root)
+                self.assertEqual(root.find(SVG + "title").text, f"Training of {self.dir.name}")
+                last = records[-1]["step"]
+                self.assertTrue(any(t.startswith(f"step {last} of {2 * steps}; loss {records[-1]['loss']:.4g}, of held-out samples 2.5") for t in labels), labels)
+                for word in ("Loss", "Loss of samples with each modality", "Norm of the gradient", "loss", "held-out samples", "text", "image", "step"):
+                    self.assertIn(word, labels)
+                self.assertNotIn("sound", labels)
+                self.assertEqual("Most loaded expert of each layer" in labels, layers > 0)
+                self.assertEqual("Where the tokens of each modality go" in labels, 0 < experts <= 256)
+                self.assertEqual("least even layer" in labels, layers > 4)
+                self.assertEqual([t for t in labels if t.startswith("layer ")], [f"layer {2 * l}" for l in range(layers)] if layers <= 4 else [])
+                first = (self.dir / "out.svg").read_bytes()
+                self.draw(self.dir, what="training")  # the folder means its log
+                self.assertEqual(first, (self.dir / "out.svg").read_bytes())
+                self.assertLess(len(first), 600000)
+
+    def test_training_values(self):
+        """Where the curves are, and whose rows the map shows."""
+        records = [record(s, 40, 1, 2) for s in range(1, 41)]
+        for r in records:
+            r["loss"] = 5.0 if r["step"] <= 20 else 2.5
+            r["load"][0]["text"] = [3, 1] if r["step"] > 36 else [0, 9]
+            r["load"][0]["image"] = [0, 4]
+        root = self.draw(self.log(records), what="training")
+        labels = self.labels(root)
+        for word in ("75", "25", "100", "0.0", "16"):  # of the last tenth: 12 and 4 of 16 rows of text
+            self.assertIn(word, labels)
+        self.assertTrue(any("panel e: steps 37 to 40" in t for t in labels))
+        raw = next(n for n in root.iter(SVG + "path") if n.get("stroke") == "#d0d0d0")
+        points = [tuple(map(float, p)) for p in re.findall(r"[ML]([\d.]+) ([\d.]+)", raw.get("d"))]
+        self.assertEqual(len(points), 40)
+        heights = sorted({y for _, y in points})
+        ticks = {n.text: float(n.get("y")) - 3.5 for n in root.iter(SVG + "text") if n.get("text-anchor") == "end" and float(n.get("y")) < 300 and float(n.get("x")) < 70}
+        self.assertAlmostEqual(heights[0], ticks["5"], delta=0.01)
+        self.assertAlmostEqual(heights[1], (ticks["0"] + ticks["5"]) / 2, delta=0.01)
+        for (x, _), r in zip(points, records):
+            self.assertAlmostEqual(x, points[0][0] + (points[-1][0] - points[0][0]) * (r["step"] - 1) / 39, delta=0.01)
+
+    def test_training_table(self):
+        records = [record(s, 9, 2, 4) for s in (1, 2, 5)]
+        records[1]["skipped"] = 'the "norm", of late'
+        table = self.dir / "t.csv"
+        self.draw(self.log(records), "--csv", table, what="training")
+        rows = list(csv.DictReader(io.StringIO(table.read_bytes().decode(), newline="")))
+        self.assertEqual([r["step"] for r in rows], ["1", "2", "5"])
+        self.assertEqual(rows[1]["skipped"], 'the "norm", of late')
+        self.assertAlmostEqual(float(rows[2]["loss_image"]), records[2]["loss_of"]["image"], delta=1e-7)
+
+    def test_training_odd_values(self):
+        for odd in ({"loss": None, "norm": None}, {"loss": 1e300}, {"loss": -3}, {"loss": 0, "norm": 0}, {"loss": 1e-29, "norm": 1e29}, {"step": 2**50, "steps": 2**50 + 5},
+                    {"load": []}, {"load": {}}, {"load": [{"layer": 2**40, "max_over_mean": None, "text": [1, "x", -1]}]}, {"loss_of": {}}, {"load": [{}] * 9}):
+            with self.subTest(odd=odd):
+                records = [record(s, 9, 2, 4) for s in range(1, 6)]
+                records[-1].update(odd)
+                self.draw(self.log(records), what="training")
+                self.draw(self.log([records[-1]]), what="training")
+                self.draw(self.log([{**r, **odd, "step": r["step"]} for r in records]), what="training")
+
+    def test_training_bad_files(self):
+        good = [record(s, 9, 2, 4) for s in (1, 2, 3)]
+        self.log(good, end='{"kind":"step","st')  # a run that was killed, or is going on
+        self.draw(self.dir, what="training")
+        self.log(good[:1] + [{"kind": "other"}], "bad.jsonl")
+        self.refused(DATA, "bad.jsonl:2: no record of a training step", "training", "bad.jsonl")
+        self.log(good[:2] + good[:1], "bad.jsonl")
+        self.refused(DATA, "bad.jsonl:3: step 1 comes after step 2", "training", "bad.jsonl")
+        self.file("{}\nx\n", "bad.jsonl")
+        self.refused(DATA, "bad.jsonl:1: no record of a training step", "training", "bad.jsonl")
+        self.file("", "bad.jsonl")
+        self.refused(DATA, "bad.jsonl has no record: the first step of the run is not over", "training", "bad.jsonl")
+        self.refused(DATA, "no.jsonl: No such file or directory", "training", "no.jsonl")
+        self.refused(USAGE, "the run is missing: unimoe plot training RUN", "training")
+        self.refused(USAGE, "plot training: --compare is for plot routing", "training", self.dir, "--compare", "x")
+        self.refused(USAGE, "plot training: --phase is for plot routing", "training", self.dir, "--phase", "decode")
+
+
+def record(step, steps, layers, experts):
+    """A record of trainer_log.jsonl: losses that fall, loads that differ. More than 256 experts are not listed."""
+    loads = []
+    for l in range(layers):
+        entry = {"layer": 2 * l, "max_over_mean": 1 + (step * (l + 3) % 7) / 7, "entropy": 0.9, "idle": 0}
+        if experts <= 256:
+            entry.update({m: [1 + (7 * l + 13 * e + step) % 9 for e in range(experts)] for m in ("text", "image")})
+        loads.append(entry)
+    loss = 7 * math.exp(-step / steps) + (step % 3) / 10
+    out = {"kind": "step", "step": step, "steps": steps, "epoch": 0.1, "loss": loss, "cross_entropy": loss, "lr": 1e-3, "norm": 3 / step, "balance": 0, "multimodal": 0,
+           "kl": 0, "z": 0, "loss_of": {"text" if step % 2 else "image": loss}, "samples": 8, "targets": 50, "rows": 300, "lost": 0, "media": "image", "seconds": 0.5,
+           "rows_per_second": 600, "left_seconds": 9}
+    if step + 1 < steps:
+        out["loss_of"] = {"text": loss, "image": loss / 2}
+    return {**out, "load": loads} if layers else out
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def main():
         code, said = interrupted("run", signal.SIGTERM, 4, "--experts", "2")
         assert code == 75, (code, said)
         assert "--resume auto goes on" in said, said
+        assert f"step {step_of('run')} of {STEPS}; loss" in pathlib.Path(f"{tmp}/run/training.svg").read_text()
         code, said = interrupted("run", signal.SIGKILL, 12, "--experts", "3", "--resume", "auto")
         assert code == -signal.SIGKILL, (code, said)
         again = subprocess.run(command("run"), stderr=subprocess.PIPE, text=True)
@@ -77,6 +78,7 @@ def main():
         want, got = tensors(f"{tmp}/whole/checkpoint-{STEPS}"), tensors(f"{tmp}/run/checkpoint-{STEPS}")
         assert len(want) > 100 and want == got, "the weights differ"
         assert step_of("run") == STEPS, step_of("run")
+        assert f"step {STEPS} of {STEPS}; loss" in pathlib.Path(f"{tmp}/run/training.svg").read_text()
         model = pathlib.Path(f"{tmp}/run/model.safetensors").read_bytes()
         assert model == pathlib.Path(f"{tmp}/whole/model.safetensors").read_bytes()
         assert os.path.exists(f"{tmp}/run/vision_tower/model.safetensors")
