@@ -2,6 +2,7 @@
 #include "core/base/log.h"
 #include "core/base/nearest.h"
 #include "core/base/text.h"
+#include "launch/assemble/assemble.h"
 #include "launch/command.h"
 #include "launch/convert/convert.h"
 #include "launch/model_dir/init.h"
@@ -28,6 +29,10 @@ static um_status convert(const um_config *cfg, um_err *err)
 {
     return um_convert_run(cfg, stdout, err);
 }
+static um_status assemble(const um_config *cfg, um_err *err)
+{
+    return um_assemble_run(cfg, stdout, err);
+}
 static um_status init(const um_config *cfg, um_err *err) { return um_init_run(cfg, stdout, err); }
 
 static const struct {
@@ -52,6 +57,8 @@ static const struct {
     {"init", UM_PROG_INIT, init, "make a model directory with random weights", um_init_presets},
     {"convert", UM_PROG_CONVERT, convert,
      "make a model directory from released checkpoints, or write one for other programs", NULL},
+    {"assemble", UM_PROG_ASSEMBLE, assemble,
+     "make a mixture of experts of a dense model and of experts trained apart", NULL},
     {"options", 0, NULL, "print every option as Markdown (docs/OPTIONS.md)", NULL},
     {"help", 0, NULL, "this text", NULL},
 };

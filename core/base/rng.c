@@ -18,6 +18,13 @@ um_rng um_rng_seed(uint64_t seed, uint64_t stream)
     return r;
 }
 
+uint64_t um_rng_stream(const char *name)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+    for (const char *c = name; *c != '\0'; c++) h = (h ^ (uint8_t)*c) * 0x100000001B3u;
+    return h;
+}
+
 static uint64_t rotl(uint64_t x, int k) { return x << k | x >> (64 - k); }
 
 uint64_t um_rng_u64(um_rng *r)

@@ -10,6 +10,8 @@ typedef struct um_rng {
 
 /* Independent streams of one seed: give each use its own stream number. */
 um_rng um_rng_seed(uint64_t seed, uint64_t stream);
+/* The stream number of a tensor or whatever has a name: FNV-1a of it. */
+uint64_t um_rng_stream(const char *name);
 uint64_t um_rng_u64(um_rng *r);
 double um_rng_uniform(um_rng *r);             /* in [0, 1), 53 bits */
 double um_rng_open(um_rng *r);                /* in (0, 1), never 0: for logarithms */

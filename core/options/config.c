@@ -361,16 +361,17 @@ static um_status read_short(reader *r, int argc, char **argv, int *i)
 static um_status read_word(reader *r, const char *word)
 {
     um_list *args = &r->cfg->args;
-    int most = r->who == UM_PROG_TRACE || r->who == UM_PROG_INSPECT || r->who == UM_PROG_TRAIN ? 1
-               : r->who == UM_PROG_BENCH ? UM_MAX_FILES
-               : r->who == UM_PROG_PLOT  ? 2
-                                         : 0;
+    const bool one = r->who == UM_PROG_TRACE || r->who == UM_PROG_INSPECT ||
+                     r->who == UM_PROG_TRAIN || r->who == UM_PROG_ASSEMBLE;
+    int most = one ? 1 : r->who == UM_PROG_BENCH ? UM_MAX_FILES : r->who == UM_PROG_PLOT ? 2 : 0;
     if (args->n >= most)
         return UM_FAIL(r->err, UM_E_USAGE, "unexpected word \"%s\"; usage: %s %s", word,
                        um_program_name(r->who), um_program_usage(r->who));
     args->item[args->n++] = um_arena_str(r->arena, word);
     if (r->who == UM_PROG_TRACE)
         return set(r, um_option_find("request"), "request", word, UM_FROM_FLAG);
+    if (r->who == UM_PROG_ASSEMBLE)
+        return set(r, um_option_find("manifest"), "manifest", word, UM_FROM_FLAG);
     if (r->who == UM_PROG_INSPECT || r->who == UM_PROG_TRAIN)
         return set(r, um_option_find("model"), "model", word, UM_FROM_FLAG);
     return UM_OK;

@@ -37,6 +37,7 @@ typedef enum um_program {
     UM_PROG_PLOT = 512,
     UM_PROG_CONVERT = 1024,
     UM_PROG_TRAIN = 2048,
+    UM_PROG_ASSEMBLE = 8192,
     UM_PROG_SERVE = 8 | 16,         /* commands that start a job which answers */
     UM_PROG_LAUNCH = 8 | 16 | 2048, /* commands that start a job */
 } um_program;
@@ -134,7 +135,7 @@ typedef struct um_config {
     /* init */
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;
-    const char *dtype; /* f32 bf16 */
+    const char *dtype;     /* f32 bf16 */
     /* plot */
     const char *compare; /* the other run, "" = none */
     const char *phase;   /* all prefill decode */
@@ -145,6 +146,13 @@ typedef struct um_config {
     const char *to;                          /* "" peft hf */
     int64_t shard_size;
     bool verify; /* inspect: against the manifest */
+    /* assemble */
+    const char *manifest;                   /* which experts; "" with upcycle */
+    const char *upcycle;                    /* the dense model that every expert is a copy of */
+    int64_t num_experts, experts_per_token; /* 0: as the manifest says */
+    const char *gate;                       /* "" mixtral gshard dynamic */
+    const char *moe_layers;                 /* all interval first-half second-half, or numbers */
+    double noise;                           /* of copies, in standard deviations of each matrix */
     /* log */
     const char *log_level;
     /* what is not an option: how router 0 places the experts (core/comm/placement.h); NULL: in blocks */

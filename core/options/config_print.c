@@ -28,10 +28,10 @@ static const char *metavar(const um_option *o)
     case UM_OPT_STR:
         if (o->choices != NULL) return " WORD";
         return names(o, "model vision_tower speech_tower sound_tower base tuned expert_files "
-                        "media_folder resume")
+                        "media_folder resume upcycle")
                    ? " DIR"
                : names(o, "prompt_file requests request out routing config config_file csv compare "
-                          "hostfile decoder train_start")
+                          "hostfile decoder train_start manifest tokenizer")
                    ? " FILE"
                    : " TEXT";
     case UM_OPT_LIST:

@@ -10,8 +10,9 @@
 #define ROUTE (UM_PROG_ROUTER | UM_PROG_SERVE | UM_PROG_BENCH)
 #define LEARN (UM_PROG_RANKS | UM_PROG_TRAIN)
 #define TEACH (UM_PROG_ROUTER | UM_PROG_TRAIN)
+#define WRITE (UM_PROG_CONVERT | UM_PROG_ASSEMBLE)
 #define START (UM_PROG_LAUNCH | UM_PROG_BENCH)
-#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT)
+#define ANY (JOB | UM_PROG_INSPECT | UM_PROG_DOCTOR | UM_PROG_INIT | UM_PROG_PLOT | WRITE)
 
 #define AT(field) offsetof(um_config, field)
 #define STR(name, fallback, choices, who, group, meaning)                                          \
@@ -43,6 +44,7 @@
 #define MAKE "making a model"
 #define DRAW "drawing"
 #define CONVERT "converting a checkpoint"
+#define MIX "making a mixture of experts"
 #define MISC "this program"
 
 /* clang-format off */
@@ -74,7 +76,7 @@ const um_option um_options[] = {
         "where relative media paths in requests and samples start; empty is the folder of their file"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
         "the one request to trace (unimoe trace takes it as its first word)"),
-    STR(out, "", NULL, UM_PROG_RANKS | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | UM_PROG_CONVERT | UM_PROG_TRAIN, WHAT,
+    STR(out, "", NULL, UM_PROG_RANKS | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | WRITE | UM_PROG_TRAIN, WHAT,
         "file or folder to write"),
     STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "count which experts the tokens go to: NAME.csv is the numbers, NAME.svg a figure and the numbers beside it"),
@@ -92,13 +94,13 @@ const um_option um_options[] = {
     STR(mpirun_args, "", NULL, START | UM_PROG_DOCTOR, WHERE, "extra arguments for mpirun, space-separated"),
     NUM(UM_OPT_INT, start_timeout_ms, "0", 0, 86400000, UM_PROG_LAUNCH | UM_PROG_DOCTOR, WHERE,
         "time for mpirun to start all ranks; 0 is 60 s and 1 s more for each rank"),
-    BOOL(dry_run, START | UM_PROG_CONVERT | UM_PROG_LOCAL, WHERE,
-        "print the mpirun line and the memory of every rank, or what would be converted, and stop there"),
+    BOOL(dry_run, START | WRITE | UM_PROG_LOCAL, WHERE,
+        "print the mpirun line and the memory of every rank, or what would be written, and stop there"),
 
     STR(isa, "auto", "auto generic avx2 avx512", JOB | UM_PROG_DOCTOR, WIRE,
         "vector instructions; every choice gives the same bits"),
-    STR(weights, "auto", "auto f32 bf16", JOB | UM_PROG_CONVERT, WIRE,
-        "type of the weights in memory, or of those that convert writes; auto is the type in the file"),
+    STR(weights, "auto", "auto f32 bf16", JOB | WRITE, WIRE,
+        "type of the weights in memory, or of those that convert and assemble write; auto is the type in the file"),
     STR(lora, "merge", "merge live", JOB, WIRE,
         "a LoRA inside the model: added to its matrices when they are loaded, or computed beside them"),
     STR(wire, "f32", "f32 bf16", JOB, WIRE, "type of rows on the wire; bf16 rounds every row once"),
@@ -124,8 +126,8 @@ const um_option um_options[] = {
         "sample from the likeliest tokens of this total probability; below 0: as generation_config.json says"),
     NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE, TEXT,
         "sample from this many of the likeliest tokens; 0 is all; below 0: as generation_config.json says"),
-    NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | LEARN | UM_PROG_INIT, TEXT,
-        "seed of sampling and gate noise, from which each request without its own seed derives one; for init, seed of the weights; for train, of the order, the adapters and dropout"),
+    NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | LEARN | UM_PROG_INIT | UM_PROG_ASSEMBLE, TEXT,
+        "seed of sampling and gate noise, from which each request without its own seed derives one; for init, seed of the weights; for assemble, of gates and noise; for train, of the order, the adapters and dropout"),
     BOOL(ignore_eos, ROUTE, TEXT, "generate past the end tokens, up to max_new_tokens"),
     NUM(UM_OPT_INT, context, "0", 0, 1 << 24, ANSWER, TEXT,
         "prompt rows, those of media counted, and new tokens that a request may have together; 0 is what the model has positions for"),
@@ -247,10 +249,24 @@ const um_option um_options[] = {
     STR(expert_files, "", NULL, UM_PROG_CONVERT, CONVERT, "folder of the mlp_*.bin files of an 8-expert release"),
     STR(adapter, "merge", "merge keep", UM_PROG_CONVERT, CONVERT,
         "add the adapter to the weights, or keep it beside them in PEFT form"),
-    NUM(UM_OPT_SIZE, shard_size, "5G", 1, INT64_C(1) << 50, UM_PROG_CONVERT, CONVERT,
+    NUM(UM_OPT_SIZE, shard_size, "5G", 1, INT64_C(1) << 50, WRITE, CONVERT,
         "size of a weight file; more weights are written as several files of about this size"),
     STR(to, "", "peft hf", UM_PROG_CONVERT, CONVERT,
         "write --model out: its LoRA as a PEFT adapter, or its parts as transformers names them"),
+
+    STR(manifest, "", NULL, UM_PROG_ASSEMBLE, MIX,
+        "file that names the base model and the experts (unimoe assemble takes it as its first word)"),
+    STR(upcycle, "", NULL, UM_PROG_ASSEMBLE, MIX, "dense model whose MLP becomes every expert, without a manifest"),
+    NUM(UM_OPT_INT, num_experts, "0", 0, 1 << 22, UM_PROG_ASSEMBLE, MIX,
+        "experts of a layer: needed with --upcycle; of a manifest the experts are counted"),
+    NUM(UM_OPT_INT, experts_per_token, "0", 0, 1 << 22, UM_PROG_ASSEMBLE, MIX,
+        "experts that each token uses; 0: as the manifest says, else 2"),
+    STR(gate, "", "mixtral gshard dynamic", UM_PROG_ASSEMBLE, MIX,
+        "gate of the layers: that of the 4-expert models, of the 8-expert models, or the dynamic one; empty: as the manifest says, else by the base's model_type"),
+    STR(moe_layers, "", NULL, UM_PROG_ASSEMBLE, MIX,
+        "layers that get experts: all, interval (every second), first-half, second-half, or numbers as 0,2,4-7; empty: as the manifest says, else all"),
+    NUM(UM_OPT_REAL, noise, "0", 0, 1, UM_PROG_ASSEMBLE, MIX,
+        "normal noise added to each copied expert, in standard deviations of the matrix, so that copies differ"),
 
     STR(config_file, "", NULL, ANY | UM_PROG_LOCAL, MISC, "file of options, name = value a line"),
     BOOL(print_config, ANY | UM_PROG_LOCAL, MISC,
@@ -317,6 +333,13 @@ static const struct {
      "programs.",
      "unimoe convert --base llava --tuned uni-moe -o DIR\n"
      "unimoe convert -m DIR --to hf -o OTHER\n"},
+    {UM_PROG_ASSEMBLE, "unimoe assemble",
+     "MANIFEST.json | --upcycle DIR --num-experts N, --out DIR",
+     "Makes a mixture of experts of a dense model and of experts that were trained apart, or of "
+     "copies "
+     "of its own MLP.",
+     "unimoe assemble experts.json -o DIR\n"
+     "unimoe assemble --upcycle DENSE --num-experts 4 --noise 0.01 -o DIR\n"},
     {UM_PROG_BENCH, "bench", "[OPTION]...", "Measures.", ""},
 };
 

@@ -24,8 +24,7 @@ static void keep_line(void *ctx, const char *line)
     um_text_fmt(&cv->problems, "%s\n", line);
 }
 
-/* Checks the directory as any other program would open it. */
-static um_status audit(um_convert *cv, um_err *err)
+um_status um_convert_audit(um_convert *cv, um_err *err)
 {
     um_checkpoint c;
     um_audit a;
@@ -105,7 +104,7 @@ static um_status import(um_convert *cv, um_err *err)
     UM_TRY(um_convert_weights(cv, err));
     UM_TRY(um_convert_adapter_keep(cv, err));
     UM_TRY(um_copy_model_files(cv->tmp, cv->cfg->tuned, cv->cfg->base, &cv->arena, err));
-    UM_TRY(audit(cv, err));
+    UM_TRY(um_convert_audit(cv, err));
     UM_TRY(um_convert_report(cv, err));
     return um_convert_finish(cv, source_text(cv), err);
 }

@@ -64,8 +64,8 @@ static void add_use(um_convert *cv, um_source_tensor *t, const char *name)
     t->used = t->used == NULL ? name : um_arena_fmt(&cv->arena, "%s, %s", t->used, name);
 }
 
-/* Marks every claim as used or gives the reason why not. A source tensor that is also used under another name counts as used. */
-static void tell(um_convert *cv)
+/* A source tensor that is also used under another name counts as used. */
+void um_convert_uses(um_convert *cv)
 {
     for (int id = 0; id < UM_FOLDERS; id++) {
         um_folder *s = &cv->folder[id];
@@ -125,7 +125,7 @@ um_status um_convert_check(um_convert *cv, um_err *err)
     UM_TRY(settle_connectors(cv, err));
     if (cv->gshard) UM_TRY(lora_check(cv, err));
     UM_TRY(um_model_for_each_tensor(&cv->model, hold, cv, err));
-    tell(cv);
+    um_convert_uses(cv);
     if (cv->missing + cv->misshapen > 0)
         return UM_FAIL(err, UM_E_MODEL,
                        "%lld wanted tensors are missing and %lld have another shape: nothing is "

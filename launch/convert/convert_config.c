@@ -91,10 +91,10 @@ static bool given(const um_json *config, const char *key)
     return kind != UM_JSON_NONE && kind != UM_JSON_NULL;
 }
 
-/* The stride of a regular placement that starts at layer 0; 0 when it is not regular. */
-static int64_t stride_of(const uint8_t *moe, int64_t layers)
+int64_t um_convert_stride(const uint8_t *moe, int64_t layers)
 {
     int64_t stride = 1;
+    if (!moe[0]) return 0;
     while (stride < layers && !moe[stride]) stride++;
     for (int64_t l = 0; l < layers; l++) {
         if (moe[l] != (l % stride == 0)) return 0;
@@ -111,7 +111,7 @@ static um_status edit_placement(um_convert *cv, um_edits *e, um_err *err)
         return UM_OK; /* no experts, or already in the config; um_model_read checks the rest */
     uint8_t *moe = um_arena_zero(&cv->arena, (size_t)layers);
     placement_find(cv, moe, layers);
-    int64_t stride = moe[0] ? stride_of(moe, layers) : 0;
+    int64_t stride = um_convert_stride(moe, layers);
     if (stride == 0)
         return UM_FAIL(err, UM_E_MODEL,
                        "the tensors have experts in a row of layers that moe_stride cannot "

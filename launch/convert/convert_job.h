@@ -1,8 +1,8 @@
 /* What the files of the converter share. Flow (spec 7.4): convert_assemble.c opens the sources and claims a name in the model for
  * each of their tensors, stage by stage; a later claim of a name replaces an earlier one. convert_towers.c does the same for the
  * towers, convert_adapter.c for PEFT adapters, convert_config.c writes config.json, convert_check.c compares the claims with what
- * the model wants, convert_write.c writes the weights, convert_report.c reports how every tensor was used. Only convert*.c include
- * this. */
+ * the model wants, convert_write.c writes the weights, convert_report.c reports how every tensor was used. launch/assemble makes a
+ * mixture of experts with the same claims. Only these include this. */
 #pragma once
 
 #include "core/options/config.h"
@@ -34,6 +34,9 @@ typedef struct um_claim {
     size_t order;
     bool wanted;             /* is written to the directory */
     um_source_tensor *a, *b; /* LoRA to merge: a [r, in], b [out, r], f32 sum W + scale * (b a) */
+    /* normal values to add: in standard deviations of t; where t has no values, the standard deviation around 0 */
+    double noise;
+    uint64_t noise_seed; /* with the name it gives each tensor its own stream */
 } um_claim;
 
 /* The folders that are written: one for each um_set, and in an export one for the tensors that no other program has a name for. */
@@ -106,9 +109,15 @@ um_status um_convert_adapter_keep(um_convert *cv, um_err *err);
 /* config */
 um_status um_convert_config_open(um_convert *cv, um_err *err);
 um_status um_convert_config_write(um_convert *cv, um_err *err);
+/* The stride of a regular placement that starts at layer 0; 0 when it is not regular. moe: [layers] */
+int64_t um_convert_stride(const uint8_t *moe, int64_t layers);
 
 /* check */
 um_status um_convert_check(um_convert *cv, um_err *err);
+/* Marks every claim as used, or says why it is not: those of towers are all used, others when they are wanted. */
+void um_convert_uses(um_convert *cv);
+/* Opens the directory that was written, as any other program would, and compares it with what its model wants. */
+um_status um_convert_audit(um_convert *cv, um_err *err);
 
 /* write */
 um_status um_convert_weights(um_convert *cv, um_err *err);

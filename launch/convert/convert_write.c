@@ -2,11 +2,13 @@
 #include "launch/convert/convert_job.h"
 
 #include "core/base/file.h"
+#include "core/base/rng.h"
 #include "launch/model_dir/copy.h"
 #include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/peft.h"
 #include "launch/model_dir/shards.h"
 
+#include <math.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -18,8 +20,8 @@ typedef struct job {
     um_claim **claim; /* for each tensor of list */
     um_tensor *list;
     size_t n;
-    float *values;  /* [PIECE] */
-    uint8_t *bytes; /* [PIECE] of up to 8 bytes */
+    float *values, *noise; /* [PIECE] */
+    uint8_t *bytes;        /* [PIECE] of up to 8 bytes */
 } job;
 
 /* Writes one piece of n values from j->bytes. */
@@ -82,13 +84,48 @@ static um_status merge_tensor(job *j, um_tensors_writer *w, const um_claim *c, u
     return st;
 }
 
+/* The standard deviation of a tensor's values around 0, added up in their order. */
+static double spread_of(job *j, const um_source_tensor *t)
+{
+    double sum = 0;
+    if (t->data == NULL) return 1.0;
+    for (size_t at = 0; at < t->values;) {
+        size_t n = t->values - at < PIECE ? t->values - at : PIECE;
+        um_source_read_f32(j->values, t, at, n);
+        for (size_t i = 0; i < n; i++) sum += (double)j->values[i] * (double)j->values[i];
+        at += n;
+    }
+    return t->values == 0 ? 0.0 : sqrt(sum / (double)t->values);
+}
+
+/* Writes W + noise, or what is drawn for a tensor without values, with the same bits on every machine. */
+static um_status noisy_tensor(job *j, um_tensors_writer *w, const um_claim *c, um_dtype dtype,
+                              um_err *err)
+{
+    const um_source_tensor *t = c->t;
+    const float std = (float)(c->noise * spread_of(j, t));
+    um_rng rng = um_rng_seed(c->noise_seed, um_rng_stream(c->name));
+    for (size_t at = 0; at < t->values;) {
+        size_t n = t->values - at < PIECE ? t->values - at : PIECE;
+        um_rng_normal_f32(&rng, j->noise, n, std);
+        memset(j->values, 0, n * sizeof *j->values);
+        if (t->data != NULL) um_source_read_f32(j->values, t, at, n);
+        for (size_t i = 0; i < n; i++) j->values[i] += j->noise[i];
+        UM_TRY(give(j, w, dtype, n, err));
+        at += n;
+    }
+    return UM_OK;
+}
+
 static um_status write_one(void *ctx, size_t i, um_tensors_writer *w, um_err *err)
 {
     job *j = ctx;
     const um_claim *c = j->claim[i];
     um_dtype dtype = j->list[i].dtype;
-    um_status st =
-        c->a != NULL ? merge_tensor(j, w, c, dtype, err) : copy_tensor(j, w, c->t, dtype, err);
+    const bool drawn = c->noise > 0 || c->t->data == NULL;
+    um_status st = c->a != NULL ? merge_tensor(j, w, c, dtype, err)
+                   : drawn      ? noisy_tensor(j, w, c, dtype, err)
+                                : copy_tensor(j, w, c->t, dtype, err);
     um_source_forget(c->t);
     return um_wrap(err, st, "tensor %.400s", c->name);
 }
@@ -143,13 +180,14 @@ um_status um_convert_weights(um_convert *cv, um_err *err)
     size_t bytes = 0;
     for (int id = 0; id < UM_FOLDERS; id++) bytes += job_fill(&j[id], cv, (int)id);
     UM_TRY(room_check(cv, bytes, err));
-    float *values = um_arena_f32(&cv->arena, 1, PIECE);
+    float *values = um_arena_f32(&cv->arena, 1, PIECE), *noise = um_arena_f32(&cv->arena, 1, PIECE);
     uint8_t *raw = um_arena_alloc(&cv->arena, (size_t)PIECE * 8);
     um_progress_begin(&cv->progress, stderr, "writing weights", UM_PROGRESS_BYTES, (int64_t)bytes);
     for (int id = UM_FOLDERS; id-- > 0;) {
         const char *dir = um_arena_fmt(&cv->arena, "%s/%s", cv->tmp, cv->folder[id].name);
         if (j[id].n == 0) continue;
         j[id].values = values;
+        j[id].noise = noise;
         j[id].bytes = raw;
         UM_TRY(
             um_shards_write(dir, j[id].list, j[id].n, cv->cfg->shard_size, write_one, &j[id], err));

@@ -257,14 +257,6 @@ static um_status collect(void *ctx, const um_spec *s, um_err *err)
     return UM_OK;
 }
 
-/* FNV-1a of the name, so that each tensor has its own stream of random numbers. */
-static uint64_t stream_of(const char *name)
-{
-    uint64_t h = 0xCBF29CE484222325u;
-    for (const char *c = name; *c != '\0'; c++) h = (h ^ (uint8_t)*c) * 0x100000001B3u;
-    return h;
-}
-
 /* Gates see normalised rows of size sqrt(D): wide weights make the experts' shares differ from token to token. */
 static float std_of(const maker *m, const um_spec *s)
 {
@@ -288,7 +280,7 @@ static um_status draw(void *ctx, size_t i, um_tensors_writer *w, um_err *err)
     batch *b = ctx;
     maker *m = b->m;
     size_t size = um_dtype_size(m->dtype);
-    um_rng rng = um_rng_seed((uint64_t)m->cfg->seed, stream_of(b->list[i].name));
+    um_rng rng = um_rng_seed((uint64_t)m->cfg->seed, um_rng_stream(b->list[i].name));
     for (size_t left = b->list[i].bytes / size; left > 0;) {
         size_t n = left < PIECE ? left : PIECE;
         fill(m, &b->spec[i], &rng, n);

@@ -73,6 +73,17 @@ static void from_set(um_source_tensor *out, const um_tensor *t, const um_tensors
     measure(out);
 }
 
+um_source_tensor *um_source_described(um_sources *s, const char *name, const char *file,
+                                      um_dtype dtype, int rank, const int64_t *shape)
+{
+    UM_ASSERT(rank <= UM_MAX_DIMS);
+    um_tensor t = {.name = name, .dtype = dtype, .rank = rank};
+    um_source_list *list = list_new(s, 1);
+    for (int i = 0; i < rank; i++) t.shape[i] = shape[i];
+    from_set(&list->item[0], &t, NULL, file);
+    return &list->item[0];
+}
+
 static um_status from_torch(um_source_tensor *out, const char *name, const um_value *v,
                             const um_torch *f, const char *file, um_err *err)
 {
@@ -359,7 +370,7 @@ void um_source_read_f32(float *out, const um_source_tensor *t, size_t from, size
 
 void um_source_forget(const um_source_tensor *t)
 {
-    if (!t->dense) return;
+    if (!t->dense || t->data == NULL) return;
     size_t bytes = t->values * um_dtype_size(t->dtype);
     if (t->torch != NULL) {
         um_torch_forget(t->torch, t->data, bytes);

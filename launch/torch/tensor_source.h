@@ -55,6 +55,10 @@ um_status um_source_dict(um_sources *s, const um_source_list **out, const um_tor
 /* Opens a torch file that s closes. */
 um_status um_source_torch(um_sources *s, const um_torch **out, const char *path, um_err *err);
 
+/* A tensor that no file has, as a list of its own: it has a type and a shape and no values (data NULL). `file` says in reports where
+ * its values come from. */
+um_source_tensor *um_source_described(um_sources *s, const char *name, const char *file,
+                                      um_dtype dtype, int rank, const int64_t *shape);
 /* Whether a file was opened under this path. */
 bool um_source_opened(const um_sources *s, const char *path);
 
@@ -65,5 +69,5 @@ um_source_tensor *um_source_get(const um_source_list *list,
 void um_source_read(void *out, const um_source_tensor *t, size_t from, size_t n);
 void um_source_read_f32(float *out, const um_source_tensor *t, size_t from, size_t n);
 bool um_source_is_float(const um_source_tensor *t);
-/* Drops the pages of a tensor that has been copied from the resident set. */
+/* Drops the pages of a tensor that has been copied from the resident set; of a described one there are none. */
 void um_source_forget(const um_source_tensor *t);

@@ -24,7 +24,7 @@ ROLES = ["router", "expert_worker", "encoder_worker"]
 TRAIN = ["core/train"]
 ROUTER = ["router/request", "router/backbone", "router/engine", "router/data", "router/train"]
 ENCODER = ["encoder_worker/frontend", "encoder_worker/decode", "encoder_worker/towers"]
-LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/plot", "launch/job", "launch/train", "launch/eval/metrics", "launch/eval/tasks", "launch/eval"]
+LAUNCH = ["launch/torch", "launch/model_dir", "launch/convert", "launch/assemble", "launch/plot", "launch/job", "launch/train", "launch/eval/metrics", "launch/eval/tasks", "launch/eval"]
 
 # folder -> the other folders that its files may include from. The longest matching folder counts.
 FLOORS = {
@@ -52,6 +52,7 @@ FLOORS = {
     "launch/torch": BASE + ["core/model", "core/tensor", "core/nn"],
     "launch/model_dir": CORE,
     "launch/convert": CORE + ["launch/torch", "launch/model_dir"],
+    "launch/assemble": CORE + ["launch/torch", "launch/model_dir", "launch/convert"],
     "launch/plot": BASE + TRAIN + ["core/options", "core/model"],
     "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine"],  # sizes, for the plan of memory
     "launch/eval/metrics": BASE,  # numbers of texts: no model
