@@ -136,6 +136,7 @@ typedef struct um_config {
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;
     const char *dtype;     /* f32 bf16 */
+    const char *tokenizer; /* a tokenizer.model to copy; "": one is made */
     /* plot */
     const char *compare; /* the other run, "" = none */
     const char *phase;   /* all prefill decode */

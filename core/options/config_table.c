@@ -239,6 +239,8 @@ const um_option um_options[] = {
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
     STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
     STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
+    STR(tokenizer, "", NULL, UM_PROG_INIT, MAKE,
+        "tokenizer.model to use, with at most vocab_size pieces; empty: a vocabulary is made"),
 
     STR(compare, "", NULL, UM_PROG_PLOT, DRAW, "counters of another run, to be subtracted: the figure shows the difference"),
     STR(phase, "all", "all prefill decode", UM_PROG_PLOT, DRAW, "which rows to count: those of prompts, of new tokens, or both"),

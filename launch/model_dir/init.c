@@ -10,11 +10,13 @@
 #include "core/base/rng.h"
 #include "core/model/model.h"
 #include "core/nn/safetensors.h"
+#include "launch/model_dir/copy.h"
 #include "launch/model_dir/interrupt.h"
 #include "launch/model_dir/presets.h"
 #include "launch/model_dir/shards.h"
 #include "launch/model_dir/staging.h"
 #include "launch/model_dir/vocabulary.h"
+#include "router/request/tokenizer.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -189,6 +191,28 @@ static um_status configs_write(maker *m, um_err *err)
     return is_file(cfg) ? configs_from_file(m, cfg->config, err) : configs_from_preset(m, p, err);
 }
 
+/* tokenizer.model: that of --tokenizer, which must be readable and have no more pieces than the model has rows; else one is made. */
+static um_status tokenizer_write(maker *m, um_err *err)
+{
+    const char *from = m->cfg->tokenizer;
+    um_text t = {0};
+    um_tokenizer *tok = NULL;
+    if (from[0] == '\0') {
+        um_vocabulary_write(&t, m->model.vocab);
+        return put_text(m, "tokenizer.model", &t, err);
+    }
+    um_status st = um_model_fault(um_copy_small_file(
+        um_path_join(&m->arena, m->dir, "tokenizer.model"), from, &m->arena, err));
+    if (st == UM_OK) st = um_model_tokenizer_check(m->dir, err);
+    if (st == UM_OK) st = um_tokenizer_open(&tok, m->dir, err);
+    if (st == UM_OK && um_tokenizer_vocab(tok) > m->model.vocab)
+        st = UM_FAIL(err, UM_E_MODEL,
+                     "%d pieces, but vocab_size is %d: a model of this config needs at least %d",
+                     um_tokenizer_vocab(tok), m->model.vocab, um_tokenizer_vocab(tok));
+    um_tokenizer_close(tok);
+    return um_wrap(err, st, "--tokenizer %s", from);
+}
+
 /* Greedy by default, so that a random model always gives the same answer. */
 static um_status small_files(maker *m, um_err *err)
 {
@@ -204,8 +228,7 @@ static um_status small_files(maker *m, um_err *err)
                 "\"do_sample\": false\n}\n",
                 m->model.bos, m->model.n_eos > 0 ? m->model.eos[0] : -1, m->model.pad);
     UM_TRY(put_text(m, "generation_config.json", &t, err));
-    um_vocabulary_write(&t, m->model.vocab);
-    UM_TRY(put_text(m, "tokenizer.model", &t, err));
+    UM_TRY(tokenizer_write(m, err));
     um_text_fmt(&t, "{\n \"add_bos_token\": true,\n \"add_eos_token\": false,\n");
     um_text_fmt(&special, "{\n");
     for (int i = 0; i < 3; i++) {

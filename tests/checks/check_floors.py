@@ -50,7 +50,7 @@ FLOORS = {
     "encoder_worker": CORE + TRAIN + ENCODER,
     "gateway": CORE,
     "launch/torch": BASE + ["core/model", "core/tensor", "core/nn"],
-    "launch/model_dir": CORE,
+    "launch/model_dir": CORE + ["router/request"],
     "launch/convert": CORE + ["launch/torch", "launch/model_dir"],
     "launch/assemble": CORE + ["launch/torch", "launch/model_dir", "launch/convert"],
     "launch/plot": BASE + TRAIN + ["core/options", "core/model"],

@@ -317,11 +317,30 @@ def init(tmp):
     check(run.returncode == 2 and "--preset NAME" in run.stderr, run.stderr)
 
 
+def tokenizer(tmp):
+    """init takes a tokenizer that is given, when it is one and fits."""
+    given, config = tmp / "given.model", tmp / "a" / "b" / "config.json"
+    shutil.copy(tmp / "a" / "b" / "tokenizer.model", given)
+    check(unimoe("init", "--config", config, "--tokenizer", given, "--out", tmp / "own").returncode == 0, "init --tokenizer")
+    check((tmp / "own" / "tokenizer.model").read_bytes() == given.read_bytes(), "another tokenizer")
+    small = tmp / "small.json"
+    small.write_text(json.dumps({**json.loads(config.read_text()), "vocab_size": 300, "mm_vision_tower": None}))
+    run = unimoe("init", "--config", small, "--tokenizer", given, "--out", tmp / "d")
+    check(run.returncode == 3 and f"--tokenizer {given}: " in run.stderr and "pieces, but vocab_size is 300" in run.stderr, run.stderr)
+    for content, said in ((LFS, "a Git LFS pointer"), (HTML, "a web page"), ("{}", "tokenizer.model")):
+        given.write_text(content)
+        run = unimoe("init", "--config", config, "--tokenizer", given, "--out", tmp / "d")
+        check(run.returncode == 3 and said in run.stderr and str(given) in run.stderr, run.stderr)
+    run = unimoe("init", "--config", config, "--tokenizer", tmp / "absent", "--out", tmp / "d")
+    check(run.returncode == 3 and "absent" in run.stderr and not (tmp / "d").exists(), run.stderr)
+
+
 def main():
     with tempfile.TemporaryDirectory() as name:
         tmp = pathlib.Path(name)
         folder = Folder(tmp)
         init(tmp)
+        tokenizer(tmp)
         no_model(tmp, folder)
         broken(folder)
         odd(folder)
