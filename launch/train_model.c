@@ -5,6 +5,7 @@
 #include "core/base/log.h"
 #include "core/train/saved.h"
 #include "core/train/select.h"
+#include "launch/model_dir/copy.h"
 #include "launch/train/check_data.h"
 #include "launch/train/export.h"
 #include "launch/train/training_job.h"
@@ -98,9 +99,13 @@ static void summary_print(FILE *to, const um_config *cfg, const um_train_outcome
 {
     const bool adapter = strcmp(cfg->save, "adapter") == 0;
     const char *loss = out->last.step > 0 ? um_arena_fmt(arena, ", loss %.4f", out->last.loss) : "";
-    fprintf(to, "%" PRIu64 " steps%s; %s\n", out->steps, loss,
+    const char *expert = um_path_join(arena, cfg->out, UM_EXPERT_STEM ".safetensors");
+    fprintf(to, "%" PRIu64 " steps%s; %s%s\n", out->steps, loss,
             um_arena_fmt(arena, adapter ? "the adapter is in %s/adapter" : "the model is in %s",
-                         cfg->out));
+                         cfg->out),
+            strcmp(cfg->stage, "2") == 0 && um_file_exists(expert)
+                ? um_arena_fmt(arena, ", its expert in %s", expert)
+                : "");
 }
 
 static um_status run(um_config *cfg, um_arena *arena, um_err *err)

@@ -3,6 +3,7 @@
 #include "launch/assemble/assemble_job.h"
 
 #include "core/base/file.h"
+#include "launch/model_dir/copy.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -50,9 +51,10 @@ static um_status folder_refuse(um_assembly *a, const char *dir, um_err *err)
 }
 
 static um_status folder_open(um_assembly *a, const um_source_list **out, const char *dir,
-                             um_err *err)
+                             const char *other, um_err *err)
 {
     UM_TRY(um_source_find(&a->cv.src, out, dir, NULL, err));
+    if (*out == NULL && other != NULL) UM_TRY(um_source_find(&a->cv.src, out, dir, other, err));
     if (*out == NULL) return folder_refuse(a, dir, err);
     name_file(*out, dir);
     return UM_OK;
@@ -64,7 +66,7 @@ static um_status stock_open(um_assembly *a, um_stock *s, um_err *err)
         if (strcmp(s->from, a->base.model.dir) == 0)
             s->list = a->base_list;
         else
-            UM_TRY(folder_open(a, &s->list, s->from, err));
+            UM_TRY(folder_open(a, &s->list, s->from, UM_EXPERT_STEM, err));
         return UM_OK;
     }
     UM_TRY(um_source_file(&a->cv.src, &s->list, s->from, err));
@@ -101,22 +103,34 @@ static um_status stocks_open(um_assembly *a, um_stock ***out, const um_ingredien
     return UM_OK;
 }
 
+static bool has_tower(const um_model *m, um_modality modality)
+{
+    return modality == UM_IMAGE    ? m->vision.present
+           : modality == UM_SPEECH ? m->speech.present
+                                   : m->sound.present;
+}
+
+static um_status no_connector(const char *dir, um_modality m, um_err *err)
+{
+    return UM_FAIL(err, UM_E_MODEL, "%s has no %s connector: its config.json names no tower", dir,
+                   um_modality_name(m));
+}
+
+/* Of a model, or of a run that has left its adapter: what was trained beside it is in one file, under the base's names. */
 static um_status connector_open(um_assembly *a, um_modality m, um_err *err)
 {
     const char *dir = a->recipe.connector[m];
     if (dir == NULL) return UM_OK;
+    if (!has_tower(&a->base.model, m)) return no_connector(a->recipe.base, m, err);
+    if (!um_file_exists(um_path_join(&a->cv.arena, dir, "config.json"))) {
+        const char *beside = um_path_join(&a->cv.arena, dir, "adapter");
+        const bool run = um_file_is_folder(beside);
+        return folder_open(a, &a->connector_list[m], run ? beside : dir, "non_lora_trainables",
+                           err);
+    }
     UM_TRY(um_checkpoint_open(&a->connector[m], dir, NULL, err));
-    const um_model *from = &a->connector[m].model, *to = &a->base.model;
-    const bool has = m == UM_IMAGE    ? from->vision.present
-                     : m == UM_SPEECH ? from->speech.present
-                                      : from->sound.present,
-               wants = m == UM_IMAGE    ? to->vision.present
-                       : m == UM_SPEECH ? to->speech.present
-                                        : to->sound.present;
-    if (!has || !wants)
-        return UM_FAIL(err, UM_E_MODEL, "%s has no %s connector: its config.json names no tower",
-                       has ? a->recipe.base : dir, um_modality_name(m));
-    return folder_open(a, &a->connector_list[m], dir, err);
+    if (!has_tower(&a->connector[m].model, m)) return no_connector(dir, m, err);
+    return folder_open(a, &a->connector_list[m], dir, NULL, err);
 }
 
 um_status um_assemble_open(um_assembly *a, um_err *err)
@@ -124,7 +138,7 @@ um_status um_assemble_open(um_assembly *a, um_err *err)
     const um_recipe *r = &a->recipe;
     const size_t most = (size_t)r->experts + (size_t)r->shareds;
     a->stock = um_arena_zero(&a->cv.arena, most * sizeof *a->stock);
-    UM_TRY(folder_open(a, &a->base_list, a->base.model.dir, err));
+    UM_TRY(folder_open(a, &a->base_list, a->base.model.dir, NULL, err));
     UM_TRY(stocks_open(a, &a->expert, r->expert, r->experts, err));
     UM_TRY(stocks_open(a, &a->shared, r->shared, r->shareds, err));
     for (int m = 0; m < UM_MODALITIES; m++)
@@ -223,12 +237,18 @@ static um_source_tensor *tensor_find(um_assembly *a, const um_spec *s, origin *o
         o->expert = &(shared ? a->recipe.shared : a->recipe.expert)[s->at.index];
         return stock_find(a, from, o->name);
     }
-    if (connector_of(s, &m) && a->connector[m].llm != NULL) {
-        o->list = a->connector_list[m];
+    if (!connector_of(s, &m) || a->connector_list[m] == NULL)
+        return um_source_get(o->list, o->name);
+    if (a->connector[m].llm == NULL) { /* a run's: what it has not trained is the base's */
+        um_source_tensor *t = um_source_get(a->connector_list[m], o->name);
+        if (t == NULL) return um_source_get(o->list, o->name);
         o->path = a->recipe.connector[m];
-        if (um_model_tensor_name(&a->connector[m].model, s->at, s->leaf, name))
-            o->name = um_arena_str(&a->cv.arena, name);
+        return t;
     }
+    o->list = a->connector_list[m];
+    o->path = a->recipe.connector[m];
+    if (um_model_tensor_name(&a->connector[m].model, s->at, s->leaf, name))
+        o->name = um_arena_str(&a->cv.arena, name);
     return um_source_get(o->list, o->name);
 }
 

@@ -10,7 +10,8 @@
  *
  * Only base and experts are needed, and of an expert only from. Paths start at the manifest's folder. The order of experts is theirs in
  * the model: expert 0 comes first. from is an expert file (model.layers.N.mlp.{gate,up,down}_proj.weight, as stage 2 writes them and
- * releases have them) or the folder of a dense model. */
+ * releases have them), the folder of a dense model, or that of a stage-2 run with --save adapter, which has an expert file and whose
+ * connectors are those of the base where it did not train them. */
 #pragma once
 
 #include "core/base/json.h"

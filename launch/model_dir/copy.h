@@ -4,6 +4,8 @@
 #include "core/base/arena.h"
 #include "core/base/status.h"
 
+#define UM_EXPERT_STEM "mlp_expert" /* the file of an expert in the folder of its training */
+
 enum { UM_SMALL_FILE_MAX = 1 << 28 }; /* bytes */
 
 um_status um_copy_small_file(const char *to, const char *from, um_arena *arena, um_err *err);

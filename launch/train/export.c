@@ -117,6 +117,35 @@ static um_status write_weights(const um_saved *saved, const um_tensors *from, co
     return st;
 }
 
+/* Whether a training makes an expert: stage 2 of a dense model. */
+static bool makes_expert(const um_config *cfg, const um_model *m)
+{
+    return strcmp(cfg->stage, "2") == 0 && m->experts == 0;
+}
+
+/* folder/UM_EXPERT_STEM.safetensors: the MLPs of all layers, as write_weights writes them. */
+static um_status write_expert(const um_saved *saved, const um_checkpoint *c, const char *folder,
+                              float scale, um_err *err)
+{
+    static const char *const metadata[] = {"format", "pt", NULL};
+    job j = {.saved = saved, .from = c->llm, .scale = scale};
+    um_tensors_writer *w = NULL;
+    um_arena_init(&j.scratch, "expert file", 1 << 20);
+    j.list = um_arena_alloc(&j.scratch, um_tensors_count(c->llm) * sizeof *j.list);
+    for (size_t i = 0; i < um_tensors_count(c->llm); i++) {
+        const um_tensor *t = um_tensors_at(c->llm, i);
+        if (um_name_parse(t->name).is == UM_NAME_DENSE) j.list[j.n++] = *t;
+    }
+    um_status st =
+        um_tensors_writer_open(&w, um_path_join(&j.scratch, folder, UM_EXPERT_STEM ".safetensors"),
+                               j.list, j.n, metadata, err);
+    for (size_t i = 0; i < j.n && st == UM_OK; i++) st = write_one(&j, i, w, err);
+    if (st == UM_OK) st = um_tensors_writer_finish(w, err);
+    um_tensors_writer_close(w);
+    um_arena_free(&j.scratch);
+    return st;
+}
+
 typedef struct tower {
     um_set set;
     bool present;
@@ -172,6 +201,7 @@ static um_status write_model(const um_config *cfg, const um_saved *saved, const 
     um_status st = um_staging_begin(&s, cfg->out, arena, err);
     if (st == UM_OK) st = um_copy_model_files(s.tmp, c->model.dir, "", arena, err);
     if (st == UM_OK) st = write_weights(saved, c->llm, &c->model, s.tmp, scale, err);
+    if (st == UM_OK && makes_expert(cfg, &c->model)) st = write_expert(saved, c, s.tmp, scale, err);
     if (st == UM_OK) st = write_towers(saved, c, s.tmp, &edits, scale, config, arena, err);
     if (any_begun(saved, &c->model, arena)) um_edit(&edits, "use_expert_bias", "true");
     if (st == UM_OK) st = write_config(s.tmp, config, &edits, arena, err);
@@ -199,10 +229,11 @@ um_status um_export(const um_config *cfg, const char *checkpoint, um_err *err)
     if (st == UM_OK) {
         const um_adapter_rules *a = &select.adapters;
         const float scale = a->r > 0 ? a->alpha / (float)a->r : 0;
-        if (strcmp(cfg->save, "adapter") == 0)
-            st = um_export_adapter(cfg, &saved, &select, &arena, err);
-        else
-            st = write_model(cfg, &saved, &c, scale, &arena, err);
+        const bool adapter = strcmp(cfg->save, "adapter") == 0;
+        st = adapter ? um_export_adapter(cfg, &saved, &select, &arena, err)
+                     : write_model(cfg, &saved, &c, scale, &arena, err);
+        if (st == UM_OK && adapter && makes_expert(cfg, &c.model))
+            st = write_expert(&saved, &c, cfg->out, scale, err);
     }
     um_select_close(&select);
     if (c.llm != NULL) um_checkpoint_close(&c);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """unimoe assemble: which tensor of a mixture comes from where, what is refused, and that copies of one MLP answer as that MLP does.
 
-usage: test_assemble.py BUILD SOURCE PART      PART: files refused | answers (starts mpirun; exit 77: there is none)
+usage: test_assemble.py BUILD SOURCE PART      PART: files refused | answers trained (start mpirun; exit 77: there is none)
 """
 import array
 import hashlib
@@ -269,8 +269,42 @@ def answers(tmp):
     check(far > 1e-3, f"noise: logits are off by {far} only")
 
 
+def trained(tmp):
+    """A dense model is trained in stage 2 on any number of routers and leaves an expert file, and that of the adapter alone is the same."""
+    base = dense(tmp, "base", 1)
+    media = SOURCE / "tests/golden/training/s4"
+    said = json.loads((media / "training.json").read_text())
+    (tmp / "data.json").write_text(json.dumps(said["samples"]))
+
+    def train(out, *more):
+        r = done("train", base, "--data", tmp / "data.json", "--media-folder", media, "--stage", 2, "--batch", 3, "--steps", 2, "--lr", 0.05,
+                 "--warmup", 0, "--out", tmp / out, *more)
+        check(f"its expert in {tmp / out}/mlp_expert.safetensors" in r.stderr, r.stderr)
+        return tmp / out
+
+    whole, part = train("whole"), train("part", "--save", "adapter", "--routers", 2)
+    model, expert = load(whole / "model.safetensors"), load(whole / "mlp_expert.safetensors")
+    was = load(base / "model.safetensors")
+    check(set(expert) == {f"model.layers.{n}.mlp.{p}.weight" for n in range(LAYERS) for p in PROJ}, set(expert))
+    for name, tensor in expert.items():
+        check(tensor == model[name] and tensor != was[name], f"{name} of the expert file")
+    check((part / "mlp_expert.safetensors").read_bytes() == (whole / "mlp_expert.safetensors").read_bytes(), "expert files differ")
+    check(not (part / "model.safetensors").exists() and (part / "adapter/adapter_config.json").exists(), "--save adapter")
+
+    for n, source in enumerate(("whole", "whole/mlp_expert.safetensors", "part")):
+        m = manifest(tmp, base="base", experts=[{"from": "base"}, {"from": source}], connectors={"image": source if n != 1 else "part/adapter"})
+        done("assemble", m, "--out", tmp / f"mix{n}")
+    first = (tmp / "mix0/model.safetensors").read_bytes()
+    check(all((tmp / f"mix{n}/model.safetensors").read_bytes() == first for n in (1, 2)), "folder, file and adapter give different models")
+    got = load(tmp / "mix0/model.safetensors")
+    expert_is(got, "mixtral", 1, 1, expert, "trained")
+    check(got["model.mm_projector.0.weight"] == model["model.mm_projector.0.weight"] != was["model.mm_projector.0.weight"], "the projector")
+    done("train", tmp / "mix0", "--data", tmp / "data.json", "--media-folder", media, "--stage", 3, "--batch", 3, "--steps", 1, "--out", tmp / "tuned")
+    check(not (tmp / "tuned/mlp_expert.safetensors").exists(), "stage 3 leaves no expert")
+
+
 if __name__ == "__main__":
-    if PART == "answers" and shutil.which("mpirun") is None:
+    if PART in ("answers", "trained") and shutil.which("mpirun") is None:
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
-        {"files": files, "refused": refuse, "answers": answers}[PART](pathlib.Path(folder))
+        {"files": files, "refused": refuse, "answers": answers, "trained": trained}[PART](pathlib.Path(folder))
