@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static um_status sys_fail(um_err *err, const char *path)
@@ -154,16 +155,45 @@ um_status um_file_read_regular(uint8_t **out, size_t *size, const char *path, si
     return read_all(out, size, fd, path, limit, arena, err);
 }
 
-um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err)
+/* write() failed: says how much room was missing, where that is the cause. */
+static um_status put_fail(um_err *err, int fd, const char *path, size_t missing)
+{
+    const int why = errno;
+    struct statvfs fs;
+    if (why == ENOSPC && fstatvfs(fd, &fs) == 0)
+        UM_FAIL(err, UM_E_IO, "%s: %s: %zu more bytes were to be written, %llu are free", path,
+                strerror(why), missing,
+                (unsigned long long)fs.f_bavail * (unsigned long long)fs.f_frsize);
+    else if (why == ENOSPC || why == EDQUOT)
+        UM_FAIL(err, UM_E_IO, "%s: %s: %zu more bytes were to be written", path, strerror(why),
+                missing);
+    else if (why == EFBIG)
+        UM_FAIL(err, UM_E_IO,
+                "%s: %s: %zu more bytes were to be written, which the limit of this process "
+                "(ulimit -f) or of the file system does not allow",
+                path, strerror(why), missing);
+    else
+        UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(why));
+    errno = why;
+    return UM_E_IO;
+}
+
+um_status um_file_put_part(int fd, const void *data, size_t size, size_t rest, const char *tmp,
+                           um_err *err)
 {
     for (const char *p = data; size > 0;) {
         ssize_t n = write(fd, p, size);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_fail(err, tmp);
+        if (n < 0) return put_fail(err, fd, tmp, size + rest);
         p += n;
         size -= (size_t)n;
     }
     return UM_OK;
+}
+
+um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err)
+{
+    return um_file_put_part(fd, data, size, 0, tmp, err);
 }
 
 um_status um_file_append(int fd, const void *data, size_t size, const char *name, um_err *err)
@@ -258,7 +288,10 @@ um_status um_file_mkdirs(const char *path, um_err *err)
         char c = *s;
         if (c != '/' && c != '\0') continue;
         *s = '\0';
-        if (mkdir(p, 0755) != 0 && errno != EEXIST) st = sys_fail(err, p);
+        if (mkdir(p, 0755) != 0 && errno != EEXIST)
+            st = sys_fail(err, p);
+        else if (!um_file_is_folder(p))
+            st = UM_FAIL(err, UM_E_IO, "%s: a file, not a folder", p);
         *s = c;
         if (c == '\0') break;
     }

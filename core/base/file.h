@@ -34,6 +34,9 @@ um_status um_file_write(const char *path, const void *data, size_t size, um_err 
  * does fsync and close of fd (closed in any case), renames tmp to path, and does fsync of its folder; on failure it removes tmp.
  * Messages name tmp or path. */
 um_status um_file_put(int fd, const void *data, size_t size, const char *tmp, um_err *err);
+/* The same of a part of the file, behind which `rest` bytes are still to come: the message of a full disk counts them too. */
+um_status um_file_put_part(int fd, const void *data, size_t size, size_t rest, const char *tmp,
+                           um_err *err);
 um_status um_file_commit(int fd, const char *tmp, const char *path, um_err *err);
 /* Writes all of data behind the end of the file of fd, which is open with O_APPEND, or nothing: what a full disk has taken of it is cut
  * off again. */
@@ -46,7 +49,7 @@ bool um_file_named(const char *path);
 bool um_file_is_folder(const char *path);
 /* A device, a pipe or a socket. */
 bool um_file_is_special(const char *path);
-/* mkdir -p. */
+/* mkdir -p. UM_E_IO names what is in the way: a file of that name, for example. */
 um_status um_file_mkdirs(const char *path, um_err *err);
 
 /* dir + "/" + name, or name itself when it is absolute. */

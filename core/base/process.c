@@ -89,6 +89,7 @@ void um_signals_watch(void)
     sigaction(SIGUSR2, &a, NULL);
     a.sa_flags = (int)(SA_RESTART | SA_RESETHAND);
     sigaction(SIGTERM, &a, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* write() reports a file that ulimit -f does not allow */
 }
 
 bool um_signals_save(void)

@@ -115,8 +115,8 @@ um_status um_tensors_writer_open(um_tensors_writer **out, const char *path, cons
     um_status st = um_wrap(err, header_check(&header, n, err), "%s", path);
     if (st == UM_OK) w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (st == UM_OK)
-        st =
-            w->fd < 0 ? sys_fail(err, w->tmp) : um_file_put(w->fd, header.s, header.n, w->tmp, err);
+        st = w->fd < 0 ? sys_fail(err, w->tmp)
+                       : um_file_put_part(w->fd, header.s, header.n, w->want, w->tmp, err);
     um_text_free(&header);
     if (st == UM_OK)
         *out = w;
@@ -132,7 +132,7 @@ um_status um_tensors_writer_add(um_tensors_writer *w, const void *data, size_t b
                        w->want);
     }
     w->given += bytes;
-    return um_file_put(w->fd, data, bytes, w->tmp, err);
+    return um_file_put_part(w->fd, data, bytes, w->want - w->given, w->tmp, err);
 }
 
 um_status um_tensors_writer_finish(um_tensors_writer *w, um_err *err)
