@@ -1,23 +1,28 @@
 /* See saved.h. */
 #include "core/train/saved.h"
 
+#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "proto/frame.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { JSON_LIMIT = 64 << 20 };
+enum { JSON_LIMIT = 64 << 20, LOCK_MS = 10000, LOCK_TRY_US = 50000 };
 
 static const char prefix[] = "checkpoint-", temporary[] = ".tmp-checkpoint-",
-                  format[] = "unimoe-training";
+                  aside[] = "set-aside-checkpoint-", format[] = "unimoe-training";
+/* Ends of temporary names: what a checkpoint of the same step replaces, and what is being removed. */
+static const char replaced[] = ".old", removed[] = ".gone";
 
 /* --- folders --- */
 
@@ -73,7 +78,86 @@ static uint64_t *steps_in(const char *out, const char *begin, int *n, um_arena *
     return found;
 }
 
+/* Removes a whole checkpoint, of which no part shall ever be found under its name. */
+static void remove_checkpoint(const char *out, uint64_t step, um_arena *arena)
+{
+    const char *folder = named(arena, out, prefix, step),
+               *gone = um_arena_fmt(arena, "%s%s", named(arena, out, temporary, step), removed);
+    remove_folder(gone);
+    if (rename(folder, gone) == 0) remove_folder(gone);
+}
+
+/* A job may have been killed when it had taken a checkpoint away and its replacement was not in place yet. */
+static void restore(const char *out)
+{
+    um_arena a;
+    DIR *d = opendir(out);
+    if (d == NULL) return;
+    um_arena_init(&a, "restore", 4096);
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        const size_t n = strlen(e->d_name), end = strlen(replaced);
+        if (!um_starts_with(e->d_name, temporary) || !um_ends_with(e->d_name, replaced)) continue;
+        const uint64_t step =
+            step_of(um_arena_strn(&a, e->d_name, n - end) + strlen(temporary), "");
+        const char *to = named(&a, out, prefix, step);
+        if (step > 0 && !um_file_named(to)) rename(um_path_join(&a, out, e->d_name), to);
+    }
+    closedir(d);
+    um_arena_free(&a);
+}
+
 /* --- writing --- */
+
+um_status um_saved_lock(int *fd, const char *out, um_err *err)
+{
+    um_arena a;
+    um_status st = UM_OK;
+    const int64_t until = um_now_ns() + (int64_t)LOCK_MS * 1000000;
+    um_arena_init(&a, "lock", 4096);
+    const char *path = um_path_join(&a, out, ".lock");
+    int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (f < 0) st = UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
+    while (st == UM_OK && flock(f, LOCK_EX | LOCK_NB) != 0) {
+        const int why = errno;
+        if (why == EINTR) continue;
+        if (why != EWOULDBLOCK) { /* a file system without locks */
+            close(f);
+            f = -1;
+            break;
+        }
+        if (um_now_ns() > until)
+            st = UM_FAIL(err, UM_E_USAGE,
+                         "another training writes into %s: stop it, or give another --out", out);
+        else
+            um_sleep_us(LOCK_TRY_US);
+    }
+    if (st == UM_OK)
+        *fd = f;
+    else if (f >= 0)
+        close(f);
+    um_arena_free(&a);
+    return st;
+}
+
+void um_saved_set_aside(const char *out, uint64_t step)
+{
+    um_arena a;
+    int n = 0;
+    um_arena_init(&a, "set aside", 1 << 16);
+    restore(out);
+    uint64_t *steps = steps_in(out, prefix, &n, &a);
+    for (int i = 0; i < n && steps[i] > step; i++) {
+        const char *from = named(&a, out, prefix, steps[i]), *to = named(&a, out, aside, steps[i]);
+        remove_folder(to);
+        if (rename(from, to) != 0)
+            um_log_warn("rename %s to %s: %s", from, to, strerror(errno));
+        else
+            um_log_warn("training goes on from step %" PRIu64 ": %s, which is later, is now %s and "
+                        "may be deleted",
+                        step, from, to);
+    }
+    um_arena_free(&a);
+}
 
 um_status um_saved_begin(const char **folder, const char *out, uint64_t step, um_arena *arena,
                          um_err *err)
@@ -83,6 +167,14 @@ um_status um_saved_begin(const char **folder, const char *out, uint64_t step, um
     UM_TRY(um_file_mkdirs(tmp, err));
     *folder = tmp;
     return UM_OK;
+}
+
+void um_saved_drop(const char *out, uint64_t step)
+{
+    um_arena a;
+    um_arena_init(&a, "drop", 4096);
+    remove_folder(named(&a, out, temporary, step));
+    um_arena_free(&a);
 }
 
 um_status um_saved_measure(um_saved_file *f, const char *folder, um_err *err)
@@ -117,6 +209,25 @@ static um_status write_manifest(const char *folder, uint64_t step, const um_save
     return st;
 }
 
+/* The temporary folder gets its name. Killed between the two renames, the one that was there is found again (restore). */
+static um_status put_in_place(const char *tmp, const char *to, um_arena *arena, um_err *err)
+{
+    const char *old = um_arena_fmt(arena, "%s%s", tmp, replaced);
+    const bool there = um_file_named(to);
+    remove_folder(old);
+    if (there && !um_file_is_folder(to))
+        return UM_FAIL(err, UM_E_IO, "%s: a file of this name is in the way", to);
+    if (there && rename(to, old) != 0)
+        return UM_FAIL(err, UM_E_IO, "rename %s to %s: %s", to, old, strerror(errno));
+    if (rename(tmp, to) != 0) {
+        UM_FAIL(err, UM_E_IO, "rename %s to %s: %s", tmp, to, strerror(errno));
+        if (there) rename(old, to);
+        return UM_E_IO;
+    }
+    if (there) remove_folder(old);
+    return UM_OK;
+}
+
 um_status um_saved_commit(const char **folder, const char *out, uint64_t step,
                           const um_saved_file *files, int n, const char *state, um_arena *arena,
                           um_err *err)
@@ -129,17 +240,7 @@ um_status um_saved_commit(const char **folder, const char *out, uint64_t step,
     UM_TRY(um_saved_measure(&all[n], tmp, err));
     UM_TRY(write_manifest(tmp, step, all, n + 1, arena, err));
     um_file_sync_folder(tmp);
-    if (um_file_exists(to)) { /* a run that went on from an older one comes here again */
-        const char *old = um_arena_fmt(arena, "%s.old", tmp);
-        remove_folder(old);
-        if (rename(to, old) != 0)
-            return UM_FAIL(err, UM_E_IO, "rename %s to %s: %s", to, old, strerror(errno));
-        if (rename(tmp, to) != 0)
-            return UM_FAIL(err, UM_E_IO, "rename %s to %s: %s", tmp, to, strerror(errno));
-        remove_folder(old);
-    } else if (rename(tmp, to) != 0) {
-        return UM_FAIL(err, UM_E_IO, "rename %s to %s: %s", tmp, to, strerror(errno));
-    }
+    UM_TRY(put_in_place(tmp, to, arena, err));
     um_file_sync_folder(out);
     *folder = to;
     return UM_OK;
@@ -150,9 +251,10 @@ void um_saved_prune(const char *out, int64_t keep, uint64_t best)
     um_arena a;
     int n = 0;
     um_arena_init(&a, "checkpoints", 1 << 16);
+    restore(out);
     uint64_t *steps = steps_in(out, prefix, &n, &a);
     for (int i = 0; i < n; i++)
-        if (i >= keep && steps[i] != best) remove_folder(named(&a, out, prefix, steps[i]));
+        if (i >= keep && steps[i] != best) remove_checkpoint(out, steps[i], &a);
     DIR *d = opendir(out);
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
         if (um_starts_with(e->d_name, temporary)) remove_folder(um_path_join(&a, out, e->d_name));
@@ -210,6 +312,11 @@ static um_status read_all(um_saved *s, bool verify, um_err *err)
     return um_json_load(&s->state, path, JSON_LIMIT, err) == UM_OK ? UM_OK : UM_E_DATA;
 }
 
+const char *um_saved_folder(const char *out, uint64_t step, um_arena *arena)
+{
+    return named(arena, out, prefix, step);
+}
+
 um_status um_saved_open(um_saved *out, const char *folder, bool verify, um_err *err)
 {
     um_saved s = {0};
@@ -243,11 +350,12 @@ const um_tensor *um_saved_tensor(const um_saved *s, const char *begin, const cha
 um_status um_saved_newest(const char **folder, const char *out, um_arena *arena, um_err *err)
 {
     int n = 0;
+    um_err why = {0};
+    restore(out);
     uint64_t *steps = steps_in(out, prefix, &n, arena);
     *folder = NULL;
     for (int i = 0; i < n; i++) {
         um_saved s = {0};
-        um_err why = {0};
         const char *path = named(arena, out, prefix, steps[i]);
         um_status st = um_saved_open(&s, path, true, &why);
         if (st == UM_OK) {
@@ -256,7 +364,9 @@ um_status um_saved_newest(const char **folder, const char *out, um_arena *arena,
             return UM_OK;
         }
         if (st != UM_E_DATA) return um_fail(err, st, "%s", why.msg);
-        um_log_warn("%s: the one before it is tried", why.msg);
+        if (i + 1 < n) um_log_warn("%s: the one before it is tried", why.msg);
     }
-    return UM_OK;
+    if (n == 0) return UM_OK;
+    return um_fail(err, UM_E_DATA, "%s%s", why.msg,
+                   n > 1 ? ": none of the checkpoints is whole" : ", and there is no other");
 }
