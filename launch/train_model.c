@@ -39,8 +39,12 @@ static um_status settle_resume(um_config *cfg, um_arena *arena, um_err *err)
 {
     const char *newest = NULL;
     um_saved s = {0};
+    int lock = -1;
     if (strcmp(cfg->resume, "auto") == 0) {
-        UM_TRY(um_saved_newest(&newest, cfg->out, arena, err));
+        UM_TRY(um_saved_lock(&lock, cfg->out, err)); /* a job that is ending may save until then */
+        const um_status st = um_saved_newest(&newest, cfg->out, arena, err);
+        if (lock >= 0) close(lock);
+        UM_TRY(st);
         cfg->resume = newest == NULL ? "" : newest;
         fprintf(stderr, newest == NULL ? "no checkpoint in %s: a new run\n" : "going on from %s\n",
                 newest == NULL ? cfg->out : newest);
@@ -69,7 +73,8 @@ static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
     UM_TRY(settle_data(&cfg->data, "--data", arena, err));
     if (cfg->eval_data.n > 0) UM_TRY(settle_data(&cfg->eval_data, "--eval-data", arena, err));
     if (cfg->batch < cfg->micro_batch) cfg->micro_batch = cfg->batch;
-    UM_TRY(um_file_mkdirs(cfg->out, err));
+    if (um_file_mkdirs(cfg->out, err) != UM_OK)
+        return um_wrap(err, UM_E_USAGE, "--out %s", cfg->out);
     UM_TRY(um_absolute(&cfg->out, "--out", UM_E_USAGE, arena, err));
     if (realpath(cfg->model, path) != NULL && strcmp(path, cfg->out) == 0)
         return UM_FAIL(err, UM_E_USAGE, "--out %s is the model itself: give another folder",
@@ -112,17 +117,13 @@ static um_status run(um_config *cfg, um_arena *arena, um_err *err)
 {
     um_job job = {0};
     um_train_outcome out;
-    const char *newest = NULL;
     UM_TRY(settle_paths(cfg, arena, err));
     UM_TRY(check_choice(cfg, arena, err));
     cfg->train = true;
     UM_TRY(um_prepare(&job, cfg, cfg->micro_batch, arena, err));
     if (job.argc == 0) return UM_OK; /* --dry-run */
     UM_TRY(um_train_job_run(&out, &job, cfg, stderr, cfg->quiet, err));
-    UM_TRY(um_saved_newest(&newest, cfg->out, arena, err));
-    if (newest == NULL)
-        return UM_FAIL(err, UM_E_DATA, "the last checkpoint of %s cannot be read", cfg->out);
-    UM_TRY(um_export(cfg, newest, err));
+    UM_TRY(um_export(cfg, um_saved_folder(cfg->out, out.steps, arena), err));
     if (!cfg->quiet) summary_print(stderr, cfg, &out, arena);
     return UM_OK;
 }

@@ -517,11 +517,15 @@ um_status um_step_finish(um_step *s, uint64_t step, const um_step_batch *own, in
 typedef struct written {
     um_saved_file **by_rank; /* [ranks] */
     int *n;
+    const char
+        *unsaved; /* why a rank could not write, or NULL: of several the first that said so */
     um_arena *arena;
 } written;
 
 static void files_add(written *w, const Um__StepEnd *m, int rank)
 {
+    if (m->unsaved[0] != '\0' && w->unsaved == NULL)
+        w->unsaved = um_arena_str(w->arena, m->unsaved);
     w->n[rank] = (int)m->n_files;
     w->by_rank[rank] = um_arena_alloc(w->arena, m->n_files * sizeof(um_saved_file));
     for (size_t i = 0; i < m->n_files; i++)
@@ -540,8 +544,8 @@ static um_status saved_in(um_step *s, void *ctx, const letter *l, um_err *err)
 }
 
 /* Router 0: the files of all ranks, by rank. */
-static um_status saved_collect(um_step *s, const Um__StepEnd *own, um_saved_file **files, int *n,
-                               um_arena *arena, um_err *err)
+static um_status saved_collect(um_step *s, const Um__StepEnd *own, const char **unsaved,
+                               um_saved_file **files, int *n, um_arena *arena, um_err *err)
 {
     const size_t ranks = (size_t)s->link->comm->topo.n;
     written w = {.by_rank = um_arena_zero(arena, ranks * sizeof(um_saved_file *)),
@@ -552,6 +556,7 @@ static um_status saved_collect(um_step *s, const Um__StepEnd *own, um_saved_file
     UM_TRY(collect(s, UM__STEP_PHASE__STEP_PHASE_SAVED,
                    1u << UM_ROLE_ROUTER | 1u << UM_ROLE_EXPERT | 1u << UM_ROLE_ENCODER, saved_in,
                    &w, err));
+    *unsaved = w.unsaved;
     for (size_t r = 0; r < ranks; r++) all += w.n[r];
     if (files == NULL) return UM_OK;
     *files = um_arena_alloc(arena, (size_t)all * sizeof **files);
@@ -598,6 +603,6 @@ um_status um_step_apply(um_step *s, um_step_orders *orders, um_saved_file **file
     UM_TRY(um_step_obey(&saved, orders, s->step, s->params, s->optimizer, s->save, s->save_ctx,
                         arena, err));
     if (orders->save == NULL) return UM_OK;
-    if (s->leads) return saved_collect(s, &saved, files, n_files, arena, err);
+    if (s->leads) return saved_collect(s, &saved, &orders->unsaved, files, n_files, arena, err);
     return um_step_send(s->link, um_join_leader(s->link->comm), &saved, err);
 }

@@ -30,10 +30,12 @@ typedef struct um_step_orders {
     bool evaluate, stop; /* an evaluation follows; this was the last step */
     const char *save;    /* folder into which every rank writes its state, or NULL */
     bool gradients;      /* and its gradients, which are still there then, not scaled */
+    /* Router 0, after um_step_apply: why a rank could not write its state, or NULL. */
+    const char *unsaved;
 } um_step_orders;
 
-/* Writes the state of a rank into orders->save, after step number `step` has changed its weights. Lists the files in *files (arena). An
- * error ends the job. */
+/* Writes the state of a rank into orders->save, after step number `step` has changed its weights. Lists the files in *files (arena).
+ * UM_E_IO, for a full disk, is told to router 0, which decides; another error ends the job. */
 typedef um_status (*um_step_saver)(void *ctx, const um_step_orders *orders, uint64_t step,
                                    um_saved_file **files, int *n, um_arena *arena, um_err *err);
 
@@ -91,8 +93,8 @@ um_status um_step_finish(um_step *s, uint64_t step, const um_step_batch *own, in
                          um_step_totals *totals, um_step_norm **norms, int *n_norms,
                          double *squares, um_arena *step_arena, um_err *err);
 /* Router 0 sends *orders to all; the others receive them. Then this router's weights change, unless skip, and its gradients are zero. When
- * orders->save is set, every rank writes its state: *files (router 0; may be NULL) lists those of all ranks, by rank. Strings lie in
- * arena. */
+ * orders->save is set, every rank writes its state: *files (router 0; may be NULL) lists those of all ranks, by rank, unless
+ * orders->unsaved says that one could not. Strings lie in arena. */
 um_status um_step_apply(um_step *s, um_step_orders *orders, um_saved_file **files, int *n_files,
                         um_arena *arena, um_err *err);
 

@@ -101,8 +101,14 @@ um_status um_step_obey(Um__StepEnd *saved, const um_step_orders *orders, uint64_
     if (orders->save != NULL && save != NULL) {
         um_saved_file *file = NULL;
         int n = 0;
-        UM_TRY(save(save_ctx, orders, step, &file, &n, arena, err));
-        files_fill(saved, file, n, arena);
+        um_err why = {0};
+        um_status st = save(save_ctx, orders, step, &file, &n, arena, &why);
+        if (st == UM_E_IO)
+            saved->unsaved = um_arena_str(arena, why.msg);
+        else if (st != UM_OK)
+            return um_fail(err, st, "%s", why.msg);
+        else
+            files_fill(saved, file, n, arena);
     }
     um_params_zero_grads(ps);
     return UM_OK;

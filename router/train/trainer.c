@@ -47,6 +47,7 @@ typedef struct trainer {
     uint64_t first, steps;     /* the first of this run; the last of all */
     um_schedule schedule;
     um_trainer_state run;
+    um_run_origin origin;
     um_saved from; /* --resume; closed when it was read */
     /* a data set */
     um_dataset *data;
@@ -60,6 +61,8 @@ typedef struct trainer {
     bool stopped;       /* a signal ended the run */
     um_train_log *log;  /* router 0, of a run with a folder; else NULL */
     um_routing *load;   /* counts the rows of a step by expert; NULL: none are counted */
+    bool log_failed;    /* a record could not be written, which was told */
+    int lock;           /* router 0: of the run's folder, or -1 */
     const char *states; /* of a training file: the folder for its gradients */
     um_arena step_arena;
 } trainer;
@@ -99,6 +102,7 @@ static um_status open_data(trainer *t, um_err *err)
                               .shuffle = true};
     UM_TRY(um_training_data_open(&t->data, &cfg->data, "--data", cfg, maker_of(t), &t->base.model,
                                  err));
+    t->origin = um_run_origin_of(&t->base.ck, um_dataset_digest(t->data));
     UM_TRY(um_order_open(&t->order, t->data, &how, err));
     t->data_feed = (um_data_feed){.data = t->data,
                                   .order = t->order,
@@ -120,8 +124,13 @@ static um_status resume(trainer *t, um_err *err)
 {
     if (t->cfg->resume[0] == '\0' || t->tracing) return UM_OK;
     UM_TRY(um_saved_open(&t->from, t->cfg->resume, false, err));
+    UM_TRY(um_trainer_state_read(&t->run, t->from.state, t->cfg, &t->origin, err));
+    if (t->from.step > t->steps)
+        return UM_FAIL(err, UM_E_USAGE,
+                       "--resume: the run is at step %" PRIu64 ", beyond the %" PRIu64
+                       " steps that --steps or --epochs ask for",
+                       t->from.step, t->steps);
     UM_TRY(um_state_load(&t->state, &t->from, err));
-    UM_TRY(um_trainer_state_read(&t->run, t->from.state, t->cfg, um_dataset_digest(t->data), err));
     t->first = t->from.step + 1;
     t->data_feed.cursor = t->run.cursor;
     um_log_info("going on from %s at step %" PRIu64, t->from.folder, t->first);
@@ -196,6 +205,23 @@ static um_status begin_all(trainer *t, um_err *err)
                    first, t->first, t->cfg->resume);
 }
 
+/* Router 0: the run's folder is this job's alone. */
+static um_status claim_out(trainer *t, um_err *err)
+{
+    if (!t->leads || t->tracing || t->cfg->out[0] == '\0') return UM_OK;
+    UM_TRY(um_file_mkdirs(t->cfg->out, err));
+    return um_saved_lock(&t->lock, t->cfg->out, err);
+}
+
+/* Router 0, when all ranks have loaded what they go on with: what was behind that is out of the way. */
+static um_status settle_out(trainer *t, um_err *err)
+{
+    if (!t->leads || t->tracing || t->cfg->out[0] == '\0') return UM_OK;
+    um_saved_set_aside(t->cfg->out, t->first - 1);
+    um_saved_prune(t->cfg->out, INT64_MAX, 0); /* what a killed run has left half written */
+    return um_train_log_open(&t->log, t->cfg->out, t->first - 1, err);
+}
+
 static um_status start(trainer *t, um_comm *comm, um_err *err)
 {
     um_role_base *b = &t->base;
@@ -204,18 +230,15 @@ static um_status start(trainer *t, um_comm *comm, um_err *err)
     UM_TRY(um_role_join(b, err));
     UM_TRY(load(t, err));
     UM_TRY(t->cfg->request[0] != '\0' ? open_trace(t, err) : open_data(t, err));
+    UM_TRY(claim_out(t, err));
     UM_TRY(resume(t, err));
     UM_TRY(um_aux_read(&t->aux, t->trace.off, t->cfg, &b->ck.model, t->trace.file.aux, &b->model,
                        err));
     open_engine(t);
     t->schedule = um_schedule_of(t->cfg, t->steps);
     t->planned = t->first - 1;
-    if (t->leads && !t->tracing && t->cfg->out[0] != '\0') {
-        UM_TRY(um_file_mkdirs(t->cfg->out, err));
-        um_saved_prune(t->cfg->out, INT64_MAX, 0); /* what a killed run has left half written */
-        UM_TRY(um_train_log_open(&t->log, t->cfg->out, t->first - 1, err));
-    }
-    return begin_all(t, err);
+    UM_TRY(begin_all(t, err));
+    return settle_out(t, err);
 }
 
 /* --- steps --- */
@@ -247,6 +270,33 @@ static bool save_due(trainer *t, uint64_t step, bool stop)
     return asked || stop || (every > 0 && step % every == 0);
 }
 
+/* Router 0: the checkpoint of a step cannot be written. The run goes on without it, unless it is the last. */
+static um_status unsaved(trainer *t, uint64_t step, bool last, const char *why, um_err *err)
+{
+    um_saved_drop(t->cfg->out, step);
+    if (last)
+        return UM_FAIL(err, UM_E_IO,
+                       "%s; the checkpoints in %s are as they were: --resume auto goes on from the "
+                       "newest",
+                       why, t->cfg->out);
+    um_log_warn("step %" PRIu64
+                ": %s; training goes on, and tries again at the next checkpoint, or "
+                "when SIGUSR1 asks for one",
+                step, why);
+    return UM_OK;
+}
+
+/* Router 0: the folder that all ranks shall write into. */
+static um_status begin_save(trainer *t, uint64_t step, um_step_orders *out, um_arena *arena,
+                            um_err *err)
+{
+    um_err why = {0};
+    const um_status st = um_saved_begin(&out->save, t->cfg->out, step, arena, &why);
+    if (st == UM_OK) return UM_OK;
+    um_wrap(&why, st, "the checkpoint cannot be written");
+    return unsaved(t, step, out->stop, why.msg, err);
+}
+
 /* Router 0: what becomes of a step. */
 static um_status decide(trainer *t, const um_step_totals *totals, double squares,
                         um_step_orders *out, um_train_record *r, um_arena *arena, um_err *err)
@@ -275,9 +325,7 @@ static um_status decide(trainer *t, const um_step_totals *totals, double squares
                        r->step, t->run.row, v.skip, t->cfg->out);
     t->stopped = um_signals_stop();
     out->stop = t->stopped || r->step == t->steps;
-    if (save_due(t, r->step, out->stop))
-        UM_TRY(um_saved_begin(&out->save, t->cfg->out, r->step, arena, err));
-    return UM_OK;
+    return save_due(t, r->step, out->stop) ? begin_save(t, r->step, out, arena, err) : UM_OK;
 }
 
 /* Router 0: all ranks have written theirs. */
@@ -286,11 +334,11 @@ static um_status commit(trainer *t, um_train_record *r, const um_order_cursor *c
 {
     um_text state = {0};
     t->run.cursor = *cursor;
-    um_trainer_state_write(&state, &t->run, r->step, t->steps, t->cfg, um_dataset_digest(t->data));
+    um_trainer_state_write(&state, &t->run, r->step, t->steps, t->cfg, &t->origin);
     um_status st = um_saved_commit(&r->saved, t->cfg->out, r->step, files, n, state.s, arena, err);
     um_text_free(&state);
     if (st == UM_OK) um_saved_prune(t->cfg->out, t->cfg->keep, t->run.best_step);
-    return st;
+    return um_wrap(err, st, "the checkpoint cannot be written");
 }
 
 /* The sums of a step as means. */
@@ -317,10 +365,10 @@ static bool logged(const trainer *t, uint64_t step)
 }
 
 /* The record of a step goes into the log before its checkpoint gets its name: a run that is killed between the two goes on from an earlier
- * checkpoint and makes the record again; the other way round it would be missing. */
-static um_status log_add(trainer *t, um_train_record *r, const um_step_orders *orders,
-                         int64_t since, um_err *err)
+ * checkpoint and makes the record again; the other way round it would be missing. A log that cannot be written ends no training. */
+static void log_add(trainer *t, um_train_record *r, const um_step_orders *orders, int64_t since)
 {
+    um_err why = {0};
     r->steps = t->steps;
     r->seconds = (double)(um_now_ns() - since) * 1e-9;
     r->rows_per_second = r->seconds > 0 ? (double)r->rows / r->seconds : 0;
@@ -328,8 +376,12 @@ static um_status log_add(trainer *t, um_train_record *r, const um_step_orders *o
     r->left_seconds = t->run.pace * (double)(t->steps - r->step);
     const bool news =
         orders->save != NULL || r->skipped != NULL || r->lost > 0 || isfinite(r->eval_loss);
-    if (t->log == NULL || !(logged(t, r->step) || news)) return UM_OK;
-    return um_train_log_add(t->log, r, err);
+    if (t->log == NULL || !(logged(t, r->step) || news)) return;
+    if (um_train_log_add(t->log, r, &why) == UM_OK) return;
+    if (!t->log_failed)
+        um_log_warn("step %" PRIu64 ": %s; training goes on without this record of its log",
+                    r->step, why.msg);
+    t->log_failed = true;
 }
 
 /* The line of a step for whoever started the job. */
@@ -350,6 +402,22 @@ static bool evaluation_due(const trainer *t, uint64_t step, bool last)
     return t->evaluation != NULL && (last || (every > 0 && step % every == 0));
 }
 
+/* Router 0: all ranks have written theirs, or one could not. before: the state in front of the evaluation. */
+static um_status finish_save(trainer *t, um_train_record *r, const um_step_orders *orders,
+                             const um_order_cursor *cursor, const um_saved_file *files, int n,
+                             const um_trainer_state *before, um_err *err)
+{
+    um_err why = {0};
+    const um_status st = orders->unsaved != NULL
+                             ? um_fail(&why, UM_E_IO, "%s", orders->unsaved)
+                             : commit(t, r, cursor, files, n, &t->step_arena, &why);
+    if (st == UM_OK) return UM_OK;
+    if (st != UM_E_IO) return um_fail(err, st, "%s", why.msg);
+    t->run.best_step = before->best_step; /* the best one that is there */
+    t->run.best_loss = before->best_loss;
+    return unsaved(t, r->step, orders->stop, why.msg, err);
+}
+
 /* Router 0, between apply and the next step. */
 static um_status after(trainer *t, um_train_record *r, const um_step_orders *orders,
                        const um_order_cursor *cursor, const um_saved_file *files, int n,
@@ -357,17 +425,20 @@ static um_status after(trainer *t, um_train_record *r, const um_step_orders *ord
 {
     if (t->tracing) {
         if (orders->save == NULL) return UM_OK;
+        if (orders->unsaved != NULL) return UM_FAIL(err, UM_E_IO, "%s", orders->unsaved);
         UM_TRY(um_train_trace_states(&t->trace, r->step, t->states, files, n, orders->scale, err));
         if (!orders->stop) return UM_OK;
         rmdir(t->states);
         return um_trace_write(t->trace.trace, t->cfg->out, err);
     }
+    const um_trainer_state before = t->run;
     if (evaluation_due(t, r->step, orders->stop)) {
         UM_TRY(um_evaluation_run(t->evaluation, r->step, &r->eval_loss, err));
-        um_trainer_state_evaluated(&t->run, r->step, r->eval_loss, orders->save != NULL);
+        um_trainer_state_evaluated(&t->run, r->step, r->eval_loss,
+                                   orders->save != NULL && orders->unsaved == NULL);
     }
-    UM_TRY(log_add(t, r, orders, since, err));
-    if (orders->save != NULL) UM_TRY(commit(t, r, cursor, files, n, &t->step_arena, err));
+    log_add(t, r, orders, since);
+    if (orders->save != NULL) UM_TRY(finish_save(t, r, orders, cursor, files, n, &before, err));
     return report(t, r, err);
 }
 
@@ -492,12 +563,13 @@ static void close_all(trainer *t)
     um_arena_free(&t->step_arena);
     um_train_log_close(t->log);
     um_routing_close(t->load);
+    if (t->lock >= 0) close(t->lock);
 }
 
 um_status um_trainer_run(const um_config *cfg, um_comm *comm, um_train_emit emit, void *ctx,
                          um_err *err)
 {
-    trainer t = {.cfg = cfg, .emit = emit, .ctx = ctx, .first = 1};
+    trainer t = {.cfg = cfg, .emit = emit, .ctx = ctx, .first = 1, .lock = -1};
     t.leads = comm->rank == um_join_leader(comm);
     um_arena_init(&t.step_arena, "step", 1 << 20);
     for (int i = 0; i < AHEAD; i++) um_arena_init(&t.plan[i].arena, "step samples", 1 << 18);

@@ -2,6 +2,7 @@
 #include "router/train/trainer_state.h"
 
 #include "core/base/log.h"
+#include "proto/frame.h"
 #include "router/train/train_step.h"
 
 #include <inttypes.h>
@@ -58,10 +59,33 @@ void um_trainer_state_evaluated(um_trainer_state *v, uint64_t step, double loss,
 
 /* --- what must agree --- */
 
-/* Options that decide what a step is. */
-static void text_of(const um_config *cfg, const char *digest, const char *name, um_text *out)
+um_run_origin um_run_origin_of(const um_checkpoint *model, const char *data)
 {
-    if (strcmp(name, "data") == 0) um_text_fmt(out, "%s", digest);
+    um_run_origin o = {.data = data};
+    um_arena a;
+    um_weight_prints prints;
+    um_arena_init(&a, "prints", 1 << 12);
+    um_checkpoint_prints(model, &prints, &a);
+    snprintf(o.model, sizeof o.model, "%016" PRIx64,
+             um_xxh3(prints.print, (size_t)prints.n * sizeof *prints.print));
+    um_arena_free(&a);
+    return o;
+}
+
+/* Options that decide what a step is, and what trains. */
+static void text_of(const um_config *cfg, const um_run_origin *origin, const char *name,
+                    um_text *out)
+{
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"data", origin->data},          {"model", origin->model},
+                 {"stage", cfg->stage},           {"connector", cfg->connector},
+                 {"train-what", cfg->train_what}, {"freeze", cfg->freeze},
+                 {"lora-what", cfg->lora_what}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (strcmp(name, texts[i].name) == 0) um_text_fmt(out, "%s", texts[i].value);
+    if (strcmp(name, "lora-r") == 0) um_text_fmt(out, "%" PRId64, cfg->lora_r);
+    if (strcmp(name, "lora-alpha") == 0) um_text_fmt(out, "%g", cfg->lora_alpha);
     if (strcmp(name, "seed") == 0) um_text_fmt(out, "%" PRId64, cfg->seed);
     if (strcmp(name, "batch") == 0) um_text_fmt(out, "%" PRId64, cfg->batch);
     if (strcmp(name, "micro-batch") == 0) um_text_fmt(out, "%" PRId64, cfg->micro_batch);
@@ -70,12 +94,13 @@ static void text_of(const um_config *cfg, const char *digest, const char *name, 
         um_text_fmt(out, "%s", cfg->group_by_length ? "true" : "false");
 }
 
-static const char *const agreed[] = {"data",        "seed",       "batch",
-                                     "micro-batch", "max-length", "group-by-length"};
+static const char *const agreed[] = {
+    "data",  "model",     "seed",       "batch",  "micro-batch", "max-length", "group-by-length",
+    "stage", "connector", "train-what", "freeze", "lora-r",      "lora-alpha", "lora-what"};
 enum { AGREED = (int)(sizeof agreed / sizeof *agreed) };
 
 void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t step, uint64_t steps,
-                            const um_config *cfg, const char *digest)
+                            const um_config *cfg, const um_run_origin *origin)
 {
     um_text_fmt(out,
                 "{\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\n \"cursor\":{\"epoch\":%" PRId64
@@ -89,37 +114,45 @@ void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t st
                 v->best_step, v->best_loss);
     for (int i = 0; i < AGREED; i++) {
         um_text value = {0};
-        text_of(cfg, digest, agreed[i], &value);
-        um_text_fmt(out, "%s\"%s\":\"%s\"", i > 0 ? "," : "", agreed[i], value.s);
+        text_of(cfg, origin, agreed[i], &value);
+        um_text_fmt(out, "%s\"%s\":", i > 0 ? "," : "", agreed[i]);
+        um_text_json(out, value.s == NULL ? "" : value.s);
         um_text_free(&value);
     }
     um_text_fmt(out, "}}\n");
 }
 
 static um_status compare(const um_json *options, const char *name, const um_config *cfg,
-                         const char *digest, um_err *err)
+                         const um_run_origin *origin, um_err *err)
 {
-    const char *was = um_json_str(um_json_get(options, name), "");
-    um_text is = {0};
-    text_of(cfg, digest, name, &is);
+    const char *was = um_json_str(um_json_get(options, name), NULL);
+    um_text text = {0};
+    text_of(cfg, origin, name, &text);
+    const char *is = text.s == NULL ? "" : text.s;
     um_status st = UM_OK;
-    if (strcmp(was, is.s) != 0 && strcmp(name, "data") == 0)
+    if (was == NULL || strcmp(was, is) == 0) /* NULL: a checkpoint from before it was kept */
+        st = UM_OK;
+    else if (strcmp(name, "data") == 0)
         st = UM_FAIL(err, UM_E_USAGE,
                      "--resume: the files of --data, or their weights, are not those that the run "
                      "was started with");
-    else if (strcmp(was, is.s) != 0)
-        st = UM_FAIL(err, UM_E_USAGE, "--resume: the run was started with --%s %s, not %s", name,
-                     was, is.s);
-    um_text_free(&is);
+    else if (strcmp(name, "model") == 0)
+        st = UM_FAIL(err, UM_E_USAGE,
+                     "--resume: the weights of %s are not those that the run was started with",
+                     cfg->model);
+    else
+        st = UM_FAIL(err, UM_E_USAGE, "--resume: the run was started with --%s \"%s\", not \"%s\"",
+                     name, was, is);
+    um_text_free(&text);
     return st;
 }
 
 um_status um_trainer_state_read(um_trainer_state *v, const um_json *state, const um_config *cfg,
-                                const char *digest, um_err *err)
+                                const um_run_origin *origin, um_err *err)
 {
     const um_json *cursor = um_json_get(state, "cursor"), *best = um_json_get(state, "best"),
                   *options = um_json_get(state, "options");
-    for (int i = 0; i < AGREED; i++) UM_TRY(compare(options, agreed[i], cfg, digest, err));
+    for (int i = 0; i < AGREED; i++) UM_TRY(compare(options, agreed[i], cfg, origin, err));
     v->last_step = (uint64_t)um_json_int(um_json_get(state, "step"), 0);
     v->cursor = (um_order_cursor){um_json_int(um_json_get(cursor, "epoch"), 0),
                                   um_json_int(um_json_get(cursor, "step"), 0)};

@@ -3,6 +3,7 @@
  * that it is skipped because they are not finite or far larger than usual. Thread: router 0's. */
 #pragma once
 
+#include "core/nn/checkpoint.h"
 #include "core/options/config.h"
 #include "core/train/step.h"
 #include "router/data/order.h"
@@ -19,6 +20,12 @@ typedef struct um_trainer_state {
     char why[160];
 } um_trainer_state;
 
+/* What a run must go on with beside its options: digests of the data (um_dataset_digest) and of the model's weights. */
+typedef struct um_run_origin {
+    const char *data;
+    char model[20];
+} um_run_origin;
+
 typedef struct um_step_verdict {
     double norm;      /* of the mean gradient, before clipping */
     double scale;     /* what gradients are multiplied by */
@@ -31,10 +38,11 @@ um_step_verdict um_trainer_state_judge(um_trainer_state *v, const um_step_totals
 /* The loss on held-out samples behind a step; saved: a checkpoint of that step is written. */
 void um_trainer_state_evaluated(um_trainer_state *v, uint64_t step, double loss, bool saved);
 
-/* Writes trainer_state.json, with the options that a run must go on with. digest: of the data (um_dataset_digest). */
+um_run_origin um_run_origin_of(const um_checkpoint *model, const char *data);
+/* Writes trainer_state.json, with the options that a run must go on with. */
 void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t step, uint64_t steps,
-                            const um_config *cfg, const char *digest);
-/* The same read back. UM_E_USAGE names an option that differs from the run's, or says that the data has changed: the order of samples would
- * be another. */
+                            const um_config *cfg, const um_run_origin *origin);
+/* The same read back. UM_E_USAGE names an option that differs from the run's, or says that the model is another one or that the data has
+ * changed: the order of samples would be another. */
 um_status um_trainer_state_read(um_trainer_state *v, const um_json *state, const um_config *cfg,
-                                const char *digest, um_err *err);
+                                const um_run_origin *origin, um_err *err);
