@@ -140,7 +140,8 @@ const um_option um_options[] = {
     NUM(UM_OPT_INT, max_batch, "32", 1, 4096, ANSWER, TEXT, "requests decoded together in a micro-batch"),
     NUM(UM_OPT_INT, micro_batches, "0", 0, 8, ANSWER, TEXT,
         "micro-batches under way at once, so that a router works while expert ranks do; 0 is 2 with expert ranks on other hosts, else 1"),
-    BOOL(gate_noise, ROUTE, TEXT, "choose the second expert of GShard gates with noise, as in training"),
+    BOOL(gate_noise, ROUTE | UM_PROG_TRAIN, TEXT,
+        "choose the second expert of GShard gates with noise, as the original does in training; evaluations during training have none"),
 
     STR(image_aspect, "", "square pad", UM_PROG_ROUTER | UM_PROG_ENCODER | START, MEDIA,
         "square crops to a square, pad fills up to one; empty: as config.json says"),

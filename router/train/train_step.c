@@ -213,6 +213,7 @@ static um_status start(um_train_engine *e, um_train_plan *plan, um_step_batch *d
         done[i] = (um_step_batch){.batch = plan->work[i].number,
                                   .value = um_arena_zero(arena, UM_SUMS * sizeof(double))};
     e->lora->dropout = forward_only ? 0 : e->dropout;
+    for (int i = 0; i < 2; i++) e->micro[i].setup.gate_noise = e->gate_noise && !forward_only;
     if (!forward_only) um_step_expect(e->step, plan->n);
     um_status st = run(&f, err);
     e->lora->dropout = 0;

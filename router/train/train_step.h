@@ -32,6 +32,7 @@ typedef struct um_train_engine {
     um_link *link;
     um_lora *lora; /* of the rank: drops nothing but in steps */
     float dropout;
+    bool gate_noise; /* in steps; evaluations have none */
     um_step *step;
     um_train_media *media;
     um_micro_batch micro[2];

@@ -166,6 +166,7 @@ static void open_engine(trainer *t)
     e->link = &b->link;
     e->lora = &b->lora;
     e->dropout = (float)t->select.dropout;
+    e->gate_noise = t->cfg->gate_noise;
     e->step = t->step;
     e->aux = &t->aux;
     e->pad_rows = t->feed.pad_rows;
@@ -182,7 +183,6 @@ static void open_engine(trainer *t)
                                         .expert_ranks = topo->count[UM_ROLE_EXPERT],
                                         .recompute = um_recompute_from_name(t->cfg->recompute),
                                         .routing = t->load,
-                                        .gate_noise = t->cfg->gate_noise,
                                         .aux = &t->aux};
     for (int i = 0; i < 2; i++) um_micro_batch_open(&e->micro[i], &setup);
 }
