@@ -1,5 +1,5 @@
 /* Training in a whole cluster of threads: the golden training files, on several numbers of ranks. */
-#include "tests/cluster/cluster.h"
+#include "tests/cluster/train/training_fixture.h"
 #include "tests/support/fixture.h"
 #include "tests/support/test_support.h"
 
@@ -155,124 +155,6 @@ static void the_eight_expert_model(void **state) { golden(state, "s8"); }
 
 /* --- whole runs --- */
 
-enum { STEPS = 6 };
-
-/* A run on the samples of the golden training file of the model. */
-typedef struct job {
-    int routers, experts, encoders;
-    const char *out, *resume, *recompute, *stage, *freeze;
-    const char *broken; /* the image of one sample more, which cannot be used */
-    uint64_t stop; /* a signal asks for the end when the line of this step comes; 0: none does */
-    double lr;
-    int64_t save_every, give_up, log_every;
-    bool held_out;
-    um_comm_fault fault; /* or NULL */
-    /* afterwards */
-    char lines[8192];
-    um_status st;
-    um_err err;
-} job;
-
-static const char *write_data(const job *j)
-{
-    um_json *file = golden_json(golden_path(&arena, "training/s4/training.json"));
-    const um_json *samples = um_json_get(file, "samples");
-    const char *path = um_path_join(&arena, dir, "data.json");
-    um_text t = {0};
-    for (size_t i = 0; i < um_json_size(samples); i++)
-        um_text_fmt(&t, "%s%s", i == 0 ? "[" : ",\n",
-                    um_json_compact(um_json_at(samples, i), &arena));
-    if (j->broken != NULL)
-        um_text_fmt(&t,
-                    ",{\"image\":\"%s\",\"conversations\":[{\"from\":\"human\",\"value\":\"<image>"
-                    "\\nWhat?\"},{\"from\":\"gpt\",\"value\":\"a dog\"}]}",
-                    j->broken);
-    um_text_fmt(&t, "]\n");
-    assert_int_equal(um_file_write(path, t.s, t.n, &why), UM_OK);
-    um_text_free(&t);
-    um_json_free(file);
-    return path;
-}
-
-/* Keeps the lines, and asks for the end. */
-static um_status tap(void *ctx, const char *line, um_err *err)
-{
-    job *j = ctx;
-    char step[32];
-    (void)err;
-    snprintf(step, sizeof step, "\"step\":%llu,", (unsigned long long)j->stop);
-    if (j->stop > 0 && strstr(line, step) != NULL) raise(SIGUSR2);
-    size_t n = strlen(j->lines);
-    snprintf(j->lines + n, sizeof j->lines - n, "%s\n", line);
-    return UM_OK;
-}
-
-/* Returns the folder of the last checkpoint of the run. */
-static const char *train(job *j)
-{
-    cluster c;
-    const char *newest = NULL;
-    cluster_init(&c, golden_path(&arena, "models/s4"));
-    c.cfg.train = true;
-    c.cfg.stage = j->stage != NULL ? j->stage : "3";
-    if (j->freeze != NULL) c.cfg.freeze = j->freeze;
-    c.cfg.data.item[c.cfg.data.n++] = write_data(j);
-    if (j->held_out) c.cfg.eval_data = c.cfg.data;
-    c.cfg.eval_every = j->held_out ? 2 : 0;
-    c.cfg.media_folder = golden_path(&arena, "training/s4");
-    c.cfg.out = um_path_join(&arena, dir, j->out);
-    c.cfg.resume = j->resume != NULL ? j->resume : "";
-    c.cfg.steps = STEPS;
-    c.cfg.batch = 3;
-    c.cfg.micro_batch = 1;
-    c.cfg.lr = j->lr > 0 ? j->lr : 1e-3;
-    c.cfg.warmup = 0;
-    c.cfg.save_every = j->save_every;
-    c.cfg.keep = 100;
-    if (j->log_every > 0) c.cfg.log_every = j->log_every;
-    if (j->give_up > 0) c.cfg.give_up = j->give_up;
-    if (j->recompute != NULL) c.cfg.recompute = j->recompute;
-    c.cfg.routers = j->routers;
-    c.cfg.experts = j->experts;
-    c.cfg.encoders = um_arena_fmt(&arena, "%d", j->encoders);
-    c.fault = j->fault;
-    c.tap = tap;
-    c.tap_ctx = j;
-    um_signals_forget();
-    j->st = cluster_run(&c);
-    um_signals_forget();
-    j->err = c.err[0];
-    for (int r = 0; r < c.ranks && j->st != UM_OK && j->lr < 1 && j->fault == NULL; r++)
-        if (c.status[r] != UM_OK) print_message("rank %d: %s\n", r, c.err[r].msg);
-    cluster_free(&c);
-    assert_int_equal(um_saved_newest(&newest, c.cfg.out, &arena, &why), UM_OK);
-    return newest;
-}
-
-/* Two checkpoints have the same tensors with the same bits, however they are divided among files. */
-static void same_state(const char *a, const char *b)
-{
-    um_saved x, y;
-    size_t n[2] = {0};
-    assert_non_null(a);
-    assert_non_null(b);
-    assert_int_equal(um_saved_open(&x, a, true, &why), UM_OK);
-    assert_int_equal(um_saved_open(&y, b, true, &why), UM_OK);
-    assert_int_equal(x.step, y.step);
-    for (int s = 0; s < y.n_sets; s++) n[1] += um_tensors_count(y.sets[s]);
-    for (int s = 0; s < x.n_sets; s++)
-        for (size_t i = 0; i < um_tensors_count(x.sets[s]); i++, n[0]++) {
-            const um_tensor *t = um_tensors_at(x.sets[s], i), *u = um_saved_tensor(&y, "", t->name);
-            if (u == NULL) fail_msg("%s is not in %s", t->name, b);
-            if (t->bytes != u->bytes || memcmp(t->data, u->data, t->bytes) != 0)
-                fail_msg("%s differs between %s and %s", t->name, a, b);
-        }
-    assert_true(n[0] > 100);
-    assert_int_equal(n[0], n[1]);
-    um_saved_close(&y);
-    um_saved_close(&x);
-}
-
 /* Reads a log, one record after another. */
 typedef struct log_reader {
     const char *text;
@@ -321,7 +203,7 @@ static void same_loads(const char *a, const char *b)
         }
     }
     assert_false(log_next(&y));
-    assert_int_equal(steps, STEPS);
+    assert_int_equal(steps, TRAINING_STEPS);
 }
 
 static void weights_do_not_depend_on_the_ranks(void **state)
@@ -331,16 +213,16 @@ static void weights_do_not_depend_on_the_ranks(void **state)
         const char *recompute;
     } ranks[] = {{2, 1, 1, "none"}, {4, 3, 2, "ffn"}, {3, 4, 1, "layer"}, {1, 2, 3, "none"}};
     (void)state;
-    job one = {.routers = 1, .experts = 1, .encoders = 1, .out = "one"};
-    const char *want = train(&one);
+    training_run one = {.routers = 1, .experts = 1, .encoders = 1, .out = "one"};
+    const char *want = training_go(&one);
     assert_int_equal(one.st, UM_OK);
     for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
-        job j = {.routers = ranks[i].routers,
-                 .experts = ranks[i].experts,
-                 .encoders = ranks[i].encoders,
-                 .recompute = ranks[i].recompute,
-                 .out = um_arena_fmt(&arena, "run%zu", i)};
-        same_state(want, train(&j));
+        training_run j = {.routers = ranks[i].routers,
+                          .experts = ranks[i].experts,
+                          .encoders = ranks[i].encoders,
+                          .recompute = ranks[i].recompute,
+                          .out = um_arena_fmt(&arena, "run%zu", i)};
+        training_same(want, training_go(&j));
         assert_int_equal(j.st, UM_OK);
         same_loads("one", j.out);
     }
@@ -350,29 +232,30 @@ static void weights_do_not_depend_on_the_ranks(void **state)
 static void a_run_goes_on_with_the_same_bits(void **state)
 {
     (void)state;
-    job whole = {.routers = 1, .experts = 1, .encoders = 1, .out = "whole", .held_out = true};
-    const char *want = train(&whole);
-    job first = {.routers = 2, .experts = 2, .encoders = 1, .out = "run", .stop = 1};
-    const char *at = train(&first);
+    training_run whole = {
+        .routers = 1, .experts = 1, .encoders = 1, .out = "whole", .held_out = true};
+    const char *want = training_go(&whole);
+    training_run first = {.routers = 2, .experts = 2, .encoders = 1, .out = "run", .stop = 1};
+    const char *at = training_go(&first);
     assert_int_equal(first.st, UM_OK);
     assert_non_null(strstr(first.lines, "\"stopped\":true"));
     assert_non_null(strstr(at, "checkpoint-2"));
-    job second = {.routers = 1,
-                  .experts = 3,
-                  .encoders = 2,
-                  .out = "run",
-                  .resume = at,
-                  .stop = 3,
-                  .save_every = 1};
-    at = train(&second);
+    training_run second = {.routers = 1,
+                           .experts = 3,
+                           .encoders = 2,
+                           .out = "run",
+                           .resume = at,
+                           .stop = 3,
+                           .save_every = 1};
+    at = training_go(&second);
     assert_non_null(strstr(at, "checkpoint-4"));
-    job third = {.routers = 3, .experts = 1, .encoders = 1, .out = "run", .resume = at};
-    same_state(want, train(&third));
+    training_run third = {.routers = 3, .experts = 1, .encoders = 1, .out = "run", .resume = at};
+    training_same(want, training_go(&third));
     assert_null(strstr(third.lines, "\"stopped\":true"));
     /* from one checkpoint before, as after a crash: what was written later is written again */
-    job again = {.routers = 1, .experts = 1, .encoders = 1, .out = "run"};
+    training_run again = {.routers = 1, .experts = 1, .encoders = 1, .out = "run"};
     again.resume = um_arena_fmt(&arena, "%s/run/checkpoint-3", dir);
-    same_state(want, train(&again));
+    training_same(want, training_go(&again));
     same_loads("whole", "run");
     const char *table = log_open("run", "trainer_log.csv").text;
     char row[8];
@@ -382,7 +265,7 @@ static void a_run_goes_on_with_the_same_bits(void **state)
         snprintf(row, sizeof row, "%zu,", lines + 1);
         assert_true(*p == '\0' || strncmp(p, row, strlen(row)) == 0);
     }
-    assert_int_equal(lines, 1 + STEPS);
+    assert_int_equal(lines, 1 + TRAINING_STEPS);
 }
 
 /* With --log-every 4: step 4, the last, and those that were saved. */
@@ -390,9 +273,9 @@ static void records_are_as_many_as_asked_for(void **state)
 {
     static const uint64_t want[] = {3, 4, 6};
     (void)state;
-    job j = {.routers = 2, .experts = 1, .encoders = 1, .out = "run", .save_every = 3};
+    training_run j = {.routers = 2, .experts = 1, .encoders = 1, .out = "run", .save_every = 3};
     j.log_every = 4;
-    train(&j);
+    training_go(&j);
     assert_int_equal(j.st, UM_OK);
     log_reader l = log_open("run", "trainer_log.jsonl");
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -409,12 +292,12 @@ static void a_medium_that_cannot_be_used_leaves_its_sample_out(void **state)
     (void)state;
     const char *broken[] = {"no/such.png", "training.json"};
     for (size_t i = 0; i < 2; i++) {
-        job j = {.routers = 2,
-                 .experts = 1,
-                 .encoders = 1,
-                 .out = um_arena_fmt(&arena, "run%zu", i),
-                 .broken = broken[i]};
-        train(&j);
+        training_run j = {.routers = 2,
+                          .experts = 1,
+                          .encoders = 1,
+                          .out = um_arena_fmt(&arena, "run%zu", i),
+                          .broken = broken[i]};
+        training_go(&j);
         assert_int_equal(j.st, UM_OK);
         assert_non_null(strstr(j.lines, "\"lost\":1"));
     }
@@ -424,10 +307,11 @@ static void a_medium_that_cannot_be_used_leaves_its_sample_out(void **state)
 static void steps_that_are_not_finite_change_nothing(void **state)
 {
     (void)state;
-    job j = {.routers = 2, .experts = 2, .encoders = 1, .out = "run", .lr = 1e30, .stage = "0"};
+    training_run j = {
+        .routers = 2, .experts = 2, .encoders = 1, .out = "run", .lr = 1e30, .stage = "0"};
     j.save_every = 1;
     um_saved s[2];
-    const char *last = train(&j);
+    const char *last = training_go(&j);
     assert_int_equal(j.st, UM_OK); /* fewer steps than --give-up */
     assert_non_null(strstr(j.lines, "\"skipped\":\"the "));
     for (int i = 0; i < 2; i++)
@@ -446,7 +330,7 @@ static void steps_that_are_not_finite_change_nothing(void **state)
     um_saved_close(&s[1]);
     j.give_up = 3;
     j.out = "gives-up";
-    train(&j);
+    training_go(&j);
     assert_int_equal(j.st, UM_E_LIMIT);
     assert_non_null(strstr(j.err.msg, "gives up at step 4: 3 steps in a row were skipped"));
 }
@@ -467,11 +351,11 @@ static int damage_evaluations(void *ctx, int from, int to, um_msg *msg)
 static void an_evaluation_that_fails_ends_the_job_by_name(void **state)
 {
     (void)state;
-    job j = {.routers = 1, .experts = 1, .encoders = 1, .out = "run", .held_out = true};
+    training_run j = {.routers = 1, .experts = 1, .encoders = 1, .out = "run", .held_out = true};
     j.freeze =
         "*projector*,*align*"; /* no tower and no connector trains: rows of media lie in the cache */
     j.fault = damage_evaluations;
-    train(&j);
+    training_go(&j);
     assert_int_equal(j.st, UM_E_CORRUPT);
     assert_non_null(strstr(j.lines, "\"step\":1,"));
     assert_null(strstr(j.lines, "\"step\":2,"));
