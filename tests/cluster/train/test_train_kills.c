@@ -124,6 +124,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(killed_at_random_moments, folder_setup, folder_teardown),
     };
-    if (argc > 1) kills = atoi(argv[1]);
+    if (argc > 1) kills = (int)strtol(argv[1], NULL, 10);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -176,7 +176,7 @@ static void see_expert(void *ctx, const um_saved *s, const char *name)
     parts *p = ctx;
     const char *at = strstr(name, ".mlp.experts.");
     if (at == NULL) return;
-    const int expert = atoi(at + strlen(".mlp.experts."));
+    const int expert = (int)strtol(at + strlen(".mlp.experts."), NULL, 10);
     const kept k = kept_of(s, name);
     if (expert < 2) {
         assert_int_equal(k.steps, TRAINING_STEPS);
