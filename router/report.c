@@ -18,6 +18,13 @@ static void logprobs_list(um_text *out, const float *logprobs, size_t n)
     um_text_add(out, "]", 1);
 }
 
+static double logprobs_sum(const Um__Result *r)
+{
+    double sum = 0;
+    for (size_t i = 0; i < r->n_logprobs; i++) sum += (double)r->logprobs[i];
+    return sum;
+}
+
 static const char *finish_name(Um__Finish finish)
 {
     return finish == UM__FINISH__FINISH_STOP     ? "stop"
@@ -35,12 +42,13 @@ void um_report_result(um_text *out, const Um__Result *r)
     um_request_head(out, &from, "result");
     um_text_fmt(out, ",\"answer\":");
     um_text_json(out, r->text);
+    if (r->scored) um_text_fmt(out, ",\"score\":%.9g", logprobs_sum(r));
     ids_list(out, r->ids, r->n_ids);
     um_text_fmt(out,
                 ",\"prompt_tokens\":%u,\"new_tokens\":%zu,\"finish\":\"%s\",\"prefill_seconds\":%."
                 "6f,\"decode_seconds\":%.6f",
-                r->prompt_rows, r->n_ids, finish_name(r->finish), seconds(r->prefill_ns),
-                seconds(r->decode_ns));
+                r->prompt_rows, r->scored ? 0 : r->n_ids, finish_name(r->finish),
+                seconds(r->prefill_ns), seconds(r->decode_ns));
     if (r->n_logprobs > 0) logprobs_list(out, r->logprobs, r->n_logprobs);
     um_text_add(out, "}", 1);
 }

@@ -54,7 +54,8 @@ static void prefix_find(um_batcher *x, um_sequence *s)
 um_status um_batcher_begin(um_batcher *x, um_sequence *s, um_err *err)
 {
     if (!um_batcher_shares(x, s)) return UM_OK;
-    for (int pos = s->chain.rows, n = s->T + s->n_out; pos < n;) {
+    s->chain.ends = s->scored > 0; /* see prefix_cache.h */
+    for (int pos = s->chain.rows, n = s->T - s->scored + s->n_out; pos < n;) {
         um_run run = um_sequence_run(s, pos, n - pos);
         if (run.ids == NULL)
             UM_TRY(um_prefix_media(&s->chain, s->features[run.feature].media->key, run.modality,
@@ -325,6 +326,53 @@ static int logits_from(const um_sequence *s, const um_segment *g)
     return s->filled + g->T >= s->T + s->n_out && s->max_out > 0 ? g->T - 1 : g->T;
 }
 
+/* A row whose logits tell how likely a token of a scored answer is. */
+typedef struct scored_row {
+    um_sequence *seq;
+    int pos, row; /* in its sequence; in the micro-batch */
+} scored_row;
+
+enum { SCORED_ROWS = 64 }; /* whose logits are there at a time, for an answer may be long */
+
+static um_status rows_score(um_batcher *x, const um_flight *f, const scored_row *list, int n,
+                            um_err *err)
+{
+    size_t V = (size_t)x->model->vocab;
+    um_mark mark = um_arena_mark(x->scratch), dev_mark = um_arena_mark(x->device);
+    int32_t *rows = um_arena_i32(x->scratch, (size_t)n);
+    float *logits = um_arena_f32(x->scratch, (size_t)n, V);
+    for (int i = 0; i < n; i++) rows[i] = list[i].row;
+    const int32_t *there = um_dev_put_i32(x->dev, x->device, rows, (size_t)n);
+    um_status st = um_backbone_logits(x->backbone, logits, um_pass_out(&f->pass), there, n, x->dev,
+                                      x->device, err);
+    for (int i = 0; i < n && st == UM_OK; i++)
+        um_sequence_score(list[i].seq, list[i].pos, logits + (size_t)i * V, x->model);
+    um_arena_reset(x->device, dev_mark);
+    um_arena_reset(x->scratch, mark);
+    return st;
+}
+
+/* The likelihood of the tokens of answers that are scored. */
+static um_status scores(um_batcher *x, const um_flight *f, um_err *err)
+{
+    const um_batch *b = &f->batch;
+    um_mark mark = um_arena_mark(x->scratch);
+    scored_row *list = um_arena_alloc(x->scratch, (size_t)b->T * sizeof *list);
+    um_status st = UM_OK;
+    int n = 0;
+    for (int i = 0; i < b->segs; i++) {
+        const um_span *g = &b->span[i];
+        int from = 0, to = 0;
+        if (!f->seqs[i]->cancelled) um_sequence_score_rows(f->seqs[i], &from, &to);
+        for (int p = um_max_int(from, g->pos); p < um_min_int(to, g->n); p++)
+            list[n++] = (scored_row){f->seqs[i], p, g->row + p - g->pos};
+    }
+    for (int at = 0; at < n && st == UM_OK; at += SCORED_ROWS)
+        st = rows_score(x, f, list + at, um_min_int(n - at, SCORED_ROWS), err);
+    um_arena_reset(x->scratch, mark);
+    return st;
+}
+
 /* One segment is read: pages are filled, and when all is read the next token is drawn from the last of its logits. */
 static um_status segment_end(um_batcher *x, um_sequence *s, const um_segment *g,
                              const float *logits, um_err *err)
@@ -376,7 +424,8 @@ static um_status tokens(um_batcher *x, um_flight *f, um_err *err)
 /* A micro-batch is through: its place is free. */
 static um_status end(um_batcher *x, um_flight *f, um_err *err)
 {
-    um_status st = tokens(x, f, err);
+    um_status st = scores(x, f, err);
+    if (st == UM_OK) st = tokens(x, f, err);
     f->busy = false;
     um_arena_reset(&f->host, (um_mark){0});
     um_arena_reset(&f->device, (um_mark){0});

@@ -176,7 +176,8 @@ static void evict(um_prefix_cache *c, int32_t page)
 int32_t um_prefix_find(um_prefix_cache *c, um_page_table *t, const um_prefix_chain *chain)
 {
     const int32_t from = t->positions;
-    UM_CHECK(from <= chain->rows);
+    UM_CHECK(chain->ends || from <= chain->rows);
+    if (from > chain->rows) return 0;
     const int32_t most = chain->rows == 0 ? 0 : (chain->rows - 1) / UM_PAGE;
     if (from % UM_PAGE != 0 || t->cached != from / UM_PAGE || t->cached >= most) return 0;
     while (t->cached < most) {
@@ -192,9 +193,8 @@ int32_t um_prefix_find(um_prefix_cache *c, um_page_table *t, const um_prefix_cha
 
 void um_prefix_put(um_prefix_cache *c, um_page_table *t, const um_prefix_chain *chain)
 {
-    const int32_t whole = t->positions / UM_PAGE;
-    UM_CHECK(t->positions <= chain->rows);
-    if (t->cached == whole) return;
+    const int32_t whole = um_min_int(t->positions, chain->rows) / UM_PAGE;
+    UM_CHECK(chain->ends || t->positions <= chain->rows);
     for (; t->cached < whole; t->cached++) {
         const int32_t i = t->cached;
         const int32_t page = lookup(c, &chain->keys[i]);

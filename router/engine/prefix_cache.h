@@ -23,6 +23,9 @@
  *   3. after the step um_page_table_advance, then um_prefix_put; pushes each generated token before the step that reads it;
  *   4. um_page_table_release at its end, or when it is put back. In the latter case it keeps its chain, and continues with um_prefix_find.
  *
+ * A chain may end before the rows of its sequence do (ends): what stands behind it is neither looked for nor put. That of an answer that
+ * is scored (sequence.h) does, for the logits of that answer's rows are wanted, and so the rows have to be computed.
+ *
  * Cost: O(pages touched) for every function but um_prefix_cache_close and um_prefix_check. Thread: one. */
 #pragma once
 
@@ -43,6 +46,7 @@ typedef struct um_prefix_chain {
     um_prefix_key *keys; /* [n] of the whole pages */
     int32_t n, cap;
     int32_t rows;      /* all that were pushed */
+    bool ends;         /* its sequence has further rows, which are not shared */
     size_t rest_bytes; /* of the rows behind the whole pages */
     uint8_t rest[UM_PAGE * UM_PREFIX_ROW_BYTES];
 } um_prefix_chain;

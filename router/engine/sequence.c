@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "router/request/prompt.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,7 +53,9 @@ static void seed(um_sequence *s, const um_config *cfg)
 static void options(um_sequence *s, const um_config *cfg, const um_model *m)
 {
     const um_request *r = &s->req;
-    s->max_out = (int)(r->max_new_tokens >= 0 ? r->max_new_tokens : cfg->max_new_tokens);
+    s->max_out = (int)(r->score != NULL         ? 0
+                       : r->max_new_tokens >= 0 ? r->max_new_tokens
+                                                : cfg->max_new_tokens);
     s->ignore_eos = r->has_ignore_eos ? r->ignore_eos : cfg->ignore_eos;
     seed(s, cfg);
     double fallback = m->do_sample ? (double)m->temperature : 0;
@@ -149,12 +152,25 @@ static void make_ready(um_sequence *s, const um_model *m)
     s->state = UM_SEQ_READY;
 }
 
+/* The ids of the prompt. The answer of one that is scored is encoded as in training (um_prompt_labelled), with its </s>. */
+static um_status ids_make(um_sequence *s, const um_tokenizer *tok, um_err *err)
+{
+    um_labelled l;
+    if (s->req.score == NULL)
+        return um_prompt_ids(tok, &s->req, &s->ids, &s->n_ids, &s->arena, err);
+    UM_TRY(um_prompt_labelled(tok, &s->req, &l, &s->arena, err));
+    s->ids = l.ids;
+    s->n_ids = l.n;
+    while (s->scored < l.n && l.labels[l.n - 1 - s->scored] != UM_LABEL_IGNORED) s->scored++;
+    return UM_OK;
+}
+
 void um_sequence_begin(um_sequence *s, const um_config *cfg, const um_model *m,
                        const um_tokenizer *tok)
 {
     um_err why = {0};
     s->begun_ns = um_now_ns();
-    um_status st = um_prompt_ids(tok, &s->req, &s->ids, &s->n_ids, &s->arena, &why);
+    um_status st = ids_make(s, tok, &why);
     if (st == UM_OK) st = um_prompt_check(&s->req, s->ids, s->n_ids, m, &why);
     if (st == UM_OK)
         st = length_check(s, s->n_ids, s->req.n_items > 0 ? " or more" : "", cfg, m, &why);
@@ -226,6 +242,7 @@ void um_sequence_grant(um_sequence *s, const um_model *m)
     UM_CHECK(s->state == UM_SEQ_READY);
     s->out = um_arena_i32(&s->arena, (size_t)s->max_out);
     if (s->req.logprobs) s->logprob = um_arena_f32(&s->arena, 1, (size_t)s->max_out);
+    if (s->scored > 0) s->logprob = um_arena_f32(&s->arena, 1, (size_t)s->scored);
     trace_features(s, m);
     s->state = UM_SEQ_PREFILL;
 }
@@ -285,7 +302,7 @@ void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m, 
 {
     um_err why = {0};
     um_status st = UM_OK;
-    if (s->cancelled) return;
+    if (s->cancelled || s->state == UM_SEQ_DONE) return; /* done: its scores are no numbers */
     if (s->n_out == 0) s->first_ns = um_now_ns();
     s->state = UM_SEQ_DECODE;
     if (s->max_out > 0) st = token_add(s, logits, m, scratch, &why);
@@ -300,6 +317,24 @@ void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m, 
     s->state = UM_SEQ_DONE;
 }
 
+void um_sequence_score_rows(const um_sequence *s, int *from, int *to)
+{
+    *to = s->scored > 0 ? s->T - 1
+                        : 0; /* a token's likelihood stands in the logits of the row before it */
+    *from = *to - s->scored;
+}
+
+void um_sequence_score(um_sequence *s, int row, const float *logits, const um_model *m)
+{
+    int k = row - (s->T - 1 - s->scored);
+    um_err why = {0};
+    UM_CHECK(k >= 0 && k < s->scored);
+    s->logprob[k] = um_sample_logprob(logits, m->vocab, s->ids[s->n_ids - s->scored + k]);
+    if (isfinite(s->logprob[k])) return;
+    UM_FAIL(&why, UM_E_CORRUPT, "the likelihood of token %d of the answer is not a number", k);
+    um_sequence_fail(s, UM_E_CORRUPT, &why);
+}
+
 /* --- what is reported --- */
 
 bool um_sequence_token(um_sequence *s, Um__Token *out, um_arena *arena)
@@ -308,7 +343,7 @@ bool um_sequence_token(um_sequence *s, Um__Token *out, um_arena *arena)
     if (s->state == UM_SEQ_DONE) um_answer_end(&s->answer);
     const char *text = um_answer_show(&s->answer, arena);
     int n = s->n_out - s->told;
-    if (n == 0 && text[0] == '\0') return false;
+    if (s->scored > 0 || (n == 0 && text[0] == '\0')) return false;
     um__token__init(out);
     out->id = s->number;
     out->index = (uint32_t)s->told;
@@ -353,4 +388,9 @@ void um_sequence_result(um_sequence *s, Um__Result *out, um_arena *arena)
     out->decode_ns = s->done_ns - first;
     out->n_logprobs = s->logprob != NULL ? (size_t)s->n_out : 0;
     out->logprobs = s->logprob;
+    out->scored = s->scored > 0;
+    if (s->scored == 0 || s->cancelled) return;
+    out->text = (char *)(uintptr_t)s->req.score;
+    out->ids = s->ids + (s->n_ids - s->scored);
+    out->n_ids = out->n_logprobs = (size_t)s->scored;
 }

@@ -11,6 +11,9 @@
  * A fault of one request ends in done with a status and a sentence; the others go on. All memory of a sequence is its own and ends with
  * it, but for the rows of media, which it shares with others that have the same medium.
  *
+ * A request that gives the answer itself ("score") has that answer at the end of its prompt, and generates nothing: the logits of the rows
+ * before its tokens say how likely each of them is.
+ *
  * The prompt is not stored as embeddings. um_sequence_run says what stands at a position, a token or a row of a medium, and whoever
  * builds a micro-batch fetches the rows of a chunk from there; so a prompt can be read again from any position. */
 #pragma once
@@ -82,7 +85,9 @@ typedef struct um_sequence {
     int in_flight;  /* micro-batches under way that hold rows of it: until then it is not retired */
     bool cancelled; /* nobody wants it any more */
     int32_t *out;   /* new tokens */
-    float *logprob; /* of each; NULL unless the request wants them */
+    int scored; /* ids at the end of the prompt whose likelihood is wanted, all of them text; 0: an answer is generated */
+    float
+        *logprob; /* of each new token, or of the scored ones; NULL unless the request wants them */
     int n_out, max_out;
     int told; /* how many of them um_sequence_token has reported */
     um_answer answer;
@@ -129,6 +134,11 @@ um_run um_sequence_run(const um_sequence *s, int pos, int most);
 /* The next token from the logits of the last row (host memory); with max_out 0 there is none, and logits may be NULL. Moves the state
  * on; of a cancelled one nothing. */
 void um_sequence_sample(um_sequence *s, const float *logits, const um_model *m, um_arena *scratch);
+
+/* Of a scored sequence: the rows from *from to before *to are those whose logits are wanted; none (0) of others. */
+void um_sequence_score_rows(const um_sequence *s, int *from, int *to);
+/* Takes the logits of row `row`, one of those. What is read again after it was put back has the same value again. */
+void um_sequence_score(um_sequence *s, int row, const float *logits, const um_model *m);
 
 /* The tokens since the last call, with the text that became certain; false when there is nothing to report. *out points into s and
  * arena. */

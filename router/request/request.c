@@ -22,7 +22,7 @@ enum {
 static const char *const known[] = {
     "id",    "prompt",         "messages",   "sample",        "system",     "stop",
     "seed",  "max_new_tokens", "max_tokens", "temperature",   "ignore_eos", "max_completion_tokens",
-    "top_k", "top_p",          "model",      "conversations", "logprobs",
+    "top_k", "top_p",          "model",      "conversations", "logprobs",   "score",
 };
 enum { KNOWN = sizeof known / sizeof known[0] };
 
@@ -277,6 +277,24 @@ static um_status options_read(um_request *r, const um_json *j, um_arena *arena, 
     return system != NULL ? um_system_read(r, system, "system", arena, err) : UM_OK;
 }
 
+/* "score": an answer becomes the last turn, in place of the one that would be generated. */
+static um_status score_read(um_request *r, const um_json *j, um_arena *arena, um_err *err)
+{
+    if (j == NULL) return UM_OK;
+    if (um_json_kind_of(j) != UM_JSON_STRING)
+        return UM_FAIL(err, UM_E_DATA, "score: want a text, the answer to be scored");
+    int n = r->n_turns - (r->turns[r->n_turns - 1].human ? 0 : 1); /* an empty one is left out */
+    um_turn *turns = um_arena_zero(arena, ((size_t)n + 1) * sizeof *turns);
+    memcpy(turns, r->turns, (size_t)n * sizeof *turns);
+    r->score = um_arena_str(arena, um_json_str(j, ""));
+    turns[n].parts = um_arena_zero(arena, sizeof *turns[n].parts);
+    turns[n].parts[0].text = r->score;
+    turns[n].n = 1;
+    r->turns = turns;
+    r->n_turns = n + 1;
+    return UM_OK;
+}
+
 /* --- the whole --- */
 
 /* Which of the forms a training sample has. */
@@ -398,7 +416,7 @@ static um_status body_read(um_request *r, const um_json *root, const um_request_
     if (st != UM_OK) return st;
     r->items = media.used.items;
     r->n_items = media.used.n;
-    return UM_OK;
+    return from->answered ? UM_OK : score_read(r, given(j, "score"), arena, err);
 }
 
 /* "id", and what batch and data files call it; the first that is there. */

@@ -2,6 +2,7 @@
  *
  *   {"id": "7", "prompt": TEXT, "image": [PATH, ...], "speech": ..., "sound": ..., "video": ..., "video_audio": "speech",
  *    "system": TEXT, "stop": [TEXT, ...], "max_new_tokens": 12, "temperature": 0.2, "top_k": 50, "top_p": 0.9, "seed": 1, ...}
+ *   {"prompt": TEXT, "score": TEXT, ...}                        (nothing is generated: how likely is this answer?)
  *   {"prompt": [TEXT, {"image": PATH}, {"speech": PATH}, {"video": PATH, "audio": "sound"}, TEXT]}
  *   {"messages": [{"role": "user", "content": TEXT or list of parts}, ...], "max_tokens": 12}      (OpenAI's form)
  *   {"custom_id": "7", "method": "POST", "url": "/v1/chat/completions", "body": REQUEST}           (its batch form)
@@ -74,7 +75,9 @@ typedef struct um_request {
     bool has_seed, has_ignore_eos;
     uint64_t seed;
     bool ignore_eos;
-    bool logprobs;        /* the result shall have the log-probability of each token */
+    bool logprobs; /* the result shall have the log-probability of each token */
+    const char *
+        score; /* the answer whose likelihood is wanted, which is then the last turn; NULL: one is to be generated */
     const char **ignored; /* [n_ignored]: keys of a sample that mean nothing here */
     int n_ignored;
     int64_t
