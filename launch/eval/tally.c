@@ -23,6 +23,13 @@ static double yes_no_score(um_yes_no *c, const um_eval_item *item, const char *a
     return said == want;
 }
 
+/* An option that reads as the right one does is right too. */
+static bool is_right(const um_eval_item *item, int choice)
+{
+    return choice >= 0 && (choice == item->right ||
+                           strcmp(item->options[choice], item->options[item->right]) == 0);
+}
+
 static double item_score(um_tally *t, const um_eval_item *item, const char *answer,
                          um_arena *scratch)
 {
@@ -34,7 +41,7 @@ static double item_score(um_tally *t, const um_eval_item *item, const char *answ
     case UM_METRIC_VQA:
         return um_vqa_accuracy(answer, item->refs, item->n_refs, scratch);
     case UM_METRIC_CHOICE:
-        return um_choice_of(answer, item->options, item->n_options, scratch) == item->right;
+        return is_right(item, um_choice_of(answer, item->options, item->n_options, scratch));
     case UM_METRIC_YES_NO:
         return yes_no_score(&t->yes_no, item, answer, scratch);
     default:
@@ -126,21 +133,23 @@ static void rows_by(um_tally *t, const char *by, named *list, size_t n, um_arena
 um_status um_tally_of(um_tally *out, const um_eval_task *t, const char *const *answers,
                       um_arena *arena, um_err *err)
 {
-    static const char *const by[] = {"modality", "group", "speaker"};
+    enum { BY = 4 };
+    static const char *const by[BY] = {"modality", "group", "split", "speaker"};
     um_tally r = {.metric = t->metric};
     um_arena scratch;
     if (t->n > INT32_MAX / 4) return UM_FAIL(err, UM_E_LIMIT, "%zu questions are too many", t->n);
     um_arena_init(&scratch, "tally", 1 << 16);
     r.score = um_arena_zero(arena, (t->n + 1) * sizeof *r.score);
-    r.rows = um_arena_alloc(arena, (3 * t->n + 1) * sizeof *r.rows);
+    r.rows = um_arena_alloc(arena, (BY * t->n + 1) * sizeof *r.rows);
     um_status st = scores_make(&r, t, answers, &scratch, err);
     r.rows[r.n_rows++] = row_of(&r, "all", "", r.score, (long)t->n);
-    for (int k = 0; k < 3 && st == UM_OK; k++) {
+    for (int k = 0; k < BY && st == UM_OK; k++) {
         named *list = um_arena_alloc(&scratch, (t->n + 1) * sizeof *list);
         for (size_t i = 0; i < t->n; i++) {
             const um_eval_item *item = &t->items[i];
             list[i] = (named){k == 0   ? um_eval_modality(item, arena)
                               : k == 1 ? item->group
+                              : k == 2 ? item->split
                                        : item->speaker,
                               r.score[i]};
         }

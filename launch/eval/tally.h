@@ -1,4 +1,4 @@
-/* What answers to a task are worth: of all of it, of each modality, each group and each speaker, with 95 % intervals. */
+/* What answers to a task are worth: of all of it, of each modality, group, split and speaker, with 95 % intervals. */
 #pragma once
 
 #include "launch/eval/metrics/interval.h"
@@ -6,7 +6,7 @@
 #include "launch/eval/tasks/task.h"
 
 typedef struct um_tally_row {
-    const char *by;   /* "all", "modality", "group", "speaker" */
+    const char *by;   /* "all", "modality", "group", "split", "speaker" */
     const char *name; /* "" of all */
     long n;
     double score;         /* mean; 0..1, of CIDEr-D 0..10, a word error rate may exceed 1 */
@@ -15,8 +15,8 @@ typedef struct um_tally_row {
 
 typedef struct um_tally {
     um_eval_metric metric;
-    um_tally_row
-        *rows; /* [n_rows], that of all first, then by modality, group and speaker, each by name */
+    um_tally_row *
+        rows; /* [n_rows], that of all first, then by modality, group, split and speaker, each by name */
     int n_rows;
     double *
         score; /* [n] of each item; of word error rates errors, weighted so that their mean is the rate */

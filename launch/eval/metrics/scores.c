@@ -26,6 +26,19 @@ bool um_exact_match(const char *answer, const char *const *refs, int n, um_arena
     return same;
 }
 
+/* The text has the word just so, in its capitals: of a key that is an article, as the letter "A", which answers otherwise lose. */
+static bool holds_word(const char *text, const char *word, um_arena *scratch)
+{
+    um_words w = um_words_split(text, scratch);
+    size_t n = strlen(word);
+    for (int i = 0; i < w.n; i++) {
+        const char *s = w.word[i];
+        while (*s != '\0' && !um_is_word_char(*s)) s++;
+        if (n > 0 && strncmp(s, word, n) == 0 && !um_is_word_char(s[n])) return true;
+    }
+    return false;
+}
+
 bool um_holds_match(const char *answer, const char *const *refs, int n, um_arena *scratch)
 {
     um_mark mark = um_arena_mark(scratch);
@@ -33,7 +46,8 @@ bool um_holds_match(const char *answer, const char *const *refs, int n, um_arena
     bool held = false;
     for (int i = 0; i < n && !held; i++) {
         const char *ref = um_answer_normal(refs[i], scratch);
-        held = ref[0] != '\0' && strstr(text, um_arena_fmt(scratch, " %s ", ref)) != NULL;
+        held = ref[0] != '\0' ? strstr(text, um_arena_fmt(scratch, " %s ", ref)) != NULL
+                              : holds_word(answer, refs[i], scratch);
     }
     um_arena_reset(scratch, mark);
     return held;
@@ -86,9 +100,11 @@ double um_token_f1(const char *answer, const char *const *refs, int n, um_arena 
 
 /* --- choices --- */
 
-/* The option whose letter the word is: "B", "(b)", "B.", "B:"; -1: none. A bare small letter is a word ("a dog"), unless it is alone. */
+/* The option whose letter the word is: "B", "(b)", "B.", "B:", "**B**"; -1: none. A bare small letter is a word ("a dog"), unless it is
+ * alone. */
 static int letter_of(const char *word, int n, bool alone)
 {
+    while (*word == '*' || *word == '"' || *word == '`') word++;
     bool open = word[0] == '(' || word[0] == '[';
     const char *p = word + open;
     int k = toupper((unsigned char)p[0]) - 'A';
@@ -99,22 +115,33 @@ static int letter_of(const char *word, int n, bool alone)
     return k;
 }
 
+/* "answer" is, and "Answer:", "**answer**". */
+static bool is_word_of(const char *word, const char *what)
+{
+    while (*word == '*' || *word == '"') word++;
+    return strncasecmp(word, what, strlen(what)) == 0;
+}
+
 static int by_letter(const char *answer, int n, um_arena *scratch)
 {
     um_words w = um_words_split(answer, scratch);
     int k = w.n > 0 ? letter_of(w.word[0], n, w.n == 1) : -1;
     bool article = k == 0 && w.n > 1 && strcmp(w.word[0], "A") == 0; /* "A dog" */
     if (k >= 0 && !article) return k;
-    for (int i = 1; i < w.n; i++) { /* "the answer is B", "option C" */
+    int declared = -1, named = -1; /* the last "the answer is B"; the first "option C", "it is C" */
+    for (int i = 1; i < w.n; i++) {
         const char *before = w.word[i - 1];
-        if (strcmp(before, "is") != 0 && strcmp(before, "is:") != 0 &&
-            strncasecmp(before, "answer", 6) != 0 && strncasecmp(before, "option", 6) != 0 &&
-            strncasecmp(before, "choice", 6) != 0)
+        bool is = strcmp(before, "is") == 0 || strcmp(before, "is:") == 0;
+        bool declares =
+            is_word_of(before, "answer") || (is && i > 1 && is_word_of(w.word[i - 2], "answer"));
+        if (!declares && !is && !is_word_of(before, "option") && !is_word_of(before, "choice"))
             continue;
         k = letter_of(w.word[i], n, false);
-        if (k >= 0 && !(k == 0 && strcasecmp(w.word[i], "a") == 0 && i + 1 < w.n)) return k;
+        if (k < 0 || (k == 0 && strcasecmp(w.word[i], "a") == 0 && i + 1 < w.n)) continue;
+        if (declares) declared = k;
+        if (named < 0) named = k;
     }
-    return -1;
+    return declared >= 0 ? declared : named;
 }
 
 /* Whether text holds phrase with no letter beside it. */

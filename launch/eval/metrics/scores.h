@@ -7,7 +7,8 @@
 
 /* The answer is one of the references, both as um_answer_normal makes them. */
 bool um_exact_match(const char *answer, const char *const *refs, int n, um_arena *scratch);
-/* The answer holds one of the references as whole words one behind another, both as um_answer_normal makes them. */
+/* The answer holds one of the references as whole words one behind another, both as um_answer_normal makes them. A reference of which
+ * that leaves nothing, as the letter "A", must stand there in the same capitals. */
 bool um_holds_match(const char *answer, const char *const *refs, int n, um_arena *scratch);
 /* VQA accuracy (Antol et al. 2015): over all ways of leaving one reference out, the mean of min(1, references equal to the answer / 3).
  * With a single reference: exact match. */

@@ -2,6 +2,7 @@
 #include "launch/eval/tasks/eval_read.h"
 
 #include "core/base/file.h"
+#include "launch/eval/metrics/scores.h"
 #include "launch/eval/tasks/eval_formats.h"
 
 #include <string.h>
@@ -36,6 +37,24 @@ const char *um_eval_formats(um_arena *arena)
     return all;
 }
 
+/* What the metric needs of every question. The reference of a yes-or-no question becomes "yes" or "no", however it is written. */
+static um_status items_check(um_eval_task *t, um_err *err)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        um_eval_item *item = &t->items[i];
+        if (t->metric == UM_METRIC_CHOICE && item->right < 0)
+            return UM_FAIL(err, UM_E_DATA, "question %s: has no options, but is to be a choice",
+                           item->id);
+        if (t->metric != UM_METRIC_YES_NO) continue;
+        int is = item->n_refs > 0 ? um_yes_no_of(item->refs[0], t->arena) : -1;
+        if (is < 0)
+            return UM_FAIL(err, UM_E_DATA, "question %s: its answer is neither yes nor no",
+                           item->id);
+        item->refs[0] = is == 1 ? "yes" : "no";
+    }
+    return UM_OK;
+}
+
 um_status um_eval_read(um_eval_task *out, const um_eval_source *from, um_arena *arena, um_err *err)
 {
     int k = 0;
@@ -56,6 +75,7 @@ um_status um_eval_read(um_eval_task *out, const um_eval_source *from, um_arena *
     if (st == UM_OK && t.n == 0)
         st = UM_FAIL(err, UM_E_DATA, "no question with an answer%s",
                      t.left_out > 0 ? ": is it a test split?" : "");
+    if (st == UM_OK) st = items_check(&t, err);
     if (st != UM_OK) return um_wrap(err, st == UM_E_USAGE ? st : UM_E_DATA, "%s", from->questions);
     *out = t;
     return UM_OK;

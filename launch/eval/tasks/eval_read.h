@@ -15,7 +15,7 @@
  * jsonl          one object a line, or an array of them; of two forms:
  *                {"id", "question", "context", "image" | "speech" | "voice" | "sound" | "video": PATH or list (these may stand
  *                 under "media"), "answer" | "answers": TEXT or list, "options": [TEXT, ...] with "answer" a letter, an option or its
- *                 number from 0, "key": words that a right answer has, "group" | "task", "modality", "speaker"}
+ *                 number from 0, "key": words that a right answer has, "group" | "task", "modality", "speaker", "split"}
  *                a training sample (router/data/sample.h), whose last answer is wanted
  *                Its questions are put as they stand, placeholders and all.
  *

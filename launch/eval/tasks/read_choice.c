@@ -27,7 +27,7 @@ static const char *image_of(const um_eval_task *t, const char *text)
 
 static um_status mmbench_item(um_eval_task *t, const um_table *table, const char **row, um_err *err)
 {
-    int answer = um_eval_letter(cell(row, um_table_column(table, "answer")));
+    int answer = um_eval_letter(cell(row, um_table_column(table, "answer"))), right = -1;
     const char *id = cell(row, um_table_column(table, "index"));
     const char *image = image_of(t, cell(row, um_table_column(table, "image")));
     if (image == NULL) return UM_FAIL(err, UM_E_DATA, "question %s: has no image", id);
@@ -41,9 +41,11 @@ static um_status mmbench_item(um_eval_task *t, const um_table *table, const char
     um_eval_medium_add(t, item, UM_IMAGE, image);
     for (char letter = 'A'; letter <= 'H'; letter++) {
         const char *option = cell(row, um_table_column(table, (char[]){letter, '\0'}));
-        if (option[0] != '\0') um_eval_option_add(t, item, option);
+        if (option[0] == '\0') continue; /* one in the middle may lack: those behind it move up */
+        if (letter - 'A' == answer) right = item->n_options;
+        um_eval_option_add(t, item, option);
     }
-    return um_eval_right_set(t, item, answer, err);
+    return um_eval_right_set(t, item, right, err);
 }
 
 um_status um_read_mmbench(um_eval_task *t, const um_eval_source *from, um_err *err)

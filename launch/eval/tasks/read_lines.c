@@ -61,8 +61,8 @@ static void text_write(um_text *out, const char *text, bool *first)
     um_text_json(out, text);
 }
 
-/* The first n turns of a request as messages, media where they stand; also lists the media in item. */
-static void messages_write(um_eval_task *t, um_eval_item *item, const um_request *r, int n)
+/* The first n turns of a request as messages, media where they stand; also lists the media in item, unless it is NULL. */
+static const char *messages_of(um_eval_task *t, um_eval_item *item, const um_request *r, int n)
 {
     um_text out = {0};
     um_text_fmt(&out, "[");
@@ -85,13 +85,14 @@ static void messages_write(um_eval_task *t, um_eval_item *item, const um_request
             um_text_fmt(&out, first ? "" : ",");
             first = false;
             medium_write(&out, medium);
-            um_eval_medium_add(t, item, medium->modality, medium->paths[0]);
+            if (item != NULL) um_eval_medium_add(t, item, medium->modality, medium->paths[0]);
         }
         um_text_fmt(&out, "]}");
     }
     um_text_fmt(&out, "]");
-    item->messages = um_arena_strn(t->arena, out.s, out.n);
+    const char *messages = um_arena_strn(t->arena, out.s, out.n);
     um_text_free(&out);
+    return messages;
 }
 
 /* Content that stands in the file itself would be lost: messages name files only. */
@@ -130,7 +131,7 @@ static um_status sample_item(lines *l, um_eval_item *item, const char *text, siz
     int last = r.n_turns - 1;
     if (last < 1 || r.turns[last].human || r.turns[last].n == 0)
         return UM_FAIL(err, UM_E_DATA, "has no answer at its end");
-    messages_write(l->t, item, &r, last);
+    item->messages = messages_of(l->t, item, &r, last);
     item->id = r.id;
     item->question = turn_text(&r.turns[last - 1], l->t->arena);
     um_eval_ref_add(l->t, item, turn_text(&r.turns[last], l->t->arena));
@@ -217,7 +218,11 @@ static um_status question_item(lines *l, um_eval_item *item, const um_json *q, l
     item->context = um_eval_text(um_json_get(q, "context"), arena);
     UM_TRY(answers_read(l, item, q, err));
     UM_TRY(question_parse(l, &r, q, um_eval_prompt(item, UM_METRIC_KEY, arena), err));
-    messages_write(l->t, item, &r, 1);
+    item->messages = messages_of(l->t, item, &r, 1);
+    if (item->n_options == 0) return UM_OK;
+    um_eval_item open = {.question = item->question, .context = item->context};
+    UM_TRY(question_parse(l, &r, q, um_eval_prompt(&open, UM_METRIC_KEY, arena), err));
+    item->open_messages = messages_of(l->t, NULL, &r, 1);
     return UM_OK;
 }
 
@@ -234,6 +239,7 @@ static um_status own_line(void *ctx, const um_json *q, const char *text, size_t 
     item->group = text_of(q, "group", "task", l->t->arena);
     item->modality = um_eval_text(um_json_get(q, "modality"), l->t->arena);
     item->speaker = um_eval_text(um_json_get(q, "speaker"), l->t->arena);
+    item->split = um_eval_text(um_json_get(q, "split"), l->t->arena);
     return sample ? sample_item(l, item, text, n, number, err)
                   : question_item(l, item, q, number, err);
 }

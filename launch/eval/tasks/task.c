@@ -40,6 +40,7 @@ um_eval_item *um_eval_item_add(um_eval_task *t)
                                     .group = "",
                                     .modality = "",
                                     .speaker = "",
+                                    .split = "",
                                     .right = -1};
     return &t->items[t->n++];
 }
@@ -69,6 +70,12 @@ um_status um_eval_right_set(um_eval_task *t, um_eval_item *item, int right, um_e
     if (right < 0 || right >= item->n_options)
         return UM_FAIL(err, UM_E_DATA, "question %s: the answer is none of its %d options",
                        item->id, item->n_options);
+    if (item->n_options < 2 || item->n_options > UM_EVAL_OPTIONS)
+        return UM_FAIL(err, UM_E_DATA, "question %s: %d options, want 2 to %d", item->id,
+                       item->n_options, UM_EVAL_OPTIONS);
+    for (int i = 0; i < item->n_options; i++)
+        if (item->options[i][strspn(item->options[i], " \t\r\n")] == '\0')
+            return UM_FAIL(err, UM_E_DATA, "question %s: option %c is empty", item->id, 'A' + i);
     item->right = right;
     um_eval_ref_add(t, item, item->options[right]);
     return UM_OK;
@@ -113,30 +120,53 @@ char *um_eval_prompt(const um_eval_item *item, um_eval_metric metric, um_arena *
     return s;
 }
 
-/* The media, each on a line of its own, then the question. */
-static void prompt_write(um_text *out, const um_eval_item *item, um_eval_metric metric)
+/* The media, each on a line of its own, then the text. */
+static void prompt_write(um_text *out, const um_eval_item *item, const char *text)
 {
-    um_arena arena;
-    um_arena_init(&arena, "question", 4096);
     um_text_fmt(out, ",\"prompt\":[");
     for (int i = 0; i < item->n_media; i++) {
         um_text_fmt(out, "{\"%s\":", um_modality_name(item->media[i].modality));
         um_text_json(out, item->media[i].source);
         um_text_fmt(out, "},\"\\n\",");
     }
-    um_text_json(out, um_eval_prompt(item, metric, &arena));
+    um_text_json(out, text);
     um_text_fmt(out, "]");
+}
+
+void um_eval_score_request(um_text *out, const um_eval_item *item, int choice)
+{
+    static const char blanks[] = " \t\r\n";
+    um_arena arena;
+    um_eval_item open = *item;
+    um_arena_init(&arena, "question", 4096);
+    const char *option = item->options[choice] + strspn(item->options[choice], blanks);
+    size_t n = strlen(option);
+    while (n > 0 && strchr(blanks, option[n - 1]) != NULL) n--;
+    open.n_options = 0;
+    um_text_fmt(out, "{\"id\":");
+    um_text_json(out, item->id);
+    if (item->messages != NULL)
+        um_text_fmt(out, ",\"messages\":%s",
+                    item->open_messages != NULL ? item->open_messages : item->messages);
+    else
+        prompt_write(out, item, um_eval_prompt(&open, UM_METRIC_KEY, &arena));
+    um_text_fmt(out, ",\"score\":");
+    um_text_json(out, um_arena_strn(&arena, option, n));
+    um_text_fmt(out, "}\n");
     um_arena_free(&arena);
 }
 
 void um_eval_request(um_text *out, const um_eval_item *item, um_eval_metric metric,
                      int max_new_tokens)
 {
+    um_arena arena;
+    um_arena_init(&arena, "question", 4096);
     um_text_fmt(out, "{\"id\":");
     um_text_json(out, item->id);
     if (item->messages != NULL)
         um_text_fmt(out, ",\"messages\":%s", item->messages);
     else
-        prompt_write(out, item, metric);
+        prompt_write(out, item, um_eval_prompt(item, metric, &arena));
+    um_arena_free(&arena);
     um_text_fmt(out, ",\"max_new_tokens\":%d,\"temperature\":0}\n", max_new_tokens);
 }

@@ -22,6 +22,8 @@ typedef enum um_eval_metric {
 const char *um_eval_metric_name(um_eval_metric metric);
 um_eval_metric um_eval_metric_of(const char *name);
 
+enum { UM_EVAL_OPTIONS = 26 }; /* of a choice, at most: they are named by letters */
+
 typedef struct um_eval_medium {
     um_modality modality;
     const char *source; /* a path, or base64 of the file, as a request may say it */
@@ -43,8 +45,10 @@ typedef struct um_eval_item {
     const char
         *modality; /* as the file says it, else of the media: "image", "speech+image", "text" */
     const char *speaker; /* whose voice it is; "" when nobody says */
+    const char *split;   /* of the data; "" when nobody says */
     const char *
         messages; /* JSON of what is asked, as it stands in the file; NULL: media in front, then um_eval_prompt */
+    const char *open_messages; /* of a choice: the same without its options, NULL with messages */
 } um_eval_item;
 
 typedef struct um_eval_task {
@@ -62,13 +66,17 @@ void um_eval_ref_add(um_eval_task *t, um_eval_item *item, const char *text);
 void um_eval_option_add(um_eval_task *t, um_eval_item *item, const char *text);
 void um_eval_medium_add(um_eval_task *t, um_eval_item *item, um_modality modality,
                         const char *source);
-/* Makes the option `right` the answer of a choice. UM_E_DATA when there is no such option. */
+/* Makes the option `right` the answer of a choice. UM_E_DATA when there is no such option, when an option is empty, when there are fewer
+ * than two or more than UM_EVAL_OPTIONS. */
 um_status um_eval_right_set(um_eval_task *t, um_eval_item *item, int right, um_err *err);
 
 /* The item's modality: what the file says, else the kinds of its media. In arena. */
 const char *um_eval_modality(const um_eval_item *item, um_arena *arena);
 /* What is put to the model: context, question, options by letter, and how it is to answer. In arena. */
 char *um_eval_prompt(const um_eval_item *item, um_eval_metric metric, um_arena *arena);
+/* One line of requests.jsonl that asks how likely option `choice` is as the answer: the question is put without its options. White space
+ * around the option does not count. With its newline. */
+void um_eval_score_request(um_text *out, const um_eval_item *item, int choice);
 /* One line of requests.jsonl that asks it (router/request/request.h), with its newline. */
 void um_eval_request(um_text *out, const um_eval_item *item, um_eval_metric metric,
                      int max_new_tokens);

@@ -157,6 +157,11 @@ static void test_mmbench(void **state)
     refused("mmbench", "few.tsv", NULL, UM_E_DATA, "line 2: 2 fields, the first row has 3");
     folder_text(dir, "columns.tsv", "index\ttext\n1\tx\n");
     refused("mmbench", "columns.tsv", NULL, UM_E_DATA, "no columns image and question");
+    folder_text(dir, "gap.tsv",
+                "index\tquestion\tA\tB\tC\tD\tanswer\timage\n"
+                "1\tWhich?\tred\tnan\tblue\tgreen\tD\t" PICTURE "\n");
+    must_read(&t, "mmbench", "gap.tsv", NULL); /* B lacks: the answer is still the text of D */
+    item_is(&t, 0, "1||Which?|1:" PICTURE ",|red,blue,green,|green,|");
 }
 
 static void test_seed(void **state)
@@ -299,7 +304,78 @@ static void test_samples(void **state)
     refused("jsonl", "u.json", NULL, UM_E_DATA, "element 1: has no answer at its end");
 }
 
+/* What is wrong with choices, in the words of whoever wrote them. */
+static void test_bad_choices(void **state)
+{
+    static const char *const bad[][2] = {
+        {"{'id':'a','question':'?','options':['x',' '],'answer':0}",
+         "question a: option B is empty"},
+        {"{'id':'a','question':'?','options':['x'],'answer':'x'}", "1 options, want 2 to 26"},
+        {"{'id':'a','question':'?','options':['x','y'],'answer':'z'}", "none of its 2 options"},
+        {"{'id':'a','question':'?','options':['x','y'],'answer':2}", "none of its 2 options"},
+        {"{'question':'?','options':['x','y'],'answer':0}\n{'id':'b','question':'?','answer':'x'}",
+         "question b: has no options"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        folder_json(dir, "bad.jsonl", um_arena_fmt(&arena, "%s\n", bad[i][0]));
+        refused("jsonl", "bad.jsonl", NULL, UM_E_DATA, bad[i][1]);
+    }
+}
+
+/* A byte order mark, lines that end as on Windows, capitals, and letters beyond ASCII. */
+static void test_odd_texts(void **state)
+{
+    (void)state;
+    um_eval_task t;
+    um_err err = {0};
+    folder_json(dir, "odd.jsonl",
+                "\xEF\xBB\xBF{'id':1,'question':'q\xC3\xA9','options':['\xE4\xB8\xAD','"
+                "\xE4\xB8\xAD\xE6\x96\x87'],'answer':'B'}"
+                "\r\n\r\n{'id':2,'question':'r','options':['x','y'],'answer':'x'}\r\n");
+    must_read(&t, "jsonl", "odd.jsonl", NULL);
+    assert_int_equal(t.n, 2);
+    assert_true(t.items[0].right == 1 && t.items[1].right == 0);
+    folder_json(dir, "yes.jsonl",
+                "{'question':'?','answer':'Yes.'}\n{'question':'?','answer':'NO'}\n");
+    um_eval_source from = {
+        .format = "jsonl", .questions = path_of("yes.jsonl"), .metric = "yes-no"};
+    assert_int_equal(um_eval_read(&t, &from, &arena, &err), UM_OK);
+    assert_string_equal(t.items[0].refs[0], "yes");
+    assert_string_equal(t.items[1].refs[0], "no");
+    folder_json(dir, "maybe.jsonl", "{'question':'?','answer':'perhaps'}\n");
+    from.questions = path_of("maybe.jsonl");
+    assert_int_equal(um_eval_read(&t, &from, &arena, &err), UM_E_DATA);
+    has(&err, "neither yes nor no");
+}
+
 /* --- asking --- */
+
+/* How likely an option is, is asked without the options. */
+static void test_score_requests(void **state)
+{
+    um_eval_task t;
+    um_text line = {0};
+    um_request r;
+    um_err err = {0};
+    (void)state;
+    folder_json(dir, "choice.jsonl",
+                "{'id':'c','question':'Which?\\n<image>','image':'m/a.png','options':['  red "
+                "','dark red'],'answer':1}\n");
+    must_read(&t, "jsonl", "choice.jsonl", NULL);
+    um_eval_score_request(&line, &t.items[0], 0);
+    um_request_source from = {
+        .json = line.s, .n = line.n, .bytes = line.n, .folder = ".", .number = 1};
+    if (um_request_parse(&r, &from, &arena, &err) != UM_OK) fail_msg("%s: %s", line.s, err.msg);
+    assert_string_equal(r.score, "red");
+    assert_true(r.n_items == 1 && r.n_turns == 2 && strstr(line.s, "dark") == NULL);
+    says(t.items[0].messages, "B. dark red");
+    must_read(&t, "mmbench", "mm.tsv", NULL);
+    line.n = 0;
+    um_eval_score_request(&line, &t.items[1], 1);
+    says(line.s, "\"a\\nhint\\nWhich \\\"one\\\"?\"],\"score\":\"red\"}\n");
+    um_text_free(&line);
+}
 
 /* A request that the routers read. */
 static void request_reads(const um_eval_item *item, um_eval_metric metric, int media,
@@ -356,20 +432,20 @@ static void test_tally(void **state)
     um_err err = {0};
     folder_json(dir, "tally.jsonl",
                 "{'question':'a','key':'red','answer':'x','task':'colour','modality':'image','"
-                "speaker':'one'}\n"
+                "speaker':'one','split':'val'}\n"
                 "{'question':'b','key':'blue','answer':'x','task':'colour','modality':'speech'}\n"
                 "{'question':'c','key':'3','answer':'x','task':'count','modality':'image'}\n"
                 "{'question':'d','key':'dog','answer':'x','task':'count','modality':'image'}\n");
     must_read(&t, "jsonl", "tally.jsonl", NULL);
     static const char *const answers[] = {"It is red.", "red", "three of them", NULL};
     assert_int_equal(um_tally_of(&r, &t, answers, &arena, &err), UM_OK);
-    assert_int_equal(r.n_rows, 1 + 2 + 2 + 1);
+    assert_int_equal(r.n_rows, 1 + 2 + 2 + 1 + 1);
     const um_tally_row *all = row_of(&r, "all", ""), *image = row_of(&r, "modality", "image");
     assert_true(all->n == 4 && all->score == 0.5);
     assert_true(image->n == 3 && fabs(image->score - 2 / 3.0) < 1e-12);
     assert_true(image->interval.low > 0.2 && image->interval.high < 0.94);
     assert_true(row_of(&r, "group", "colour")->score == 0.5 &&
-                row_of(&r, "speaker", "one")->n == 1);
+                row_of(&r, "speaker", "one")->n == 1 && row_of(&r, "split", "val")->n == 1);
     um_text json = {0};
     um_tally_json(&json, &r);
     says(json.s,
@@ -438,8 +514,10 @@ int main(void)
         cmocka_unit_test(test_seed),        cmocka_unit_test(test_race),
         cmocka_unit_test(test_clothoaqa),   cmocka_unit_test(test_videos),
         cmocka_unit_test(test_own),         cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_requests),    cmocka_unit_test(test_tally),
-        cmocka_unit_test(test_tally_words), cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_bad_choices), cmocka_unit_test(test_odd_texts),
+        cmocka_unit_test(test_requests),    cmocka_unit_test(test_score_requests),
+        cmocka_unit_test(test_tally),       cmocka_unit_test(test_tally_words),
+        cmocka_unit_test(test_answers),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

@@ -102,6 +102,13 @@ static void test_exact(void **state)
     assert_true(um_holds_match("There are 2.", refs, 2, &arena));
     assert_false(um_holds_match("a red balloon", refs, 2, &arena));
     assert_false(um_holds_match("a ball that is red", refs, 2, &arena));
+    static const char *const letter[] = {"A"}; /* an article, unless it is a letter that was read */
+    assert_true(um_holds_match("It is the letter A.", letter, 1, &arena));
+    assert_true(um_holds_match("\"A\"", letter, 1, &arena));
+    assert_false(um_holds_match("It is a square.", letter, 1, &arena));
+    assert_false(um_holds_match("It is the letter B. An A4 page.", letter, 1, &arena));
+    static const char *const nothing[] = {""};
+    assert_false(um_holds_match("", nothing, 1, &arena));
 }
 
 /* k of ten people say "cat": each of them left out leaves k - 1, each of the others k. */
@@ -162,6 +169,12 @@ static void test_choice(void **state)
         {"red, I have no idea", 3},
         {"", -1},
         {"I'd say so", -1},
+        {"Answer: **D**", 3},
+        {"The correct answer is **(C)**.", 2},
+        {"I considered (A), but it is incorrect. Final answer: D.", 3},
+        {"The answer is A? No, the answer is B.", 1},
+        {"The correct answer is d.", 3},
+        {"Based on what is heard it cannot be told", -1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int k = um_choice_of(rows[i].answer, options, 4, &arena);
