@@ -5,6 +5,7 @@
 #include "core/base/rng.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #define Z95                                                                                        \
@@ -65,4 +66,48 @@ um_bias_index um_bias_index_of(const double *score, const double *specialist, in
         if (specialist[i] > 0) squares += pow(score[i] / specialist[i] - b.mean, 2);
     b.deviation = sqrt(squares / b.n);
     return b;
+}
+
+/* The index of questions drawn at random; false when no specialist has a score there. */
+static bool bias_drawn(um_bias_index *out, const um_bias_cell *cells, int n, double *score,
+                       double *specialist, um_rng *rng)
+{
+    for (int c = 0; c < n; c++) {
+        const um_bias_cell *cell = &cells[c];
+        double sum = 0, of = 0;
+        for (long i = 0; i < cell->n; i++) {
+            uint64_t k = um_rng_below(rng, (uint64_t)cell->n);
+            sum += cell->score[k];
+            of += cell->specialist[k];
+        }
+        score[c] = cell->n > 0 ? sum / (double)cell->n : 0;
+        specialist[c] = cell->n > 0 ? of / (double)cell->n : 0;
+    }
+    *out = um_bias_index_of(score, specialist, n);
+    return out->n > 0;
+}
+
+um_bias_interval um_bias_bootstrap(const um_bias_cell *cells, int n, int rounds, uint64_t seed)
+{
+    um_bias_interval out = {{0, 0}, {0, 0}};
+    if (n <= 0 || rounds <= 0) return out;
+    double *means = um_alloc_aligned(2 * (size_t)(rounds + n) * sizeof *means);
+    double *deviations = means + rounds, *score = deviations + rounds, *specialist = score + n;
+    um_rng rng = um_rng_seed(seed, 0);
+    int drawn = 0;
+    for (int r = 0; r < rounds; r++) {
+        um_bias_index b;
+        if (!bias_drawn(&b, cells, n, score, specialist, &rng)) continue;
+        means[drawn] = b.mean;
+        deviations[drawn++] = b.deviation;
+    }
+    if (drawn > 0) {
+        qsort(means, (size_t)drawn, sizeof *means, by_value);
+        qsort(deviations, (size_t)drawn, sizeof *deviations, by_value);
+        out.mean = (um_interval){percentile(means, drawn, 0.025), percentile(means, drawn, 0.975)};
+        out.deviation = (um_interval){percentile(deviations, drawn, 0.025),
+                                      percentile(deviations, drawn, 0.975)};
+    }
+    um_free(means);
+    return out;
 }

@@ -21,3 +21,15 @@ typedef struct um_bias_index {
     int n; /* benchmarks that count: those whose specialist's score is more than 0 */
 } um_bias_index;
 um_bias_index um_bias_index_of(const double *score, const double *specialist, int n);
+
+/* A benchmark of the index: scores of the same n questions, of the model and of its specialist. */
+typedef struct um_bias_cell {
+    const double *score, *specialist; /* [n] */
+    long n;
+} um_bias_cell;
+/* 95 % intervals of the mean and the deviation: the questions of every benchmark are drawn anew, those of a model and its specialist
+ * together. Draws in which no specialist has a score above 0 are left out. */
+typedef struct um_bias_interval {
+    um_interval mean, deviation;
+} um_bias_interval;
+um_bias_interval um_bias_bootstrap(const um_bias_cell *cells, int n, int rounds, uint64_t seed);

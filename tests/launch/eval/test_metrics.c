@@ -9,6 +9,7 @@
 #include "launch/eval/metrics/answer_text.h"
 #include "launch/eval/metrics/cider.h"
 #include "launch/eval/metrics/interval.h"
+#include "launch/eval/metrics/paired.h"
 #include "launch/eval/metrics/scores.h"
 #include "tests/support/fixture.h"
 
@@ -285,6 +286,44 @@ static void test_bootstrap(void **state)
 }
 
 /* Dense Task6 of the paper's tables against its specialists, as the specification recommends. */
+static void test_mcnemar(void **state)
+{
+    (void)state;
+    near(um_mcnemar(0, 0), 1);
+    near(um_mcnemar(0, 5), 2 / 32.0);
+    near(um_mcnemar(1, 5), 2 * (1 + 6) / 64.0);
+    near(um_mcnemar(4, 4), 1);
+    assert_true(um_mcnemar(0, 3000) >= 0 && um_mcnemar(0, 3000) < 1e-100);
+    static const double a[] = {1, 1, 0, 0, 1, 0}, b[] = {1, 1, 1, 1, 1, 0},
+                        half[] = {.5, 1, 1, 1, 1, 0};
+    um_paired p = um_paired_of(a, b, 6, 1000, 1);
+    assert_true(p.counts && p.only_a == 0 && p.only_b == 2 && p.n == 6);
+    near(p.difference, 2 / 6.0);
+    near(p.p, 0.5);
+    assert_true(p.interval.low >= 0 && p.interval.low < 1 / 3.0 && p.interval.high > 1 / 3.0);
+    p = um_paired_of(a, half, 6, 1000, 1);
+    assert_true(!p.counts && p.only_a == 0 && p.only_b == 0);
+    near(p.difference, 1.5 / 6.0);
+    assert_true(um_paired_of(a, b, 0, 1000, 1).p == 1);
+}
+
+/* A model as good as its specialists on every question has the index 1 and 0, whatever is drawn. */
+static void test_bias_bootstrap(void **state)
+{
+    (void)state;
+    static const double a[] = {1, 0, 1, 1, 0, 1, 1, 1}, b[] = {0, 0, 1, 0, 0, 1, 0, 0};
+    const um_bias_cell same[] = {{a, a, 8}, {b, b, 8}};
+    um_bias_interval i = um_bias_bootstrap(same, 2, 500, 1);
+    near(i.mean.low, 1);
+    near(i.mean.high, 1);
+    near(i.deviation.high, 0);
+    const um_bias_cell uneven[] = {{a, a, 8}, {b, a, 8}};
+    i = um_bias_bootstrap(uneven, 2, 500, 1);
+    assert_true(i.mean.low >= 0.5 && i.mean.low < 2 / 3.0 && i.mean.high > 2 / 3.0 &&
+                i.mean.high <= 1);
+    assert_true(i.deviation.low < 1 / 3.0 && i.deviation.high > 1 / 3.0);
+}
+
 static void test_bias_index(void **state)
 {
     (void)state;
@@ -300,12 +339,20 @@ static void test_bias_index(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_normal),    cmocka_unit_test(test_words),
-        cmocka_unit_test(test_exact),     cmocka_unit_test(test_vqa),
-        cmocka_unit_test(test_f1),        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_yes_no),    cmocka_unit_test(test_word_errors),
-        cmocka_unit_test(test_cider),     cmocka_unit_test(test_wilson),
-        cmocka_unit_test(test_bootstrap), cmocka_unit_test(test_bias_index),
+        cmocka_unit_test(test_normal),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_vqa),
+        cmocka_unit_test(test_f1),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_yes_no),
+        cmocka_unit_test(test_word_errors),
+        cmocka_unit_test(test_cider),
+        cmocka_unit_test(test_wilson),
+        cmocka_unit_test(test_bootstrap),
+        cmocka_unit_test(test_bias_index),
+        cmocka_unit_test(test_bias_bootstrap),
+        cmocka_unit_test(test_mcnemar),
     };
     return cmocka_run_group_tests(tests, arena_setup, arena_teardown);
 }
