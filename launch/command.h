@@ -13,6 +13,8 @@ um_status um_trace(const um_config *cfg, um_err *err);
 /* unimoe doctor: one line a check to `to`, a remedy under each that is not well. UM_E_IO when one fails. */
 um_status um_doctor(const um_config *cfg, FILE *to, um_err *err);
 
+/* unimoe eval: the questions of tasks to models, and what their answers are worth. UM_E_DATA when questions could not be put. */
+um_status um_eval(const um_config *cfg, um_err *err);
 /* unimoe train: a training job, its console and its log; the model directory or adapter at the end. */
 um_status um_train(const um_config *cfg, um_err *err);
 

@@ -48,6 +48,8 @@ static const struct {
      NULL},
     {"train", UM_PROG_TRAIN, um_train, "train a model, or some of its tensors, on conversations",
      NULL},
+    {"eval", UM_PROG_EVAL, um_eval, "ask models the questions of tasks and score their answers",
+     NULL},
     {"inspect", UM_PROG_INSPECT, inspect,
      "show what a model directory holds and what is wrong with it", NULL},
     {"doctor", UM_PROG_DOCTOR, doctor,

@@ -363,7 +363,8 @@ static um_status read_word(reader *r, const char *word)
     um_list *args = &r->cfg->args;
     const bool one = r->who == UM_PROG_TRACE || r->who == UM_PROG_INSPECT ||
                      r->who == UM_PROG_TRAIN || r->who == UM_PROG_ASSEMBLE;
-    int most = one ? 1 : r->who == UM_PROG_BENCH ? UM_MAX_FILES : r->who == UM_PROG_PLOT ? 2 : 0;
+    const bool many = r->who == UM_PROG_BENCH || r->who == UM_PROG_EVAL;
+    int most = one ? 1 : many ? UM_MAX_FILES : r->who == UM_PROG_PLOT ? 2 : 0;
     if (args->n >= most)
         return UM_FAIL(r->err, UM_E_USAGE, "unexpected word \"%s\"; usage: %s %s", word,
                        um_program_name(r->who), um_program_usage(r->who));

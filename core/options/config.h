@@ -37,9 +37,10 @@ typedef enum um_program {
     UM_PROG_PLOT = 512,
     UM_PROG_CONVERT = 1024,
     UM_PROG_TRAIN = 2048,
+    UM_PROG_EVAL = 4096,
     UM_PROG_ASSEMBLE = 8192,
-    UM_PROG_SERVE = 8 | 16,         /* commands that start a job which answers */
-    UM_PROG_LAUNCH = 8 | 16 | 2048, /* commands that start a job */
+    UM_PROG_SERVE = 8 | 16 | 4096,         /* commands that start a job which answers */
+    UM_PROG_LAUNCH = 8 | 16 | 2048 | 4096, /* commands that start a job */
 } um_program;
 
 typedef struct um_config {
@@ -132,6 +133,12 @@ typedef struct um_config {
     double spike;    /* a step with a norm so many times the usual one is skipped; 0 none */
     int64_t give_up; /* after so many skipped steps in a row */
     bool group_by_length;
+    /* eval */
+    um_list task, answers, specialist; /* lists.h of launch/eval; MODALITY=NAME */
+    const char *format;                /* of tasks that do not say theirs */
+    const char *metric;                /* "": the format's own */
+    const char *choices;               /* both generated likelihood */
+    const char *bias_by;               /* modality task */
     /* init */
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;

@@ -41,6 +41,7 @@
 #define STUDY "training"
 #define TUNE "what trains"
 #define KEEP "checkpoints and evaluation"
+#define EVAL "evaluation"
 #define MAKE "making a model"
 #define DRAW "drawing"
 #define CONVERT "converting a checkpoint"
@@ -49,7 +50,7 @@
 
 /* clang-format off */
 const um_option um_options[] = {
-    STR(model, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
+    STR(model, "", NULL, (JOB & ~UM_PROG_EVAL) | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "model directory: config.json, safetensors, tokenizer.model"),
     STR(vision_tower, "", NULL, JOB | UM_PROG_INSPECT | UM_PROG_CONVERT, WHAT,
         "folder of the vision tower, instead of the one that config.json names"),
@@ -72,11 +73,11 @@ const um_option um_options[] = {
         "print answers in the order of their requests; else each as soon as it is done"),
     BOOL(stream, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
          "print each token as soon as it is there; with --json as lines of their own before the result"),
-    STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE | UM_PROG_TRAIN, WHAT,
+    STR(media_folder, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE | UM_PROG_TRAIN | UM_PROG_EVAL, WHAT,
         "where relative media paths in requests and samples start; empty is the folder of their file"),
     STR(request, "", NULL, UM_PROG_ROUTER | UM_PROG_TRACE, WHAT,
         "the one request to trace (unimoe trace takes it as its first word)"),
-    STR(out, "", NULL, UM_PROG_RANKS | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | WRITE | UM_PROG_TRAIN, WHAT,
+    STR(out, "", NULL, UM_PROG_RANKS | UM_PROG_TRACE | UM_PROG_INIT | UM_PROG_PLOT | WRITE | UM_PROG_TRAIN | UM_PROG_EVAL, WHAT,
         "file or folder to write"),
     STR(routing, "", NULL, UM_PROG_ROUTER | UM_PROG_GENERATE, WHAT,
         "count which experts the tokens go to: NAME.csv is the numbers, NAME.svg a figure and the numbers beside it"),
@@ -120,15 +121,15 @@ const um_option um_options[] = {
 
     NUM(UM_OPT_INT, max_new_tokens, "128", 0, 1 << 24, ROUTE, TEXT,
         "tokens to generate at most; 0 reads the prompt and answers with an empty text"),
-    NUM(UM_OPT_REAL, temperature, "-1", -1, 100, ROUTE, TEXT,
+    NUM(UM_OPT_REAL, temperature, "-1", -1, 100, ROUTE & ~UM_PROG_EVAL, TEXT,
         "0 always takes the likeliest token; below 0: as generation_config.json says"),
-    NUM(UM_OPT_REAL, top_p, "-1", -1, 1, ROUTE, TEXT,
+    NUM(UM_OPT_REAL, top_p, "-1", -1, 1, ROUTE & ~UM_PROG_EVAL, TEXT,
         "sample from the likeliest tokens of this total probability; below 0: as generation_config.json says"),
-    NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE, TEXT,
+    NUM(UM_OPT_INT, top_k, "-1", -1, 1 << 24, ROUTE & ~UM_PROG_EVAL, TEXT,
         "sample from this many of the likeliest tokens; 0 is all; below 0: as generation_config.json says"),
     NUM(UM_OPT_INT, seed, "0", 0, INT64_MAX, ROUTE | LEARN | UM_PROG_INIT | UM_PROG_ASSEMBLE, TEXT,
         "seed of sampling and gate noise, from which each request without its own seed derives one; for init, seed of the weights; for assemble, of gates and noise; for train, of the order, the adapters and dropout"),
-    BOOL(ignore_eos, ROUTE, TEXT, "generate past the end tokens, up to max_new_tokens"),
+    BOOL(ignore_eos, ROUTE & ~UM_PROG_EVAL, TEXT, "generate past the end tokens, up to max_new_tokens"),
     NUM(UM_OPT_INT, context, "0", 0, 1 << 24, ANSWER, TEXT,
         "prompt rows, those of media counted, and new tokens that a request may have together; 0 is what the model has positions for"),
     NUM(UM_OPT_SIZE, request_memory, "0", 0, INT64_C(1) << 50, ROUTE, TEXT,
@@ -237,6 +238,21 @@ const um_option um_options[] = {
         "steps between records of the logs; the last step, and one that was skipped, saved, evaluated or has lost samples, always has one"),
     NUM(UM_OPT_INT, eval_every, "0", 0, INT64_MAX, TEACH, KEEP, "steps between evaluations; 0 evaluates at the end only"),
 
+    LIST(task, UM_PROG_EVAL, EVAL,
+         "questions: [NAME=][FORMAT:]QUESTIONS[:ANNOTATIONS[:MEDIA_FOLDER]]; may be given again"),
+    STR(format, "jsonl", "jsonl vqa aokvqa aokvqa-choice textvqa pope mmbench seed race clothoaqa msvdqa activitynetqa", UM_PROG_EVAL, EVAL,
+        "format of the tasks that do not name theirs"),
+    STR(metric, "", "exact key vqa choice yes-no f1 wer cider", UM_PROG_EVAL, EVAL,
+        "how answers are scored; empty: as the format is, and of jsonl by what its first line has: key, options, or an answer"),
+    STR(choices, "both", "both generated likelihood", UM_PROG_EVAL, EVAL,
+        "how an option is chosen: the one that the answer names, the likeliest one, or both beside each other"),
+    LIST(answers, UM_PROG_EVAL, EVAL,
+         "answers of another program: NAME=FILE, or NAME=FOLDER with a file TASK.jsonl for each task; may be given again"),
+    LIST(specialist, UM_PROG_EVAL, EVAL,
+         "MODALITY=NAME: the model that the others are compared with for the bias index; may be given again"),
+    STR(bias_by, "modality", "modality task", UM_PROG_EVAL, EVAL,
+        "the bias index compares the scores of all questions of a modality, or those of each task"),
+
     STR(preset, "", NULL, UM_PROG_INIT | UM_PROG_BENCH, MAKE, "sizes of the model to make, by name"),
     STR(config, "", NULL, UM_PROG_INIT | UM_PROG_CONVERT, MAKE, "sizes of the model to make, from a config.json"),
     STR(dtype, "f32", "f32 bf16", UM_PROG_INIT | UM_PROG_BENCH, MAKE, "type of the weights written"),
@@ -311,6 +327,12 @@ static const struct {
      "unimoe train MODEL --data samples.json --stage 3 --epochs 2 -o RUN\n"
      "unimoe train MODEL --data samples.json --stage 3 -o RUN --resume auto\n"
      "unimoe train MODEL --data a.json:2,b.jsonl --check-data\n"},
+    {UM_PROG_EVAL, "unimoe eval", "[NAME=]MODEL... --task FILE... --out DIR",
+     "Asks models the questions of tasks and scores their answers, side by side.",
+     "unimoe eval MODEL --task questions.jsonl -o DIR\n"
+     "unimoe eval dense=A moe=B --task mmbench:mmbench_dev_en.tsv --task vqa:q.json:a.json:images "
+     "-o DIR\n"
+     "unimoe eval --answers other=answers.jsonl --task questions.jsonl -o DIR\n"},
     {UM_PROG_INSPECT, "unimoe inspect", "DIR",
      "Shows what a model directory holds and what is wrong with it.",
      "unimoe inspect DIR\n"

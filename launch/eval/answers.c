@@ -2,28 +2,16 @@
 #include "launch/eval/answers.h"
 
 #include "core/base/json.h"
+#include "launch/eval/item_index.h"
 #include "launch/eval/tasks/eval_lines.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-/* Items by id. */
-typedef struct known {
-    const char *id;
-    size_t item;
-} known;
 
 typedef struct reading {
     um_answers *out;
-    known *list; /* [n] sorted */
-    size_t n;
+    um_item_index index;
     um_arena *arena;
 } reading;
-
-static int by_id(const void *a, const void *b)
-{
-    return strcmp(((const known *)a)->id, ((const known *)b)->id);
-}
 
 /* The first of the keys that the object has. */
 static const um_json *first_of(const um_json *object, const char *const *keys, int n)
@@ -47,14 +35,13 @@ static um_status answer_read(void *ctx, const um_json *object, const char *text,
     if (strcmp(kind, "result") != 0 && strcmp(kind, "error") != 0) return UM_OK;
     if (id == NULL || (answer == NULL && kind[0] == 'r'))
         return UM_FAIL(err, UM_E_DATA, "want {\"id\": ID, \"answer\": TEXT}");
-    const known key = {um_eval_text(id, r->arena), 0};
-    const known *found = bsearch(&key, r->list, r->n, sizeof *r->list, by_id);
-    if (found == NULL)
+    size_t item = um_item_index_find(&r->index, um_eval_text(id, r->arena));
+    if (item == UM_NO_ITEM)
         r->out->others++;
     else if (kind[0] == 'e')
         r->out->failed++;
     else
-        r->out->text[found->item] = um_eval_text(answer, r->arena);
+        r->out->text[item] = um_eval_text(answer, r->arena);
     return UM_OK;
 }
 
@@ -62,14 +49,8 @@ um_status um_answers_read(um_answers *out, const um_eval_task *t, const char *pa
                           um_err *err)
 {
     um_answers a = {.text = um_arena_zero(arena, (t->n + 1) * sizeof(char *)), .n = t->n};
-    reading r = {&a, um_arena_alloc(arena, (t->n + 1) * sizeof *r.list), t->n, arena};
-    for (size_t i = 0; i < t->n; i++) r.list[i] = (known){t->items[i].id, i};
-    qsort(r.list, r.n, sizeof *r.list, by_id);
-    for (size_t i = 1; i < r.n; i++)
-        if (strcmp(r.list[i - 1].id, r.list[i].id) == 0)
-            return UM_FAIL(err, UM_E_DATA,
-                           "two questions have the id %s: answers cannot be told apart",
-                           r.list[i].id);
+    reading r = {.out = &a, .arena = arena};
+    UM_TRY(um_item_index_make(&r.index, t, arena, err));
     um_status st = um_eval_lines(path, answer_read, &r, err);
     if (st != UM_OK) return um_wrap(err, UM_E_DATA, "%s", path);
     for (size_t i = 0; i < a.n; i++) a.given += a.text[i] != NULL;

@@ -127,12 +127,24 @@ static void print_summary(um_results *a, const um_json *j, const char *line)
     (void)written(a);
 }
 
+static void take_line(um_results *a, const um_json *j, bool result)
+{
+    a->refused = a->refused || !a->take(a->ctx, j);
+    if (result)
+        a->done++;
+    else
+        a->failed++;
+}
+
 um_job_next um_results_line(um_results *a, const char *line)
 {
     um_json *j = NULL;
     bool parsed = um_json_parse(&j, line, strlen(line), NULL) == UM_OK;
     const char *kind = parsed ? um_json_str(um_json_get(j, "kind"), "") : "";
-    if (strcmp(kind, "result") == 0) {
+    bool result = strcmp(kind, "result") == 0;
+    if (a->take != NULL && (result || strcmp(kind, "error") == 0)) {
+        take_line(a, j, result);
+    } else if (result) {
         print_result(a, j, line);
     } else if (strcmp(kind, "error") == 0) {
         print_error(a, j, line);
@@ -147,7 +159,7 @@ um_job_next um_results_line(um_results *a, const char *line)
         fprintf(a->log, "%s\n", line);
     }
     um_json_free(j);
-    if (a->broken != 0) return UM_JOB_STOP;
+    if (a->broken != 0 || a->refused) return UM_JOB_STOP;
     return a->summary ? UM_JOB_LAST : UM_JOB_GO_ON;
 }
 

@@ -18,6 +18,10 @@ enum { UM_WANTED_UNKNOWN = -1 };
 
 typedef struct um_results {
     FILE *out, *log;
+    /* NULL, or takes the lines of results and errors, which are then not printed; false: it cannot, and the job is to end */
+    bool (*take)(void *ctx, const um_json *line);
+    void *ctx;
+    bool refused;    /* it could not */
     bool json;       /* print the lines as they are */
     bool quiet;      /* no answers (trace) */
     bool unnamed;    /* the one request has no file to look it up in: its error needs no name */

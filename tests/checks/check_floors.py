@@ -57,7 +57,7 @@ FLOORS = {
     "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine"],  # sizes, for the plan of memory
     "launch/eval/metrics": BASE,  # numbers of texts: no model
     "launch/eval/tasks": BASE + ["core/model", "router/request", "launch/eval/metrics"],
-    "launch/eval": CORE + ["launch/eval/metrics", "launch/eval/tasks", "launch/job", "launch/model_dir", "router/request"],
+    "launch/eval": CORE + ["launch/eval/metrics", "launch/eval/tasks", "launch/job", "launch/model_dir", "launch/plot", "router/request"],
     "launch/train": CORE + TRAIN + ["launch/job", "launch/model_dir", "launch/plot", "router/request", "router/data", "encoder_worker/decode"],
     "launch": CORE + TRAIN + ROLES + ROUTER + LAUNCH + ["gateway"],
     "bench": CORE + TRAIN + ROLES + ROUTER + ENCODER + LAUNCH + ["gateway", "launch", "tests"],

@@ -29,6 +29,13 @@ static const struct {
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
+bool um_eval_format_known(const char *name)
+{
+    bool known = false;
+    for (int k = 0; k < FORMATS; k++) known = known || strcmp(name, formats[k].name) == 0;
+    return known;
+}
+
 const char *um_eval_formats(um_arena *arena)
 {
     const char *all = "";

@@ -34,5 +34,6 @@ typedef struct um_eval_source {
 
 /* UM_E_USAGE: a format that is not known; UM_E_DATA names the file, and the entry when it is one's fault. Everything lives in arena. */
 um_status um_eval_read(um_eval_task *out, const um_eval_source *from, um_arena *arena, um_err *err);
+bool um_eval_format_known(const char *name);
 /* The known formats with blanks between, for messages. In arena. */
 const char *um_eval_formats(um_arena *arena);
