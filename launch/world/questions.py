@@ -170,7 +170,8 @@ def of_clip(rng, facts):
     other = absent_shape(rng, items)
     does = {"moves": f"moves {towards(facts.get('direction', 'up'))}", "rests": "does not move", "changes colour": "changes its colour",
             "changes size": "changes its size", "blinks": "blinks"}[event]
-    found = [question(rng, "event", "event", f"The {shape} {does}.", facts.get("direction", event)) for _ in range(2)]
+    key = "not move" if event == "rests" else facts.get("direction", does)
+    found = [question(rng, "event", "event", f"The {shape} {does}.", key) for _ in range(2)]
     found += [question(rng, "shape", "video shape", f"It is {a(shape)}.", shape),
               question(rng, "none", "way", f"There is no {other}.", "no", other), question(rng, "none", "colour", f"There is no {other}.", "no", other)]
     if event == "moves":
@@ -207,7 +208,8 @@ def heard(recipe):
 
 def of_sound(rng, recipe):
     name = recipe["name"]
-    key = {"beeps": "beep", "clicks": f"{recipe.get('tempo')} clicks", SILENCE: "no sound"}.get(name, name.removeprefix("a ").removeprefix("an "))
+    beeps = "beep" if recipe.get("count") == 1 else "beeps"
+    key = {"beeps": beeps, "clicks": f"{recipe.get('tempo')} clicks", SILENCE: "no sound"}.get(name, name.removeprefix("a ").removeprefix("an "))
     found = [question(rng, "sound", "sound", heard(recipe), key) for _ in range(2)]
     if name in INSTRUMENTS:
         found += [question(rng, "instrument", "instrument", f"It is {a(name)}.", name) for _ in range(2)]
