@@ -162,6 +162,33 @@ static void test_answers(void **state)
     assert_string_equal(f->err.msg, "the job ended after 1 of 2 answers, without its summary");
 }
 
+typedef struct taken {
+    int lines, most; /* of which so many are taken */
+} taken;
+
+static bool take(void *ctx, const um_json *line)
+{
+    taken *t = ctx;
+    (void)line;
+    return ++t->lines <= t->most;
+}
+
+/* Who takes results and errors has them instead of the output, and may end the job. */
+static void test_taken(void **state)
+{
+    launch_fixture *f = *state;
+    taken t = {.most = 2};
+    um_results a = {.wanted = 3, .take = take, .ctx = &t};
+    answer(
+        f, &a,
+        (const char *const[]){RESULT, "{\"kind\":\"error\",\"id\":\"8\",\"error\":\"no image\"}"},
+        2);
+    assert_string_equal(f->seen.s, "|");
+    assert_true(a.done == 1 && a.failed == 1 && t.lines == 2 && !a.refused);
+    assert_int_equal(um_results_line(&a, RESULT), UM_JOB_STOP);
+    assert_true(a.refused);
+}
+
 /* A request's place in its file, and its id if that tells more. The number of requests may be known only at the end. */
 static void test_errors_name(void **state)
 {
@@ -366,9 +393,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, launch_setup, launch_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_prompt),      T(test_prompt_file),     T(test_request_file),     T(test_answers),
-        T(test_errors_name), T(test_figures),         T(test_answers_lost),     T(test_progress),
-        T(test_bytes_text),  T(test_memory_shortage), T(test_plan_of_encoders),
+        T(test_prompt),      T(test_prompt_file), T(test_request_file),    T(test_answers),
+        T(test_errors_name), T(test_taken),       T(test_figures),         T(test_answers_lost),
+        T(test_progress),    T(test_bytes_text),  T(test_memory_shortage), T(test_plan_of_encoders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

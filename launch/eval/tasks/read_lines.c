@@ -189,7 +189,8 @@ static um_status answers_read(lines *l, um_eval_item *item, const um_json *q, um
     texts_add(l->t, item, um_json_get(q, "options"), um_eval_option_add);
     if (item->n_options > 0) return um_eval_right_set(l->t, item, option_of(item, answer), err);
     if (l->t->metric == UM_METRIC_KEY && key != NULL)
-        texts_add(l->t, item, key, um_eval_ref_add); /* the answer itself is right whatever the key is */
+        texts_add(l->t, item, key,
+                  um_eval_ref_add); /* the answer itself is right whatever the key is */
     texts_add(l->t, item, um_json_get(q, "answers") != NULL ? um_json_get(q, "answers") : answer,
               um_eval_ref_add);
     return item->n_refs > 0 ? UM_OK : UM_FAIL(err, UM_E_DATA, "has no answer");

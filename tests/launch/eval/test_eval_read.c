@@ -257,7 +257,8 @@ static void test_own(void **state)
         "{'id':'v-2','question':'What is it?','image':'m/c.png','answer':'A cat.','key':'cat'}\n");
     must_read(&t, "jsonl", "own.jsonl", NULL);
     assert_int_equal(t.metric, UM_METRIC_KEY);
-    item_is(&t, 0, "v-1||<image>\n<audio>|1:m/a.png,2:m/b.wav,||red,The star is red.,|spoken colour");
+    item_is(&t, 0,
+            "v-1||<image>\n<audio>|1:m/a.png,2:m/b.wav,||red,The star is red.,|spoken colour");
     assert_string_equal(t.items[0].speaker, "rms");
     assert_string_equal(um_eval_modality(&t.items[0], &arena), "two modalities");
     assert_string_equal(um_eval_modality(&t.items[1], &arena), "image");
