@@ -126,24 +126,33 @@ void um_arena_free(um_arena *a)
     a->used = 0;
 }
 
-/* After a few resets an arena owns one block that holds its peak and no longer calls malloc. False: out of memory. */
+static um_arena_block *block_new(const um_arena *a, size_t size)
+{
+    char *data = a->kind == UM_ARENA_DEVICE ? a->from.alloc(a->from.ctx, size) : um_alloc_try(size);
+    if (data == NULL) return NULL;
+    UM_ASSERT((uintptr_t)data % ALIGN == 0);
+    um_arena_block *b = um_zalloc(sizeof *b);
+    b->size = size;
+    b->data = data;
+    poison(data, size);
+    return b;
+}
+
+/* The first block of an arena that was empty holds all that the arena has held at a time, so that it soon owns one block of its peak, and
+ * no longer calls malloc. A spare that is too small is let go. False: out of memory. */
 static bool block_add(um_arena *a, size_t bytes)
 {
     um_arena_block *b = a->spare;
-    size_t size = bytes > a->block_bytes ? bytes : a->block_bytes;
-    if (b != NULL && b->size >= bytes) {
-        a->spare = NULL;
-    } else {
-        if (b != NULL && a->peak > size) size = a->peak;
-        char *data =
-            a->kind == UM_ARENA_DEVICE ? a->from.alloc(a->from.ctx, size) : um_alloc_try(size);
-        if (data == NULL) return false;
-        UM_ASSERT((uintptr_t)data % ALIGN == 0);
-        b = um_zalloc(sizeof *b);
-        b->size = size;
-        b->data = data;
-        poison(data, size);
+    const size_t least = bytes > a->block_bytes ? bytes : a->block_bytes;
+    const size_t size = a->block == NULL && a->peak > least ? a->peak : least;
+    a->spare = NULL;
+    if (b != NULL && b->size < (a->block == NULL ? size : bytes)) {
+        block_free(a, b);
+        b = NULL;
     }
+    if (b == NULL) b = block_new(a, size);
+    if (b == NULL && size > bytes) b = block_new(a, bytes);
+    if (b == NULL) return false;
     b->offset = 0;
     b->older = a->block;
     a->block = b;
@@ -161,7 +170,10 @@ bool um_arena_reserve(um_arena *a, size_t bytes)
     if (a->kind == UM_ARENA_MEASURE) return true;
     size_t need = rounded_up(bytes);
     bool fits = a->block != NULL && a->block->size - a->block->offset >= need;
-    return fits || block_add(a, need);
+    if (fits) return true;
+    /* an arena that is empty need not hold the blocks that have become too small */
+    while (a->used == 0 && a->block != NULL) block_drop(a);
+    return block_add(a, need);
 }
 
 /* The address of everything in a measuring arena: in no page that can be read. */
@@ -233,13 +245,12 @@ um_mark um_arena_mark(const um_arena *a)
     return (um_mark){a->block, a->block == NULL ? 0 : a->block->offset, a->used};
 }
 
-/* A mark from before the first block keeps the oldest block, so that a repeated step does not call malloc again. */
+/* What is dropped leaves its largest block as the spare, so that a repeated step does not call malloc again. */
 void um_arena_reset(um_arena *a, um_mark m)
 {
-    while (a->block != NULL && a->block != m.block && (m.block != NULL || a->block->older != NULL))
-        block_drop(a);
+    while (a->block != NULL && a->block != m.block) block_drop(a);
     if (a->block != NULL) {
-        a->block->offset = m.block != NULL ? m.offset : 0;
+        a->block->offset = m.offset;
         poison(a->block->data + a->block->offset, a->block->size - a->block->offset);
     }
     a->used = m.used;

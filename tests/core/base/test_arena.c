@@ -52,7 +52,9 @@ static void measuring_allocates_nothing(void **state)
 }
 
 typedef struct source {
-    int blocks;
+    int blocks;  /* that are out */
+    int taken;   /* in all */
+    size_t last; /* bytes of the last one */
     bool empty;
 } source;
 
@@ -61,6 +63,8 @@ static void *source_alloc(void *ctx, size_t bytes)
     source *s = ctx;
     if (s->empty) return NULL;
     s->blocks++;
+    s->taken++;
+    s->last = bytes;
     return um_alloc_aligned(bytes);
 }
 
@@ -81,6 +85,29 @@ static void a_device_arena_takes_its_blocks_from_the_device(void **state)
     assert_int_equal(s.blocks, 2);
     s.empty = true;
     assert_false(um_arena_reserve(&a, 1 << 20));
+    um_arena_free(&a);
+    assert_int_equal(s.blocks, 0);
+}
+
+/* Rounds of any sizes leave one block that holds the largest of them, and then no block is taken any more. */
+static void an_arena_comes_to_one_block_of_its_peak(void **state)
+{
+    (void)state;
+    source s = {0};
+    um_arena a;
+    int taken = 0;
+    um_arena_init_device(&a, "rounds", 4096, (um_memory){source_alloc, source_free, &s});
+    for (int round = 0; round < 6; round++) {
+        const size_t one = round == 0 ? 5000 : round == 1 ? 20000 : 12000;
+        assert_true(um_arena_reserve(&a, one));
+        um_arena_alloc(&a, one);
+        um_arena_alloc(&a, 30000);
+        if (round == 3) taken = s.taken;
+        um_arena_reset(&a, (um_mark){0});
+    }
+    assert_int_equal(s.taken, taken);
+    assert_int_equal(s.blocks, 1);
+    assert_int_equal(s.last, a.peak);
     um_arena_free(&a);
     assert_int_equal(s.blocks, 0);
 }
@@ -128,6 +155,7 @@ int main(void)
         cmocka_unit_test(measures_what_binding_takes),
         cmocka_unit_test(measuring_allocates_nothing),
         cmocka_unit_test(a_device_arena_takes_its_blocks_from_the_device),
+        cmocka_unit_test(an_arena_comes_to_one_block_of_its_peak),
         cmocka_unit_test(a_reset_keeps_what_was_allocated_before),
 #if defined(__SANITIZE_ADDRESS__)
         cmocka_unit_test(free_memory_and_gaps_are_poisoned),
