@@ -29,8 +29,9 @@ um_status um_absolute(const char **path, const char *what, um_status st, um_aren
     return UM_OK;
 }
 
+/* load: of a job that trains; else NULL */
 static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, int64_t sequences,
-                         um_arena *arena, um_err *err)
+                         const um_training_load *load, um_arena *arena, um_err *err)
 {
     um_job_site site;
     um_job whole;
@@ -40,11 +41,13 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
     UM_TRY(um_job_site_here(&site, arena, err));
     UM_TRY(um_job_compose(&whole, cfg, &site, arena, err));
     UM_TRY(um_memory_plan_make(&plan, cfg, c, sequences, arena, err));
+    if (load != NULL) UM_TRY(um_training_plan_add(&plan, cfg, c, load, arena, err));
     /* with a hostfile the ranks are spread, and nobody here knows the other machines' memory */
     int64_t available = cfg->hostfile[0] == '\0' ? um_memory_available() : 0;
     const char *shortage = um_memory_plan_shortage(&plan, available, arena);
     *job = (um_job){0};
     if (!cfg->dry_run) {
+        if (load != NULL) UM_TRY(um_training_plan_check(&plan, available, err));
         if (shortage[0] != '\0') um_log_warn("%s", shortage);
         *job = whole;
         return UM_OK;
@@ -63,7 +66,8 @@ static um_status compose(um_job *job, um_config *cfg, const um_checkpoint *c, in
     return UM_OK;
 }
 
-um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err)
+static um_status prepare(um_job *job, um_config *cfg, int64_t sequences,
+                         const um_training_load *load, um_arena *arena, um_err *err)
 {
     um_checkpoint c;
     UM_TRY(um_absolute(&cfg->model, "model", UM_E_MODEL, arena, err));
@@ -76,9 +80,20 @@ um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *a
     UM_TRY(um_checkpoint_open(&c, cfg->model, &towers, err));
     um_status st = um_model_tokenizer_check(cfg->model, err);
     for (int i = 0; i < c.model.notes.n; i++) um_log_warn("%s", c.model.notes.line[i]);
-    if (st == UM_OK) st = compose(job, cfg, &c, sequences, arena, err);
+    if (st == UM_OK) st = compose(job, cfg, &c, sequences, load, arena, err);
     um_checkpoint_close(&c);
     return st;
+}
+
+um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err)
+{
+    return prepare(job, cfg, sequences, NULL, arena, err);
+}
+
+um_status um_prepare_training(um_job *job, um_config *cfg, const um_training_load *load,
+                              um_arena *arena, um_err *err)
+{
+    return prepare(job, cfg, cfg->micro_batch, load, arena, err);
 }
 
 static um_job_next on_line(void *ctx, const char *line) { return um_results_line(ctx, line); }

@@ -3,6 +3,7 @@
 
 #include "core/options/config.h"
 #include "launch/job/results.h"
+#include "launch/job/training_plan.h"
 #include "launch/job/mpirun_line.h"
 #include "launch/job/requests.h"
 
@@ -24,6 +25,9 @@ um_status um_absolute(const char **path, const char *what, um_status st, um_aren
 /* Opens the model, settles the ranks, composes the job. With --dry-run it prints the mpirun line and the memory of every rank
  * and leaves *job with no words. cfg's paths become absolute, for ranks may start elsewhere. sequences: decoded together. */
 um_status um_prepare(um_job *job, um_config *cfg, int64_t sequences, um_arena *arena, um_err *err);
+/* The same of a job that trains, when it does not fit the plan of its memory with UM_E_MEMORY: load is what it trains on. */
+um_status um_prepare_training(um_job *job, um_config *cfg, const um_training_load *load,
+                              um_arena *arena, um_err *err);
 /* Checks what the start needs, runs the job with its result lines going to a, and returns how the requests fared. input may be
  * NULL. */
 um_status um_run_job(const um_job *job, const um_config *cfg, const um_requests *input,

@@ -10,6 +10,7 @@
 #include "launch/train/export.h"
 #include "launch/train/training_job.h"
 #include "router/data/data_list.h"
+#include "router/data/dataset.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -85,8 +86,35 @@ static um_status settle_paths(um_config *cfg, um_arena *arena, um_err *err)
     return settle_resume(cfg, arena, err);
 }
 
-/* Mistakes in what trains are found before a job is started. */
-static um_status check_choice(const um_config *cfg, um_arena *arena, um_err *err)
+/* How much is trained on: the longest sample as it is estimated without a tokeniser, and how many have each modality. */
+static um_status load_of(um_training_load *out, const um_config *cfg, const um_model *m,
+                         um_arena *arena, um_err *err)
+{
+    um_data_file *files = NULL;
+    um_dataset *ds = NULL;
+    int n = 0;
+    um_dataset_how how = {.maker = {.model = m, .max_ids = (int)cfg->max_length}};
+    um_training_load load = {0};
+    if (cfg->media_folder[0] != '\0') how.media_folder = cfg->media_folder;
+    UM_TRY(um_data_list_read(&files, &n, cfg->data.item, cfg->data.n, "--data", arena, err));
+    UM_TRY(um_wrap(err, um_dataset_open(&ds, files, n, &how, err), "--data"));
+    load.samples = (int64_t)um_dataset_size(ds);
+    for (size_t i = 0; i < um_dataset_size(ds); i++) {
+        const um_data_entry *e = um_dataset_entry(ds, i);
+        if (e->length > load.longest) load.longest = e->length;
+        load.media[UM_IMAGE] += (e->kinds & UM_KIND_IMAGE) != 0;
+        load.media[UM_VIDEO] += (e->kinds & UM_KIND_VIDEO) != 0;
+        load.media[UM_SPEECH] += (e->kinds & UM_KIND_AUDIO) != 0; /* or it is sound */
+        load.media[UM_SOUND] += (e->kinds & UM_KIND_AUDIO) != 0;
+    }
+    um_dataset_close(ds);
+    *out = load;
+    return UM_OK;
+}
+
+/* Mistakes in what trains, and in what it is trained on, are found before a job is started. */
+static um_status check_choice(um_training_load *load, const um_config *cfg, um_arena *arena,
+                              um_err *err)
 {
     um_checkpoint c;
     um_select s = {0};
@@ -94,6 +122,7 @@ static um_status check_choice(const um_config *cfg, um_arena *arena, um_err *err
     UM_TRY(um_checkpoint_open(&c, cfg->model, &towers, err));
     um_status st = um_select_open(&s, cfg, &c.model, arena, err);
     if (st == UM_OK) st = um_select_check(&s, err);
+    if (st == UM_OK) st = load_of(load, cfg, &c.model, arena, err);
     um_select_close(&s);
     um_checkpoint_close(&c);
     return st;
@@ -118,9 +147,10 @@ static um_status run(um_config *cfg, um_arena *arena, um_err *err)
     um_job job = {0};
     um_train_outcome out;
     UM_TRY(settle_paths(cfg, arena, err));
-    UM_TRY(check_choice(cfg, arena, err));
+    um_training_load load;
+    UM_TRY(check_choice(&load, cfg, arena, err));
     cfg->train = true;
-    UM_TRY(um_prepare(&job, cfg, cfg->micro_batch, arena, err));
+    UM_TRY(um_prepare_training(&job, cfg, &load, arena, err));
     if (job.argc == 0) return UM_OK; /* --dry-run */
     UM_TRY(um_train_job_run(&out, &job, cfg, stderr, cfg->quiet, err));
     UM_TRY(um_export(cfg, um_saved_folder(cfg->out, out.steps, arena), err));

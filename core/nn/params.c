@@ -170,7 +170,7 @@ um_status um_params_open(um_params *out, const um_checkpoint *ck, const um_selec
 
 /* --- memory --- */
 
-static size_t param_bytes(const um_params *ps, const um_param *p)
+size_t um_param_bytes(const um_params *ps, const um_param *p)
 {
     const um_spec *s = &p->spec;
     const bool lora = s->leaf == UM_LEAF_LORA_A || s->leaf == UM_LEAF_LORA_B;
@@ -190,7 +190,7 @@ size_t um_params_bytes(const um_params *ps, size_t *mapped)
     for (size_t i = 0; i < ps->n; i++) {
         const um_param *p = &ps->list[i];
         if (!p->spec.mapped)
-            device += um_round_up(param_bytes(ps, p), 64); /* as the arena places them */
+            device += um_round_up(um_param_bytes(ps, p), 64); /* as the arena places them */
         else if (p->stored != NULL)
             *mapped += p->stored->bytes;
     }

@@ -138,6 +138,8 @@ bool um_spec_is_matrix(
 /* Bytes of device memory that the list takes when it is loaded, without what is computed from it. *mapped: bytes that stay in the mapped
  * files and are read from there. A tensor that the files do not have counts as f32. */
 size_t um_params_bytes(const um_params *ps, size_t *mapped);
+/* The same of one parameter, mapped or not. */
+size_t um_param_bytes(const um_params *ps, const um_param *p);
 
 /* The values before training, as f32 in the file's layout, in host memory: what is stored, or how an adapter begins. */
 void um_param_initial(const um_param *p, float *host);

@@ -190,3 +190,10 @@ void um_grad_range(uint32_t B, int R, int r, uint32_t *from, uint32_t *to)
     *from = (uint32_t)((uint64_t)B * (uint64_t)r / (uint64_t)R);
     *to = (uint32_t)((uint64_t)B * ((uint64_t)r + 1) / (uint64_t)R);
 }
+
+int um_grad_tree_vectors(uint32_t n)
+{
+    int most = 0;
+    for (uint32_t b = n; b > 1; b = (b + 1) / 2) most++;
+    return most;
+}

@@ -51,5 +51,8 @@ void um_grad_tree_lend(um_grad_tree *t, uint32_t b, um_params *ps);
 /* Overwrites ps->grads and its marks with a node; node NULL: with zeros, and nothing took part. */
 void um_grad_tree_give(const um_grad_node *node, um_params *ps);
 
+/* Vectors of memory, beside the gradients themselves, that a tree takes for n micro-batches in rising order, the last of them lent. */
+int um_grad_tree_vectors(uint32_t n);
+
 /* Router r of R computes micro-batches *from .. *to - 1 of B. */
 void um_grad_range(uint32_t B, int R, int r, uint32_t *from, uint32_t *to);

@@ -13,10 +13,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* What a rank takes that owns nothing: program, libraries and Open MPI's own memory (resident 16 to 19 MiB, measured with six
- * ranks on one host). */
-static const int64_t idle_bytes = INT64_C(18) << 20;
-
 /* The job as it will be: who is who, and which experts each rank gets. */
 typedef struct counting {
     const um_config *cfg;
@@ -131,7 +127,7 @@ static um_status fill_rank(um_memory_plan_rank *p, const counting *k, int rank, 
     case UM_ROLES:
         break;
     }
-    p->buffers += idle_bytes;
+    p->buffers += um_memory_plan_idle;
     if (p->role == UM_ROLE_ROUTER && p->index > 0) {
         p->weights = p[-1].weights; /* all routers own the same */
         return UM_OK;
@@ -148,8 +144,8 @@ static uint32_t reads_of(const um_encoders *e, int i)
 }
 
 /* Roles as mpirun_line.c starts them; where the ranks run does not matter here. */
-static um_status topology_make(um_topology *out, const um_memory_plan *p, const um_model *m,
-                               um_arena *arena, um_err *err)
+um_status um_memory_plan_topology(um_topology *out, const um_memory_plan *p, const um_model *m,
+                                  um_arena *arena, um_err *err)
 {
     um_rank *ranks = um_arena_zero(arena, (size_t)p->n * sizeof *ranks);
     for (int i = 0; i < p->n; i++) ranks[i].role = p->rank[i].role;
@@ -174,7 +170,7 @@ um_status um_memory_plan_make(um_memory_plan *out, const um_config *cfg, const u
             *p = (um_memory_plan_rank){.role = (um_role)r, .index = i};
             if (r == UM_ROLE_ENCODER) p->reads = reads_of(&encoders, i);
         }
-    UM_TRY(topology_make(&k.topo, &plan, &c->model, arena, err));
+    UM_TRY(um_memory_plan_topology(&k.topo, &plan, &c->model, arena, err));
     for (int i = 0; i < plan.n; i++) UM_TRY(fill_rank(&plan.rank[i], &k, i, sequences, err));
     *out = plan;
     return UM_OK;
@@ -184,9 +180,16 @@ void um_memory_plan_total(const um_memory_plan *p, int64_t *weights, int64_t *bu
 {
     *weights = *buffers = 0;
     for (int i = 0; i < p->n; i++) {
-        *weights += p->rank[i].weights;
+        *weights += p->rank[i].weights + p->rank[i].training;
         *buffers += p->rank[i].buffers;
     }
+}
+
+static bool trains(const um_memory_plan *p)
+{
+    int64_t training = 0;
+    for (int i = 0; i < p->n; i++) training += p->rank[i].training;
+    return training > 0;
 }
 
 const char *um_memory_plan_shortage(const um_memory_plan *p, int64_t available, um_arena *arena)
@@ -205,18 +208,37 @@ const char *um_memory_plan_shortage(const um_memory_plan *p, int64_t available, 
         "this machine: %s",
         all, w, b, room,
         weights > available ? "more machines (--hostfile) or --weights bf16 would hold the weights"
-                            : "a smaller --max-batch, --context or --prefill-chunk needs less");
+        : trains(p) ? "--recompute ffn or layer, a smaller --micro-batch or a smaller --max-length "
+                      "needs less, where samples are as long as the longest"
+                    : "a smaller --max-batch, --context or --prefill-chunk needs less");
+}
+
+/* One line of the plan; the column of training only where something trains. */
+static void print_line(FILE *to, const char *rank, const char *role, const char *experts,
+                       const um_memory_plan_rank *r, bool training)
+{
+    char w[32], t[32], b[32];
+    um_bytes_text(w, r->weights);
+    um_bytes_text(t, r->training);
+    um_bytes_text(b, r->buffers);
+    fprintf(to, "%-6s %-12s %-10s %12s", rank, role, experts, w);
+    if (training) fprintf(to, " %12s", t);
+    fprintf(to, " %12s\n", b);
 }
 
 void um_memory_plan_print(const um_memory_plan *p, FILE *to)
 {
-    int64_t weights, buffers;
-    char w[32], b[32], experts[32];
-    um_memory_plan_total(p, &weights, &buffers);
-    fprintf(to, "%-6s %-12s %-10s %12s %12s\n", "rank", "role", "experts", "weights", "buffers");
+    um_memory_plan_rank all = {0};
+    char rank[16], role[32], experts[32];
+    const bool training = trains(p);
+    fprintf(to, "%-6s %-12s %-10s %12s%s %12s\n", "rank", "role", "experts", "weights",
+            training ? "     training" : "", "buffers");
     for (int i = 0; i < p->n; i++) {
         const um_memory_plan_rank *r = &p->rank[i];
-        char role[32];
+        all.weights += r->weights;
+        all.training += r->training;
+        all.buffers += r->buffers;
+        snprintf(rank, sizeof rank, "%d", i);
         snprintf(role, sizeof role, "%s/%d", um_role_name(r->role), r->index);
         if (r->experts == 0)
             snprintf(experts, sizeof experts, "-");
@@ -224,11 +246,7 @@ void um_memory_plan_print(const um_memory_plan *p, FILE *to)
             snprintf(experts, sizeof experts, "%d", r->first);
         else
             snprintf(experts, sizeof experts, "%d-%d", r->first, r->first + r->experts - 1);
-        um_bytes_text(w, r->weights);
-        um_bytes_text(b, r->buffers);
-        fprintf(to, "%-6d %-12s %-10s %12s %12s\n", i, role, experts, w, b);
+        print_line(to, rank, role, experts, r, training);
     }
-    um_bytes_text(w, weights);
-    um_bytes_text(b, buffers);
-    fprintf(to, "%-6s %-12s %-10s %12s %12s\n", "all", "", "", w, b);
+    print_line(to, "all", "", "", &all, training);
 }

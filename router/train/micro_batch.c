@@ -139,6 +139,25 @@ static void bind(um_micro_batch *m, um_arena *device)
     um_backward_acts_bind(&m->backward.acts, device, model, m->T);
 }
 
+size_t um_micro_batch_bytes(const um_model *model, int expert_ranks, um_recompute recompute,
+                            int samples, int rows)
+{
+    um_arena measure;
+    um_backbone backbone = {.model = model};
+    um_micro_batch m = {
+        .setup = {.backbone = &backbone, .expert_ranks = expert_ranks, .recompute = recompute},
+        .T = samples * rows,
+        .samples = samples};
+    um_arena_init(&m.host, "lists", 1 << 16);
+    um_arena_init_measure(&measure, "micro-batch");
+    m.sample = um_arena_alloc(&m.host, (size_t)samples * sizeof *m.sample);
+    for (int i = 0; i < samples; i++)
+        m.sample[i] = (um_sample_rows){.row = i * rows, .T = rows, .real = rows};
+    bind(&m, &measure);
+    um_arena_free(&m.host);
+    return measure.peak;
+}
+
 /* In one block, so that the next micro-batch finds it again. */
 static um_status bind_in_block(um_micro_batch *m, um_err *err)
 {

@@ -90,6 +90,9 @@ void um_micro_batch_close(um_micro_batch *m); /* accepts a zeroed one */
  * outside the vocabulary, no rows. UM_E_LIMIT: too many rows for one frame to the experts; UM_E_MEMORY. */
 um_status um_micro_batch_build(um_micro_batch *m, const um_train_sample *sample, int n,
                                bool pad_rows, uint64_t step, uint32_t number, um_err *err);
+/* What um_micro_batch_build takes of the device for `samples` samples of `rows` rows each, without scratch. */
+size_t um_micro_batch_bytes(const um_model *model, int expert_ranks, um_recompute recompute,
+                            int samples, int rows);
 /* After the backward pass: adds the gradient of the token rows to the embedding table's, when it is trained. */
 um_status um_micro_batch_finish(um_micro_batch *m, um_err *err);
 /* Copies the gradient of a medium's rows [n,D] to the host. */

@@ -54,7 +54,7 @@ FLOORS = {
     "launch/convert": CORE + ["launch/torch", "launch/model_dir"],
     "launch/assemble": CORE + ["launch/torch", "launch/model_dir", "launch/convert"],
     "launch/plot": BASE + TRAIN + ["core/options", "core/model"],
-    "launch/job": CORE + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine"],  # sizes, for the plan of memory
+    "launch/job": CORE + TRAIN + ["launch/model_dir", "encoder_worker/towers", "router/backbone", "router/engine", "router/request", "router/train"],  # sizes, for the plan of memory
     "launch/eval/metrics": BASE,  # numbers of texts: no model
     "launch/eval/tasks": BASE + ["core/model", "router/request", "launch/eval/metrics"],
     "launch/eval": CORE + ["launch/eval/metrics", "launch/eval/tasks", "launch/job", "launch/model_dir", "launch/plot", "router/request"],

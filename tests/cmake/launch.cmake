@@ -1,7 +1,7 @@
 # The option table, the unimoe command, and the files that are made from them.
 um_test(test_config SOURCES core/options/test_config.c LIBS um_options)
 um_test(test_process SOURCES core/base/test_process.c LIBS um_base)
-foreach(name test_mpirun_line test_mpirun_output test_results)
+foreach(name test_mpirun_line test_mpirun_output test_results test_training_plan)
   um_test(${name} SOURCES launch/${name}.c support/launch_fixture.c LIBS um_launch um_towers)
 endforeach()
 um_test(test_run SOURCES launch/test_run.c LIBS um_launch)
