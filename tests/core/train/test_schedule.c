@@ -42,6 +42,21 @@ static void cosine_is_that_of_transformers(void **state)
     for (uint64_t i = 0; i < 10; i++) near(um_schedule_share(&s, i + 1), want[i]);
 }
 
+/* Its own series is the C library's cosine, and has its exact bits whatever machine computes it. */
+static void the_cosine_has_one_result(void **state)
+{
+    (void)state;
+    um_schedule s = of("cosine", 0, 0, 0, 1000);
+    for (uint64_t i = 0; i < 1000; i++) {
+        const double got = um_schedule_share(&s, i + 1),
+                     want = 0.5 * (1 + cos(3.14159265358979323846 * (double)i / 1000));
+        if (fabs(got - want) > 4e-16) fail_msg("step %d: %.17g, want %.17g", (int)i, got, want);
+    }
+    assert_true(um_schedule_share(&s, 1) == 1);
+    assert_true(um_schedule_share(&s, 251) == 0x1.b504f333f9de6p-1);
+    assert_true(um_schedule_share(&s, 334) == 0x1.803b6aa646231p-1);
+}
+
 static void shares_of_the_steps_round_up(void **state)
 {
     (void)state;
@@ -73,6 +88,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cosine_is_that_of_transformers),
+        cmocka_unit_test(the_cosine_has_one_result),
         cmocka_unit_test(shares_of_the_steps_round_up),
         cmocka_unit_test(wsd_stays_and_falls),
         cmocka_unit_test(constant_and_past_the_end),
