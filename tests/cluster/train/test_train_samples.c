@@ -538,6 +538,48 @@ static void biases_of_gates_do_not_depend_on_the_ranks(void **state)
     assert_true(b.n >= 12 && b.moved > b.n / 2);
 }
 
+/* --- instruction sets --- */
+
+static const char *isa; /* of the next run */
+
+static void twenty_steps(um_config *cfg)
+{
+    cfg->isa = isa;
+    cfg->steps = 20;
+}
+
+/* The kernels are written once against a vector of sixteen lanes (core/tensor/cpu/v16.h), so all instruction sets add in one order: 20 steps
+ * of each that this machine has, on other numbers of ranks. */
+static void weights_do_not_depend_on_the_instruction_set(void **state)
+{
+    static const struct {
+        const char *isa;
+        int routers, experts, encoders;
+    } runs[] = {{"avx2", 1, 1, 1}, {"generic", 2, 3, 1}, {"avx2", 4, 4, 2},
+                {"avx2", 2, 2, 1}, {"avx512", 1, 2, 1},  {"avx512", 4, 3, 1}};
+    const char *first = NULL;
+    (void)state;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        um_dev dev;
+        isa = runs[i].isa;
+        if (um_dev_open_cpu(&dev, (um_isa)um_isa_from_name(isa), 1, &why) != UM_OK) {
+            print_message("left out: %s\n", why.msg);
+            continue;
+        }
+        training_run j = {.routers = runs[i].routers,
+                          .experts = runs[i].experts,
+                          .encoders = runs[i].encoders,
+                          .out = um_arena_fmt(&arena, "run%zu", i),
+                          .options = twenty_steps};
+        const char *last = training_go(&j);
+        assert_int_equal(j.st, UM_OK);
+        if (first == NULL)
+            first = last;
+        else
+            training_same(first, last);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -558,6 +600,8 @@ int main(void)
                                         folder_teardown),
         cmocka_unit_test_setup_teardown(noise_of_gates, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(biases_of_gates_do_not_depend_on_the_ranks, folder_setup,
+                                        folder_teardown),
+        cmocka_unit_test_setup_teardown(weights_do_not_depend_on_the_instruction_set, folder_setup,
                                         folder_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
