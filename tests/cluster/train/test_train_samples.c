@@ -548,8 +548,8 @@ static void twenty_steps(um_config *cfg)
     cfg->steps = 20;
 }
 
-/* The kernels are written once against a vector of sixteen lanes (core/tensor/cpu/v16.h), so all instruction sets add in one order: 20 steps
- * of each that this machine has, on other numbers of ranks. */
+/* The kernels are written once against a vector of sixteen lanes (core/tensor/cpu/v16.h), so all instruction sets add in one order: 20
+ * steps of each that this machine has, on other numbers of ranks. */
 static void weights_do_not_depend_on_the_instruction_set(void **state)
 {
     static const struct {
