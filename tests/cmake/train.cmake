@@ -6,6 +6,7 @@ um_test(test_saved_kills SOURCES core/train/test_saved_kills.c LIBS um_test_fixt
 foreach(call rename unlink rmdir mkdir fsync write)
   target_link_options(test_saved_kills PRIVATE -Wl,--wrap=${call})
 endforeach()
+um_test(test_trainer_state SOURCES router/train/test_trainer_state.c LIBS um_test_fixture um_router)
 um_test(test_training SOURCES cluster/test_training.c cluster/train/training_fixture.c support/test_support.c LIBS um_test_fixture um_cluster)
 um_test(test_train_kills SOURCES cluster/train/test_train_kills.c cluster/train/training_fixture.c support/test_support.c LIBS um_test_fixture um_cluster)
 um_test(test_train_samples SOURCES cluster/train/test_train_samples.c cluster/train/training_fixture.c support/test_support.c LIBS um_test_fixture um_cluster)
