@@ -134,7 +134,13 @@ static void summary_print(FILE *to, const um_config *cfg, const um_train_outcome
     const bool adapter = strcmp(cfg->save, "adapter") == 0;
     const char *loss = out->last.step > 0 ? um_arena_fmt(arena, ", loss %.4f", out->last.loss) : "";
     const char *expert = um_path_join(arena, cfg->out, UM_EXPERT_STEM ".safetensors");
-    fprintf(to, "%" PRIu64 " steps%s; %s%s\n", out->steps, loss,
+    const char *skipped = out->skipped > 0
+                              ? um_arena_fmt(arena, ", %" PRIu64 " of them skipped", out->skipped)
+                              : "",
+               *lost = out->lost > 0
+                           ? um_arena_fmt(arena, ", samples left out: %" PRIu64, out->lost)
+                           : "";
+    fprintf(to, "%" PRIu64 " steps%s%s%s; %s%s\n", out->steps, skipped, loss, lost,
             um_arena_fmt(arena, adapter ? "the adapter is in %s/adapter" : "the model is in %s",
                          cfg->out),
             strcmp(cfg->stage, "2") == 0 && um_file_exists(expert)

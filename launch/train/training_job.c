@@ -23,7 +23,7 @@ typedef struct view {
     int64_t shown_ns; /* when a step was shown last; 0: none */
     bool ended;       /* the job's last line came: */
     bool stopped;     /* a signal ended it, after it had saved */
-    uint64_t step, steps;
+    uint64_t step, steps, skipped, lost;
     const char *folder;           /* of the run; NULL: it has no log */
     int64_t drawn_ns, drawing_ns; /* when training.svg was drawn last, and how long that took */
 } view;
@@ -64,6 +64,8 @@ static void end(view *v, const um_json *j)
     v->stopped = um_json_bool(um_json_get(j, "stopped"), false);
     v->step = (uint64_t)um_json_int(um_json_get(j, "step"), 0);
     v->steps = (uint64_t)um_json_int(um_json_get(j, "steps"), 0);
+    v->skipped = (uint64_t)um_json_int(um_json_get(j, "skipped"), 0);
+    v->lost = (uint64_t)um_json_int(um_json_get(j, "lost"), 0);
 }
 
 static um_job_next on_line(void *ctx, const char *line)
@@ -112,6 +114,7 @@ um_status um_train_job_run(um_train_outcome *out, const um_job *job, const um_co
                        "stopped at step %" PRIu64 " of %" PRIu64
                        "; the checkpoint is written: --resume auto goes on",
                        v.step, v.steps);
-    *out = (um_train_outcome){v.steps, v.last};
+    *out =
+        (um_train_outcome){.steps = v.steps, .skipped = v.skipped, .lost = v.lost, .last = v.last};
     return UM_OK;
 }

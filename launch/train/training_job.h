@@ -10,7 +10,8 @@
 
 /* What a job that ended well has done. */
 typedef struct um_train_outcome {
-    uint64_t steps; /* of the whole run */
+    uint64_t steps;         /* of the whole run */
+    uint64_t skipped, lost; /* of these, and samples left out, as often as they were drawn */
     um_train_record
         last; /* of the last step, its strings NULL; step 0: a run that goes on had none left to do */
 } um_train_outcome;

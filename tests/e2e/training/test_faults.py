@@ -146,6 +146,17 @@ def others(runs):
     assert "not that of a training's checkpoint" in said, said
 
 
+def lost_samples(runs):
+    """A sample whose picture is none, and one whose picture is missing: named, counted, and the run goes on."""
+    runs.write_data([{**runs.samples[0], "image": str(runs.source / "README.md")}, *runs.samples, {**runs.samples[1], "image": "nowhere.png"}])
+    said = runs.run("lost")
+    assert "data.json[0] is left out" in said and "not an image" in said, said
+    assert "data.json[7] is left out" in said and "nowhere.png: No such file" in said, said
+    left_out = sum(r["lost"] for r in runs.records("lost"))
+    assert left_out >= 2 and f"samples left out: {left_out}; the model is in" in said, (left_out, said)
+    runs.write_data(runs.samples)
+
+
 def back_and_on(runs):
     """From an older checkpoint through a link to the folder; then more steps than before, and the same again when it is through."""
     os.symlink(runs.out("whole"), runs.out("link"))
@@ -193,7 +204,7 @@ def two_jobs(runs):
 def main():
     if shutil.which("mpirun") is None:
         return 77
-    cases = [full_disk, limited_files, folder_in_the_way, folder_deleted, damaged, others, signals, two_jobs, back_and_on]
+    cases = [full_disk, limited_files, folder_in_the_way, folder_deleted, damaged, others, signals, two_jobs, lost_samples, back_and_on]
     with tempfile.TemporaryDirectory() as tmp:
         runs = Runs(sys.argv[1], sys.argv[2], tmp, STEPS)
         runs.run("whole", "--save-every", "2", "--keep", "100", "--quiet")
