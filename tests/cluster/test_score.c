@@ -186,6 +186,32 @@ static void the_same_bits_however_divided(void **state)
     um_arena_free(&kept);
 }
 
+/* Pages run out while answers are being read, for an older request goes on and on: what is read again is as likely as before. */
+static void the_same_bits_when_put_back(void **state)
+{
+    enum { PAGE_BYTES = 24576 }; /* of this model */
+    int64_t put_back = 0;
+    (void)state;
+    bench *b = bench_open();
+    um_text_fmt(&b->lines, "{\"id\":\"g\",\"prompt\":\"hi\",\"max_new_tokens\":120," GREEDY "}\n");
+    for (int i = 0; i < 2 * ANSWERS; i++)
+        um_text_fmt(&b->lines, "{\"id\":\"a%d\",\"prompt\":\"%s\",\"score\":\"%s\"}\n", i,
+                    bench_words(b, 20 + i), answers[i % ANSWERS]);
+    b->c.cfg.prefix_cache = 0;
+    b->c.cfg.prefill_chunk = 3;
+    b->c.cfg.max_batch = 8;
+    bench_run(b);
+    const char *want = what_was_said(b);
+    for (int pages = 13; pages < 21; pages++) {
+        b->c.cfg.request_memory = pages * PAGE_BYTES;
+        bench_run(b);
+        if (strcmp(what_was_said(b), want) != 0) fail_msg("%d pages: differs", pages);
+        put_back += bench_number(cluster_line(&b->c, "\"summary\""), "put_back");
+    }
+    assert_true(put_back > 0);
+    bench_close(b);
+}
+
 static void what_is_scored_is_the_whole_answer(void **state)
 {
     (void)state;
@@ -237,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(likelihood_is_that_of_golden_logits),
         cmocka_unit_test(the_same_bits_however_divided),
+        cmocka_unit_test(the_same_bits_when_put_back),
         cmocka_unit_test(what_is_scored_is_the_whole_answer),
         cmocka_unit_test(what_cannot_be_scored),
     };
