@@ -139,6 +139,7 @@ typedef struct um_config {
     const char *metric;                /* "": the format's own */
     const char *choices;               /* both generated likelihood */
     const char *bias_by;               /* modality task */
+    int64_t limit;                     /* questions of each task; 0: all */
     /* init */
     const char *preset; /* positional of init is not used; --preset NAME or --config FILE */
     const char *config;

@@ -246,6 +246,8 @@ const um_option um_options[] = {
         "how answers are scored; empty: as the format is, and of jsonl by what its first line has: key, options, or an answer"),
     STR(choices, "both", "both generated likelihood", UM_PROG_EVAL, EVAL,
         "how an option is chosen: the one that the answer names, the likeliest one, or both beside each other"),
+    NUM(UM_OPT_INT, limit, "0", 0, INT64_MAX, UM_PROG_EVAL, EVAL,
+        "put the first questions of each task only, so many; 0 is all"),
     LIST(answers, UM_PROG_EVAL, EVAL,
          "answers of another program: NAME=FILE, or NAME=FOLDER with a file TASK.jsonl for each task; may be given again"),
     LIST(specialist, UM_PROG_EVAL, EVAL,

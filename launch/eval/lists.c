@@ -125,6 +125,7 @@ static um_status task_read(um_listed_task *t, const um_config *cfg, const char *
     UM_TRY(um_wrap(err, folder_find(&from.media_folder, arena, err), "--task %s", word));
     UM_TRY(um_eval_read(&t->task, &from, arena, err));
     UM_TRY(um_wrap(err, um_item_index_make(&index, &t->task, arena, err), "%s", from.questions));
+    if (cfg->limit > 0 && (size_t)cfg->limit < t->task.n) t->task.n = (size_t)cfg->limit;
     t->name = w.name[0] != '\0' ? w.name : base_name(from.questions, true, arena);
     t->path = from.questions;
     UM_TRY(name_check("--task", t->name, err));
@@ -152,7 +153,8 @@ static bool is_of_model(const char *name)
 {
     const char *slash = strrchr(name, '/'), *file = slash != NULL ? slash + 1 : name;
     return um_ends_with(file, ".safetensors") || strcmp(file, "config.json") == 0 ||
-           strcmp(file, "tokenizer.model") == 0 || strcmp(file, "preprocessor_config.json") == 0;
+           strcmp(file, "tokenizer.model") == 0 || strcmp(file, "preprocessor_config.json") == 0 ||
+           strcmp(file, "generation_config.json") == 0 || strcmp(file, "adapter_config.json") == 0;
 }
 
 static um_status folder_digest(um_sha256 *h, const char *folder, um_arena *arena, um_err *err)
