@@ -33,6 +33,7 @@ static bool is_right(const um_eval_item *item, int choice)
 static double item_score(um_tally *t, const um_eval_item *item, const char *answer,
                          um_arena *scratch)
 {
+    if (answer[0] == '\0' && t->metric != UM_METRIC_YES_NO) return 0;
     switch (t->metric) {
     case UM_METRIC_EXACT:
         return um_exact_match(answer, item->refs, item->n_refs, scratch);

@@ -183,16 +183,35 @@ static int option_of(const um_eval_item *item, const um_json *answer)
     return um_eval_letter(text);
 }
 
+static const um_json *answers_of(const um_json *q)
+{
+    const um_json *several = um_json_get(q, "answers");
+    return several != NULL ? several : um_json_get(q, "answer");
+}
+
+/* An answer that is there and says nothing, as in test splits: null, "" or []. */
+static bool answer_is_blank(const um_json *q)
+{
+    const um_json *j = answers_of(q);
+    um_json_kind kind = um_json_kind_of(j);
+    if (kind == UM_JSON_ARRAY) return um_json_size(j) == 0;
+    return kind == UM_JSON_NULL || (kind == UM_JSON_STRING && um_json_str(j, "")[0] == '\0');
+}
+
+/* An empty text is no answer: no answer at all would be as good. */
+static void ref_add(um_eval_task *t, um_eval_item *item, const char *text)
+{
+    if (text[0] != '\0') um_eval_ref_add(t, item, text);
+}
+
 static um_status answers_read(lines *l, um_eval_item *item, const um_json *q, um_err *err)
 {
     const um_json *answer = um_json_get(q, "answer"), *key = um_json_get(q, "key");
     texts_add(l->t, item, um_json_get(q, "options"), um_eval_option_add);
     if (item->n_options > 0) return um_eval_right_set(l->t, item, option_of(item, answer), err);
-    if (l->t->metric == UM_METRIC_KEY && key != NULL)
-        texts_add(l->t, item, key,
-                  um_eval_ref_add); /* the answer itself is right whatever the key is */
-    texts_add(l->t, item, um_json_get(q, "answers") != NULL ? um_json_get(q, "answers") : answer,
-              um_eval_ref_add);
+    if (l->t->metric == UM_METRIC_KEY) texts_add(l->t, item, key, ref_add);
+    /* the answer itself is right whatever the key is */
+    texts_add(l->t, item, answers_of(q), ref_add);
     return item->n_refs > 0 ? UM_OK : UM_FAIL(err, UM_E_DATA, "has no answer");
 }
 
@@ -234,6 +253,10 @@ static um_status own_line(void *ctx, const um_json *q, const char *text, size_t 
         l->t->metric = um_json_get(q, "options") != NULL ? UM_METRIC_CHOICE
                        : um_json_get(q, "key") != NULL   ? UM_METRIC_KEY
                                                          : UM_METRIC_EXACT;
+    if (!sample && answer_is_blank(q)) {
+        l->t->left_out++;
+        return UM_OK;
+    }
     um_eval_item *item = um_eval_item_add(l->t);
     item->group = text_of(q, "group", "task", l->t->arena);
     item->modality = um_eval_text(um_json_get(q, "modality"), l->t->arena);

@@ -278,6 +278,15 @@ static void test_own(void **state)
     assert_non_null(strstr(t.items[0].messages, "Q\\nA. a\\nB. b"));
     folder_json(dir, "none.jsonl", "{'question':'Q'}\n");
     refused("jsonl", "none.jsonl", NULL, UM_E_DATA, "none.jsonl: line 1: has no answer");
+    folder_json(dir, "blank.jsonl",
+                "{'question':'?','answer':null}\n{'question':'?','answer':''}\n"
+                "{'question':'?','answers':[]}\n{'question':'?','answers':['','the']}\n");
+    must_read(&t, "jsonl", "blank.jsonl", NULL);
+    assert_true(t.left_out == 3 && t.n == 1 && t.items[0].n_refs == 1);
+    um_tally r;
+    um_err err = {0};
+    assert_int_equal(um_tally_of(&r, &t, &(const char *){NULL}, &arena, &err), UM_OK);
+    assert_true(r.rows[0].score == 0); /* no answer is no match of an article */
     refused("jsonl", "q.json", NULL, UM_E_DATA, "line 1: want {\"question\"");
     refused("vqa3", "q.json", NULL, UM_E_USAGE, "vqa3: no such format, known are vqa aokvqa");
 }
