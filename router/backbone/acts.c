@@ -128,6 +128,8 @@ void um_acts_bind_layers(um_acts *a, um_acts_arenas to, const um_model *m, int e
         if (again == UM_RECOMPUTE_NONE)
             bind_ffn(&a[l], to, m, T, true, (kinds){.moe = moe, .dense = !moe});
         if (moe) bind_routed(&a[l], to, m, expert_ranks, T);
+        if (!moe && l == m->layers - 1)
+            a[l].last_heads = um_arena_f32(to.device, rows, (size_t)m->heads * (size_t)m->head_dim);
         a[l].in = l == 0 ? in : a[l - 1].out;
         a[l].out = um_arena_f32(to.device, rows, D);
     }

@@ -38,6 +38,25 @@ static void residual(um_dev *dev, float *out, const float *in, const float *delt
     dev->ops->add(dev, out, delta, n);
 }
 
+/* mid = in + O(heads), of the rows that the second half computes. */
+static void attention_output(const um_pass *p, int layer, um_acts *a)
+{
+    const um_model *m = p->backbone->model;
+    const um_attention *w = &p->backbone->blocks[layer].attention;
+    const um_batch *b = p->batch;
+    um_dev *dev = p->dev;
+    if (!um_pass_narrows(p, layer)) {
+        um_attention_output(dev, a->mid, &a->attention, w, a->in, b->T);
+        return;
+    }
+    um_attention_acts rows = a->attention;
+    rows.heads = a->last_heads;
+    UM_ASSERT(a->mid != a->in);
+    dev->ops->gather(dev, a->last_heads, a->attention.heads, b->last_row, b->last_n, w->out.w.K);
+    dev->ops->gather(dev, a->mid, a->in, b->last_row, b->last_n, m->dim);
+    um_attention_output(dev, a->mid, &rows, w, a->mid, b->last_n);
+}
+
 /* mid = in + O(attention(RMSNorm(in))), each segment attending to its own keys and values. */
 static void attention(const um_pass *p, int layer, um_acts *a)
 {
@@ -55,7 +74,7 @@ static void attention(const um_pass *p, int layer, um_acts *a)
     um_attention_write(dev, t, kv, b->span, b->segs);
     um_attention_attend(dev, t, &w->attention.shape, kv, b->span, b->segs, true);
     if (b->pads > 0) um_attention_attend(dev, t, &w->attention.shape, kv, b->pad, b->pads, false);
-    um_attention_output(dev, a->mid, t, &w->attention, a->in, b->T);
+    attention_output(p, layer, a);
 }
 
 /* The gate's input with the per-modality pre-projection (spec 4.4.3): gate_in[row] = f_m(ln2[row]), m the row's modality. */
@@ -226,7 +245,7 @@ static um_acts *acts_of(const um_pass *p)
 static void layer_end(um_pass *p, um_acts *a)
 {
     const um_model *m = p->backbone->model;
-    residual(p->dev, a->out, a->mid, a->y, (size_t)p->batch->T * (size_t)m->dim);
+    residual(p->dev, a->out, a->mid, a->y, (size_t)um_pass_rows(p, p->layer) * (size_t)m->dim);
     record(p, a);
     p->layer++;
     p->away = false;
@@ -238,8 +257,8 @@ static void upper_half(const um_pass *p, int layer, um_acts *a)
     const um_model *m = p->backbone->model;
     um_dev *dev = p->dev;
     attention(p, layer, a);
-    um_rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, &p->backbone->blocks[layer].norm2, p->batch->T,
-                   m->dim, m->rms_eps);
+    um_rmsnorm_fwd(dev, a->ln2, a->rstd2, a->mid, &p->backbone->blocks[layer].norm2,
+                   um_pass_rows(p, layer), m->dim, m->rms_eps);
 }
 
 um_status um_pass_again(const um_pass *p, int layer, um_err *err)
@@ -253,7 +272,7 @@ um_status um_pass_again(const um_pass *p, int layer, um_err *err)
         if (w->moe && m->fm_block) UM_TRY(pre_project(p, w, a, err));
     }
     if (!w->moe) {
-        um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
+        um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, um_pass_rows(p, layer));
     } else if (m->dynamic.shared > 0) {
         run_shared(p, w, a);
         weigh_shared(p, a);
@@ -271,7 +290,7 @@ static um_status layer_begin(um_pass *p, um_acts *a, um_err *err)
         p->away = true;
         return UM_OK;
     }
-    um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, p->batch->T);
+    um_ffn_fwd(p->dev, a->y, &a->dense, &w->dense, a->ln2, um_pass_rows(p, p->layer));
     layer_end(p, a);
     return UM_OK;
 }

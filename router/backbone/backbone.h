@@ -81,6 +81,9 @@ typedef struct um_batch {
     int pads;
     const int32_t *key_row,
         *pad_key_row; /* host [segs], [pads], for backward: the row that is position 0 of their sequence */
+    /* device [last_n]: the rows whose output is wanted of the last layer, rising; NULL: all. See um_pass_rows. */
+    const int32_t *last_row;
+    int last_n;
     um_routing *routing; /* counts the gates' choices; may be NULL */
     uint64_t step;       /* number of this micro-batch, rising */
     uint32_t micro;      /* its place among those in flight */
@@ -95,7 +98,8 @@ typedef struct um_acts {
     float *ln1, *ln2;      /* [T,D] */
     float *rstd1, *rstd2;  /* [T] */
     um_attention_acts attention;
-    float *gate_in;        /* [T,D]; ln2 itself without pre-projection */
+    float *last_heads; /* [T,H*hd] the heads of batch->last_row; in a last layer that is dense */
+    float *gate_in;    /* [T,D]; ln2 itself without pre-projection */
     float *fm_in, *fm_out; /* [T,D] rows of one modality, with pre-projection */
     um_route route;        /* experts and weights, and logits */
     um_dynamic dynamic;    /* the dynamic gate; route is a view of it */
@@ -156,7 +160,19 @@ typedef struct um_pass {
  * expert ranks; thread: main. */
 um_status um_pass_run(um_pass *p, um_err *err);
 static inline bool um_pass_done(const um_pass *p) { return p->layer == p->backbone->model->layers; }
-/* The last layer's output [T,D] (device) of a pass that is done. */
+/* Whether a layer computes, behind its attention, only the rows that batch->last_row names: the last one does when it is dense, since nobody
+ * reads its other rows. They lie one behind the other then. (Experts see all rows, because their load is counted.) */
+static inline bool um_pass_narrows(const um_pass *p, int layer)
+{
+    return p->batch->last_row != NULL && layer == p->backbone->model->layers - 1 &&
+           !p->backbone->blocks[layer].moe;
+}
+/* The rows of a layer's second half and of its output. */
+static inline int um_pass_rows(const um_pass *p, int layer)
+{
+    return um_pass_narrows(p, layer) ? p->batch->last_n : p->batch->T;
+}
+/* The last layer's output [um_pass_rows,D] (device) of a pass that is done. */
 static inline const float *um_pass_out(const um_pass *p)
 {
     return p->acts[p->keep ? p->layer - 1 : 0].out;

@@ -21,6 +21,32 @@ static void attend_back(const um_pass *p, const um_layer *w, const um_attention_
                                 false);
 }
 
+/* mid = in + O(heads), of the rows that the second half had; dx becomes that of all rows of in */
+static void output_back(um_backward *b, const um_acts *a, um_attention_grads *g)
+{
+    const um_pass *p = b->pass;
+    const um_batch *batch = p->batch;
+    const um_attention *w = &p->backbone->blocks[b->layer].attention;
+    const int T = batch->T, n = batch->last_n, D = p->backbone->model->dim, wide = w->out.w.K;
+    um_dev *dev = p->dev;
+    if (!um_pass_narrows(p, b->layer)) {
+        um_attention_output_bwd(dev, g, &a->attention, w, b->dx, T, p->device);
+        return;
+    }
+    um_mark mark = um_arena_mark(p->device);
+    um_attention_acts rows = a->attention;
+    um_attention_grads of = *g;
+    float *dmid = um_arena_f32(p->device, (size_t)n, (size_t)D);
+    rows.heads = a->last_heads;
+    of.heads = zeros(p, (size_t)n * (size_t)wide);
+    um_attention_output_bwd(dev, &of, &rows, w, b->dx, n, p->device);
+    dev->ops->scatter(dev, g->heads, of.heads, batch->last_row, n, wide);
+    dev->ops->copy(dev, dmid, b->dx, (size_t)n * (size_t)D * sizeof *dmid);
+    dev->ops->fill(dev, b->dx, 0.0f, (size_t)T * (size_t)D);
+    dev->ops->scatter(dev, b->dx, dmid, batch->last_row, n, D);
+    um_arena_reset(p->device, mark);
+}
+
 /* mid = in + O(attention(RMSNorm(in))):   dx becomes that of in */
 static void attention_back(um_backward *b, const um_acts *a)
 {
@@ -33,7 +59,7 @@ static void attention_back(um_backward *b, const um_acts *a)
     um_attention_grads g;
     um_attention_grads_start(dev, &g, p->device, &w->attention.shape, T, T);
     float *dln1 = zeros(p, (size_t)T * (size_t)m->dim);
-    um_attention_output_bwd(dev, &g, &a->attention, &w->attention, b->dx, T, p->device);
+    output_back(b, a, &g);
     attend_back(p, w, &a->attention, &g);
     dev->ops->rope_bwd(dev, g.q, a->attention.ldq, p->backbone->rope.cs, p->batch->pos, T, m->heads,
                        m->head_dim);
@@ -50,7 +76,7 @@ static void upper_half_back(um_backward *b, const um_acts *a)
     const um_pass *p = b->pass;
     const um_model *m = p->backbone->model;
     um_rmsnorm_bwd(p->dev, b->dx, b->acts.dln2, a->mid, a->rstd2,
-                   &p->backbone->blocks[b->layer].norm2, p->batch->T, m->dim);
+                   &p->backbone->blocks[b->layer].norm2, um_pass_rows(p, b->layer), m->dim);
     attention_back(b, a);
 }
 
@@ -186,7 +212,8 @@ static um_status layer_begin(um_backward *b, um_err *err)
     const um_pass *p = b->pass;
     const um_layer *w = &p->backbone->blocks[b->layer];
     um_acts *a = &p->acts[b->layer];
-    const size_t n = (size_t)p->batch->T * (size_t)p->backbone->model->dim;
+    const int rows = um_pass_rows(p, b->layer);
+    const size_t n = (size_t)rows * (size_t)p->backbone->model->dim;
     p->dev->ops->fill(p->dev, b->acts.dln2, 0.0f, n);
     if (w->moe) {
         UM_TRY(experts_send(b, a, err));
@@ -194,7 +221,7 @@ static um_status layer_begin(um_backward *b, um_err *err)
         return UM_OK;
     }
     UM_TRY(um_pass_again(p, b->layer, err));
-    um_ffn_bwd(p->dev, b->acts.dln2, &w->dense, b->dx, a->ln2, &a->dense, p->batch->T, p->device);
+    um_ffn_bwd(p->dev, b->acts.dln2, &w->dense, b->dx, a->ln2, &a->dense, rows, p->device);
     layer_end(b);
     return UM_OK;
 }

@@ -21,7 +21,8 @@ void um_backward_acts_bind(um_backward_acts *a, um_arena *device, const um_model
 typedef struct um_backward {
     um_pass *pass; /* done, with `keep` */
     um_backward_acts acts;
-    float *dx; /* device [T,D]: of the output to begin with; behind every layer, of its input */
+    /* device [T,D]: of the output (um_pass_rows) to begin with; behind every layer, of its input */
+    float *dx;
     const um_aux *aux;        /* or NULL */
     float aux_scale;          /* multiplies auxiliary gradients: target tokens of the micro-batch */
     const um_gate_rows *rows; /* the samples, for the terms that look at them */

@@ -3,11 +3,19 @@
 
 #include "core/base/bytes.h"
 
-/* One slice: rows `row` (host, n of them) of the last hidden. */
+/* One slice: n of the rows that have a target, from number `from`; `row` (host) are those of the micro-batch. */
 typedef struct slice {
     const int32_t *row;
-    int n;
+    int from, n;
 } slice;
+
+/* Where the rows of a slice are in the last layer's output and in dx (device). */
+static const int32_t *places(const um_micro_batch *m, const slice *s, int32_t *scratch)
+{
+    const bool narrow = um_pass_narrows(&m->pass, m->setup.backbone->model->layers - 1);
+    for (int i = 0; i < s->n; i++) scratch[i] = narrow ? s->from + i : s->row[i];
+    return um_dev_put_i32(m->setup.dev, m->setup.device, scratch, (size_t)s->n);
+}
 
 /* Head and loss of a slice; loss [n] (host). gradient: adds the head's and the norm's, and writes the rows of dx. */
 static void run_slice(um_micro_batch *m, const slice *s, float *loss, bool gradient)
@@ -19,8 +27,8 @@ static void run_slice(um_micro_batch *m, const slice *s, float *loss, bool gradi
     const size_t n = (size_t)s->n, D = (size_t)model->dim, V = (size_t)model->vocab;
     um_mark mark = um_arena_mark(device), host_mark = um_arena_mark(host);
     int32_t *target = um_arena_i32(host, n);
+    const int32_t *row = places(m, s, target);
     for (size_t i = 0; i < n; i++) target[i] = m->target[s->row[i]];
-    const int32_t *row = um_dev_put_i32(dev, device, s->row, n);
     const int32_t *want = um_dev_put_i32(dev, device, target, n);
     float *x = um_arena_f32(device, n, D), *y = um_arena_f32(device, n, D);
     float *rstd = um_arena_f32(device, 1, n), *each = um_arena_f32(device, 1, n);
@@ -80,11 +88,13 @@ static void head(um_loss *out, um_micro_batch *m, bool gradient)
     float *loss = um_arena_f32(host, 1, n);
     for (int t = 0, i = 0; t < m->T; t++)
         if (m->target[t] != UM_NO_TARGET) row[i++] = t;
+    const um_model *model = m->setup.backbone->model;
+    const size_t rows = (size_t)um_pass_rows(&m->pass, model->layers - 1);
     if (gradient)
-        m->setup.dev->ops->fill(m->setup.dev, m->backward.dx, 0.0f,
-                                (size_t)m->T * (size_t)m->setup.backbone->model->dim);
+        m->setup.dev->ops->fill(m->setup.dev, m->backward.dx, 0.0f, rows * (size_t)model->dim);
     for (int from = 0; from < m->targets; from += UM_LOSS_ROWS) {
-        const slice s = {.row = row + from, .n = um_min_int(UM_LOSS_ROWS, m->targets - from)};
+        const slice s = {
+            .row = row + from, .from = from, .n = um_min_int(UM_LOSS_ROWS, m->targets - from)};
         run_slice(m, &s, loss + from, gradient);
     }
     add_up(out, m, row, loss, m->targets, host);

@@ -291,6 +291,19 @@ static void fill_noise(um_micro_batch *m)
     m->batch.noise_seed = m->setup.seed;
 }
 
+/* Of the last layer only the rows that have a target are wanted. */
+static void fill_last(um_micro_batch *m)
+{
+    if (m->targets == 0) return;
+    um_mark mark = um_arena_mark(m->setup.host);
+    int32_t *row = um_arena_i32(m->setup.host, (size_t)m->targets);
+    for (int t = 0, n = 0; t < m->T; t++)
+        if (m->target[t] != UM_NO_TARGET) row[n++] = t;
+    m->batch.last_row = um_dev_put_i32(m->setup.dev, &m->device, row, (size_t)m->targets);
+    m->batch.last_n = m->targets;
+    um_arena_reset(m->setup.host, mark);
+}
+
 static void fill_batch(um_micro_batch *m, uint64_t step, uint32_t number)
 {
     um_batch *b = &m->batch;
@@ -314,6 +327,7 @@ static void fill_batch(um_micro_batch *m, uint64_t step, uint32_t number)
     b->micro = number;
     b->routing = (number & UM_BATCH_FORWARD) == 0 ? m->setup.routing : NULL;
     if (m->setup.gate_noise) fill_noise(m);
+    fill_last(m);
     fill_spans(m);
     um_batch_modalities(b, m->setup.dev, &m->device, m->setup.host);
 }
