@@ -76,11 +76,11 @@ class Memory(threading.Thread):
 
     def run(self):
         while not self.done.wait(0.05):
-            tree, todo = children(), [self.pid]
-            while todo:
-                pid = todo.pop()
+            tree, left = children(), [self.pid]
+            while left:
+                pid = left.pop()
                 self.peak[pid] = max(self.peak.get(pid, 0), high_water(pid))
-                todo += tree.get(pid, [])
+                left += tree.get(pid, [])
 
     def end(self):
         self.done.set()

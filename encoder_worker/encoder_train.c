@@ -1,6 +1,7 @@
 /* See encoder_train.h. */
 #include "encoder_worker/encoder_train.h"
 
+#include "core/base/bytes.h"
 #include "encoder_worker/tower_cache.h"
 
 #include <inttypes.h>
@@ -10,7 +11,7 @@
 typedef struct kept {
     um_item_key key;
     um_medium *medium;   /* its parts; their values only with recompute */
-    um_tower_acts *acts; /* [parts] or NULL: recompute */
+    um_tower_acts *acts; /* [groups] or NULL: recompute */
     float *drows;        /* device [rows, D] */
     bool arrived, used;  /* its gradient has come; it has rows */
     um_arena host, device;
@@ -144,20 +145,42 @@ void um_encoder_train_ahead(um_encoder_train *t, const Um__EncodeRequest *req, u
     um_arena_reset(step, mark);
 }
 
-/* rows of one part, from its values. */
-static void part_fwd(const um_encoder_train *t, float *rows, const um_tower *tower,
-                     um_tower_acts *a, um_tower_point from, const um_medium_part *p)
+/* Parts of a medium that go through the tower together: n from number `from`. The next group: from is behind them. */
+typedef struct group {
+    int number, from, n;
+} group;
+
+static group group_next(const um_tower *tower, const um_medium *m, group g)
 {
-    um_dev *dev = t->e->dev;
-    float *at = um_tower_at(a, tower, from);
-    if (from == UM_AT_INPUT)
-        memcpy(at, p->value, p->values * sizeof *at);
-    else
-        dev->ops->put(dev, at, p->value, p->values * sizeof *at);
-    um_tower_fwd(rows, tower, a, from, UM_AT_ROWS, p->real, dev);
+    const int from = g.from + g.n;
+    return (group){.number = g.n > 0 ? g.number + 1 : 0,
+                   .from = from,
+                   .n = um_min_int(um_tower_at_once(tower), m->parts - from)};
 }
 
-/* The rows of a medium, in e->device. acts [parts]: bound, and kept; NULL: bound here for one part after another. */
+static group group_first(const um_tower *tower, const um_medium *m)
+{
+    return group_next(tower, m, (group){0});
+}
+
+/* rows of a group's parts, from their values. */
+static void group_fwd(const um_encoder_train *t, float *rows, const um_tower *tower,
+                      um_tower_acts *a, const um_medium *m, group g)
+{
+    um_dev *dev = t->e->dev;
+    float *at = um_tower_at(a, tower, m->at);
+    for (int i = 0; i < g.n; i++) {
+        const um_medium_part *p = &m->part[g.from + i];
+        if (m->at == UM_AT_INPUT)
+            memcpy(at, p->value, p->values * sizeof *at);
+        else
+            dev->ops->put(dev, at, p->value, p->values * sizeof *at);
+        at += p->values;
+    }
+    um_tower_fwd(rows, tower, a, m->at, UM_AT_ROWS, m->part[g.from].real, dev);
+}
+
+/* The rows of a medium, in e->device. acts [groups]: bound, and kept; NULL: bound here for one group after another. */
 static const float *parts_fwd(const um_encoder_train *t, const um_medium *m, um_tower_acts *acts)
 {
     const um_encode *e = t->e;
@@ -166,12 +189,18 @@ static const float *parts_fwd(const um_encoder_train *t, const um_medium *m, um_
     um_arena host;
     um_arena_init(&host, "media", 1 << 16);
     um_part_rows_begin(&rows, e, m);
-    for (int i = 0; i < m->parts; i++) {
+    for (group g = group_first(&tower, m); g.n > 0; g = group_next(&tower, m, g)) {
         const um_mark mark = um_arena_mark(e->device), there = um_arena_mark(&host);
         um_tower_acts own;
-        if (acts == NULL) um_tower_acts_bind(&own, &tower, &host, e->device, m->at, false);
-        part_fwd(t, rows.next, &tower, acts == NULL ? &own : &acts[i], m->at, &m->part[i]);
-        um_part_rows_add(&rows);
+        float *made = um_arena_f32(e->device, (size_t)g.n, rows.one);
+        if (acts == NULL)
+            um_tower_acts_bind_parts(&own, g.n, &tower, &host, e->device, m->at, false);
+        group_fwd(t, made, &tower, acts == NULL ? &own : &acts[g.number], m, g);
+        for (int i = 0; i < g.n; i++) {
+            e->dev->ops->copy(e->dev, rows.next, made + (size_t)i * rows.one,
+                              rows.one * sizeof *made);
+            um_part_rows_add(&rows);
+        }
         um_arena_reset(&host, there);
         um_arena_reset(e->device, mark);
     }
@@ -179,14 +208,15 @@ static const float *parts_fwd(const um_encoder_train *t, const um_medium *m, um_
     return um_part_rows_end(&rows);
 }
 
-/* Device memory of the activations of one part from a point on. */
-static size_t part_bytes(const um_tower *tower, um_tower_point from)
+/* Device memory of the activations of a medium. */
+static size_t acts_bytes(const um_tower *tower, const um_medium *m)
 {
     um_arena host, device;
     um_tower_acts a;
     um_arena_init(&host, "measured", 1 << 16);
     um_arena_init_measure(&device, "measured");
-    um_tower_acts_bind(&a, tower, &host, &device, from, true);
+    for (group g = group_first(tower, m); g.n > 0; g = group_next(tower, m, g))
+        um_tower_acts_bind_parts(&a, g.n, tower, &host, &device, m->at, true);
     const size_t bytes = device.peak;
     um_arena_free(&host);
     um_arena_free(&device);
@@ -200,8 +230,7 @@ static um_status keep(um_encoder_train *t, kept *k, const um_medium *m, const ch
     const um_tower tower = um_medium_tower(t->e, m->modality);
     const bool back = m->at != UM_AT_ROWS, again = back && t->how.recompute, acts = back && !again;
     const size_t rows = (size_t)m->rows * (size_t)tower.model->dim, most = t->how.activation_memory;
-    const size_t device = rows * sizeof(float) + 64 +
-                          (acts ? (size_t)m->parts * part_bytes(&tower, m->at) : 0),
+    const size_t device = rows * sizeof(float) + 64 + (acts ? acts_bytes(&tower, m) : 0),
                  more = device + (again ? um_medium_bytes(m) : 0);
     if (most > 0 && t->counts.kept + more > most)
         return UM_FAIL(err, UM_E_LIMIT,
@@ -215,8 +244,9 @@ static um_status keep(um_encoder_train *t, kept *k, const um_medium *m, const ch
     k->drows = um_arena_f32(&k->device, 1, rows);
     if (acts) {
         k->acts = um_arena_zero(&k->host, (size_t)m->parts * sizeof *k->acts);
-        for (int i = 0; i < m->parts; i++)
-            um_tower_acts_bind(&k->acts[i], &tower, &k->host, &k->device, m->at, true);
+        for (group g = group_first(&tower, m); g.n > 0; g = group_next(&tower, m, g))
+            um_tower_acts_bind_parts(&k->acts[g.number], g.n, &tower, &k->host, &k->device, m->at,
+                                     true);
     }
     t->counts.kept += k->device.used + k->host.used;
     return UM_OK;
@@ -292,6 +322,16 @@ um_status um_encoder_train_room(um_encoder_train *t, float **rows, um_item_key k
     return UM_OK;
 }
 
+/* The gradients of the rows of a group's parts: drows is that of all parts or, of a video, that of each. */
+static const float *group_drows(const um_encoder_train *t, const float *drows, size_t one,
+                                bool video, group g)
+{
+    if (!video) return drows + (size_t)g.from * one;
+    float *all = um_arena_f32(t->e->device, (size_t)g.n, one);
+    t->e->dev->ops->copy_2d(t->e->dev, all, (int)one, drows, 0, g.n, (int)one);
+    return all;
+}
+
 /* Forward was the rows of one part after another or, of a video, their mean. */
 static void item_bwd(um_encoder_train *t, const kept *k)
 {
@@ -303,15 +343,16 @@ static void item_bwd(um_encoder_train *t, const kept *k)
     um_arena host;
     um_arena_init(&host, "media", 1 << 16);
     if (video) e->dev->ops->divide(e->dev, k->drows, (float)m->parts, one);
-    for (int i = 0; i < m->parts; i++) {
+    for (group g = group_first(&tower, m); g.n > 0; g = group_next(&tower, m, g)) {
         const um_mark mark = um_arena_mark(e->device), there = um_arena_mark(&host);
         um_tower_acts own;
         if (k->acts == NULL) {
-            um_tower_acts_bind(&own, &tower, &host, e->device, m->at, true);
-            part_fwd(t, um_arena_f32(e->device, 1, one), &tower, &own, m->at, &m->part[i]);
+            um_tower_acts_bind_parts(&own, g.n, &tower, &host, e->device, m->at, true);
+            group_fwd(t, um_arena_f32(e->device, (size_t)g.n, one), &tower, &own, m, g);
         }
-        um_tower_bwd(&tower, k->acts == NULL ? &own : &k->acts[i], m->at, m->part[i].real,
-                     k->drows + (video ? 0 : (size_t)i * one), e->dev, e->device);
+        um_tower_bwd(&tower, k->acts == NULL ? &own : &k->acts[g.number], m->at,
+                     m->part[g.from].real, group_drows(t, k->drows, one, video, g), e->dev,
+                     e->device);
         um_arena_reset(&host, there);
         um_arena_reset(e->device, mark);
     }

@@ -1,13 +1,25 @@
 /* See tower.h. */
 #include "encoder_worker/towers/tower.h"
 
+/* Frames of a video: a few hundred rows, which make products of a good size and bound the memory of the rest. */
+enum { IMAGES_AT_ONCE = 8 };
+
+int um_tower_at_once(const um_tower *t) { return t->vision != NULL ? IMAGES_AT_ONCE : 1; }
+
 void um_tower_acts_bind(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device,
                         um_tower_point from, bool keep)
 {
+    um_tower_acts_bind_parts(a, 1, t, host, device, from, keep);
+}
+
+void um_tower_acts_bind_parts(um_tower_acts *a, int parts, const um_tower *t, um_arena *host,
+                              um_arena *device, um_tower_point from, bool keep)
+{
     const um_model *m = t->model;
+    UM_ASSERT(parts >= 1 && parts <= um_tower_at_once(t));
     *a = (um_tower_acts){0};
     if (t->vision != NULL)
-        um_vision_acts_bind(&a->vision, host, device, &m->vision, m->dim, from, keep);
+        um_vision_acts_bind_images(&a->vision, parts, host, device, &m->vision, m->dim, from, keep);
     else if (t->speech != NULL)
         a->speech = um_speech_acts_bind(host, device, &m->speech, m->dim, from, keep);
     else

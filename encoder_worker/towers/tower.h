@@ -23,6 +23,11 @@ typedef struct um_tower_acts {
 /* The activations of one image or window for forward from a point; keep: with all that backward down to it needs. Memory: host, device. */
 void um_tower_acts_bind(um_tower_acts *a, const um_tower *t, um_arena *host, um_arena *device,
                         um_tower_point from, bool keep);
+/* Images or windows that go through a tower together in training: so many at most. */
+int um_tower_at_once(const um_tower *t);
+/* The same for `parts` of them, whose values and rows lie one behind the other. */
+void um_tower_acts_bind_parts(um_tower_acts *a, int parts, const um_tower *t, um_arena *host,
+                              um_arena *device, um_tower_point from, bool keep);
 /* Where the values of a point are, and how many; at is not UM_AT_ROWS. real: of a window of sound, rows before its padding. */
 float *um_tower_at(const um_tower_acts *a, const um_tower *t, um_tower_point at);
 size_t um_tower_values(const um_tower *t, um_tower_point at, int real);

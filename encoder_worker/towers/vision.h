@@ -37,17 +37,22 @@ typedef struct um_vision_layer_acts {
     um_mlp_acts mlp;
 } um_vision_layer_acts;
 
-/* The activations of one image. T rows: class row and patches. */
+/* The activations of some images, one behind the other. T rows: class row and patches of each. */
 typedef struct um_vision_acts {
-    float *staged;               /* host: what becomes cols */
-    float *cols;                 /* [patches, channels*P*P] */
-    float *sum;                  /* [T,D] rows and positions, before the first norm */
-    float *first;                /* [T,D] what the first layer reads */
-    float *last;                 /* [T,D] what the last layer writes */
-    float *features;             /* [um_vision_rows, D] the rows of it that the projector reads */
+    int images;
+    float *staged; /* host: what becomes cols */
+    float *cols;   /* [images*patches, channels*P*P] */
+    float *sum;    /* [T,D] rows and positions, before the first norm */
+    float *first;  /* [T,D] what the first layer reads */
+    float *last;   /* [T,D] what the last layer writes */
+    float *
+        features; /* [um_vision_rows, D] the rows of it that the projector reads, of the first image */
+    size_t next_features;        /* floats from one image's to the next one's */
+    um_span *span;               /* host [images] */
+    int32_t *key_row;            /* host [images] */
     um_vision_layer_acts *layer; /* [run_layers] */
     um_attention_pages pages;
-    um_projector_acts *projector;
+    um_projector_acts **projector; /* [images] */
 } um_vision_acts;
 
 /* For forward from a point: of what stands before it nothing is bound but the values there (um_vision_at). keep: for backward down to it.
@@ -55,19 +60,24 @@ typedef struct um_vision_acts {
 void um_vision_acts_bind(um_vision_acts *a, um_arena *host, um_arena *device,
                          const um_vision_model *m, int dim_out, um_tower_point from, bool keep);
 
-/* Where forward writes the values of a point, and backward reads them: host memory at UM_AT_INPUT, else the device's. */
+/* The same for several images that go through the tower together: gradients of weights are sums over all of their rows at once. */
+void um_vision_acts_bind_images(um_vision_acts *a, int images, um_arena *host, um_arena *device,
+                                const um_vision_model *m, int dim_out, um_tower_point from,
+                                bool keep);
+
+/* Where forward writes the values of a point, of the first image, and backward reads them: host memory at UM_AT_INPUT, else device. */
 float *um_vision_at(const um_vision_acts *a, um_tower_point at);
-/* How many there are. */
+/* How many there are of one image; those of the next follow. */
 size_t um_vision_values(const um_vision_model *m, um_tower_point at);
 
 /* The values at UM_AT_INPUT, into a, of pixels[channels, S, S] on the host. UM_E_DATA when one is not finite. */
 um_status um_vision_input(um_vision_acts *a, const um_vision_model *m, const float *pixels,
                           um_err *err);
-/* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [um_vision_rows, dim_out]. */
+/* From the values at one point, in a, to those at a later one: into a or, at UM_AT_ROWS, into rows [images*um_vision_rows, dim_out]. */
 void um_vision_fwd(float *rows, const um_vision *v, um_vision_acts *a, um_tower_point from,
                    um_tower_point to, um_dev *dev);
 /* Backward of um_vision_fwd from a point to UM_AT_ROWS, with the a that it has written: the gradients of what is trained += ..., from drows
- * [um_vision_rows, dim_out]. scratch: device memory. */
+ * [images*um_vision_rows, dim_out]. scratch: device memory. */
 void um_vision_bwd(const um_vision *v, const um_vision_acts *a, um_tower_point from,
                    const float *drows, um_dev *dev, um_arena *scratch);
 

@@ -160,8 +160,8 @@ typedef struct um_pass {
  * expert ranks; thread: main. */
 um_status um_pass_run(um_pass *p, um_err *err);
 static inline bool um_pass_done(const um_pass *p) { return p->layer == p->backbone->model->layers; }
-/* Whether a layer computes, behind its attention, only the rows that batch->last_row names: the last one does when it is dense, since nobody
- * reads its other rows. They lie one behind the other then. (Experts see all rows, because their load is counted.) */
+/* Whether a layer computes, behind its attention, only the rows that batch->last_row names: the last one does when it is dense, since
+ * nobody reads its other rows. They lie one behind the other then. (Experts see all rows, because their load is counted.) */
 static inline bool um_pass_narrows(const um_pass *p, int layer)
 {
     return p->batch->last_row != NULL && layer == p->backbone->model->layers - 1 &&
