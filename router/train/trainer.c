@@ -119,6 +119,15 @@ static um_status open_data(trainer *t, um_err *err)
     return UM_OK;
 }
 
+/* A run whose course is another one from here on says so. */
+static void tell_changes(const trainer *t)
+{
+    um_text what = {0};
+    if (t->leads && um_trainer_state_changes(&what, t->from.state, t->cfg) > 0)
+        um_log_warn("from step %" PRIu64 " on the run has %s", t->from.step + 1, what.s);
+    um_text_free(&what);
+}
+
 /* The state of a checkpoint: the weights of this rank, and where the run was. */
 static um_status resume(trainer *t, um_err *err)
 {
@@ -133,6 +142,7 @@ static um_status resume(trainer *t, um_err *err)
     UM_TRY(um_state_load(&t->state, &t->from, err));
     t->first = t->from.step + 1;
     t->data_feed.cursor = t->run.cursor;
+    tell_changes(t);
     um_log_info("going on from %s at step %" PRIu64, t->from.folder, t->first);
     um_saved_close(&t->from);
     return UM_OK;

@@ -94,6 +94,40 @@ static void text_of(const um_config *cfg, const um_run_origin *origin, const cha
         um_text_fmt(out, "%s", cfg->group_by_length ? "true" : "false");
 }
 
+/* Options that say how far and how fast a run goes on: a number, or a text when it is not NULL. */
+typedef struct pace_option {
+    const char *name, *text;
+    double value;
+} pace_option;
+
+enum { PACE_OPTIONS = 13 };
+
+static void pace_options(pace_option out[PACE_OPTIONS], const um_config *cfg)
+{
+    const pace_option list[PACE_OPTIONS] = {{"steps", NULL, (double)cfg->steps},
+                                            {"epochs", NULL, cfg->epochs},
+                                            {"lr", NULL, cfg->lr},
+                                            {"lr-for", cfg->lr_for, 0},
+                                            {"schedule", cfg->schedule, 0},
+                                            {"warmup", NULL, cfg->warmup},
+                                            {"decay", NULL, cfg->decay},
+                                            {"min-lr", NULL, cfg->min_lr},
+                                            {"weight-decay", NULL, cfg->weight_decay},
+                                            {"clip", NULL, cfg->clip},
+                                            {"balance-coef", NULL, cfg->balance_coef},
+                                            {"balance-bias", NULL, cfg->balance_bias},
+                                            {"z-coef", NULL, cfg->z_coef}};
+    memcpy(out, list, sizeof list);
+}
+
+static void pace_text(um_text *out, const pace_option *o)
+{
+    if (o->text != NULL)
+        um_text_fmt(out, "%s", o->text);
+    else
+        um_text_fmt(out, "%.15g", o->value);
+}
+
 static const char *const agreed[] = {
     "data",  "model",     "seed",       "batch",  "micro-batch", "max-length", "group-by-length",
     "stage", "connector", "train-what", "freeze", "lora-r",      "lora-alpha", "lora-what"};
@@ -116,6 +150,15 @@ void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t st
         um_text value = {0};
         text_of(cfg, origin, agreed[i], &value);
         um_text_fmt(out, "%s\"%s\":", i > 0 ? "," : "", agreed[i]);
+        um_text_json(out, value.s == NULL ? "" : value.s);
+        um_text_free(&value);
+    }
+    pace_option pace[PACE_OPTIONS];
+    pace_options(pace, cfg);
+    for (int i = 0; i < PACE_OPTIONS; i++) {
+        um_text value = {0};
+        pace_text(&value, &pace[i]);
+        um_text_fmt(out, ",\"%s\":", pace[i].name);
         um_text_json(out, value.s == NULL ? "" : value.s);
         um_text_free(&value);
     }
@@ -164,4 +207,23 @@ um_status um_trainer_state_read(um_trainer_state *v, const um_json *state, const
     v->best_step = (uint64_t)um_json_int(um_json_get(best, "step"), 0);
     v->best_loss = um_json_num(um_json_get(best, "loss"), 0);
     return UM_OK;
+}
+
+int um_trainer_state_changes(um_text *out, const um_json *state, const um_config *cfg)
+{
+    const um_json *options = um_json_get(state, "options");
+    pace_option pace[PACE_OPTIONS];
+    int n = 0;
+    pace_options(pace, cfg);
+    for (int i = 0; i < PACE_OPTIONS; i++) {
+        const char *was = um_json_str(um_json_get(options, pace[i].name), NULL);
+        um_text is = {0};
+        pace_text(&is, &pace[i]);
+        const char *now = is.s == NULL ? "" : is.s;
+        if (was != NULL && strcmp(was, now) != 0)
+            um_text_fmt(out, "%s--%s %s, which was %s", n++ > 0 ? "; " : "", pace[i].name,
+                        now[0] == '\0' ? "none" : now, was[0] == '\0' ? "none" : was);
+        um_text_free(&is);
+    }
+    return n;
 }

@@ -46,3 +46,6 @@ void um_trainer_state_write(um_text *out, const um_trainer_state *v, uint64_t st
  * changed: the order of samples would be another. */
 um_status um_trainer_state_read(um_trainer_state *v, const um_json *state, const um_config *cfg,
                                 const um_run_origin *origin, um_err *err);
+/* How many options of the course of a run (steps, learning rate, schedule and the like) differ from those that the checkpoint was made
+ * with; they may, and out gets what to tell of it: "--lr 0.001, which was 0.0003; ...". */
+int um_trainer_state_changes(um_text *out, const um_json *state, const um_config *cfg);

@@ -2,6 +2,7 @@ um_test(test_schedule SOURCES core/train/test_schedule.c LIBS um_test_support um
 um_test(test_select SOURCES core/train/test_select.c support/test_support.c LIBS um_test_fixture um_train)
 um_test(test_saved SOURCES core/train/test_saved.c LIBS um_test_fixture um_train)
 um_test(test_train_log SOURCES core/train/test_train_log.c LIBS um_test_fixture um_train)
+um_test(test_trainer_changes SOURCES router/train/test_trainer_changes.c LIBS um_router)
 um_test(test_saved_kills SOURCES core/train/test_saved_kills.c LIBS um_test_fixture um_train)
 foreach(call rename unlink rmdir mkdir fsync write)
   target_link_options(test_saved_kills PRIVATE -Wl,--wrap=${call})
