@@ -27,3 +27,9 @@ if(NOT UM_SANITIZE)
     set_tests_properties(e2e_train_${part} PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
   endforeach()
 endif()
+
+# What training leaves, in transformers and PEFT; without them it is skipped.
+if(NOT UM_SANITIZE)
+  add_test(NAME e2e_exports COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_exports.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
+  set_tests_properties(e2e_exports PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
+endif()
