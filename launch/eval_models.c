@@ -74,7 +74,6 @@ static um_status ask_job(um_config *cfg, um_asking *asking, const char *requests
                           .wanted = asking->n > INT_MAX ? UM_WANTED_UNKNOWN : (int)asking->n};
     um_requests input = {.file = true, .name = requests};
     UM_TRY(um_prepare(&job, cfg, (int64_t)asking->n, arena, err));
-    if (job.argc == 0) return UM_OK; /* --dry-run */
     UM_TRY(um_asking_write(asking, requests, (int)cfg->max_new_tokens, err));
     input.fd = open(requests, O_RDONLY | O_CLOEXEC);
     if (input.fd < 0) return UM_FAIL(err, UM_E_IO, "%s: %s", requests, strerror(errno));
@@ -123,8 +122,10 @@ static um_status kept_open_all(evaluation *e, um_kept *kept, const um_listed_mod
         UM_TRY(um_kept_open(&kept[t], path, origin_of(e, m, task, &e->arena), &task->task,
                             &e->arena, err));
         if (kept[t].begun[0] != '\0')
-            fprintf(stderr, "unimoe: %s, %s: %s since it was asked; it is asked again\n", m->name,
-                    task->name, kept[t].begun);
+            fprintf(stderr,
+                    "unimoe: %s, %s: %s since it was asked; it is asked again (the old answers are "
+                    "in %s.old)\n",
+                    m->name, task->name, kept[t].begun, path);
     }
     return UM_OK;
 }
@@ -141,6 +142,22 @@ static um_status kept_close_all(um_kept *kept, int n, um_status st, um_err *err)
     return st;
 }
 
+/* --dry-run: the job that would answer all questions; nothing is read or written but the model. */
+static um_status model_dry_run(const evaluation *e, const um_listed_model *m, um_arena *arena,
+                               um_err *err)
+{
+    um_job job = {0};
+    um_config cfg = e->cfg;
+    int64_t n = 0;
+    cfg.model = m->path;
+    cfg.media_folder = "/";
+    cfg.requests = "-";
+    cfg.out = "";
+    for (int t = 0; t < e->tasks.n; t++) n += (int64_t)e->tasks.list[t].task.n;
+    printf("%s:\n", m->name);
+    return um_wrap(err, um_prepare(&job, &cfg, n, arena, err), "%s", m->name);
+}
+
 /* Asks one model what it has not answered yet. */
 static um_status model_ask(evaluation *e, int k, um_err *err)
 {
@@ -153,6 +170,7 @@ static um_status model_ask(evaluation *e, int k, um_err *err)
     cfg.model = m->path;
     cfg.media_folder = "/"; /* the paths of media are absolute */
     cfg.requests = "-";
+    cfg.out = ""; /* no matter of the ranks' */
     const char *requests = um_arena_fmt(&e->arena, "%s/requests-%s.jsonl", e->cfg.out, m->name);
     for (size_t t = 0; t < n; t++)
         lacking[t] = um_arena_zero(&e->arena, (e->tasks.list[t].task.n + 1) * sizeof **lacking);
@@ -241,8 +259,10 @@ static um_status settle(evaluation *e, um_err *err)
         return UM_FAIL(err, UM_E_USAGE, "--out is missing: the folder for answers and scores");
     UM_TRY(um_model_list_read(&e->models, cfg, &e->arena, err));
     UM_TRY(um_task_list_read(&e->tasks, cfg, &e->arena, err));
-    UM_TRY(um_file_mkdirs(cfg->out, err));
-    UM_TRY(um_absolute(&cfg->out, "--out", UM_E_USAGE, &e->arena, err));
+    if (!cfg->dry_run) {
+        UM_TRY(um_file_mkdirs(cfg->out, err));
+        UM_TRY(um_absolute(&cfg->out, "--out", UM_E_USAGE, &e->arena, err));
+    }
     size_t n = (size_t)e->models.n * (size_t)e->tasks.n;
     e->given = um_arena_zero(&e->arena, n * sizeof *e->given);
     for (size_t i = 0; i < n; i++)
@@ -256,9 +276,12 @@ static um_status run(evaluation *e, um_err *err)
 {
     um_outcome o;
     UM_TRY(settle(e, err));
+    for (int k = 0; e->cfg.dry_run && k < e->models.n; k++)
+        if (!e->models.list[k].answers)
+            UM_TRY(model_dry_run(e, &e->models.list[k], &e->arena, err));
+    if (e->cfg.dry_run) return UM_OK;
     for (int k = 0; k < e->models.n; k++)
         UM_TRY(e->models.list[k].answers ? answers_take(e, k, err) : model_ask(e, k, err));
-    if (e->cfg.dry_run) return UM_OK;
     UM_TRY(um_outcome_make(&o, &e->models, &e->tasks, e->given, &e->cfg, &e->arena, err));
     UM_TRY(write_report(e, &o, err));
     um_eval_table(stdout, &o);

@@ -124,6 +124,8 @@ um_status um_kept_open(um_kept *k, const char *path, const char *origin, const u
     UM_TRY(um_file_mkdirs(um_path_dir(arena, path), err));
     UM_TRY(file_read(k, origin, &whole, err));
     if (!whole) forget(k);
+    if (k->begun[0] != '\0' && rename(path, um_arena_fmt(arena, "%s.old", path)) != 0)
+        return UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
     k->out = fopen(path, whole ? "ae" : "we");
     if (k->out == NULL) return UM_FAIL(err, UM_E_IO, "%s: %s", path, strerror(errno));
     if (!whole) fprintf(k->out, "%s\n", origin);

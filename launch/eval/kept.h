@@ -5,7 +5,8 @@
  *   {"kind":"likelihood","id":"8","choice":0,"score":-2.31,"tokens":4}
  *
  * um_answers_read reads it too. A file whose first line differs was made by another model, of another task or with other settings: it is
- * begun anew. What went wrong is not kept, so that it is asked again. */
+ * begun anew, and what was in it stays as TASK.jsonl.old until that happens again. What went wrong is not kept, so that it is asked
+ * again. */
 #pragma once
 
 #include "launch/eval/tasks/task.h"

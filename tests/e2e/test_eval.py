@@ -143,6 +143,12 @@ def killed(b, tasks, words):
     for task in ("own", "choice"):
         assert b.kept("part", "a", task) == b.kept("run", "a", task), task
 
+    # nothing is touched by a look at the job, whatever it would ask
+    before = path.read_bytes()
+    said = b.run("part", f"a={b.model('a4')}", *tasks, "--dry-run")
+    assert "unimoe-router" in said.stdout and "unimoe-expert" in said.stdout, said.stdout
+    assert path.read_bytes() == before
+
     # another task, or another model under the same name, is asked again
     text = (b.dir / "own.jsonl").read_bytes()
     (b.dir / "own.jsonl").write_bytes(text.replace(b"shape 0", b"thing 0"))

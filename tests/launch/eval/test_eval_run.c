@@ -103,6 +103,11 @@ static void test_kept_of_another(void **state)
         assert_string_equal(k.begun, others[i][1]);
         assert_null(k.answer[0]);
         assert_int_equal(um_kept_close(&k, &err), UM_OK);
+        uint8_t *old = NULL;
+        size_t n = 0;
+        assert_int_equal(um_file_read(&old, &n, path_of("kept/k.jsonl.old"), 1 << 20, &arena, &err),
+                         UM_OK);
+        says((char *)old, "\"answer\":\"x\"");
     }
     folder_text(dir, "kept/k.jsonl", ORIGIN "\nbroken\n");
     assert_int_equal(um_kept_open(&k, path_of("kept/k.jsonl"), ORIGIN, &l.task, &arena, &err),
