@@ -61,8 +61,8 @@ static const char *origin_of(const evaluation *e, const um_listed_model *m, cons
 static bool on_line(void *ctx, const um_json *line) { return um_asking_take(ctx, line); }
 
 /* The job for what is not kept yet. */
-static um_status ask_job(um_config *cfg, um_asking *asking, const char *requests, um_arena *arena,
-                         um_err *err)
+static um_status ask_job(um_config *cfg, um_asking *asking, const char *requests, const char *media,
+                         um_arena *arena, um_err *err)
 {
     um_job job = {0};
     um_results results = {.out = stdout,
@@ -74,7 +74,7 @@ static um_status ask_job(um_config *cfg, um_asking *asking, const char *requests
                           .wanted = asking->n > INT_MAX ? UM_WANTED_UNKNOWN : (int)asking->n};
     um_requests input = {.file = true, .name = requests};
     UM_TRY(um_prepare(&job, cfg, (int64_t)asking->n, arena, err));
-    UM_TRY(um_asking_write(asking, requests, (int)cfg->max_new_tokens, err));
+    UM_TRY(um_asking_write(asking, requests, media, (int)cfg->max_new_tokens, err));
     input.fd = open(requests, O_RDONLY | O_CLOEXEC);
     if (input.fd < 0) return UM_FAIL(err, UM_E_IO, "%s: %s", requests, strerror(errno));
     um_status st = um_run_job(&job, cfg, &input, &results, err);
@@ -181,7 +181,9 @@ static um_status model_ask(evaluation *e, int k, um_err *err)
     if (st == UM_OK && !e->cfg.quiet && (there > 0 || asking.lacking > 0))
         fprintf(stderr, "%s: %zu questions are answered, %zu requests are to be made%s\n", m->name,
                 there, asking.n, asking.lacking > 0 ? "; some questions cannot be put to it" : "");
-    if (st == UM_OK && asking.n > 0) st = ask_job(&cfg, &asking, requests, &e->arena, err);
+    if (st == UM_OK && asking.n > 0)
+        st = ask_job(&cfg, &asking, requests, um_path_join(&e->arena, e->cfg.out, "media"),
+                     &e->arena, err);
     st = kept_close_all(kept, e->tasks.n, st, err);
     for (size_t t = 0; t < n; t++) {
         e->given[(size_t)k * n + t] = (um_given){.answer = kept[t].answer,

@@ -31,6 +31,9 @@ bool um_asking_lacks(um_modality *kind, const um_eval_item *item, const um_model
 /* choices: both, generated, likelihood. The list lives in arena. */
 void um_asking_plan(um_asking *out, const um_task_list *tasks, um_kept *kept, const um_model *m,
                     const char *choices, um_arena *arena);
-um_status um_asking_write(const um_asking *a, const char *path, int max_new_tokens, um_err *err);
+/* Writes the requests. Media whose content stands in the questions themselves (base64) become files of the folder `media`, for a choice
+ * asks about each several times. */
+um_status um_asking_write(const um_asking *a, const char *path, const char *media,
+                          int max_new_tokens, um_err *err);
 /* A line of kind result or error. False when it could not be kept: then st and err say why. */
 bool um_asking_take(um_asking *a, const um_json *line);

@@ -151,7 +151,7 @@ static void test_asking(void **state)
     assert_int_equal(a.n, 5);
     um_asking_plan(&a, &tasks, &k, &m, "both", &arena);
     assert_int_equal(a.n, 7);
-    assert_int_equal(um_asking_write(&a, path_of("requests"), 9, &err), UM_OK);
+    assert_int_equal(um_asking_write(&a, path_of("requests"), path_of("media"), 9, &err), UM_OK);
     assert_int_equal(um_file_read(&text, &n, path_of("requests"), 1 << 20, &arena, &err), UM_OK);
     says((char *)text, "{\"id\":\"0\",\"messages\":");
     says((char *)text, "\"max_new_tokens\":9,");
@@ -168,6 +168,42 @@ static void test_asking(void **state)
     kept_open(&k, ORIGIN, &l.task); /* the failure is asked again, with what is still missing */
     um_asking_plan(&a, &tasks, &k, &m, "both", &arena);
     assert_int_equal(a.n, 5);
+    assert_int_equal(um_kept_close(&k, &err), UM_OK);
+}
+
+/* An image that stands in the questions is one file, however often it is asked about. */
+static void test_media_within(void **state)
+{
+    um_listed_task l = {0};
+    um_task_list tasks = {&l, 1};
+    um_asking a;
+    um_kept k;
+    um_model m = {.vision.present = true};
+    um_err err = {0};
+    um_text file = {0};
+    uint8_t *text = NULL;
+    size_t n = 0;
+    (void)state;
+    um_text_fmt(&file,
+                "index\tquestion\tA\tB\tanswer\timage\n1\tWhich?\tred\tblue\tB\tiVBORw0KGgo");
+    for (int i = 0; i < 6000; i++) um_text_fmt(&file, "A");
+    um_text_fmt(&file, "A\n");
+    folder_text(dir, "within.tsv", file.s);
+    um_text_free(&file);
+    um_eval_source from = {.format = "mmbench", .questions = path_of("within.tsv")};
+    assert_int_equal(um_eval_read(&l.task, &from, &arena, &err), UM_OK);
+    if (um_kept_open(&k, path_of("kept/within.jsonl"), ORIGIN, &l.task, &arena, &err) != UM_OK)
+        fail_msg("%s", err.msg);
+    um_asking_plan(&a, &tasks, &k, &m, "both", &arena);
+    assert_int_equal(a.n, 3);
+    assert_int_equal(um_asking_write(&a, path_of("requests"), path_of("media"), 9, &err), UM_OK);
+    assert_int_equal(um_file_read(&text, &n, path_of("requests"), 1 << 20, &arena, &err), UM_OK);
+    const char *at = strstr((char *)text, um_arena_fmt(&arena, "\"%s/", path_of("media")));
+    assert_non_null(at);
+    assert_true(n < 2000);
+    const char *image = um_arena_strn(&arena, at + 1, strcspn(at + 1, "\""));
+    assert_int_equal(um_file_read(&text, &n, image, 1 << 20, &arena, &err), UM_OK);
+    assert_true(n > 4000 && memcmp(text, "\x89PNG\r\n\x1a\n", 8) == 0);
     assert_int_equal(um_kept_close(&k, &err), UM_OK);
 }
 
@@ -260,9 +296,9 @@ static void test_outcome(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept),    cmocka_unit_test(test_kept_of_another),
-        cmocka_unit_test(test_asking),  cmocka_unit_test(test_likelihood),
-        cmocka_unit_test(test_outcome),
+        cmocka_unit_test(test_kept),       cmocka_unit_test(test_kept_of_another),
+        cmocka_unit_test(test_asking),     cmocka_unit_test(test_media_within),
+        cmocka_unit_test(test_likelihood), cmocka_unit_test(test_outcome),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }
