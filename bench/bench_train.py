@@ -5,8 +5,9 @@ train_torch.py, the faster of eager and torch.compile. Programs run in alternati
 is compared. Prints TSV: tokens a second, peak memory, ratios (time: above 1 is faster than the peer; memory: below 1 is smaller), and MFU.
 
 MFU is the model's multiply-adds (6 a token for every trained matrix value, 4 for a frozen one, and causal attention) over time, as a
-share of the GEMM limit: the best that bench_ops or PyTorch reaches in this run at the shapes of the model. Memory is VmHWM, what was
-resident at most, added over all processes of the job (launcher, mpirun, ranks): pages that ranks share count once for each.
+share of the GEMM limit: the best that bench_ops or PyTorch reaches in this run at the shapes of the model. Memory is the most that all
+processes of the job (launcher, mpirun, ranks) have at one time: RssAnon and RssShmem, looked at twenty times a second. Memory that ranks share
+counts once for each; pages of files (weights, programs, libraries), which the system can drop, count on neither side.
 
 Needs a release build, and a Python with torch, safetensors, sentencepiece, and for frozen weights peft.
 
@@ -57,35 +58,35 @@ def children():
     return tree
 
 
-def high_water(pid):
-    """VmHWM in bytes; 0 when the process is gone."""
+def owned(pid):
+    """Resident bytes that are not pages of files; 0 when the process is gone."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found.group(1)) * 1024 if found else 0
+    return 1024 * sum(int(kB) for kB in re.findall(r"(?:RssAnon|RssShmem):\s*(\d+) kB", status))
 
 
 class Memory(threading.Thread):
-    """Asks a process and all below it, twenty times a second, for their highest resident size so far."""
+    """Looks at a process and all below it, twenty times a second."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
-        self.pid, self.peak, self.done = pid, {}, threading.Event()
+        self.pid, self.peak, self.done = pid, 0, threading.Event()
 
     def run(self):
         while not self.done.wait(0.05):
-            tree, left = children(), [self.pid]
+            tree, left, now = children(), [self.pid], 0
             while left:
                 pid = left.pop()
-                self.peak[pid] = max(self.peak.get(pid, 0), high_water(pid))
+                now += owned(pid)
                 left += tree.get(pid, [])
+            self.peak = max(self.peak, now)
 
     def end(self):
         self.done.set()
         self.join()
-        return sum(self.peak.values())
+        return self.peak
 
 
 def run(words, timeout=1800, what=None):

@@ -13,9 +13,19 @@ typedef struct flight {
     stage *at;         /* [plan->n] */
     int **medium;      /* [plan->n] of each built micro-batch: the item of each of its media */
     bool forward_only; /* forward only */
+    bool experts;      /* the model has some */
+    int ahead;         /* micro-batches in flight: 2 where there is something to wait for, else 1 */
 } flight;
 
-static um_micro_batch *micro_of(const flight *f, int i) { return &f->e->micro[i % 2]; }
+static um_micro_batch *micro_of(const flight *f, int i) { return &f->e->micro[i % f->ahead]; }
+
+/* Where a router waits for neither experts nor media a second micro-batch would only take memory. */
+static int ahead_of(const um_train_plan *plan, bool experts)
+{
+    bool waits = experts;
+    for (int i = 0; i < plan->n; i++) waits = waits || plan->work[i].items > 0;
+    return waits ? 2 : 1;
+}
 
 static bool media_here(const um_train_work *w)
 {
@@ -195,7 +205,8 @@ static um_status run(flight *f, um_err *err)
             worked = true;
             UM_TRY(backward(f, head, err));
         }
-        for (int i = head; i < n && i < head + 2; i++) UM_TRY(forward(f, i, &worked, err));
+        for (int i = head; i < n && i < head + f->ahead; i++)
+            if (i == head || f->experts || !worked) UM_TRY(forward(f, i, &worked, err));
         if (!worked) UM_TRY(wait(f->e, err));
         while (head < n && f->at[head] == THROUGH) head++;
     }
@@ -205,7 +216,14 @@ static um_status run(flight *f, um_err *err)
 static um_status start(um_train_engine *e, um_train_plan *plan, um_step_batch *done,
                        bool forward_only, um_arena *arena, um_err *err)
 {
-    flight f = {.e = e, .plan = plan, .done = done, .arena = arena, .forward_only = forward_only};
+    const bool experts = e->micro[0].setup.backbone->model->experts > 0;
+    flight f = {.e = e,
+                .plan = plan,
+                .done = done,
+                .arena = arena,
+                .forward_only = forward_only,
+                .experts = experts,
+                .ahead = ahead_of(plan, experts)};
     const size_t n = (size_t)plan->n;
     f.at = um_arena_zero(arena, (n + 1) * sizeof *f.at);
     f.medium = um_arena_zero(arena, (n + 1) * sizeof *f.medium);

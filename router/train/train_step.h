@@ -1,4 +1,5 @@
-/* The micro-batches of one step on one router, two in flight: while the experts work on one, the router works on the other.
+/* The micro-batches of one step on one router, two in flight: while the experts work on one, the router works on the other. A model without
+ * experts has the second one in flight only while it waits for the media of the first: so gradients of media leave early.
  *
  *   batch 0   forward ..... loss, backward .........  done
  *   batch 1             forward .................... loss, backward ... done

@@ -241,6 +241,49 @@ static void test_projectors(void **state)
     for (int kind = VISION; kind <= SOUND; kind++) check_from(kind, UM_AT_CONNECTOR);
 }
 
+/* Images that go through the tower together have the rows that each has alone, and the gradients are those of all. */
+static void check_together(um_tower_point from)
+{
+    bench b;
+    size_t n;
+    um_err err = {0};
+    um_tower_acts all;
+    open_tower(&b, VISION, from, 2, UM_ISA_AUTO);
+    inputs(&b);
+    const float *alone = forward(&b);
+    const size_t one = (size_t)um_tower_rows(&b.tower) * (size_t)b.ck.model.dim,
+                 values = um_tower_values(&b.tower, from, 0);
+    assert_true(um_tower_at_once(&b.tower) >= MAX_PARTS);
+    um_tower_acts_bind_parts(&all, MAX_PARTS, &b.tower, &b.host, &b.device, from, true);
+    for (size_t i = 0; i < MAX_PARTS; i++) {
+        float *to = um_tower_at(&all, &b.tower, from) + i * values;
+        const float *value = um_tower_at(&b.acts[i], &b.tower, from);
+        if (from == UM_AT_INPUT)
+            memcpy(to, value, values * sizeof *to);
+        else
+            b.dev.ops->copy(&b.dev, to, value, values * sizeof *to);
+    }
+    float *rows = um_arena_f32(&b.device, MAX_PARTS, one),
+          *host = um_arena_f32(&b.host, MAX_PARTS, one);
+    um_tower_fwd(rows, &b.tower, &all, from, UM_AT_ROWS, 0, &b.dev);
+    b.dev.ops->get(&b.dev, host, rows, MAX_PARTS * one * sizeof *host);
+    assert_memory_equal(host, alone, MAX_PARTS * one * sizeof *host);
+    const float *grad = known(&b, "vision.grad", &n);
+    um_tower_bwd(&b.tower, &all, from, 0, um_dev_put_f32(&b.dev, &b.device, grad, n), &b.dev,
+                 &b.scratch);
+    if (um_dev_sync(&b.dev, &err) != UM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(b.scratch.used, 0);
+    want_grads(&b);
+    close_tower(&b);
+}
+
+static void test_together(void **state)
+{
+    (void)state;
+    check_together(UM_AT_INPUT);
+    check_together(UM_AT_CONNECTOR);
+}
+
 /* The gradients of a pass are added to those that are there; those of another pass with the same values have the same bits, whatever the
  * threads and the instruction set. */
 static void test_same_bits(void **state)
@@ -343,7 +386,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),      cmocka_unit_test(test_connectors),
         cmocka_unit_test(test_projectors), cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_slopes),
+        cmocka_unit_test(test_slopes),     cmocka_unit_test(test_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
