@@ -9,6 +9,9 @@ share of the GEMM limit: the best that bench_ops or PyTorch reaches in this run 
 processes of the job (launcher, mpirun, ranks) have at one time: RssAnon and RssShmem, looked at twenty times a second. Memory that ranks share
 counts once for each; pages of files (weights, programs, libraries), which the system can drop, count on neither side.
 
+cpu_ratio compares the CPU seconds that one more step takes, from runs of different length, eager's over ours: it says more than the time where
+other programs use the machine, best with --threads 1. With ranks that wait for one another it counts their waiting too.
+
 Needs a release build, and a Python with torch, safetensors, sentencepiece, and for frozen weights peft.
 
 example: bench/bench_train.py --build build/release --torch ~/venv/bin/python --rounds 3
@@ -19,6 +22,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -90,8 +94,9 @@ class Memory(threading.Thread):
 
 
 def run(words, timeout=1800, what=None):
-    """(standard output, peak bytes)"""
+    """(standard output, peak bytes, CPU seconds)"""
     words = [str(w) for w in words]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile("w+") as errors:
         try:
             program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -110,7 +115,8 @@ def run(words, timeout=1800, what=None):
             errors.seek(0)
             text = (out + errors.read())[-2000:]
             raise BenchError(f"exit code {program.returncode}: {what or ' '.join(words)}\n{text}")
-    return out, peak
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return out, peak, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 # --- the model and the tokens -----------------------------------------------------------------------------------------------
@@ -178,10 +184,10 @@ def ours(args, case, steps, out, lr):
         words += ["--freeze", "*mlp.gate.weight"] if case["kind"] == "moe" else []
     else:
         words += ["--stage", 0]
-    _, peak = run(words)
+    _, peak, cpu = run(words)
     steps = [json.loads(line) for line in (out / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()]
     return {"losses": [s["loss"] for s in steps], "seconds": [s["seconds"] for s in steps], "peak": peak,
-            "targets": steps[0]["targets"]}
+            "targets": steps[0]["targets"], "cpu": cpu}
 
 
 def theirs(args, case, steps, compiled):
@@ -189,8 +195,8 @@ def theirs(args, case, steps, compiled):
              "--steps", steps, "--lr", args.lr, "--threads", args.threads]
     words += ["--adapter", case["adapter"]] if case["what"] == "frozen" else []
     words += ["--compile"] if compiled else []
-    out, peak = run(words)
-    return {**json.loads(out.splitlines()[-1]), "peak": peak}
+    out, peak, cpu = run(words)
+    return {**json.loads(out.splitlines()[-1]), "peak": peak, "cpu": cpu}
 
 
 def same_losses(case, mine, other):
@@ -214,11 +220,11 @@ def shapes_of(config, rows):
 def gemm_limit(args, config):
     """GFLOP/s of the better of both at the shapes of a micro-batch."""
     shapes = shapes_of(config, args.micro_batch * args.length)
-    out, _ = run([args.torch, HERE / "train_torch.py", "--threads", args.threads, "--gemm", ";".join(f"{m},{n},{k}" for m, n, k in shapes)])
+    out, _, _ = run([args.torch, HERE / "train_torch.py", "--threads", args.threads, "--gemm", ";".join(f"{m},{n},{k}" for m, n, k in shapes)])
     peer = json.loads(out)["gflops"]
     work = spent = 0.0
     for m, n, k in shapes:
-        out, _ = run([pathlib.Path(args.build) / "bench_ops", "--threads", args.threads, "--shape", f"{n},{k}", "--rows", m, "--rounds", 5,
+        out, _, _ = run([pathlib.Path(args.build) / "bench_ops", "--threads", args.threads, "--shape", f"{n},{k}", "--rows", m, "--rounds", 5,
                       "--no-attention", "--json"])
         rate = next(r["metrics"]["gflops"]["p90"] for r in json.loads(out)["rows"] if r["dtype"] == "f32")
         work += m * n * k
@@ -253,8 +259,8 @@ def compare(args, case):
         ours(args, case, 1, out, 0)
         case["adapter"] = out / "adapter"
     sides = {"ours": [], "eager": [], "compiled": []}
-    first = ours(args, case, WARM + 1, work / "run", args.lr)
-    same_losses(case, first, theirs(args, case, WARM + 1, False))
+    short = {"ours": ours(args, case, WARM + 1, work / "run", args.lr), "eager": theirs(args, case, WARM + 1, False)}
+    same_losses(case, short["ours"], short["eager"])
     if args.no_compile or shutil.which("c++") is None:
         say("torch.compile is left out" + ("" if args.no_compile else ": there is no C++ compiler"))
         del sides["compiled"]
@@ -269,16 +275,17 @@ def compare(args, case):
                 f"{one['peak'] / 2**20:.0f} MiB")
     seconds = {side: statistics.median(s for one in runs for s in one["seconds"][WARM:]) for side, runs in sides.items()}
     peak = {side: statistics.median(one["peak"] for one in runs) for side, runs in sides.items()}
+    cpu = {side: statistics.median(one["cpu"] for one in sides[side]) - short[side]["cpu"] for side in short}
     best = min((s for s in seconds if s != "ours"), key=seconds.get)
     limit, flops = case["limit"], flops_of(case["config"], case["what"], args)
     top, tokens = max(limit.values()), args.batch * args.length
     return [case["name"], tokens, f"{tokens / seconds['ours']:.0f}", best, f"{tokens / seconds[best]:.0f}",
-            f"{seconds[best] / seconds['ours']:.2f}", f"{peak['ours'] / 2**20:.0f}", f"{peak[best] / 2**20:.0f}",
+            f"{seconds[best] / seconds['ours']:.2f}", f"{cpu['eager'] / cpu['ours']:.2f}", f"{peak['ours'] / 2**20:.0f}", f"{peak[best] / 2**20:.0f}",
             f"{peak['ours'] / peak[best]:.2f}", f"{flops / seconds['ours'] / top * 1e-9:.2f}", f"{flops / seconds[best] / top * 1e-9:.2f}",
             f"{limit['ours']:.0f}", f"{limit['peer']:.0f}"]
 
 
-COLUMNS = ["case", "tokens_a_step", "ours_tokens_s", "peer", "peer_tokens_s", "ratio", "ours_MiB", "peer_MiB", "memory_ratio", "ours_mfu",
+COLUMNS = ["case", "tokens_a_step", "ours_tokens_s", "peer", "peer_tokens_s", "ratio", "cpu_ratio", "ours_MiB", "peer_MiB", "memory_ratio", "ours_mfu",
            "peer_mfu", "gemm_ours_gflops", "gemm_torch_gflops"]
 
 
@@ -347,6 +354,8 @@ def main():
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     p.add_argument("--work", help="folder for models and runs (default: a temporary one)")
     args = p.parse_args()
+    if args.steps < WARM + 2 or args.rounds < 1:
+        p.error(f"--steps is at least {WARM + 2}, --rounds at least 1")
     try:
         bench(args)
     except BenchError as e:
