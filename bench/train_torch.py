@@ -123,7 +123,9 @@ def model_of(args, config, length):
     if not args.adapter:
         return model
     import peft  # only for frozen weights
-    return peft.PeftModel.from_pretrained(model, args.adapter, is_trainable=True)
+    how = peft.PeftConfig.from_pretrained(args.adapter)
+    how.task_type = None  # with CAUSAL_LM it wants a model of transformers
+    return peft.PeftModel.from_pretrained(model, args.adapter, is_trainable=True, config=how)
 
 
 def micro_batches(samples, size):
