@@ -79,7 +79,7 @@ static void likelihood_is_that_of_golden_logits(void **state)
         bench *b = bench_open();
         um_err err = {0};
         um_tensors *golden = NULL;
-        b->c.cfg.model = golden_path(&b->a, um_arena_fmt(&b->a, "models/%s", models[m]));
+        b->c.cfg.model = golden_path(&b->a, "models/%s", models[m]);
         um_text_fmt(&b->lines,
                     "{\"id\":\"x\",\"score\":\"the blue\",\"conversations\":["
                     "{\"from\":\"human\",\"value\":\"<image>\\nDescribe the picture.\"},"
@@ -88,8 +88,7 @@ static void likelihood_is_that_of_golden_logits(void **state)
                     golden_path(&b->a, "media/wide.png"));
         bench_run(b);
         scored_line s = scored(b, "x");
-        const char *path = golden_path(
-            &b->a, um_arena_fmt(&b->a, "cases/%s/turns/expected.safetensors", models[m]));
+        const char *path = golden_path(&b->a, "cases/%s/turns/expected.safetensors", models[m]);
         assert_int_equal(um_tensors_open(&golden, path, &err), UM_OK);
         const um_tensor *ids = um_tensors_find(golden, "input_ids"),
                         *logits = um_tensors_find(golden, "logits_tail");
