@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <mutex>
 #include <new>
 #include <string>
 #include <vector>
@@ -13,14 +14,25 @@ struct um_sp {
     sentencepiece::SentencePieceProcessor processor;
 };
 
+// SentencePiece fills strings and tables that all models share when the first one is read and asked: one thread at a time.
+static std::mutex &opening()
+{
+    static std::mutex m;
+    return m;
+}
+
 um_sp *um_sp_open(const void *model, size_t bytes, char *why, size_t why_bytes)
 {
     um_sp *sp = nullptr;
     try {
+        std::lock_guard<std::mutex> one(opening());
         sp = new um_sp;
         auto status = sp->processor.LoadFromSerializedProto(
             std::string(static_cast<const char *>(model), bytes));
-        if (status.ok()) return sp;
+        if (status.ok()) {
+            (void)(sp->processor.bos_id() + sp->processor.eos_id() + sp->processor.unk_id());
+            return sp;
+        }
         std::snprintf(why, why_bytes, "%s", status.ToString().c_str());
     } catch (const std::exception &e) {
         std::snprintf(why, why_bytes, "%s", e.what());
