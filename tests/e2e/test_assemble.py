@@ -8,20 +8,16 @@ import hashlib
 import json
 import pathlib
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
+
+from common import check, tensors, write_tensors
 
 BUILD, SOURCE, PART = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve(), sys.argv[3]
 LAYERS, PROJ = 3, ("gate_proj", "up_proj", "down_proj")
 NAMES = {"mixtral": ("mlp.gate.weight", "mlp.experts."), "gshard": ("mlp.deepspeed_moe.gate.wg.weight", "mlp.deepspeed_moe.experts.deepspeed_experts."),
          "dynamic": ("mlp.gate.weight", "mlp.dynamic_real_moe.deepspeed_moe.experts.deepspeed_experts.")}
-
-
-def check(ok, words):
-    if not ok:
-        raise SystemExit(f"FAILED: {words}")
 
 
 def unimoe(*words):
@@ -42,22 +38,7 @@ def refused(code, said, *words):
 
 
 def load(path):
-    """name -> (type, shape, bytes)"""
-    raw = pathlib.Path(path).read_bytes()
-    n = struct.unpack("<Q", raw[:8])[0]
-    head = json.loads(raw[8:8 + n])
-    head.pop("__metadata__", None)
-    return {k: (v["dtype"], v["shape"], raw[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]) for k, v in head.items()}
-
-
-def save(path, tensors):
-    head, data = {}, b""
-    for name, (dtype, shape, values) in tensors.items():
-        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(head).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return tensors(path)[0]
 
 
 def floats(tensor):
@@ -78,7 +59,7 @@ def dense(tmp, name, seed, **keys):
 
 def expert_file(path, model):
     """The MLPs of a dense model, as stage 2 and the releases have them."""
-    save(path, {k: v for k, v in load(model / "model.safetensors").items() if ".mlp." in k})
+    write_tensors(path, {k: v for k, v in load(model / "model.safetensors").items() if ".mlp." in k})
     return path
 
 
@@ -166,7 +147,7 @@ def twins(tmp, file, third):
     shutil.copy(file, tmp / "copy.safetensors")
     half = dict(third)
     half["model.layers.1.mlp.up_proj.weight"] = third["model.layers.2.mlp.up_proj.weight"]
-    save(tmp / "half.safetensors", {k: v for k, v in half.items() if ".mlp." in k})
+    write_tensors(tmp / "half.safetensors", {k: v for k, v in half.items() if ".mlp." in k})
     m = manifest(tmp, base="base", experts=[{"from": "base"}, {"name": "third", "from": file.name}, {"name": "twin", "from": "copy.safetensors"},
                                             {"name": "half", "from": "half.safetensors"}])
     r = done("assemble", m, "--out", tmp / "twins")
@@ -182,9 +163,9 @@ def cases(tmp):
     done("assemble", "--upcycle", base, "--num-experts", 2, "--out", tmp / "mixture")
     file = expert_file(tmp / "mlp.safetensors", base)
     lacking = {k: v for k, v in load(file).items() if k != "model.layers.1.mlp.up_proj.weight"}
-    save(tmp / "lacking.safetensors", lacking)
-    save(tmp / "deeper.safetensors", {**load(file), "model.layers.3.mlp.up_proj.weight": load(file)["model.layers.1.mlp.up_proj.weight"]})
-    save(tmp / "whole.safetensors", {k: ("I32", v[1], v[2]) if "layers.0.mlp.down" in k else v for k, v in load(file).items()})
+    write_tensors(tmp / "lacking.safetensors", lacking)
+    write_tensors(tmp / "deeper.safetensors", {**load(file), "model.layers.3.mlp.up_proj.weight": load(file)["model.layers.1.mlp.up_proj.weight"]})
+    write_tensors(tmp / "whole.safetensors", {k: ("I32", v[1], v[2]) if "layers.0.mlp.down" in k else v for k, v in load(file).items()})
     (tmp / "adapter").mkdir()
     (tmp / "adapter/adapter_config.json").write_text("{}")
     good = {"from": "mlp.safetensors"}

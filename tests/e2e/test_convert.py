@@ -19,15 +19,11 @@ try:
 except ImportError:
     sys.exit(77)
 import release
+from common import check
 
 BUILD, SOURCE, PART = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 GOLDEN = SOURCE / "tests" / "golden"
 CASES = ("text", "image", "audio")
-
-
-def check(ok, words):
-    if not ok:
-        raise SystemExit(f"FAILED: {words}")
 
 
 def unimoe(*words):

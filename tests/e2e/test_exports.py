@@ -6,12 +6,13 @@ usage: test_exports.py BUILD SOURCE      exit 77: no mpirun, or the libraries of
 them)
 """
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+
+from common import again_in, check
 
 BUILD, SOURCE = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 try:
@@ -20,20 +21,11 @@ try:
     from safetensors.torch import load_file
     from transformers import LlamaConfig, LlamaForCausalLM
 except ImportError as missing:
-    venv = SOURCE / "build" / "venv-torch" / "bin" / "python"
-    if venv.exists() and "UM_IN_VENV" not in os.environ:
-        os.execve(venv, [venv, "-B", *sys.argv], {**os.environ, "UM_IN_VENV": "1"})
-    print(f"skipped: {missing}")
-    raise SystemExit(77)
+    again_in("venv-torch", SOURCE, missing)
 
 TOLERANCE = 1e-4
 KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
         "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def check(ok, words):
-    if not ok:
-        raise SystemExit(f"FAILED: {words}")
 
 
 def unimoe(*words):

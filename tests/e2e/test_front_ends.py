@@ -5,12 +5,13 @@ espeak-ng says and sox plays where these are installed.
 
 usage: test_front_ends.py PROGRAM SOURCE        exit 77: the libraries of tests/requirements.txt are not there (tests/run installs them)
 """
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+
+from common import again_in
 
 PROGRAM, SOURCE = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 try:
@@ -21,11 +22,7 @@ try:
     import transformers
     from transformers import audio_utils
 except ImportError as missing:
-    venv = SOURCE / "build" / "venv" / "bin" / "python"
-    if venv.exists() and "UM_IN_VENV" not in os.environ:
-        os.execve(venv, [venv, "-B", *sys.argv], {**os.environ, "UM_IN_VENV": "1"})
-    print(f"skipped: {missing}")
-    raise SystemExit(77)
+    again_in("venv", SOURCE, missing)
 
 GOLDEN, MEDIA = SOURCE / "tests" / "golden" / "media", SOURCE / "tests" / "media"
 LOSSY = (".mp3", ".ogg")

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from common import check, tensors, write_tensors
+
 UNIMOE = pathlib.Path(sys.argv[1]).resolve()
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4665b6c0\nsize 5290000000\n"
 HTML = "<!DOCTYPE html>\n<html lang=\"en\"><head><title>Sign in</title></head></html>\n"
@@ -23,11 +25,6 @@ HTML = "<!DOCTYPE html>\n<html lang=\"en\"><head><title>Sign in</title></head></
 
 def unimoe(*args, **more):
     return subprocess.run([UNIMOE, *map(str, args)], capture_output=True, text=True, timeout=120, **more)
-
-
-def check(ok, text):
-    if not ok:
-        sys.exit(f"FAILED: {text}")
 
 
 class Folder:
@@ -48,25 +45,6 @@ class Folder:
 def both(model):
     """inspect, and generate as far as it goes without ranks."""
     return [unimoe("inspect", model), unimoe("generate", "--model", model, "--prompt", "x", "--dry-run")]
-
-
-def tensors(path):
-    """name -> (dtype, shape, bytes), and the metadata."""
-    raw = path.read_bytes()
-    n = struct.unpack("<Q", raw[:8])[0]
-    head = json.loads(raw[8 : 8 + n])
-    meta = head.pop("__metadata__", None)
-    data = raw[8 + n :]
-    return {k: (v["dtype"], v["shape"], data[slice(*v["data_offsets"])]) for k, v in head.items()}, meta
-
-
-def write_tensors(path, named, meta=None, blanks=0):
-    head, data = {} if meta is None else {"__metadata__": None if meta == "null" else meta}, b""
-    for k, (dtype, shape, raw) in named.items():
-        head[k] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(head).encode() + b" " * blanks
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def edit_json(name, **keys):

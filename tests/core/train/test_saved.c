@@ -1,5 +1,6 @@
 /* Checkpoints of a training: whole or not there, damage is named, old ones leave. */
 #include "core/train/saved.h"
+#include "tests/core/train/made_checkpoint.h"
 #include "tests/support/fixture.h"
 
 #include "core/base/file.h"
@@ -28,24 +29,8 @@ static void ok(um_status st)
     if (st != UM_OK) fail_msg("%s", err.msg);
 }
 
-/* A checkpoint with one file of one tensor, whose value is the step. */
-static const char *save(uint64_t step)
-{
-    const char *folder = NULL;
-    const float value = (float)step;
-    const um_tensor t = {.name = "master.x",
-                         .dtype = UM_F32,
-                         .rank = 1,
-                         .shape = {1},
-                         .data = (const uint8_t *)&value,
-                         .bytes = sizeof value};
-    um_saved_file file = {.name = "router.safetensors"};
-    ok(um_saved_begin(&folder, dir, step, &arena, &err));
-    ok(um_tensors_write(um_path_join(&arena, folder, file.name), &t, 1, NULL, &err));
-    ok(um_saved_measure(&file, folder, &err));
-    ok(um_saved_commit(&folder, dir, step, &file, 1, "{\"step\":1}", &arena, &err));
-    return folder;
-}
+/* A checkpoint whose value is the step. */
+static const char *save(uint64_t step) { return made_checkpoint(step, (float)step); }
 
 static float value_of(const char *folder)
 {

@@ -2,6 +2,7 @@
  * which the next one finds; and one that is killed while it cleans up behind the first does too. */
 #include "core/base/rng.h"
 #include "core/train/saved.h"
+#include "tests/core/train/made_checkpoint.h"
 #include "tests/support/fixture.h"
 
 #include "core/base/file.h"
@@ -91,31 +92,15 @@ static void ok(um_status st)
     if (st != UM_OK) fail_msg("%s", err.msg);
 }
 
-static void save(uint64_t step, float value)
-{
-    const char *folder = NULL;
-    const um_tensor t = {.name = "master.x",
-                         .dtype = UM_F32,
-                         .rank = 1,
-                         .shape = {1},
-                         .data = (const uint8_t *)&value,
-                         .bytes = sizeof value};
-    um_saved_file file = {.name = "router.safetensors"};
-    ok(um_saved_begin(&folder, dir, step, &arena, &err));
-    ok(um_tensors_write(um_path_join(&arena, folder, file.name), &t, 1, NULL, &err));
-    ok(um_saved_measure(&file, folder, &err));
-    ok(um_saved_commit(&folder, dir, step, &file, 1, "{}", &arena, &err));
-}
-
 /* --- what is killed --- */
 
 static void the_next(void)
 {
-    save(8, 8);
+    made_checkpoint(8, 8);
     um_saved_prune(dir, 1, 0);
 }
 
-static void the_same_again(void) { save(7, 70); }
+static void the_same_again(void) { made_checkpoint(7, 70); }
 
 static void back_to_an_older_one(void) { um_saved_set_aside(dir, 6); }
 
@@ -169,8 +154,8 @@ static void at_every_operation(void (*work)(void), bool older, uint64_t least)
     um_rng rng = um_rng_seed(1, 2);
     long n = 0;
     for (bool dies = true; dies;) {
-        if (older) save(6, 6);
-        save(7, 7);
+        if (older) made_checkpoint(6, 6);
+        made_checkpoint(7, 7);
         dies = killed(work, ++n);
         const long m = 1 + (long)um_rng_below(&rng, 12);
         killed(cleaning_up, m);

@@ -7,24 +7,19 @@ import json
 import os
 import pathlib
 import signal
-import struct
 import subprocess
+import sys
 import time
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+from common import again_in, tensors  # noqa: E402, F401
 
 MEDIA = "tests/golden/training/s4"
 
 
-def tensors(folder):
-    """Every tensor of a folder's safetensors, whichever file has it: name -> its header entry without place, and bytes."""
-    found = {}
-    for path in glob.glob(f"{folder}/*.safetensors"):
-        data = pathlib.Path(path).read_bytes()
-        size = struct.unpack("<Q", data[:8])[0]
-        for name, t in json.loads(data[8 : 8 + size]).items():
-            if name != "__metadata__":
-                begin, end = t["data_offsets"]
-                found[name] = (t["dtype"], t["shape"], data[8 + size + begin : 8 + size + end])
-    return found
+def tensors_in(folder):
+    """Every tensor of a folder's safetensors, whichever file has it: name -> (type, shape, bytes)."""
+    return {name: t for path in glob.glob(f"{folder}/*.safetensors") for name, t in tensors(path)[0].items()}
 
 
 class Runs:
@@ -85,7 +80,7 @@ class Runs:
         """The checkpoints of two runs have the same weights, moments, counts and state."""
         step = step or self.steps
         folders = [self.out(name) / f"checkpoint-{step}" for name in (a, b)]
-        want, got = (tensors(f) for f in folders)
+        want, got = (tensors_in(f) for f in folders)
         assert len(want) > 100
         assert want.keys() == got.keys(), want.keys() ^ got.keys()
         for name in want:

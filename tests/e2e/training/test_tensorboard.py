@@ -5,25 +5,20 @@ and gone on with from an earlier checkpoint, whose later steps TensorBoard must 
 usage: test_tensorboard.py BUILD SOURCE      exit 77: no mpirun, or tests/requirements.txt is not installed (tests/run does)
 """
 import csv
-import json
 import math
-import os
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
+
+from train_run import Runs, again_in
 
 BUILD, SOURCE = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 try:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 except ImportError as missing:
-    venv = SOURCE / "build" / "venv" / "bin" / "python"
-    if venv.exists() and "UM_IN_VENV" not in os.environ:
-        os.execve(venv, [venv, "-B", *sys.argv], {**os.environ, "UM_IN_VENV": "1"})
-    print(f"skipped: {missing}")
-    raise SystemExit(77)
+    again_in("venv", SOURCE, missing)
 
 STEPS = 7
 
@@ -56,8 +51,8 @@ def wanted(records):
     return tags
 
 
-def compare(out):
-    records = [json.loads(line) for line in (out / "trainer_log.jsonl").read_text().splitlines()]
+def compare(runs):
+    out, records = runs.out("run"), runs.records("run")
     assert [r["step"] for r in records] == list(range(1, STEPS + 1)), records
     events = EventAccumulator(str(out / "tensorboard"))
     events.Reload()
@@ -81,25 +76,19 @@ def main():
     if shutil.which("mpirun") is None:
         return 77
     with tempfile.TemporaryDirectory() as tmp:
-        folder, out, data = SOURCE / "tests/golden/training/s4", pathlib.Path(tmp) / "run", pathlib.Path(tmp) / "data.json"
-        data.write_text(json.dumps(json.loads((folder / "training.json").read_text())["samples"]))
-
-        def train(*more):
-            subprocess.run(
-                [BUILD / "unimoe", "train", SOURCE / "tests/golden/models/s4", "--data", data, "--media-folder", folder, "--stage", "3", "--batch", "3",
-                 "--lr", "1e-3", "--steps", str(STEPS), "--save-every", "2", "--keep", "9", "--eval-data", data, "--eval-every", "3", "--out", out,
-                 "--experts", "2", "--quiet", *more], check=True)
-
-        train()
-        compare(out)
-        train("--resume", out / "checkpoint-4", "--routers", "2")  # what it makes again of steps 5 to 7 counts, in another file
+        runs = Runs(BUILD, SOURCE, tmp, STEPS, ["--save-every", "2", "--keep", "9", "--eval-every", "3", "--experts", "2", "--quiet"])
+        runs.more += ["--eval-data", str(runs.data)]
+        runs.run("run")
+        compare(runs)
+        out = runs.out("run")
+        runs.run("run", "--resume", str(out / "checkpoint-4"), "--routers", "2")  # what it makes again of steps 5 to 7 counts, in another file
         assert len(list((out / "tensorboard").iterdir())) == 2
-        compare(out)
+        compare(runs)
         # a file that was cut off within a record, as by a crash: the next life says all that is missing
         newest = max((out / "tensorboard").iterdir())
         newest.write_bytes(newest.read_bytes()[:-9])
-        train("--resume", out / "checkpoint-6")
-        compare(out)
+        runs.run("run", "--resume", str(out / "checkpoint-6"))
+        compare(runs)
     return 0
 
 
