@@ -2,7 +2,6 @@
  * (spec 7.3, 10.1). See assemble_job.h. */
 #include "launch/assemble/assemble_job.h"
 
-#include "core/base/file.h"
 #include "launch/model_dir/json_text.h"
 
 #include <inttypes.h>
@@ -55,28 +54,11 @@ static void edit_given(um_assembly *a, um_edits *e)
         um_edit(e, key, um_json_compact(v, &a->cv.arena));
 }
 
-static void edit_folders(um_assembly *a, um_edits *e)
-{
-    const um_convert *cv = &a->cv;
-    for (int id = UM_SET_VISION; id < UM_SETS; id++)
-        if (cv->tower[id] != NULL)
-            um_edit(e, cv->key[id], um_arena_fmt(&a->cv.arena, "\"%s\"", cv->folder[id].name));
-}
-
 um_status um_assemble_config(um_assembly *a, um_err *err)
 {
     um_edits e = {0};
-    um_text t = {0};
-    um_convert *cv = &a->cv;
     if (a->recipe.config != NULL) edit_given(a, &e);
     edit_gate(a, &e);
     edit_layers(a, &e);
-    edit_folders(a, &e);
-    if (strcmp(cv->cfg->weights, "f32") == 0) um_edit(&e, "torch_dtype", "\"float32\"");
-    if (strcmp(cv->cfg->weights, "bf16") == 0) um_edit(&e, "torch_dtype", "\"bfloat16\"");
-    um_json_edited(&t, cv->config, &e, 0);
-    um_text_add(&t, "\n", 1);
-    um_status st = um_file_write(um_path_join(&cv->arena, cv->tmp, "config.json"), t.s, t.n, err);
-    um_text_free(&t);
-    return st;
+    return um_convert_config_save(&a->cv, &e, err);
 }

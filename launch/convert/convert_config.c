@@ -202,19 +202,24 @@ static void edit_towers(um_convert *cv, um_edits *e)
     }
 }
 
-um_status um_convert_config_write(um_convert *cv, um_err *err)
+um_status um_convert_config_save(um_convert *cv, um_edits *e, um_err *err)
 {
-    um_edits e = {0};
     um_text t = {0};
-    edit_towers(cv, &e);
-    UM_TRY(edit_placement(cv, &e, err));
-    UM_TRY(edit_qformer(cv, &e, err));
-    if (cv->gshard) edit_fm(cv, &e);
-    if (strcmp(cv->cfg->weights, "f32") == 0) um_edit(&e, "torch_dtype", "\"float32\"");
-    if (strcmp(cv->cfg->weights, "bf16") == 0) um_edit(&e, "torch_dtype", "\"bfloat16\"");
-    um_json_edited(&t, cv->config, &e, 0);
+    edit_towers(cv, e);
+    if (strcmp(cv->cfg->weights, "f32") == 0) um_edit(e, "torch_dtype", "\"float32\"");
+    if (strcmp(cv->cfg->weights, "bf16") == 0) um_edit(e, "torch_dtype", "\"bfloat16\"");
+    um_json_edited(&t, cv->config, e, 0);
     um_text_add(&t, "\n", 1);
     um_status st = um_file_write(um_path_join(&cv->arena, cv->tmp, "config.json"), t.s, t.n, err);
     um_text_free(&t);
     return st;
+}
+
+um_status um_convert_config_write(um_convert *cv, um_err *err)
+{
+    um_edits e = {0};
+    UM_TRY(edit_placement(cv, &e, err));
+    UM_TRY(edit_qformer(cv, &e, err));
+    if (cv->gshard) edit_fm(cv, &e);
+    return um_convert_config_save(cv, &e, err);
 }

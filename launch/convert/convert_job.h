@@ -9,6 +9,7 @@
 #include "core/base/json.h"
 #include "core/base/progress.h"
 #include "core/model/model.h"
+#include "launch/model_dir/json_text.h"
 #include "launch/torch/tensor_source.h"
 
 #include <stdio.h>
@@ -109,6 +110,8 @@ um_status um_convert_adapter_keep(um_convert *cv, um_err *err);
 /* config */
 um_status um_convert_config_open(um_convert *cv, um_err *err);
 um_status um_convert_config_write(um_convert *cv, um_err *err);
+/* Adds the folders of the towers and the type of the weights to the edits, and writes cv->config with them into cv->tmp. */
+um_status um_convert_config_save(um_convert *cv, um_edits *e, um_err *err);
 /* The stride of a regular placement that starts at layer 0; 0 when it is not regular. moe: [layers] */
 int64_t um_convert_stride(const uint8_t *moe, int64_t layers);
 
