@@ -100,7 +100,7 @@ typedef struct pace_option {
     double value;
 } pace_option;
 
-enum { PACE_OPTIONS = 13 };
+enum { PACE_OPTIONS = 19 };
 
 static void pace_options(pace_option out[PACE_OPTIONS], const um_config *cfg)
 {
@@ -113,8 +113,14 @@ static void pace_options(pace_option out[PACE_OPTIONS], const um_config *cfg)
                                             {"decay", NULL, cfg->decay},
                                             {"min-lr", NULL, cfg->min_lr},
                                             {"weight-decay", NULL, cfg->weight_decay},
+                                            {"adam-beta1", NULL, cfg->adam_beta1},
+                                            {"adam-beta2", NULL, cfg->adam_beta2},
+                                            {"adam-epsilon", NULL, cfg->adam_epsilon},
                                             {"clip", NULL, cfg->clip},
+                                            {"spike", NULL, cfg->spike},
                                             {"balance-coef", NULL, cfg->balance_coef},
+                                            {"multimodal-coef", NULL, cfg->multimodal_coef},
+                                            {"kl-coef", NULL, cfg->kl_coef},
                                             {"balance-bias", NULL, cfg->balance_bias},
                                             {"z-coef", NULL, cfg->z_coef}};
     memcpy(out, list, sizeof list);

@@ -39,11 +39,14 @@ static void the_course_may_change_and_is_told(void **state)
     cfg.steps = 40;
     cfg.schedule = "wsd";
     cfg.lr_for = "gate:2";
+    cfg.adam_beta2 = 0.98;
+    cfg.kl_coef = 0.5;
     assert_int_equal(um_trainer_state_read(&v, j, &cfg, &origin, &err), UM_OK);
     assert_int_equal(v.last_step, 7);
-    assert_int_equal(um_trainer_state_changes(&t, j, &cfg), 4);
+    assert_int_equal(um_trainer_state_changes(&t, j, &cfg), 6);
     assert_string_equal(t.s, "--steps 40, which was 0; --lr 0.001, which was 0.0003; --lr-for "
-                             "gate:2, which was none; --schedule wsd, which was cosine");
+                             "gate:2, which was none; --schedule wsd, which was cosine; "
+                             "--adam-beta2 0.98, which was 0.999; --kl-coef 0.5, which was -1");
     um_text_free(&t);
     um_json_free(j);
 }
