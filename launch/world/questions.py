@@ -160,6 +160,36 @@ def of_picture(rng, facts):
     return found
 
 
+def label_of_picture(facts):
+    """The words for what a picture shows, in the order of a caption."""
+    if facts["scene"] in ("one", "two"):
+        named = [f"{i['colour']} {i['shape']}" for i in facts["items"]]
+        item = facts["items"][0]
+        words = [item["size"], named[0], item["place"]] if len(named) == 1 else [named[0], facts["relation"][0], named[1]]
+    elif facts["scene"] == "group":
+        words = [NUMBERS[facts["count"]], facts["colour"], facts["shape"] if facts["count"] == 1 else plural(facts["shape"])]
+    elif facts["scene"] == "glyph":
+        words = [facts.get("colour"), facts["glyph"]]
+    else:
+        words = [facts.get("thing", "nothing")]
+    return " ".join(w for w in words + ([f"on {facts['ground']}"] if facts.get("ground") else []) if w)
+
+
+def label_of_clip(facts):
+    """The words for what a clip shows."""
+    event = facts["event"]
+    does = {"moves": f"moves {towards(facts.get('direction', 'up'))}", "changes colour": f"and {facts.get('second')}"}.get(event, event)
+    return f"{facts['colour']} {facts['shape']} {does}"
+
+
+def label_of_sound(recipe):
+    """The words for what a sound is: how many or how fast, its name, up or down."""
+    name = recipe["name"]
+    name = {"beeps": "beep" if recipe.get("count") == 1 else "beeps"}.get(name, name.removeprefix("a ").removeprefix("an "))
+    more = [NUMBERS[recipe["count"]] if recipe.get("count") else None, recipe.get("tempo"), name, recipe.get("direction")]
+    return " ".join(w for w in more if w)
+
+
 def towards(direction):
     return direction if direction in ("up", "down") else f"to the {direction}"
 

@@ -27,7 +27,7 @@ class Split:
         self.rng = recipes.random_of(seed, name)
         self.held_out, self.unheard, self.unseen = held_out, unheard, unseen
         self.voices = voices
-        self.samples, self.captions = [], []
+        self.samples, self.captions, self.labels = [], [], []
         self.spoken = {}  # text -> the clips that say it
         self.pictures, self.clips, self.sounds = [], [], []
 
@@ -36,6 +36,7 @@ class Split:
     def picture(self, scene):
         path = self.media.add("pictures", self.name, scene["ending"], scene["recipe"])
         self.pictures.append((path, scene["facts"]))
+        self.label("image", {"image": path}, questions.label_of_picture(scene["facts"]))
         return self.pictures[-1]
 
     def voice(self, text, copies=1):
@@ -44,6 +45,7 @@ class Split:
         if len(known) < copies:
             recipe = self.voices(self.rng, text, self.unheard)
             known.append((self.audio("speech", recipe), recipe["voice"]))
+            self.label("speech", {"voice": [known[-1][0]]}, text)
             self.caption("speech", {"voice": [known[-1][0]]}, questions.of_speech(self.rng, {"text": text}))
             return known[-1]
         return self.rng.choice(known)
@@ -53,6 +55,7 @@ class Split:
 
     def sound(self, recipe):
         self.sounds.append((self.audio("sounds", recipe), recipe))
+        self.label("sound", {"sound": [self.sounds[-1][0]]}, questions.label_of_sound(recipe))
         return self.sounds[-1]
 
     def clip(self, scene):
@@ -65,6 +68,7 @@ class Split:
         else:
             path = self.media.add("clips", self.name, scene["ending"], recipe)
         self.clips.append((path, scene["facts"]))
+        self.label("video", {"video": path}, questions.label_of_clip(scene["facts"]))
         return self.clips[-1]
 
     # --- samples ---
@@ -87,12 +91,18 @@ class Split:
         if found:
             self.captions.append(self.sample(f"caption-{len(self.captions):05d}", modality, media, found))
 
+    def label(self, modality, media, words):
+        """One more sample, for the beginning of stage 0: a medium and the words for what it shows, without a question or a sentence."""
+        made = self.sample(f"label-{len(self.labels):05d}", modality, media, [{"ask": "", "answer": words}])
+        made["turns"][0]["ask"] = "".join(TAGS[key] for key in media).strip()
+        self.labels.append({**made, "system": ""})
+
     def one_of(self, found):
         """A question: its task first, by weight, so that tasks with many questions do not crowd out the others."""
         task = recipes.pick(self.rng, {q["task"]: WEIGHTS.get(q["task"], 1) for q in found})
         return self.rng.choice([q for q in found if q["task"] == task])
 
-    def some(self, found, most=3):
+    def some(self, found, most=5):
         """Questions of different tasks."""
         chosen = []
         while found and len(chosen) < most:
@@ -101,7 +111,7 @@ class Split:
         return chosen
 
     def ask(self, modality, media, found, talks, speaker=None):
-        """One sample with one question, in that share of cases another with two or three; and what the medium is."""
+        """One sample with one question, in that share of cases another with up to five; and what the medium is."""
         self.add(modality, media, [self.one_of(found)], speaker)
         if self.rng.random() < talks:
             self.add(modality, media, self.some(found), speaker)

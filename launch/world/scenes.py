@@ -98,9 +98,10 @@ def one_shape(rng, held_out=False):
     size, place = rng.choice(["big", "small", None, None]), rng.choice(list(PLACES))
     if size == "big":
         place = None
-        x, y, r = 0.5 + rng.uniform(-0.06, 0.06), 0.5 + rng.uniform(-0.06, 0.06), rng.uniform(0.33, 0.42)
+        x, y, r = 0.5 + rng.uniform(-0.04, 0.04), 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.36, 0.44)
     else:
-        (x, y), r = near_place(rng, place), rng.uniform(0.09, 0.115) if size == "small" else rng.uniform(0.14, 0.19)
+        (x, y), r = near_place(rng, place), rng.uniform(0.13, 0.155) if size == "small" else rng.uniform(0.2, 0.27)
+        x, y = (min(max(z, r + 0.02), 0.98 - r) for z in (x, y))
     facts = {"scene": "one", "items": [{"colour": colour, "shape": shape, "place": place, "size": size}]}
     return compose(rng, {"facts": facts}, [item_of(rng, colour, shape, x, y, r)])
 
@@ -111,8 +112,8 @@ def two_shapes(rng, held_out=False):
     second = rng.choice([p for p in pairs(False) if p[0] != first[0] and p[1] != first[1]])
     across = rng.random() < 0.5
     names = ["left of", "right of"] if across else ["above", "below"]
-    r = [rng.uniform(0.13, 0.2) for _ in range(2)]
-    near, wide = [rng.uniform(0.2, 0.29), rng.uniform(0.71, 0.8)], [rng.uniform(0.35, 0.65) for _ in range(2)]
+    r = [rng.uniform(0.17, 0.22) for _ in range(2)]
+    near, wide = [rng.uniform(0.24, 0.28), rng.uniform(0.72, 0.76)], [rng.uniform(0.35, 0.65) for _ in range(2)]
     spots = list(zip(near, wide)) if across else list(zip(wide, near))
     if held_out and rng.random() < 0.5:
         first, second = second, first
@@ -130,7 +131,7 @@ def group(rng, held_out=False):
     colour, shape = rng.choice(pairs(held_out))
     count = rng.randint(1, 5)
     cells = rng.sample([(x, y) for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], count)
-    r, pattern = rng.uniform(0.1, 0.13), item_of(rng, colour, shape, 0, 0, 0)
+    r, pattern = rng.uniform(0.115, 0.14), item_of(rng, colour, shape, 0, 0, 0)
     items = [{**pattern, "x": round(x + rng.uniform(-0.03, 0.03), 3), "y": round(y + rng.uniform(-0.03, 0.03), 3), "r": round(r, 3)} for x, y in cells]
     return compose(rng, {"facts": {"scene": "group", "count": count, "colour": colour, "shape": shape}}, items)
 
@@ -143,14 +144,14 @@ def fonts(unseen):
 def glyph(rng, unseen=False):
     character, colour = rng.choice(GLYPHS), rng.choice(list(COLOURS))
     item = {"glyph": character, "font": rng.choice(fonts(unseen)), "rgb": colour_rgb(rng, colour), "turn": round(rng.uniform(-8, 8), 1),
-            "x": round(0.5 + rng.uniform(-0.12, 0.12), 3), "y": round(0.5 + rng.uniform(-0.12, 0.12), 3), "r": round(rng.uniform(0.2, 0.36), 3)}
+            "x": round(0.5 + rng.uniform(-0.08, 0.08), 3), "y": round(0.5 + rng.uniform(-0.08, 0.08), 3), "r": round(rng.uniform(0.28, 0.4), 3)}
     return compose(rng, {"facts": {"scene": "glyph", "glyph": character, "colour": colour}}, [item])
 
 
 def pictogram(rng, names=None):
     name = rng.choice(names or list(THINGS))
-    item = {"emoji": rng.choice(THINGS[name]), "turn": round(rng.uniform(-10, 10), 1), "x": round(0.5 + rng.uniform(-0.1, 0.1), 3),
-            "y": round(0.5 + rng.uniform(-0.1, 0.1), 3), "r": round(rng.uniform(0.26, 0.4), 3)}
+    item = {"emoji": rng.choice(THINGS[name]), "turn": round(rng.uniform(-10, 10), 1), "x": round(0.5 + rng.uniform(-0.05, 0.05), 3),
+            "y": round(0.5 + rng.uniform(-0.05, 0.05), 3), "r": round(rng.uniform(0.35, 0.45), 3)}
     ground = rng.choice([("white", LIGHT), ("white", [255, 255, 255]), (None, rgb_in(rng, ((0, 360), (0.03, 0.2), (0.9, 1.0)))), ("grey", [200, 200, 200])])
     ground = (None, ground[1]) if ground[0] == "grey" else ground
     facts = {"scene": "thing", "thing": name, "animal": name in ANIMALS, "ground": ground[0]}
@@ -181,7 +182,7 @@ def clip(rng, held_out=False, event=None, tone=None):
     colour, shape = rng.choice(pairs(held_out))
     event = event or rng.choice(["moves"] * 5 + ["rests", "changes colour", "changes size", "blinks"])
     facts = {"scene": "clip", "colour": colour, "shape": shape, "event": event}
-    item = {**item_of(rng, colour, shape, rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), rng.uniform(0.13, 0.18)), "event": event}
+    item = {**item_of(rng, colour, shape, rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), rng.uniform(0.19, 0.24)), "event": event}
     if event == "moves":
         direction = rng.choice(["up", "down"]) if tone else rng.choice(list(DIRECTIONS))
         moves(rng, item, facts, direction)
@@ -190,7 +191,7 @@ def clip(rng, held_out=False, event=None, tone=None):
         facts["second"] = rng.choice(others or [c for c, s in pairs(False) if s == shape and c != colour])
         item["second"], item["second_colour"] = apart(rng, item, facts["second"]), facts["second"]
     elif event == "changes size":
-        item.update(r=round(rng.uniform(0.09, 0.12), 3), grows=round(rng.uniform(2.4, 3.2), 2))
+        item.update(r=round(rng.uniform(0.12, 0.15), 3), grows=round(rng.uniform(2.2, 2.9), 2))
         item.update(event="changes size", x=0.5, y=0.5)
         if rng.random() < 0.5:
             item.update(r=round(item["r"] * item["grows"], 3), grows=round(1 / item["grows"], 3))
@@ -207,7 +208,7 @@ def clip(rng, held_out=False, event=None, tone=None):
 def moves(rng, item, facts, direction):
     """From one side of the frame to the other; the trail behind it tells the direction in every frame."""
     dx, dy = DIRECTIONS[direction]
-    far_side, drift = rng.uniform(0.25, 0.32), rng.uniform(-0.2, 0.2)
+    far_side, drift = rng.uniform(0.22, 0.28), rng.uniform(-0.2, 0.2)
     x, y = 0.5 + drift * abs(dy), 0.5 + drift * abs(dx)
     item.update(x=round(x - dx * far_side, 3), y=round(y - dy * far_side, 3), to=[round(x + dx * far_side, 3), round(y + dy * far_side, 3)],
                 trail=[dx * 1.1, dy * 1.1])

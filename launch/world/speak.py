@@ -4,7 +4,7 @@ import pathlib
 
 import waves
 
-SECONDS = 3.9  # the longest; a longer sentence is spoken faster
+SECONDS = 2.9  # the longest; a longer sentence is spoken faster
 
 ACCENTS = ["en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029"]
 VARIANTS = ["", "+f1", "+f2", "+f3", "+f5", "+m1", "+m2", "+m3", "+m5", "+m7", "+klatt", "+klatt2"]

@@ -102,9 +102,10 @@ def one_word(rng):
 
 def sentence(rng):
     """What a voice says, at random, with its facts."""
-    kind = rng.choice(["animal", "animal", "have", "colour", "pair", "command", "command", "word", "word"])
+    kind = rng.choice(["animal", "have", "colour", "pair", "pair", "command", "command", "word", "word", "word", "word"])
     if kind == "animal":
-        return utterance(f"the {rng.choice(ANIMALS)} {rng.choice(VERBS)} {rng.choice(NEAR)} the {rng.choice(SPOTS)}")
+        where = f" {rng.choice(NEAR)} the {rng.choice(SPOTS)}" if rng.random() < 0.25 else ""
+        return utterance(f"the {rng.choice(ANIMALS)} {rng.choice(VERBS)}{where}")
     if kind == "have":
         return utterance(f"I have {count_of(rng.randint(1, 12), rng.choice(OWNED))}")
     if kind == "colour":

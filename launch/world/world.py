@@ -25,8 +25,8 @@ SYSTEM = ("A chat between a curious user and an artificial intelligence assistan
 VOCABULARY = 1280  # pieces: all words of the full world are whole with 1145
 
 # How many media or samples of each kind a split draws, at full size. "small" has a hundredth.
-TRAIN = {"pictures": 6500, "digits": 1000, "speech": 5200, "sounds": 2800, "clips": 2000, "texts": 1800, "copying": 700, "spoken": 4200, "named": 1200,
-         "fits": 500, "counts": 500, "tracks": 500, "named sounds": 600}
+TRAIN = {"pictures": 20000, "digits": 1000, "speech": 15000, "sounds": 4500, "clips": 3600, "texts": 1800, "copying": 1200, "spoken": 6000, "named": 1800,
+         "fits": 800, "counts": 800, "tracks": 800, "named sounds": 900}
 VAL = {"pictures": 200, "digits": 40, "speech": 160, "sounds": 120, "clips": 120, "texts": 80, "copying": 20, "spoken": 180, "named": 60, "fits": 30,
        "counts": 30, "tracks": 30, "named sounds": 30}
 TEST = {"pictures": 600, "digits": 0, "speech": 400, "sounds": 400, "clips": 400, "texts": 160, "copying": 140, "spoken": 500, "named": 150, "fits": 100,
@@ -40,7 +40,7 @@ def amounts(table, size):
 
 def fill(split, n, digits, part, talks):
     """Every kind of sample of a split of new instances."""
-    copies = 3 if split.name == "train" else 2
+    copies = 6 if split.name == "train" else 2
     split.add_pictures(n["pictures"], talks)
     split.add_digits(digits[:n["digits"]], 0)
     split.add_clips(n["clips"], talks)
@@ -62,13 +62,13 @@ def two_modalities(split, n, copies):
 
 
 def draw(seed, size):
-    """All splits, the captions of training, and the media: dict of name -> samples, samples, and recipes.Media."""
+    """All splits, the captions and labels of training, and the media: dict of name -> samples, samples twice, and recipes.Media."""
     media = recipes.Media()
     some = (lambda n: n) if size == "full" else (lambda n: max(2, n // 100))
     trained, kept = recordings.digits()
     shuffle = recipes.random_of(seed, "digits").sample
     trained = shuffle(trained, len(trained))
-    train = fill(samples.Split(media, seed, "train"), amounts(TRAIN, size), trained[:900], 2, 0.6)
+    train = fill(samples.Split(media, seed, "train"), amounts(TRAIN, size), trained[:900], 2, 0.8)
     val = fill(samples.Split(media, seed, "val"), amounts(VAL, size), trained[900:], 0, 0)
     new = fill(samples.Split(media, seed, "new-instances"), amounts(TEST, size), [], 1, 0)
 
@@ -97,7 +97,7 @@ def draw(seed, size):
         real.add_patches(some(150), recordings.patches())
     programs = other_programs(samples.Split(media, seed, "programs", voices=others.speech_recipe), some)
     splits = {s.name: s.samples for s in (train, val, new, combined, voices, fonts, real, programs)}
-    return splits, train.captions, used(media, splits.values())
+    return splits, train.captions, train.labels, used(media, splits.values())
 
 
 def other_programs(split, some):
@@ -127,7 +127,8 @@ def files_of(sample):
 
 def conversation(sample):
     """A sample in Uni-MoE's form."""
-    turns = [{"from": who, "value": turn[key]} for turn in sample["turns"] for who, key in (("human", "ask"), ("gpt", "answer"))]
+    turns = [{"from": "system", "value": sample["system"]}] if "system" in sample else []
+    turns += [{"from": who, "value": turn[key]} for turn in sample["turns"] for who, key in (("human", "ask"), ("gpt", "answer"))]
     return {"id": sample["id"], **sample["media"], "conversations": turns}
 
 
@@ -151,23 +152,24 @@ def write_json(path, items):
     write(path, b"[\n" + ",\n".join(json.dumps(i, ensure_ascii=False) for i in items).encode() + b"\n]\n")
 
 
-def mixtures(train, captions):
-    """Data files of the training stages: name -> samples. Captions say what a medium is, one for each."""
+def mixtures(train, captions, labels):
+    """Data files of the training stages: name -> samples. Captions say what a medium is, one for each; labels just name it."""
     def of(modality, found=train):
         return [s for s in found if s["modality"] == modality]
     two = of(samples.TWO)
     files = {"stage0.json": [s for s in train if s["modality"] != samples.TWO] + captions}
-    files.update({f"stage1-{m}.json": of(m, captions) for m in ("image", "video", "speech", "sound")})
+    for m in ("image", "video", "speech", "sound"):
+        files.update({f"labels-{m}.json": of(m, labels), f"stage1-{m}.json": of(m, captions)})
     files.update({f"stage2-{m}.json": of(m) for m in ("image", "video", "text")})
     files["stage2-speech.json"] = of("speech") + [s for s in two if "voice" in s["media"]]
     files["stage2-sound.json"] = of("sound") + [s for s in two if "sound" in s["media"] and "voice" not in s["media"]]
     return {**files, "stage3.json": train}
 
 
-def write_data(folder, splits, captions, seed):
+def write_data(folder, splits, captions, labels, seed):
     """Data and evaluation files; how many samples each has."""
     counts = {}
-    for name, chosen in {**mixtures(splits["train"], captions), "val.json": splits["val"]}.items():
+    for name, chosen in {**mixtures(splits["train"], captions, labels), "val.json": splits["val"]}.items():
         chosen = list(chosen)
         recipes.random_of(seed, "order", name).shuffle(chosen)
         write_json(folder / name, [conversation(s) for s in chosen])
@@ -208,7 +210,7 @@ def make(out, seed, size, cores, versions):
     """Makes a world in the folder; 0, or 1 when a file could not be made."""
     folder, started = pathlib.Path(out), time.monotonic()
     (folder / "eval").mkdir(parents=True, exist_ok=True)
-    splits, captions, media = draw(seed, size)
+    splits, captions, labels, media = draw(seed, size)
     print(f"{sum(map(len, splits.values()))} samples with {len(media.recipes)} media files, drawn in {time.monotonic() - started:.0f} s", file=sys.stderr)
     for kind in ("pictures", "frames", "clips", "sounds", "speech"):
         chosen = {path: recipe for path, recipe in media.recipes.items() if path.split("/")[1] == kind}
@@ -220,7 +222,7 @@ def make(out, seed, size, cores, versions):
     write_vocabulary(folder, splits)
     lines = [json.dumps({"file": path, "recipe": recipe}, ensure_ascii=False) + "\n" for path, recipe in sorted(media.recipes.items())]
     write(folder / "media.jsonl", "".join(lines).encode())
-    summary = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, captions, seed))
+    summary = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, captions, labels, seed))
     print(f"{folder}: {summary['media_bytes'] / 1e6:.0f} MB of media, {sum(map(len, splits.values()))} samples, in {time.monotonic() - started:.0f} s",
           file=sys.stderr)
     return 0

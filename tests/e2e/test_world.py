@@ -62,8 +62,8 @@ class World(unittest.TestCase):
         self.assertEqual(set(self.asked), {"val", "new-instances", "combinations", "voices", "fonts", "real", "programs"})
         for name, lines in self.asked.items():
             self.assertTrue(lines or name in ("real", "programs"), name)
-        for name in ("stage0", "stage1-image", "stage1-video", "stage1-speech", "stage1-sound", "stage2-image", "stage2-video", "stage2-speech", "stage2-sound",
-                     "stage2-text", "stage3", "val"):
+        names = [f"{kind}-{m}" for kind in ("labels", "stage1", "stage2") for m in ("image", "video", "speech", "sound")] + ["stage0", "stage2-text", "stage3", "val"]
+        for name in names:
             self.assertTrue(self.data[name + ".json"], name)
         self.assertEqual({m["modality"] for m in self.asked["new-instances"]}, {"image", "speech", "sound", "video", "text", "two modalities"})
         tasks = {m["task"] for m in self.asked["new-instances"]} | {m["task"] for m in self.asked["val"]}
@@ -92,6 +92,22 @@ class World(unittest.TestCase):
                         self.assertEqual(path.split("/")[3], name)
                 key = re.escape(line["key"].lower().rstrip(".?"))
                 self.assertRegex(line["answer"].lower().replace("nothing", "nothing no"), rf"(?<!\w){key}(?!\w)")  # whole words, as eval reads it
+
+    def test_labels_name_what_is_shown(self):
+        """Colour and shape of all that a picture shows, what a voice says; nothing asks, and there is no system sentence."""
+        from words import plural
+        for kind in ("image", "speech"):
+            for sample in self.data[f"labels-{kind}.json"]:
+                system, asked, said = (t["value"] for t in sample["conversations"])
+                self.assertEqual((system, asked), ("", "<image>" if kind == "image" else "<audio>"))
+                recipe = self.media[sample["image"] if kind == "image" else sample["voice"][0]]
+                if kind == "speech":
+                    self.assertEqual(said, recipe["text"])
+                for item in recipe.get("items", []):
+                    if "shape" in item:
+                        self.assertTrue(f"{item['colour']} {item['shape']}" in said or f"{item['colour']} {plural(item['shape'])}" in said, (said, recipe))
+                if "items" in recipe and not recipe["items"]:
+                    self.assertTrue(said.startswith("nothing"), said)
 
     def test_splits_share_no_media(self):
         owner = {}
@@ -225,11 +241,11 @@ class World(unittest.TestCase):
         import world
         drawn = [world.draw(seed, "small") for seed in (1, 1, 2)]
         self.assertEqual(drawn[0][:2], drawn[1][:2])
-        self.assertEqual(set(drawn[0][2].recipes), set(self.media))
+        self.assertEqual(set(drawn[0][3].recipes), set(self.media))
         full = world.draw(1, "full")  # what is rare shows only there
         self.assertEqual([s for found in full[0].values() for s in found if not all(t["ask"].strip() for t in s["turns"])], [])
-        self.assertEqual([p for p, r in full[2].recipes.items() if r.get("maker") == "nothing" and not r["how"]["hiss"]], [])
-        self.assertFalse({p for p in drawn[2][2].recipes if "/real/" not in p} & set(self.media))
+        self.assertEqual([p for p, r in full[3].recipes.items() if r.get("maker") == "nothing" and not r["how"]["hiss"]], [])
+        self.assertFalse({p for p in drawn[2][3].recipes if "/real/" not in p} & set(self.media))
 
     def test_look_shows_every_split(self):
         run = subprocess.run([SOURCE / "launch/world/look", self.folder, "--samples", "5"], capture_output=True, text=True, check=True, timeout=60)
