@@ -11,6 +11,9 @@ um_test(test_trainer_state SOURCES router/train/test_trainer_state.c LIBS um_tes
 um_test(test_training SOURCES cluster/test_training.c cluster/train/training_fixture.c support/test_support.c LIBS um_test_fixture um_cluster)
 um_test(test_train_kills SOURCES cluster/train/test_train_kills.c cluster/train/training_fixture.c support/test_support.c LIBS um_test_fixture um_cluster)
 um_test(test_train_samples SOURCES cluster/train/test_train_samples.c cluster/train/training_fixture.c support/test_support.c LIBS um_test_fixture um_cluster)
+# The longest under the sanitizers: started first, so that nothing waits for them at the end.
+set_tests_properties(test_train_samples PROPERTIES COST 400)
+set_tests_properties(test_training PROPERTIES COST 300)
 foreach(part backward backward_bits backward_golden)
   um_test(test_${part} SOURCES cluster/train/test_${part}.c cluster/train/backward_fixture.c support/test_support.c support/dynamic_layer.c support/made_params.c LIBS um_test_fixture um_cluster um_launch)
 endforeach()
