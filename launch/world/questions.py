@@ -175,6 +175,12 @@ def label_of_picture(facts):
     return " ".join(w for w in words + ([f"on {facts['ground']}"] if facts.get("ground") else []) if w)
 
 
+def word_of_picture(facts):
+    """The shape, character or thing of a picture that shows one of them, and not small; None of others."""
+    item = facts["items"][0] if facts["scene"] == "one" else None
+    return (item["shape"] if item["size"] != "small" else None) if item else facts.get("glyph") or facts.get("thing")
+
+
 def label_of_clip(facts):
     """The words for what a clip shows."""
     event = facts["event"]
@@ -188,6 +194,11 @@ def label_of_sound(recipe):
     name = {"beeps": "beep" if recipe.get("count") == 1 else "beeps"}.get(name, name.removeprefix("a ").removeprefix("an "))
     more = [NUMBERS[recipe["count"]] if recipe.get("count") else None, recipe.get("tempo"), name, recipe.get("direction")]
     return " ".join(w for w in more if w)
+
+
+def word_of_sound(recipe):
+    """The name of a sound."""
+    return recipe["name"].removeprefix("a ").removeprefix("an ")
 
 
 def towards(direction):

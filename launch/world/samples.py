@@ -27,7 +27,7 @@ class Split:
         self.rng = recipes.random_of(seed, name)
         self.held_out, self.unheard, self.unseen = held_out, unheard, unseen
         self.voices = voices
-        self.samples, self.captions, self.labels = [], [], []
+        self.samples, self.captions, self.labels, self.words = [], [], [], []
         self.spoken = {}  # text -> the clips that say it
         self.pictures, self.clips, self.sounds = [], [], []
 
@@ -36,7 +36,7 @@ class Split:
     def picture(self, scene):
         path = self.media.add("pictures", self.name, scene["ending"], scene["recipe"])
         self.pictures.append((path, scene["facts"]))
-        self.label("image", {"image": path}, questions.label_of_picture(scene["facts"]))
+        self.label("image", {"image": path}, questions.label_of_picture(scene["facts"]), questions.word_of_picture(scene["facts"]))
         return self.pictures[-1]
 
     def voice(self, text, copies=1):
@@ -45,7 +45,7 @@ class Split:
         if len(known) < copies:
             recipe = self.voices(self.rng, text, self.unheard)
             known.append((self.audio("speech", recipe), recipe["voice"]))
-            self.label("speech", {"voice": [known[-1][0]]}, text)
+            self.label("speech", {"voice": [known[-1][0]]}, text, text if len(text.split()) <= 2 else None)
             self.caption("speech", {"voice": [known[-1][0]]}, questions.of_speech(self.rng, {"text": text}))
             return known[-1]
         return self.rng.choice(known)
@@ -55,7 +55,7 @@ class Split:
 
     def sound(self, recipe):
         self.sounds.append((self.audio("sounds", recipe), recipe))
-        self.label("sound", {"sound": [self.sounds[-1][0]]}, questions.label_of_sound(recipe))
+        self.label("sound", {"sound": [self.sounds[-1][0]]}, questions.label_of_sound(recipe), questions.word_of_sound(recipe))
         return self.sounds[-1]
 
     def clip(self, scene):
@@ -68,7 +68,7 @@ class Split:
         else:
             path = self.media.add("clips", self.name, scene["ending"], recipe)
         self.clips.append((path, scene["facts"]))
-        self.label("video", {"video": path}, questions.label_of_clip(scene["facts"]))
+        self.label("video", {"video": path}, questions.label_of_clip(scene["facts"]), scene["facts"]["shape"])
         return self.clips[-1]
 
     # --- samples ---
@@ -91,11 +91,15 @@ class Split:
         if found:
             self.captions.append(self.sample(f"caption-{len(self.captions):05d}", modality, media, found))
 
-    def label(self, modality, media, words):
-        """One more sample, for the beginning of stage 0: a medium and the words for what it shows, without a question or a sentence."""
-        made = self.sample(f"label-{len(self.labels):05d}", modality, media, [{"ask": "", "answer": words}])
-        made["turns"][0]["ask"] = "".join(TAGS[key] for key in media).strip()
-        self.labels.append({**made, "system": ""})
+    def label(self, modality, media, words, word):
+        """More samples, for the beginning of stage 0: a medium and the words for what it shows, without a question or a sentence; and, where there
+        is one, the word for what can be recognised in it at once."""
+        asked = "".join(TAGS[key] for key in media).strip()
+        for kind, found, said in (("label", self.labels, words), ("word", self.words, word)):
+            if said:
+                made = self.sample(f"{kind}-{len(found):05d}", modality, media, [{"ask": "", "answer": said}])
+                made["turns"][0]["ask"] = asked
+                found.append({**made, "system": ""})
 
     def one_of(self, found):
         """A question: its task first, by weight, so that tasks with many questions do not crowd out the others."""

@@ -100,7 +100,7 @@ def one_shape(rng, held_out=False):
         place = None
         x, y, r = 0.5 + rng.uniform(-0.04, 0.04), 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.36, 0.44)
     else:
-        (x, y), r = near_place(rng, place), rng.uniform(0.13, 0.155) if size == "small" else rng.uniform(0.2, 0.27)
+        (x, y), r = near_place(rng, place), rng.uniform(0.155, 0.18) if size == "small" else rng.uniform(0.2, 0.27)
         x, y = (min(max(z, r + 0.02), 0.98 - r) for z in (x, y))
     facts = {"scene": "one", "items": [{"colour": colour, "shape": shape, "place": place, "size": size}]}
     return compose(rng, {"facts": facts}, [item_of(rng, colour, shape, x, y, r)])
@@ -131,8 +131,8 @@ def group(rng, held_out=False):
     colour, shape = rng.choice(pairs(held_out))
     count = rng.randint(1, 5)
     cells = rng.sample([(x, y) for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], count)
-    r, pattern = rng.uniform(0.115, 0.14), item_of(rng, colour, shape, 0, 0, 0)
-    items = [{**pattern, "x": round(x + rng.uniform(-0.03, 0.03), 3), "y": round(y + rng.uniform(-0.03, 0.03), 3), "r": round(r, 3)} for x, y in cells]
+    r, pattern = rng.uniform(0.125, 0.138), item_of(rng, colour, shape, 0, 0, 0)
+    items = [{**pattern, "x": round(x + rng.uniform(-0.012, 0.012), 3), "y": round(y + rng.uniform(-0.012, 0.012), 3), "r": round(r, 3)} for x, y in cells]
     return compose(rng, {"facts": {"scene": "group", "count": count, "colour": colour, "shape": shape}}, items)
 
 

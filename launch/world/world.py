@@ -62,7 +62,7 @@ def two_modalities(split, n, copies):
 
 
 def draw(seed, size):
-    """All splits, the captions and labels of training, and the media: dict of name -> samples, samples twice, and recipes.Media."""
+    """All splits, captions and (words, labels) of training, and the media: dict of name -> samples, samples, two times samples, recipes.Media."""
     media = recipes.Media()
     some = (lambda n: n) if size == "full" else (lambda n: max(2, n // 100))
     trained, kept = recordings.digits()
@@ -97,7 +97,7 @@ def draw(seed, size):
         real.add_patches(some(150), recordings.patches())
     programs = other_programs(samples.Split(media, seed, "programs", voices=others.speech_recipe), some)
     splits = {s.name: s.samples for s in (train, val, new, combined, voices, fonts, real, programs)}
-    return splits, train.captions, train.labels, used(media, splits.values())
+    return splits, train.captions, (train.words, train.labels), used(media, splits.values())
 
 
 def other_programs(split, some):
@@ -153,13 +153,13 @@ def write_json(path, items):
 
 
 def mixtures(train, captions, labels):
-    """Data files of the training stages: name -> samples. Captions say what a medium is, one for each; labels just name it."""
+    """Data files of the training stages: name -> samples. Captions say what a medium is, one for each; labels = (words, labels) just name it."""
     def of(modality, found=train):
         return [s for s in found if s["modality"] == modality]
     two = of(samples.TWO)
     files = {"stage0.json": [s for s in train if s["modality"] != samples.TWO] + captions}
     for m in ("image", "video", "speech", "sound"):
-        files.update({f"labels-{m}.json": of(m, labels), f"stage1-{m}.json": of(m, captions)})
+        files.update({f"words-{m}.json": of(m, labels[0]), f"labels-{m}.json": of(m, labels[1]), f"stage1-{m}.json": of(m, captions)})
     files.update({f"stage2-{m}.json": of(m) for m in ("image", "video", "text")})
     files["stage2-speech.json"] = of("speech") + [s for s in two if "voice" in s["media"]]
     files["stage2-sound.json"] = of("sound") + [s for s in two if "sound" in s["media"] and "voice" not in s["media"]]

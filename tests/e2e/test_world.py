@@ -62,7 +62,7 @@ class World(unittest.TestCase):
         self.assertEqual(set(self.asked), {"val", "new-instances", "combinations", "voices", "fonts", "real", "programs"})
         for name, lines in self.asked.items():
             self.assertTrue(lines or name in ("real", "programs"), name)
-        names = [f"{kind}-{m}" for kind in ("labels", "stage1", "stage2") for m in ("image", "video", "speech", "sound")] + ["stage0", "stage2-text", "stage3", "val"]
+        names = [f"{kind}-{m}" for kind in ("words", "labels", "stage1", "stage2") for m in ("image", "video", "speech", "sound")] + ["stage0", "stage2-text", "stage3", "val"]
         for name in names:
             self.assertTrue(self.data[name + ".json"], name)
         self.assertEqual({m["modality"] for m in self.asked["new-instances"]}, {"image", "speech", "sound", "video", "text", "two modalities"})
@@ -108,6 +108,17 @@ class World(unittest.TestCase):
                         self.assertTrue(f"{item['colour']} {item['shape']}" in said or f"{item['colour']} {plural(item['shape'])}" in said, (said, recipe))
                 if "items" in recipe and not recipe["items"]:
                     self.assertTrue(said.startswith("nothing"), said)
+
+    def test_words_are_part_of_labels(self):
+        """The word for a medium is among those that its label has, and only pictures of one thing have one."""
+        for m in ("image", "video", "speech", "sound"):
+            key = {"speech": "voice"}.get(m, m)
+            labels = {json.dumps(s[key]): s["conversations"][-1]["value"] for s in self.data[f"labels-{m}.json"]}
+            for sample in self.data[f"words-{m}.json"]:
+                word = sample["conversations"][-1]["value"]
+                self.assertIn(word.rstrip("s"), labels[json.dumps(sample[key])])
+                if m == "image":
+                    self.assertEqual(len(self.media[sample["image"]]["items"]), 1)
 
     def test_splits_share_no_media(self):
         owner = {}
