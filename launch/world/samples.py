@@ -94,11 +94,9 @@ class Split:
     def label(self, modality, media, words, word):
         """More samples, for the beginning of stage 0: a medium and the words for what it shows, without a question or a sentence; and, where there
         is one, the word for what can be recognised in it at once."""
-        asked = "".join(TAGS[key] for key in media).strip()
         for kind, found, said in (("label", self.labels, words), ("word", self.words, word)):
             if said:
                 made = self.sample(f"{kind}-{len(found):05d}", modality, media, [{"ask": "", "answer": said}])
-                made["turns"][0]["ask"] = asked
                 found.append({**made, "system": ""})
 
     def one_of(self, found):

@@ -62,7 +62,7 @@ def two_modalities(split, n, copies):
 
 
 def draw(seed, size):
-    """All splits, captions and (words, labels) of training, and the media: dict of name -> samples, samples, two times samples, recipes.Media."""
+    """All splits, what training says of each medium by itself, and the media: dict of name -> samples, twice, and recipes.Media."""
     media = recipes.Media()
     some = (lambda n: n) if size == "full" else (lambda n: max(2, n // 100))
     trained, kept = recordings.digits()
@@ -97,7 +97,7 @@ def draw(seed, size):
         real.add_patches(some(150), recordings.patches())
     programs = other_programs(samples.Split(media, seed, "programs", voices=others.speech_recipe), some)
     splits = {s.name: s.samples for s in (train, val, new, combined, voices, fonts, real, programs)}
-    return splits, train.captions, (train.words, train.labels), used(media, splits.values())
+    return splits, {"words": train.words, "labels": train.labels, "stage1": train.captions}, used(media, splits.values())
 
 
 def other_programs(split, some):
@@ -152,24 +152,23 @@ def write_json(path, items):
     write(path, b"[\n" + ",\n".join(json.dumps(i, ensure_ascii=False) for i in items).encode() + b"\n]\n")
 
 
-def mixtures(train, captions, labels):
-    """Data files of the training stages: name -> samples. Captions say what a medium is, one for each; labels = (words, labels) just name it."""
+def mixtures(train, described):
+    """Data files of the training stages: name -> samples. described: words, labels and captions (for stage 1), each about one medium."""
     def of(modality, found=train):
         return [s for s in found if s["modality"] == modality]
     two = of(samples.TWO)
-    files = {"stage0.json": [s for s in train if s["modality"] != samples.TWO] + captions}
-    for m in ("image", "video", "speech", "sound"):
-        files.update({f"words-{m}.json": of(m, labels[0]), f"labels-{m}.json": of(m, labels[1]), f"stage1-{m}.json": of(m, captions)})
+    files = {"stage0.json": [s for s in train if s["modality"] != samples.TWO] + described["stage1"]}
+    files.update({f"{kind}-{m}.json": of(m, found) for kind, found in described.items() for m in ("image", "video", "speech", "sound")})
     files.update({f"stage2-{m}.json": of(m) for m in ("image", "video", "text")})
     files["stage2-speech.json"] = of("speech") + [s for s in two if "voice" in s["media"]]
     files["stage2-sound.json"] = of("sound") + [s for s in two if "sound" in s["media"] and "voice" not in s["media"]]
     return {**files, "stage3.json": train}
 
 
-def write_data(folder, splits, captions, labels, seed):
+def write_data(folder, splits, described, seed):
     """Data and evaluation files; how many samples each has."""
     counts = {}
-    for name, chosen in {**mixtures(splits["train"], captions, labels), "val.json": splits["val"]}.items():
+    for name, chosen in {**mixtures(splits["train"], described), "val.json": splits["val"]}.items():
         chosen = list(chosen)
         recipes.random_of(seed, "order", name).shuffle(chosen)
         write_json(folder / name, [conversation(s) for s in chosen])
@@ -210,7 +209,7 @@ def make(out, seed, size, cores, versions):
     """Makes a world in the folder; 0, or 1 when a file could not be made."""
     folder, started = pathlib.Path(out), time.monotonic()
     (folder / "eval").mkdir(parents=True, exist_ok=True)
-    splits, captions, labels, media = draw(seed, size)
+    splits, described, media = draw(seed, size)
     print(f"{sum(map(len, splits.values()))} samples with {len(media.recipes)} media files, drawn in {time.monotonic() - started:.0f} s", file=sys.stderr)
     for kind in ("pictures", "frames", "clips", "sounds", "speech"):
         chosen = {path: recipe for path, recipe in media.recipes.items() if path.split("/")[1] == kind}
@@ -222,7 +221,7 @@ def make(out, seed, size, cores, versions):
     write_vocabulary(folder, splits)
     lines = [json.dumps({"file": path, "recipe": recipe}, ensure_ascii=False) + "\n" for path, recipe in sorted(media.recipes.items())]
     write(folder / "media.jsonl", "".join(lines).encode())
-    summary = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, captions, labels, seed))
+    summary = manifest(folder, seed, size, versions, splits, media, write_data(folder, splits, described, seed))
     print(f"{folder}: {summary['media_bytes'] / 1e6:.0f} MB of media, {sum(map(len, splits.values()))} samples, in {time.monotonic() - started:.0f} s",
           file=sys.stderr)
     return 0

@@ -24,6 +24,12 @@ if(NOT UM_SANITIZE)
   set_tests_properties(e2e_launch PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2)
 endif()
 
+# The scripts for Slurm, as it runs them. Starts mpirun.
+if(NOT UM_SANITIZE)
+  add_test(NAME e2e_slurm COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_slurm.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
+  set_tests_properties(e2e_slurm PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
+endif()
+
 # The small world that models are trained on; made with packages, without which it is skipped. No code of ours in C runs.
 if(NOT UM_SANITIZE)
   add_test(NAME test_world COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/test_world.py ${CMAKE_SOURCE_DIR})

@@ -21,7 +21,7 @@ um_test(test_gate_bias SOURCES core/train/test_gate_bias.c support/made_params.c
 
 if(NOT UM_SANITIZE)
   # e2e_train_tensorboard is skipped where tests/requirements.txt is not installed
-  foreach(part resume kills faults slurm tensorboard)
+  foreach(part resume kills faults tensorboard)
     add_test(NAME e2e_train_${part} COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/e2e/training/test_${part}.py ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR})
     set_tests_properties(e2e_train_${part} PROPERTIES LABELS mpi TIMEOUT ${UM_TEST_SECONDS} PROCESSORS 2 SKIP_RETURN_CODE 77)
   endforeach()

@@ -252,11 +252,11 @@ class World(unittest.TestCase):
         import world
         drawn = [world.draw(seed, "small") for seed in (1, 1, 2)]
         self.assertEqual(drawn[0][:2], drawn[1][:2])
-        self.assertEqual(set(drawn[0][3].recipes), set(self.media))
+        self.assertEqual(set(drawn[0][2].recipes), set(self.media))
         full = world.draw(1, "full")  # what is rare shows only there
         self.assertEqual([s for found in full[0].values() for s in found if not all(t["ask"].strip() for t in s["turns"])], [])
-        self.assertEqual([p for p, r in full[3].recipes.items() if r.get("maker") == "nothing" and not r["how"]["hiss"]], [])
-        self.assertFalse({p for p in drawn[2][3].recipes if "/real/" not in p} & set(self.media))
+        self.assertEqual([p for p, r in full[2].recipes.items() if r.get("maker") == "nothing" and not r["how"]["hiss"]], [])
+        self.assertFalse({p for p in drawn[2][2].recipes if "/real/" not in p} & set(self.media))
 
     def test_look_shows_every_split(self):
         run = subprocess.run([SOURCE / "launch/world/look", self.folder, "--samples", "5"], capture_output=True, text=True, check=True, timeout=60)

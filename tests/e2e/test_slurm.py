@@ -5,13 +5,15 @@ usage: test_slurm.py BUILD SOURCE      exit 0: passed, 77: no mpirun
 """
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 
-from train_run import Runs
+sys.path.append(str(pathlib.Path(__file__).resolve().parent / "training"))
+from train_run import Runs  # noqa: E402
 
 STEPS = 6
 
@@ -36,7 +38,7 @@ class Slurm:
         return subprocess.Popen(["bash", self.script, words[2], self.runs.out(name), *flags], stderr=subprocess.PIPE, text=True, env={**self.env, **env})
 
     def generate(self, requests, *more, **env):
-        words = ["bash", self.script.with_name("unimoe.sbatch"), self.runs.source / "tests/golden/models/s4", requests, *more]
+        words = ["bash", self.script.with_name("generate.sbatch"), self.runs.source / "tests/golden/models/s4", requests, *more]
         return subprocess.run(words, capture_output=True, text=True, env={**self.env, **env}, check=False)
 
     def requeued(self):
